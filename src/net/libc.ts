@@ -1,0 +1,195 @@
+// The few libc calls that Bun has no API for, over bun:ffi. Every wrapper returns a plain number, or -errno on failure,
+// so that no caller has to remember when errno is still valid. Linux only (glibc or musl), 64-bit little-endian.
+
+import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
+
+const library = openLibc();
+const C = library.symbols;
+
+function openLibc() {
+  const symbols = {
+    __errno_location: { args: [], returns: "ptr" },
+    setns: { args: ["i32", "i32"], returns: "i32" },
+    unshare: { args: ["i32"], returns: "i32" },
+    mount: { args: ["ptr", "ptr", "ptr", FFIType.u64_fast, "ptr"], returns: "i32" },
+    umount2: { args: ["ptr", "i32"], returns: "i32" },
+    socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+    bind: { args: ["i32", "ptr", "u32"], returns: "i32" },
+    connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
+    listen: { args: ["i32", "i32"], returns: "i32" },
+    getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+    getpeername: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+    setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
+    getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+    send: { args: ["i32", "ptr", FFIType.u64_fast, "i32"], returns: FFIType.i64_fast },
+    recv: { args: ["i32", "ptr", FFIType.u64_fast, "i32"], returns: FFIType.i64_fast },
+    sendmsg: { args: ["i32", "ptr", "i32"], returns: FFIType.i64_fast },
+    recvmsg: { args: ["i32", "ptr", "i32"], returns: FFIType.i64_fast },
+    poll: { args: ["ptr", FFIType.u64_fast, "i32"], returns: "i32" },
+    open: { args: ["ptr", "i32", "i32"], returns: "i32" },
+    close: { args: ["i32"], returns: "i32" },
+    fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+    prctl: { args: ["i32", FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast], returns: "i32" },
+  } as const;
+  return dlopen("libc.so.6", symbols);
+}
+
+export const CLONE_NEWNET = 0x40000000;
+export const CLONE_NEWNS = 0x00020000;
+
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_SEQPACKET = 5;
+export const SOCK_NONBLOCK = 0x800;
+export const SOCK_CLOEXEC = 0x80000;
+
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_ERROR = 4;
+export const SO_KEEPALIVE = 9;
+export const SO_LINGER = 13;
+export const SO_REUSEPORT = 15;
+export const SO_MARK = 36;
+export const SO_NETNS_COOKIE = 71;
+export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
+export const TCP_USER_TIMEOUT = 18;
+export const SOL_IP = 0;
+export const IP_FREEBIND = 15;
+export const IP_TRANSPARENT = 19;
+export const IP_BIND_ADDRESS_NO_PORT = 24;
+export const SO_ORIGINAL_DST = 80;
+export const SOL_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const IPV6_TRANSPARENT = 75;
+export const IPV6_FREEBIND = 78;
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_NONBLOCK = 0x800;
+export const O_CLOEXEC = 0x80000;
+
+export const MS_BIND = 4096;
+export const MS_REC = 16384;
+export const MS_PRIVATE = 1 << 18;
+export const MNT_DETACH = 2;
+
+export const MSG_DONTWAIT = 0x40;
+export const MSG_CMSG_CLOEXEC = 0x40000000;
+export const MSG_NOSIGNAL = 0x4000;
+
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EEXIST = 17;
+export const EINPROGRESS = 115;
+
+const errnoNames = new Map<number, string>([
+  [1, "EPERM"], [2, "ENOENT"], [3, "ESRCH"], [4, "EINTR"], [5, "EIO"], [6, "ENXIO"], [9, "EBADF"], [11, "EAGAIN"],
+  [12, "ENOMEM"], [13, "EACCES"], [16, "EBUSY"], [17, "EEXIST"], [19, "ENODEV"], [20, "ENOTDIR"], [22, "EINVAL"],
+  [23, "ENFILE"], [24, "EMFILE"], [28, "ENOSPC"], [32, "EPIPE"], [34, "ERANGE"], [71, "EPROTO"], [88, "ENOTSOCK"],
+  [92, "ENOPROTOOPT"], [93, "EPROTONOSUPPORT"], [95, "EOPNOTSUPP"], [97, "EAFNOSUPPORT"], [98, "EADDRINUSE"],
+  [99, "EADDRNOTAVAIL"], [100, "ENETDOWN"], [101, "ENETUNREACH"], [103, "ECONNABORTED"], [104, "ECONNRESET"],
+  [105, "ENOBUFS"], [106, "EISCONN"], [107, "ENOTCONN"], [110, "ETIMEDOUT"], [111, "ECONNREFUSED"], [113, "EHOSTUNREACH"],
+  [114, "EALREADY"], [115, "EINPROGRESS"],
+]);
+
+/** `ECONNREFUSED` for 111; accepts the negative form that the wrappers return. */
+export function errnoName(errno: number): string {
+  const code = Math.abs(errno);
+  return errnoNames.get(code) ?? `errno ${code}`;
+}
+
+function lastErrno(): number {
+  return read.i32(C.__errno_location() as Pointer, 0);
+}
+
+function checked(result: number): number {
+  return result < 0 ? -lastErrno() : result;
+}
+
+/** A NUL-terminated copy; keep it referenced until the call returns. */
+function cString(text: string): Uint8Array {
+  if (text.includes("\0")) throw new Error("a C string may not contain NUL");
+  return new TextEncoder().encode(`${text}\0`);
+}
+
+const intValue = new Int32Array(1);
+const intLength = new Uint32Array(1);
+
+export const setns = (fd: number, nsType: number): number => checked(C.setns(fd, nsType));
+export const unshare = (flags: number): number => checked(C.unshare(flags));
+export const socket = (family: number, type: number, protocol: number): number => checked(C.socket(family, type, protocol));
+export const bind = (fd: number, address: Uint8Array): number => checked(C.bind(fd, ptr(address), address.length));
+export const connect = (fd: number, address: Uint8Array): number => checked(C.connect(fd, ptr(address), address.length));
+export const listen = (fd: number, backlog: number): number => checked(C.listen(fd, backlog));
+export const close = (fd: number): number => checked(C.close(fd));
+export const fcntl = (fd: number, command: number, argument: number): number => checked(C.fcntl(fd, command, argument));
+export const prctl = (option: number, a: number, b = 0, c = 0, d = 0): number => checked(C.prctl(option, a, b, c, d));
+
+export function open(path: string, flags: number, mode = 0): number {
+  const text = cString(path);
+  return checked(C.open(ptr(text), flags, mode));
+}
+
+export function mount(source: string, target: string, fsType: string, flags: number): number {
+  const [a, b, c] = [cString(source), cString(target), cString(fsType)];
+  return checked(C.mount(ptr(a), ptr(b), ptr(c), flags, null));
+}
+
+export function umount(target: string, flags: number): number {
+  const text = cString(target);
+  return checked(C.umount2(ptr(text), flags));
+}
+
+export const send = (fd: number, bytes: Uint8Array, flags: number): number => checked(Number(C.send(fd, ptr(bytes), bytes.length, flags)));
+export const recv = (fd: number, into: Uint8Array, flags: number): number => checked(Number(C.recv(fd, ptr(into), into.length, flags)));
+/** @param header a struct msghdr of 56 bytes whose pointers the caller keeps alive. */
+export const sendmsg = (fd: number, header: Uint8Array, flags: number): number => checked(Number(C.sendmsg(fd, ptr(header), flags)));
+export const recvmsg = (fd: number, header: Uint8Array, flags: number): number => checked(Number(C.recvmsg(fd, ptr(header), flags)));
+
+export function setIntOption(fd: number, level: number, option: number, value: number): number {
+  intValue[0] = value;
+  return checked(C.setsockopt(fd, level, option, ptr(intValue), 4));
+}
+
+/** The value (>= 0), or -errno. Only for options whose values are not negative. */
+export function getIntOption(fd: number, level: number, option: number): number {
+  intLength[0] = 4;
+  const result = checked(C.getsockopt(fd, level, option, ptr(intValue), ptr(intLength)));
+  return result < 0 ? result : intValue[0]!;
+}
+
+export const setOption = (fd: number, level: number, option: number, value: Uint8Array): number =>
+  checked(C.setsockopt(fd, level, option, ptr(value), value.length));
+
+/** Fills `into`; returns the length written, or -errno. */
+export function getOption(fd: number, level: number, option: number, into: Uint8Array): number {
+  intLength[0] = into.length;
+  const result = checked(C.getsockopt(fd, level, option, ptr(into), ptr(intLength)));
+  return result < 0 ? result : intLength[0]!;
+}
+
+/** Fills `into` with a sockaddr; returns its length, or -errno. */
+export function getsockname(fd: number, into: Uint8Array): number {
+  intLength[0] = into.length;
+  const result = checked(C.getsockname(fd, ptr(into), ptr(intLength)));
+  return result < 0 ? result : intLength[0]!;
+}
+
+/** Waits for one descriptor. Returns the ready events (0 after `timeoutMs`), or -errno. */
+export function pollOne(fd: number, events: number, timeoutMs: number): number {
+  const entry = new Int32Array([fd, events]);
+  const result = checked(C.poll(ptr(entry), 1, timeoutMs));
+  return result <= 0 ? result : entry[1]! >>> 16;
+}
