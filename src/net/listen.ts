@@ -1,0 +1,52 @@
+// Listening TCP sockets made inside a network namespace, ready to be adopted by any thread of this process.
+
+import { type SocketAddress } from "../core/ip.ts";
+import {
+  AF_INET, AF_INET6, bind, close, EACCES, IPPROTO_TCP, IPV6_V6ONLY, listen, setIntOption, SO_MARK, SO_REUSEADDR, SO_REUSEPORT, SOCK_CLOEXEC,
+  SOCK_NONBLOCK, SOCK_STREAM, socket, SOL_IPV6, SOL_SOCKET, TCP_NODELAY,
+} from "./libc.ts";
+import { inNamespace } from "./namespace.ts";
+import { encodeSockaddr } from "./socket-address.ts";
+
+/** Room for a burst of connections while the data thread is busy; the kernel caps it at net.core.somaxconn. */
+export const LISTEN_BACKLOG = 4096;
+
+export interface ListenOptions {
+  readonly namespaceFd: number;
+  /** `::` takes IPv4 too; `0.0.0.0` where the namespace has no IPv6. */
+  readonly at: SocketAddress;
+  readonly mark: number;
+}
+
+/** A listening descriptor (>= 0) the caller owns, or -errno. SO_REUSEPORT is set: several threads, or an old and a new process, share the port. */
+export function listenTcp(options: ListenOptions): number {
+  const v6 = options.at.ip.includes(":");
+  const address = encodeSockaddr(options.at);
+  return inNamespace(options.namespaceFd, () => {
+    const fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fd;
+    setIntOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (v6) setIntOption(fd, SOL_IPV6, IPV6_V6ONLY, 0);
+    const marked = options.mark === 0 ? 0 : setIntOption(fd, SOL_SOCKET, SO_MARK, options.mark);
+    const failed = marked < 0 ? marked : bindAndListen(fd, address);
+    if (failed < 0) {
+      close(fd);
+      return failed;
+    }
+    return fd;
+  });
+}
+
+/** Listens on the IPv6 wildcard (IPv4 included), or on the IPv4 one where the kernel or the namespace has no IPv6. */
+export function listenTcpAnyAddress(options: { namespaceFd: number; port: number; mark: number }): number {
+  const dual = listenTcp({ namespaceFd: options.namespaceFd, at: { ip: "::" as SocketAddress["ip"], port: options.port }, mark: options.mark });
+  if (dual >= 0 || dual === -EACCES) return dual;
+  return listenTcp({ namespaceFd: options.namespaceFd, at: { ip: "0.0.0.0" as SocketAddress["ip"], port: options.port }, mark: options.mark });
+}
+
+function bindAndListen(fd: number, address: Uint8Array): number {
+  const bound = bind(fd, address);
+  return bound < 0 ? bound : listen(fd, LISTEN_BACKLOG);
+}
