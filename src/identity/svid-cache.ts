@@ -1,0 +1,539 @@
+// Which certificates this node holds, fetches and renews. The core is pure: `step` takes the state, an event and the time, and returns
+// the effects to do; SvidCache below it is the shell that does them. Knows no CA, no disk and no socket.
+//
+// Two clocks, on purpose. Delays (back-off, renewal alarms) run on the monotonic clock; validity is judged on the wall clock. The wall
+// clock may jump: every alarm and every tick looks at it again, so a jump of a day costs at most one tick, never a certificate.
+//
+//   wanted by a workload / a connection            needSvid            fetched              half-life
+//   ────────────────▶ waiting ──slot free──▶ fetching ──────▶ held ──────────▶ waiting, old one kept
+//                        ▲                      │ failed: back-off          │ dropped, or expired
+//                        └──────────────────────┘                           ▼ svidDropped
+
+import type { Clock, Random } from "../core/ports.ts";
+import { type Result, unreachable } from "../core/result.ts";
+import type { SpiffeId } from "../core/spiffe.ts";
+import type { CertificateSource } from "./certificate-source.ts";
+import { assembleSvid } from "./chain.ts";
+import type { CertificateRequest } from "./csr.ts";
+import type { Svid, SvidPriority } from "./svid.ts";
+
+/** As the reference proxy: enough to keep a CA busy, too few to flood it when a node starts. */
+export const FETCHES_MAX = 8;
+/** A node runs some hundred pods; more identities than this is a fault elsewhere. */
+export const IDENTITIES_MAX = 4096;
+export const BACKOFF_FIRST_MS_MIN = 500;
+export const BACKOFF_FIRST_MS_MAX = 1000;
+export const BACKOFF_MS_MAX = 150_000;
+/** Renewal falls between 0.45 and 0.55 of the lifetime, so that the certificates of one start do not renew as one wave. */
+const HALF_LIFE_JITTER = 0.05;
+/** A jump of the wall clock is noticed within this time. */
+export const TICK_MS = 10_000;
+/** An identity that no workload here has (asked for by a late connection) is forgotten after this idle time. */
+export const UNOWNED_IDLE_MS = 10 * 60_000;
+/** At least this long, or a quarter of the lifetime if that is shorter, lies between a certificate and its renewal. */
+const RENEW_GAP_MS_MIN = 60_000;
+
+/** What is being done about an identity now. */
+type Work =
+  | { readonly kind: "idle" }
+  /** In the queue; `sequence` keeps first come, first served inside one priority. */
+  | { readonly kind: "waiting"; readonly priority: SvidPriority; readonly sequence: number }
+  | { readonly kind: "fetching"; readonly priority: SvidPriority; readonly fetchId: number }
+  /** The last fetch failed; the next starts at `untilMs` (monotonic). A connection that asks meanwhile hears of the failure at once. */
+  | { readonly kind: "backingOff"; readonly priority: SvidPriority; readonly untilMs: number; readonly failures: number; readonly message: string };
+
+interface Entry {
+  readonly spiffeId: SpiffeId;
+  /** Number of local workloads that run under this identity. */
+  workloads: number;
+  /** The newest certificate, kept past its end: a clock that jumped ahead may come back. */
+  svid: Svid | null;
+  /** Whether the data plane has been given it. */
+  published: boolean;
+  /** Monotonic; a CA or clock that is wrong by hours must not make us renew in a loop. */
+  renewNotBeforeMs: number;
+  /** Part of the lifetime after which this certificate is renewed, drawn once for each. */
+  renewAtFraction: number;
+  failures: number;
+  work: Work;
+  /** Monotonic time of the last sign that somebody wants it. */
+  wantedAtMs: number;
+}
+
+export type SvidEvent =
+  | { readonly kind: "workloadAdded"; readonly spiffeId: SpiffeId }
+  | { readonly kind: "workloadRemoved"; readonly spiffeId: SpiffeId }
+  | { readonly kind: "needed"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
+  /** A certificate found on disk at start, already checked. */
+  | { readonly kind: "restored"; readonly svid: Svid }
+  | { readonly kind: "fetched"; readonly fetchId: number; readonly spiffeId: SpiffeId; readonly svid: Svid }
+  | { readonly kind: "fetchFailed"; readonly fetchId: number; readonly spiffeId: SpiffeId; readonly message: string }
+  /** Renew now (an operator's wish, a new root). */
+  | { readonly kind: "renew"; readonly spiffeId: SpiffeId }
+  | { readonly kind: "tick" };
+
+export type SvidEffect =
+  | { readonly kind: "fetch"; readonly fetchId: number; readonly spiffeId: SpiffeId }
+  | { readonly kind: "cancelFetch"; readonly fetchId: number }
+  /** A new certificate to use and to keep on disk. */
+  | { readonly kind: "publish"; readonly svid: Svid }
+  /** Nobody here needs the identity any more, or its certificate has run out: forget it, on disk too when `forget`. */
+  | { readonly kind: "drop"; readonly spiffeId: SpiffeId; readonly forget: boolean }
+  /** Told once for each failed fetch, and again to whoever asks during the back-off. */
+  | { readonly kind: "failed"; readonly spiffeId: SpiffeId; readonly message: string };
+
+export interface Times {
+  readonly monotonicMs: number;
+  readonly wallMs: number;
+}
+
+export interface SvidCacheState {
+  readonly entries: Map<SpiffeId, Entry>;
+  fetching: number;
+  nextFetchId: number;
+  nextSequence: number;
+  readonly random: Random;
+}
+
+const URGENCY: Readonly<Record<SvidPriority, number>> = { realtime: 0, warmup: 1, background: 2 };
+
+export function newSvidCacheState(random: Random): SvidCacheState {
+  return { entries: new Map(), fetching: 0, nextFetchId: 1, nextSequence: 1, random };
+}
+
+/** Advances `state` in place and returns what to do, in order. */
+export function step(state: SvidCacheState, event: SvidEvent, now: Times): SvidEffect[] {
+  const effects: SvidEffect[] = [];
+  switch (event.kind) {
+    case "workloadAdded": {
+      const entry = entryOf(state, event.spiffeId, now, effects);
+      if (entry === null) break;
+      entry.workloads++;
+      if (usable(entry, now) === null) ask(state, entry, "warmup");
+      break;
+    }
+    case "workloadRemoved":
+      removeWorkload(state, event.spiffeId, effects);
+      break;
+    case "needed":
+      need(state, event, now, effects);
+      break;
+    case "restored":
+      restore(state, event.svid, now, effects);
+      break;
+    case "fetched":
+      fetched(state, event, now, effects);
+      break;
+    case "fetchFailed":
+      fetchFailed(state, event, now, effects);
+      break;
+    case "renew": {
+      const entry = state.entries.get(event.spiffeId);
+      if (entry !== undefined) ask(state, entry, "background");
+      break;
+    }
+    case "tick":
+      break;
+    default:
+      return unreachable(event);
+  }
+  reviewAll(state, now, effects);
+  startFetches(state, effects);
+  return effects;
+}
+
+/** Monotonic time at which `step` wants a tick at the latest; null when nothing is pending. */
+export function nextAlarmMs(state: SvidCacheState, now: Times): number | null {
+  let alarmMs: number | null = state.entries.size === 0 ? null : now.monotonicMs + TICK_MS;
+  for (const entry of state.entries.values()) {
+    const candidates = [
+      entry.work.kind === "backingOff" ? entry.work.untilMs : null,
+      entry.work.kind === "idle" && entry.svid !== null ? Math.max(entry.renewNotBeforeMs, now.monotonicMs + Math.max(0, renewAtMs(entry) - now.wallMs)) : null,
+      entry.svid !== null && entry.published ? now.monotonicMs + Math.max(0, entry.svid.notAfterMs - now.wallMs) : null,
+    ];
+    for (const candidate of candidates) if (candidate !== null && (alarmMs === null || candidate < alarmMs)) alarmMs = candidate;
+  }
+  return alarmMs;
+}
+
+/** The certificate to use now, if it is in its validity by the wall clock. */
+export function heldSvid(state: SvidCacheState, spiffeId: SpiffeId, now: Times): Svid | null {
+  const entry = state.entries.get(spiffeId);
+  return entry === undefined ? null : usable(entry, now);
+}
+
+function entryOf(state: SvidCacheState, spiffeId: SpiffeId, now: Times, effects: SvidEffect[]): Entry | null {
+  const known = state.entries.get(spiffeId);
+  if (known !== undefined) {
+    known.wantedAtMs = now.monotonicMs;
+    return known;
+  }
+  if (state.entries.size >= IDENTITIES_MAX) {
+    effects.push({ kind: "failed", spiffeId, message: `this node already holds ${IDENTITIES_MAX} identities` });
+    return null;
+  }
+  const entry: Entry = { spiffeId, workloads: 0, svid: null, published: false, renewNotBeforeMs: 0, renewAtFraction: 0.5, failures: 0, work: { kind: "idle" }, wantedAtMs: now.monotonicMs };
+  state.entries.set(spiffeId, entry);
+  return entry;
+}
+
+function need(state: SvidCacheState, event: { readonly spiffeId: SpiffeId; readonly priority: SvidPriority }, now: Times, effects: SvidEffect[]): void {
+  const entry = entryOf(state, event.spiffeId, now, effects);
+  if (entry === null) return;
+  const svid = usable(entry, now);
+  if (svid !== null) {
+    effects.push({ kind: "publish", svid });
+    return;
+  }
+  if (entry.work.kind === "backingOff") effects.push({ kind: "failed", spiffeId: entry.spiffeId, message: entry.work.message });
+  ask(state, entry, event.priority);
+}
+
+/** Puts an identity in the queue, or raises its priority there. A fetch under way serves everyone who asks. */
+function ask(state: SvidCacheState, entry: Entry, priority: SvidPriority): void {
+  const { work } = entry;
+  switch (work.kind) {
+    case "idle":
+      entry.work = { kind: "waiting", priority, sequence: state.nextSequence++ };
+      return;
+    case "waiting":
+    case "backingOff":
+    case "fetching":
+      if (URGENCY[priority] < URGENCY[work.priority]) entry.work = { ...work, priority };
+      return;
+    default:
+      return unreachable(work);
+  }
+}
+
+function removeWorkload(state: SvidCacheState, spiffeId: SpiffeId, effects: SvidEffect[]): void {
+  const entry = state.entries.get(spiffeId);
+  if (entry === undefined || entry.workloads === 0) return;
+  entry.workloads--;
+  if (entry.workloads === 0) forget(state, entry, effects);
+}
+
+function forget(state: SvidCacheState, entry: Entry, effects: SvidEffect[]): void {
+  if (entry.work.kind === "fetching") {
+    effects.push({ kind: "cancelFetch", fetchId: entry.work.fetchId });
+    state.fetching--;
+  }
+  state.entries.delete(entry.spiffeId);
+  effects.push({ kind: "drop", spiffeId: entry.spiffeId, forget: true });
+}
+
+function restore(state: SvidCacheState, svid: Svid, now: Times, effects: SvidEffect[]): void {
+  if (now.wallMs >= svid.notAfterMs) return;
+  const entry = entryOf(state, svid.spiffeId, now, effects);
+  if (entry === null || entry.svid !== null) return;
+  hold(state, entry, svid, now);
+  entry.renewNotBeforeMs = now.monotonicMs;
+  effects.push({ kind: "publish", svid });
+}
+
+function hold(state: SvidCacheState, entry: Entry, svid: Svid, now: Times): void {
+  entry.svid = svid;
+  entry.published = true;
+  entry.renewNotBeforeMs = now.monotonicMs + Math.min(RENEW_GAP_MS_MIN, (svid.notAfterMs - svid.notBeforeMs) / 4);
+  entry.failures = 0;
+  entry.renewAtFraction = 0.5 + (state.random.next() * 2 - 1) * HALF_LIFE_JITTER;
+}
+
+function fetched(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId; readonly svid: Svid }, now: Times, effects: SvidEffect[]): void {
+  const entry = fetchingEntry(state, event);
+  if (entry === null) return;
+  state.fetching--;
+  entry.work = { kind: "idle" };
+  if (now.wallMs >= event.svid.notAfterMs) {
+    backOff(state, entry, { priority: "warmup", message: `the certificate for ${entry.spiffeId} had expired when it came; is this machine's clock right?`, now, effects });
+    return;
+  }
+  hold(state, entry, event.svid, now);
+  effects.push({ kind: "publish", svid: event.svid });
+}
+
+function fetchFailed(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId; readonly message: string }, now: Times, effects: SvidEffect[]): void {
+  const entry = fetchingEntry(state, event);
+  if (entry === null || entry.work.kind !== "fetching") return;
+  state.fetching--;
+  backOff(state, entry, { priority: entry.work.priority, message: event.message, now, effects });
+}
+
+/** An answer counts only for the fetch that is under way: not for a cancelled one, nor for the identity's previous life. */
+function fetchingEntry(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId }): Entry | null {
+  const entry = state.entries.get(event.spiffeId);
+  return entry !== undefined && entry.work.kind === "fetching" && entry.work.fetchId === event.fetchId ? entry : null;
+}
+
+/** Doubles from a random start in [0.5 s, 1 s] to 150 s; while a valid certificate is held, the next try is never later than its end. */
+function backOff(state: SvidCacheState, entry: Entry, options: { priority: SvidPriority; message: string; now: Times; effects: SvidEffect[] }): void {
+  const { now } = options;
+  entry.failures++;
+  const firstMs = BACKOFF_FIRST_MS_MIN + state.random.next() * (BACKOFF_FIRST_MS_MAX - BACKOFF_FIRST_MS_MIN);
+  let delayMs = Math.min(BACKOFF_MS_MAX, firstMs * 2 ** Math.min(entry.failures - 1, 20));
+  const leftMs = entry.svid === null ? -1 : entry.svid.notAfterMs - now.wallMs;
+  if (leftMs > BACKOFF_FIRST_MS_MIN) delayMs = Math.min(delayMs, Math.max(BACKOFF_FIRST_MS_MIN, leftMs - BACKOFF_FIRST_MS_MAX));
+  entry.work = { kind: "backingOff", priority: options.priority, untilMs: now.monotonicMs + delayMs, failures: entry.failures, message: options.message };
+  options.effects.push({ kind: "failed", spiffeId: entry.spiffeId, message: options.message });
+}
+
+/** What time alone changes: back-offs that end, certificates that reach half-life or their end, identities nobody wants. */
+function reviewAll(state: SvidCacheState, now: Times, effects: SvidEffect[]): void {
+  for (const entry of state.entries.values()) {
+    if (entry.work.kind === "backingOff" && now.monotonicMs >= entry.work.untilMs) {
+      entry.work = { kind: "waiting", priority: entry.work.priority, sequence: state.nextSequence++ };
+    }
+    reviewValidity(state, entry, now, effects);
+    const mayRenew = entry.svid !== null && entry.work.kind === "idle" && now.monotonicMs >= entry.renewNotBeforeMs;
+    if (mayRenew && now.wallMs >= renewAtMs(entry)) ask(state, entry, "background");
+    if (entry.workloads === 0 && now.monotonicMs - entry.wantedAtMs >= UNOWNED_IDLE_MS) forget(state, entry, effects);
+  }
+}
+
+/** Withdraws a certificate that has run out, and brings it back should the wall clock have been wrong. */
+function reviewValidity(state: SvidCacheState, entry: Entry, now: Times, effects: SvidEffect[]): void {
+  if (entry.svid === null) return;
+  const valid = now.wallMs <= entry.svid.notAfterMs;
+  if (entry.published === valid) return;
+  entry.published = valid;
+  if (valid) {
+    effects.push({ kind: "publish", svid: entry.svid });
+  } else {
+    effects.push({ kind: "drop", spiffeId: entry.spiffeId, forget: false });
+    ask(state, entry, "warmup");
+  }
+}
+
+function startFetches(state: SvidCacheState, effects: SvidEffect[]): void {
+  while (state.fetching < FETCHES_MAX) {
+    const next = mostUrgent(state);
+    if (next === null || next.work.kind !== "waiting") return;
+    const fetchId = state.nextFetchId++;
+    next.work = { kind: "fetching", priority: next.work.priority, fetchId };
+    state.fetching++;
+    effects.push({ kind: "fetch", fetchId, spiffeId: next.spiffeId });
+  }
+}
+
+function mostUrgent(state: SvidCacheState): Entry | null {
+  let best: Entry | null = null;
+  let bestRank = Infinity;
+  for (const entry of state.entries.values()) {
+    if (entry.work.kind !== "waiting") continue;
+    const rank = URGENCY[entry.work.priority] * Number.MAX_SAFE_INTEGER / 4 + entry.work.sequence;
+    if (rank >= bestRank) continue;
+    best = entry;
+    bestRank = rank;
+  }
+  return best;
+}
+
+/** Wall time of renewal. */
+function renewAtMs(entry: Entry): number {
+  if (entry.svid === null) return 0;
+  const { notBeforeMs, notAfterMs } = entry.svid;
+  return notBeforeMs + (notAfterMs - notBeforeMs) * entry.renewAtFraction;
+}
+
+/** notBefore is not looked at: after our clock jumped back the certificate is as good to our peers as before. */
+function usable(entry: Entry, now: Times): Svid | null {
+  return entry.svid !== null && now.wallMs <= entry.svid.notAfterMs ? entry.svid : null;
+}
+
+/** Delays, as a port: the tests move time themselves. */
+export interface Timers {
+  /** Calls `run` once after `delayMs`; the returned function cancels it. */
+  after(delayMs: number, run: () => void): () => void;
+}
+
+export const systemTimers: Timers = {
+  after(delayMs, run) {
+    const timer = setTimeout(run, Math.min(delayMs, 2 ** 31 - 1));
+    timer.unref();
+    return () => clearTimeout(timer);
+  },
+};
+
+/** A fetch that takes longer than this gives its slot back; the source has been told to stop. */
+export const FETCH_TIMEOUT_MS = 30_000;
+
+/** Where certificates outlive the process. Both may throw; the cache reports it and goes on from memory. */
+export interface SvidStore {
+  save(svid: Svid): void;
+  remove(spiffeId: SpiffeId): void;
+}
+
+export interface SvidCacheOptions {
+  readonly source: CertificateSource;
+  readonly store: SvidStore | null;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timers: Timers;
+  /** Lifetime to ask for. */
+  readonly lifetimeMs: number;
+  /** Makes key and request; passed in so that tests need not. */
+  readonly createRequest: (spiffeId: SpiffeId) => CertificateRequest;
+  readonly onPublish: (svid: Svid) => void;
+  readonly onDrop: (spiffeId: SpiffeId) => void;
+  readonly onFailed: (spiffeId: SpiffeId, message: string) => void;
+  readonly onWarning: (code: string, message: string) => void;
+}
+
+export interface SvidCacheCounters {
+  fetches: number;
+  fetchFailures: number;
+  renewals: number;
+  expiries: number;
+}
+
+/** The shell around `step`: runs fetches, timers and the store. One per node. */
+export class SvidCache {
+  readonly counters: SvidCacheCounters = { fetches: 0, fetchFailures: 0, renewals: 0, expiries: 0 };
+  readonly #options: SvidCacheOptions;
+  readonly #state: SvidCacheState;
+  readonly #aborts = new Map<number, AbortController>();
+  #cancelAlarm: (() => void) | null = null;
+  #destroyed = false;
+
+  constructor(options: SvidCacheOptions) {
+    this.#options = options;
+    this.#state = newSvidCacheState(options.random);
+  }
+
+  /** Takes certificates from an earlier run; call before anything else. */
+  restore(svids: readonly Svid[]): void {
+    for (const svid of svids) this.#run({ kind: "restored", svid });
+  }
+
+  /** A workload with this identity appeared on the node; call once for each workload. */
+  workloadAdded(spiffeId: SpiffeId): void {
+    this.#run({ kind: "workloadAdded", spiffeId });
+  }
+
+  workloadRemoved(spiffeId: SpiffeId): void {
+    this.#run({ kind: "workloadRemoved", spiffeId });
+  }
+
+  /** Answered by onPublish or onFailed, at once when the answer is known. */
+  need(spiffeId: SpiffeId, priority: SvidPriority): void {
+    this.#run({ kind: "needed", spiffeId, priority });
+  }
+
+  renew(spiffeId: SpiffeId): void {
+    this.#run({ kind: "renew", spiffeId });
+  }
+
+  get(spiffeId: SpiffeId): Svid | null {
+    return heldSvid(this.#state, spiffeId, this.#now());
+  }
+
+  /** What is held and what is being done about it, for the admin port. */
+  list(): { readonly spiffeId: SpiffeId; readonly workloads: number; readonly work: string; readonly failure: string | null; readonly svid: Svid | null }[] {
+    return [...this.#state.entries.values()].map((entry) => ({
+      spiffeId: entry.spiffeId,
+      workloads: entry.workloads,
+      work: entry.work.kind,
+      failure: entry.work.kind === "backingOff" ? entry.work.message : null,
+      svid: entry.svid,
+    }));
+  }
+
+  destroy(): void {
+    this.#destroyed = true;
+    this.#cancelAlarm?.();
+    for (const abort of this.#aborts.values()) abort.abort(new Error("the certificate cache is closing"));
+    this.#aborts.clear();
+  }
+
+  #now(): Times {
+    return { monotonicMs: this.#options.clock.monotonicMs(), wallMs: this.#options.clock.wallMs() };
+  }
+
+  #run(event: SvidEvent): void {
+    if (this.#destroyed) return;
+    for (const effect of step(this.#state, event, this.#now())) this.#do(effect);
+    this.#setAlarm();
+  }
+
+  #do(effect: SvidEffect): void {
+    const { store } = this.#options;
+    switch (effect.kind) {
+      case "fetch":
+        this.#fetch(effect.fetchId, effect.spiffeId);
+        return;
+      case "cancelFetch":
+        this.#aborts.get(effect.fetchId)?.abort(new Error("no workload needs this identity any more"));
+        this.#aborts.delete(effect.fetchId);
+        return;
+      case "publish":
+        this.#options.onPublish(effect.svid);
+        return;
+      case "drop":
+        if (effect.forget) this.#tryStore("svid_remove_failed", () => store?.remove(effect.spiffeId));
+        else this.counters.expiries++;
+        this.#options.onDrop(effect.spiffeId);
+        return;
+      case "failed":
+        this.#options.onFailed(effect.spiffeId, effect.message);
+        return;
+      default:
+        return unreachable(effect);
+    }
+  }
+
+  #fetch(fetchId: number, spiffeId: SpiffeId): void {
+    const abort = new AbortController();
+    this.#aborts.set(fetchId, abort);
+    const cancelTimeout = this.#options.timers.after(FETCH_TIMEOUT_MS, () => {
+      abort.abort(new Error(`no answer within ${FETCH_TIMEOUT_MS} ms`));
+      settle({ ok: false, error: `certificate for ${spiffeId}: the CA did not answer within ${FETCH_TIMEOUT_MS} ms` });
+    });
+    const settle = (result: Result<Svid, string>): void => {
+      cancelTimeout();
+      if (!this.#aborts.delete(fetchId)) return; // Cancelled, or already timed out.
+      this.counters.fetches++;
+      if (!result.ok) this.counters.fetchFailures++;
+      else this.#keep(result.value);
+      this.#run(result.ok ? { kind: "fetched", fetchId, spiffeId, svid: result.value } : { kind: "fetchFailed", fetchId, spiffeId, message: result.error });
+    };
+    void this.#issue(spiffeId, abort.signal).then(settle, (cause: unknown) => {
+      settle({ ok: false, error: `certificate for ${spiffeId}: ${cause instanceof Error ? cause.message : String(cause)}` });
+    });
+  }
+
+  async #issue(spiffeId: SpiffeId, signal: AbortSignal): Promise<Result<Svid, string>> {
+    const { source, lifetimeMs, createRequest } = this.#options;
+    const request = createRequest(spiffeId);
+    const issued = await source.issue({ spiffeId, csrPem: request.csrPem, lifetimeMs, signal });
+    if (!issued.ok) return { ok: false, error: issued.error.message };
+    const svid = assembleSvid({
+      spiffeId,
+      chainPem: issued.value.chainPem.join(""),
+      privateKeyPem: request.privateKeyPem,
+      trustBundlePem: issued.value.trustBundlePem,
+      nowMs: this.#options.clock.wallMs(),
+    });
+    return svid.ok ? svid : { ok: false, error: `the CA's answer for ${spiffeId} cannot be used: ${svid.error}` };
+  }
+
+  /** On disk before it is used, so that a crash in between loses nothing. */
+  #keep(svid: Svid): void {
+    if (this.#state.entries.get(svid.spiffeId)?.svid != null) this.counters.renewals++;
+    this.#tryStore("svid_save_failed", () => this.#options.store?.save(svid));
+  }
+
+  #tryStore(code: string, action: () => void): void {
+    try {
+      action();
+    } catch (cause) {
+      this.#options.onWarning(code, cause instanceof Error ? cause.message : String(cause));
+    }
+  }
+
+  #setAlarm(): void {
+    this.#cancelAlarm?.();
+    const now = this.#now();
+    const atMs = nextAlarmMs(this.#state, now);
+    this.#cancelAlarm = atMs === null ? null : this.#options.timers.after(Math.max(1, atMs - now.monotonicMs), () => this.#run({ kind: "tick" }));
+  }
+}
