@@ -34,5 +34,10 @@ export const OID = {
   clientAuth: "1.3.6.1.5.5.7.3.2",
 } as const;
 
+/** Algorithms a certificate of the mesh may be signed with: no MD5, no SHA-1, no PSS (nothing in the mesh writes it). */
+export const ACCEPTED_SIGNATURES: ReadonlySet<string> = new Set([
+  OID.ecdsaSha256, OID.ecdsaSha384, OID.ecdsaSha512, OID.rsaSha256, OID.rsaSha384, OID.rsaSha512, OID.ed25519,
+]);
+
 /** Bits of KeyUsage, RFC 5280 section 4.2.1.3. */
 export const KEY_USAGE = { digitalSignature: 1 << 0, keyCertSign: 1 << 5, crlSign: 1 << 6 } as const;

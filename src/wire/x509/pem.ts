@@ -14,8 +14,8 @@ export const PEM_CHARS_MAX = 1024 * 1024;
 const BEGIN = /^-----BEGIN ([A-Z0-9][A-Z0-9 ]{0,63})-----[ \t]*$/;
 
 /** All blocks in order. An unfinished block, nested BEGIN or bad base64 fails the whole. */
-export function readPem(text: string): Result<PemBlock[], X509Fault> {
-  if (text.length > PEM_CHARS_MAX) return err({ code: "too_large", message: `PEM text of ${text.length} characters, at most ${PEM_CHARS_MAX}` });
+export function readPem(text: string, charsMax = PEM_CHARS_MAX): Result<PemBlock[], X509Fault> {
+  if (text.length > charsMax) return err({ code: "too_large", message: `PEM text of ${text.length} characters, at most ${charsMax}` });
   const blocks: PemBlock[] = [];
   let label: string | null = null;
   let body: string[] = [];
