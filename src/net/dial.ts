@@ -36,7 +36,7 @@ export function dial(options: DialOptions): number {
     const v6 = isIpv6(options.to.ip);
     const fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fd;
-    const failed = prepare(fd, v6, options) || (source === null ? 0 : bindTransparent(fd, v6, source)) || connecting(fd, address);
+    const failed = prepare(fd, options) || (source === null ? 0 : bindTransparent(fd, v6, source)) || connecting(fd, address);
     if (failed < 0) {
       close(fd);
       return failed;
@@ -45,7 +45,7 @@ export function dial(options: DialOptions): number {
   });
 }
 
-function prepare(fd: number, _v6: boolean, options: DialOptions): number {
+function prepare(fd: number, options: DialOptions): number {
   const marked = options.mark === 0 ? 0 : setIntOption(fd, SOL_SOCKET, SO_MARK, options.mark);
   if (marked < 0) return marked;
   setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);

@@ -92,6 +92,9 @@ export const EINTR = 4;
 export const EAGAIN = 11;
 export const EACCES = 13;
 export const EEXIST = 17;
+export const EAFNOSUPPORT = 97;
+export const EADDRINUSE = 98;
+export const EADDRNOTAVAIL = 99;
 export const EINPROGRESS = 115;
 
 const errnoNames = new Map<number, string>([

@@ -1,8 +1,9 @@
 // Listening TCP sockets made inside a network namespace, ready to be adopted by any thread of this process.
 
-import { type SocketAddress } from "../core/ip.ts";
+import type { IpAddress, SocketAddress } from "../core/ip.ts";
+import { type Keepalive, setKeepalive } from "./dial.ts";
 import {
-  AF_INET, AF_INET6, bind, close, EACCES, IPPROTO_TCP, IPV6_V6ONLY, listen, setIntOption, SO_MARK, SO_REUSEADDR, SO_REUSEPORT, SOCK_CLOEXEC,
+  AF_INET, AF_INET6, bind, close, EADDRNOTAVAIL, EAFNOSUPPORT, IPPROTO_TCP, IPV6_V6ONLY, listen, setIntOption, SO_MARK, SO_REUSEADDR, SO_REUSEPORT, SOCK_CLOEXEC,
   SOCK_NONBLOCK, SOCK_STREAM, socket, SOL_IPV6, SOL_SOCKET, TCP_NODELAY,
 } from "./libc.ts";
 import { inNamespace } from "./namespace.ts";
@@ -16,6 +17,8 @@ export interface ListenOptions {
   /** `::` takes IPv4 too; `0.0.0.0` where the namespace has no IPv6. */
   readonly at: SocketAddress;
   readonly mark: number;
+  /** Inherited by every accepted socket, at no cost per connection; null for none. */
+  readonly keepalive: Keepalive | null;
 }
 
 /** A listening descriptor (>= 0) the caller owns, or -errno. SO_REUSEPORT is set: several threads, or an old and a new process, share the port. */
@@ -29,6 +32,7 @@ export function listenTcp(options: ListenOptions): number {
     setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (v6) setIntOption(fd, SOL_IPV6, IPV6_V6ONLY, 0);
+    if (options.keepalive !== null) setKeepalive(fd, options.keepalive);
     const marked = options.mark === 0 ? 0 : setIntOption(fd, SOL_SOCKET, SO_MARK, options.mark);
     const failed = marked < 0 ? marked : bindAndListen(fd, address);
     if (failed < 0) {
@@ -40,11 +44,14 @@ export function listenTcp(options: ListenOptions): number {
 }
 
 /** Listens on the IPv6 wildcard (IPv4 included), or on the IPv4 one where the kernel or the namespace has no IPv6. */
-export function listenTcpAnyAddress(options: { namespaceFd: number; port: number; mark: number }): number {
-  const dual = listenTcp({ namespaceFd: options.namespaceFd, at: { ip: "::" as SocketAddress["ip"], port: options.port }, mark: options.mark });
-  if (dual >= 0 || dual === -EACCES) return dual;
-  return listenTcp({ namespaceFd: options.namespaceFd, at: { ip: "0.0.0.0" as SocketAddress["ip"], port: options.port }, mark: options.mark });
+export function listenTcpAnyAddress(options: Omit<ListenOptions, "at"> & { readonly port: number }): number {
+  const dual = listenTcp({ ...options, at: { ip: ANY_IPV6, port: options.port } });
+  if (dual !== -EAFNOSUPPORT && dual !== -EADDRNOTAVAIL) return dual;
+  return listenTcp({ ...options, at: { ip: ANY_IPV4, port: options.port } });
 }
+
+const ANY_IPV6 = "::" as IpAddress;
+const ANY_IPV4 = "0.0.0.0" as IpAddress;
 
 function bindAndListen(fd: number, address: Uint8Array): number {
   const bound = bind(fd, address);

@@ -36,7 +36,7 @@ export function createTlsContext(material: TlsMaterial): TlsContext {
 }
 
 /** What Bun's native socket offers beyond its published type. */
-export interface NativeTlsSocket<T> extends Socket<T> {
+export interface NativeTlsSocket<T> extends Omit<Socket<T>, "alpnProtocol" | "authorized" | "getPeerCertificate"> {
   readonly alpnProtocol: string | false;
   readonly authorized: boolean;
   /** With `false`: detailed, the issuers linked through issuerCertificate up to the root. */
