@@ -1,0 +1,226 @@
+// `npm test`: everything that shows the program to be right, sealed in its own namespaces, as named steps with their times.
+//
+//   npm test                            types, every test file, a short fuzz run, the demo
+//   npm test -- src/wire test/kit       only the test files below these paths
+//   npm test -- typecheck fuzz demo     only these steps
+//
+// Each test file runs in a process and a network namespace of its own: no test sees another's ports, mounts or leftovers,
+// and a hang names its file. A test is skipped through test/kit/skip.ts, which puts the reason in its name; a skip
+// without a reason fails. The last line is `N passed, N failed, N skipped`, each step counting as one test.
+
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative, resolve } from "node:path";
+import { endChildren, runChild, type ChildResult } from "./runner/child.ts";
+import { parseJunit, type TestResult } from "./runner/junit.ts";
+import { resealed, sealedArgv } from "./runner/sealed.ts";
+
+const ROOT = resolve(import.meta.dir, "..");
+
+/** The promise is 20 minutes on two cores; a minute is kept for winding up. */
+const BUDGET_SECONDS = 19 * 60;
+const TYPECHECK_LIMIT_SECONDS = 180;
+const UNIT_FILE_LIMIT_SECONDS = 180;
+/** Files under test/ move real traffic: a 10 GB stream, ten thousand connections. */
+const SYSTEM_FILE_LIMIT_SECONDS = 480;
+const FUZZ_LIMIT_SECONDS = 300;
+const DEMO_LIMIT_SECONDS = 240;
+
+/** Unit tests leave cores idle while they start; real traffic is measured in time and runs alone. */
+const UNIT_FILES_AT_ONCE = 2;
+
+/** Inputs per fuzzer in the short run; the long one is `npm run fuzz`. */
+const FUZZ_ITERATIONS = 5_000;
+
+/** Last lines of a failed child's output that are printed where it failed. */
+const OUTPUT_LINES_SHOWN = 60;
+
+/** First lines of each failure that the summary repeats. */
+const SUMMARY_LINES_SHOWN = 12;
+
+interface Totals {
+  passed: number;
+  readonly failed: string[];
+  readonly skipped: string[];
+}
+
+const totals: Totals = { passed: 0, failed: [], skipped: [] };
+const startedMs = performance.now();
+const elapsedSeconds = (): number => (performance.now() - startedMs) / 1000;
+
+async function main(args: readonly string[]): Promise<number> {
+  const outside = await resealed(import.meta.path, args);
+  if (outside !== null) return outside;
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      endChildren();
+      process.exit(130);
+    });
+  }
+  process.chdir(ROOT);
+  const wanted = planOf(args);
+  if (wanted.typecheck) await commandStep("typecheck", [process.execPath, tool("typescript/bin/tsc"), "--noEmit"], TYPECHECK_LIMIT_SECONDS);
+  await testFilesStep(wanted.files);
+  if (wanted.fuzz) await commandStep("fuzz", sealedArgv([process.execPath, "test/fuzz/fuzz.ts", "--iterations", `${FUZZ_ITERATIONS}`]), FUZZ_LIMIT_SECONDS);
+  if (wanted.demo) await demoStep();
+  return report();
+}
+
+interface Plan {
+  readonly typecheck: boolean;
+  readonly files: readonly string[];
+  readonly fuzz: boolean;
+  readonly demo: boolean;
+}
+
+function planOf(args: readonly string[]): Plan {
+  const all = args.length === 0;
+  const steps = new Set(["typecheck", "fuzz", "demo"]);
+  const paths = args.filter((arg) => !steps.has(arg));
+  const files = all ? allTestFiles() : paths.flatMap(testFilesBelow);
+  return {
+    typecheck: all || args.includes("typecheck"),
+    files: [...new Set(files)],
+    fuzz: all || args.includes("fuzz"),
+    demo: all || args.includes("demo"),
+  };
+}
+
+function allTestFiles(): string[] {
+  const files = ["src", "test", "systemd", "deploy", "bench", "demo"].filter((folder) => existsSync(folder)).flatMap(testFilesBelow);
+  if (files.length === 0) failed("test files", "no test file found: a run that proves nothing fails");
+  return files;
+}
+
+function testFilesBelow(path: string): string[] {
+  const absolute = resolve(ROOT, path);
+  if (!existsSync(absolute)) {
+    failed(path, "no such file or folder");
+    return [];
+  }
+  if (/\.test\.ts$/.test(path)) return [relative(ROOT, absolute)];
+  const found = [...new Bun.Glob("**/*.test.ts").scanSync({ cwd: absolute })];
+  return found.filter((file) => !file.includes("node_modules/")).map((file) => relative(ROOT, join(absolute, file))).sort();
+}
+
+/** A program of a dependency; `node_modules/.bin` holds links that a copied tree may have lost. */
+function tool(path: string): string {
+  return join(ROOT, "node_modules", path);
+}
+
+async function commandStep(name: string, argv: readonly string[], limitSeconds: number): Promise<void> {
+  heading(name);
+  const result = await runChild(argv, { limitSeconds: withinBudget(limitSeconds), echo: false });
+  const trouble = troubleOf(result, limitSeconds);
+  if (trouble === null) passed(name, result.seconds);
+  else failed(name, `${trouble}\n${lastLines(result.output)}`);
+}
+
+async function demoStep(): Promise<void> {
+  const script = "demo/demo.ts";
+  if (existsSync(script)) return await commandStep("demo", [process.execPath, script], DEMO_LIMIT_SECONDS);
+  skipped("demo", `${script} is not in this tree`);
+}
+
+async function testFilesStep(files: readonly string[]): Promise<void> {
+  const units = files.filter((file) => file.startsWith("src/"));
+  const systems = files.filter((file) => !file.startsWith("src/"));
+  if (files.length > 0) heading(`${files.length} test files`);
+  const queue = units.values();
+  const worker = async (): Promise<void> => {
+    for (const file of queue) await runTestFile(file, UNIT_FILE_LIMIT_SECONDS);
+  };
+  await Promise.all(Array.from({ length: UNIT_FILES_AT_ONCE }, worker));
+  for (const file of systems) await runTestFile(file, SYSTEM_FILE_LIMIT_SECONDS);
+}
+
+async function runTestFile(file: string, limitSeconds: number): Promise<void> {
+  if (elapsedSeconds() >= BUDGET_SECONDS) return failed(file, `not run: the budget of ${BUDGET_SECONDS} s is spent`);
+  const folder = mkdtempSync(join(tmpdir(), "weft-junit-"));
+  const reportFile = join(folder, "junit.xml");
+  const argv = [process.execPath, "test", `./${file}`, "--reporter=junit", `--reporter-outfile=${reportFile}`];
+  const result = await runChild(sealedArgv(argv), { limitSeconds: withinBudget(limitSeconds), echo: false });
+  const tests = readReport(reportFile);
+  rmSync(folder, { recursive: true, force: true });
+  record(file, { result, tests, limitSeconds });
+}
+
+function readReport(reportFile: string): readonly TestResult[] | string {
+  if (!existsSync(reportFile)) return "it wrote no report: no test in it, or it ended early";
+  try {
+    return parseJunit(readFileSync(reportFile, "utf8"));
+  } catch (error) {
+    return String(error);
+  }
+}
+
+interface FileRun {
+  readonly result: ChildResult;
+  readonly tests: readonly TestResult[] | string;
+  readonly limitSeconds: number;
+}
+
+function record(file: string, { result, tests, limitSeconds }: FileRun): void {
+  if (typeof tests === "string" || result.timedOut) {
+    const trouble = troubleOf(result, limitSeconds) ?? (typeof tests === "string" ? tests : "");
+    return failed(file, `${trouble}; the last test named below had ended\n${lastLines(result.output)}`);
+  }
+  const failures = tests.filter((t) => t.outcome.kind === "failed");
+  const passes = tests.filter((t) => t.outcome.kind === "passed").length;
+  for (const t of tests) {
+    if (t.outcome.kind === "skipped") totals.skipped.push(`${file}: ${t.name}`);
+    if (t.outcome.kind === "failed") totals.failed.push(`${file}: ${t.name}\n${indent(t.outcome.message)}`);
+  }
+  totals.passed += passes;
+  const verdict = failures.length > 0 || result.exitCode !== 0 ? "FAIL" : "ok  ";
+  print(`${verdict} ${file}  ${passes}/${tests.length}  ${result.seconds.toFixed(1)} s`);
+  if (failures.length > 0) print(indent(lastLines(result.output)));
+  else if (result.exitCode !== 0) failed(file, `exit status ${result.exitCode} though no test failed\n${lastLines(result.output)}`);
+}
+
+function troubleOf(result: ChildResult, limitSeconds: number): string | null {
+  if (result.timedOut) return `still running after ${result.seconds.toFixed(0)} s (limit ${limitSeconds} s), ended`;
+  return result.exitCode === 0 ? null : `exit status ${result.exitCode}`;
+}
+
+function withinBudget(limitSeconds: number): number {
+  return Math.max(1, Math.min(limitSeconds, BUDGET_SECONDS - elapsedSeconds()));
+}
+
+function passed(name: string, seconds: number): void {
+  totals.passed += 1;
+  print(`ok   ${name}  ${seconds.toFixed(1)} s`);
+}
+
+function failed(name: string, why: string): void {
+  totals.failed.push(`${name}\n${indent(why)}`);
+  print(`FAIL ${name}\n${indent(why)}`);
+}
+
+function skipped(name: string, reason: string): void {
+  totals.skipped.push(`${name} [skipped: ${reason}]`);
+  print(`skip ${name}: ${reason}`);
+}
+
+function report(): number {
+  if (totals.skipped.length > 0) print(`\nskipped:\n${totals.skipped.map(indent).join("\n")}`);
+  if (totals.failed.length > 0) print(`\nfailed:\n${totals.failed.map((failure) => indent(firstLines(failure))).join("\n")}`);
+  print(`\n${elapsedSeconds().toFixed(0)} s`);
+  print(`${totals.passed} passed, ${totals.failed.length} failed, ${totals.skipped.length} skipped`);
+  return totals.failed.length === 0 && totals.passed > 0 ? 0 : 1;
+}
+
+function heading(name: string): void {
+  print(`== ${name} (at ${elapsedSeconds().toFixed(0)} s)`);
+}
+
+const indent = (text: string): string => text.replace(/^/gm, "    ");
+const lastLines = (text: string): string => text.trimEnd().split("\n").slice(-OUTPUT_LINES_SHOWN).join("\n");
+const firstLines = (text: string): string => {
+  const lines = text.trimEnd().split("\n");
+  const dropped = lines.length - SUMMARY_LINES_SHOWN;
+  return dropped > 0 ? [...lines.slice(0, SUMMARY_LINES_SHOWN), `(${dropped} more lines above)`].join("\n") : lines.join("\n");
+};
+const print = (line: string): void => void process.stdout.write(`${line}\n`);
+
+process.exit(await main(process.argv.slice(2)));
