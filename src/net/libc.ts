@@ -27,6 +27,8 @@ function openLibc() {
     recvmsg: { args: ["i32", "ptr", "i32"], returns: FFIType.i64_fast },
     poll: { args: ["ptr", FFIType.u64_fast, "i32"], returns: "i32" },
     open: { args: ["ptr", "i32", "i32"], returns: "i32" },
+    read: { args: ["i32", "ptr", FFIType.u64_fast], returns: FFIType.i64_fast },
+    write: { args: ["i32", "ptr", FFIType.u64_fast], returns: FFIType.i64_fast },
     close: { args: ["i32"], returns: "i32" },
     fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
     prctl: { args: ["i32", FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast], returns: "i32" },
@@ -41,6 +43,7 @@ export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
+export const AF_PACKET = 17;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
@@ -54,6 +57,8 @@ export const SO_ERROR = 4;
 export const SO_KEEPALIVE = 9;
 export const SO_LINGER = 13;
 export const SO_REUSEPORT = 15;
+export const SO_RCVTIMEO = 20;
+export const SO_RCVBUFFORCE = 33;
 export const SO_MARK = 36;
 export const SO_NETNS_COOKIE = 71;
 export const IPPROTO_TCP = 6;
@@ -82,25 +87,33 @@ export const MS_REC = 16384;
 export const MS_PRIVATE = 1 << 18;
 export const MNT_DETACH = 2;
 
+export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const MSG_NOSIGNAL = 0x4000;
 
 export const EPERM = 1;
 export const ENOENT = 2;
+export const ESRCH = 3;
 export const EINTR = 4;
 export const EAGAIN = 11;
 export const EACCES = 13;
+export const EBUSY = 16;
 export const EEXIST = 17;
+export const ENODEV = 19;
+export const EINVAL = 22;
+export const ERESTART = 85;
+export const EOPNOTSUPP = 95;
 export const EAFNOSUPPORT = 97;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
+export const ENOBUFS = 105;
 export const EINPROGRESS = 115;
 
 const errnoNames = new Map<number, string>([
   [1, "EPERM"], [2, "ENOENT"], [3, "ESRCH"], [4, "EINTR"], [5, "EIO"], [6, "ENXIO"], [9, "EBADF"], [11, "EAGAIN"],
   [12, "ENOMEM"], [13, "EACCES"], [16, "EBUSY"], [17, "EEXIST"], [19, "ENODEV"], [20, "ENOTDIR"], [22, "EINVAL"],
-  [23, "ENFILE"], [24, "EMFILE"], [28, "ENOSPC"], [32, "EPIPE"], [34, "ERANGE"], [71, "EPROTO"], [88, "ENOTSOCK"],
+  [23, "ENFILE"], [24, "EMFILE"], [28, "ENOSPC"], [32, "EPIPE"], [34, "ERANGE"], [75, "EOVERFLOW"], [85, "ERESTART"], [71, "EPROTO"], [88, "ENOTSOCK"],
   [92, "ENOPROTOOPT"], [93, "EPROTONOSUPPORT"], [95, "EOPNOTSUPP"], [97, "EAFNOSUPPORT"], [98, "EADDRINUSE"],
   [99, "EADDRNOTAVAIL"], [100, "ENETDOWN"], [101, "ENETUNREACH"], [103, "ECONNABORTED"], [104, "ECONNRESET"],
   [105, "ENOBUFS"], [106, "EISCONN"], [107, "ENOTCONN"], [110, "ETIMEDOUT"], [111, "ECONNREFUSED"], [113, "EHOSTUNREACH"],
@@ -144,6 +157,10 @@ export function open(path: string, flags: number, mode = 0): number {
   const text = cString(path);
   return checked(C.open(ptr(text), flags, mode));
 }
+
+/** Reads at most `into.length` bytes; returns their number, or -errno. */
+export const readFd = (fd: number, into: Uint8Array): number => checked(Number(C.read(fd, ptr(into), into.length)));
+export const writeFd = (fd: number, bytes: Uint8Array): number => checked(Number(C.write(fd, ptr(bytes), bytes.length)));
 
 export function mount(source: string, target: string, fsType: string, flags: number): number {
   const [a, b, c] = [cString(source), cString(target), cString(fsType)];
