@@ -1,0 +1,112 @@
+// Mutations of DER: of the bytes, which mostly end at the first length; and of the tree, with every length made right again, which
+// reach the checks behind.
+
+import type { Random } from "../../src/core/ports.ts";
+import { encode } from "../../src/wire/x509/der.ts";
+
+interface Node {
+  tag: number;
+  /** Children of a constructed element; null for a primitive one. */
+  children: Node[] | null;
+  content: Uint8Array;
+}
+
+export const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);
+
+export function pick<T>(random: Random, items: readonly T[]): T {
+  const item = items[below(random, items.length)];
+  if (item === undefined) throw new Error("nothing to pick from");
+  return item;
+}
+
+/** One to four mutations of either kind. `donors` lend whole elements. */
+export function mutate(random: Random, der: Uint8Array, donors: readonly Uint8Array[]): Uint8Array {
+  let bytes = der;
+  const rounds = 1 + below(random, 4);
+  for (let i = 0; i < rounds; i++) bytes = random.next() < 0.35 ? mutateBytes(random, bytes) : mutateTree(random, bytes, pick(random, donors));
+  return bytes;
+}
+
+function mutateBytes(random: Random, bytes: Uint8Array): Uint8Array {
+  if (bytes.length === 0) return Uint8Array.of(0x30);
+  const at = below(random, bytes.length);
+  switch (below(random, 6)) {
+    case 0: return bytes.with(at, bytes[at]! ^ (1 << below(random, 8)));
+    case 1: return bytes.with(at, pick(random, [0x00, 0x01, 0x1f, 0x30, 0x7f, 0x80, 0x81, 0x82, 0xa0, 0xff]));
+    case 2: return bytes.subarray(0, at);
+    case 3: return new Uint8Array([...bytes.subarray(0, at), below(random, 256), ...bytes.subarray(at)]);
+    case 4: return new Uint8Array([...bytes.subarray(0, at), ...bytes.subarray(Math.min(bytes.length, at + 1 + below(random, 8)))]);
+    default: return new Uint8Array([...bytes, below(random, 256)]);
+  }
+}
+
+function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8Array {
+  const tree = parseTree(bytes, 0, bytes.length);
+  const lent = parseTree(donor, 0, donor.length);
+  if (tree === null || lent === null) return mutateBytes(random, bytes);
+  const lists = childLists(tree, []);
+  const list = pick(random, lists);
+  if (list.length === 0) {
+    list.push(pick(random, childLists(lent, []).flat()));
+    return encodeTree(tree);
+  }
+  const at = below(random, list.length);
+  const node = list[at]!;
+  switch (below(random, 8)) {
+    case 0: list.splice(at, 1); break;
+    case 1: list.splice(at, 0, node); break;
+    case 2: list[at] = pick(random, childLists(lent, []).flat()); break;
+    case 3: list.splice(at, 0, pick(random, childLists(lent, []).flat())); break;
+    case 4: list.reverse(); break;
+    case 5: node.tag = pick(random, [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0c, 0x16, 0x17, 0x18, 0x30, 0x31, 0x80, 0x81, 0x82, 0x86, 0x87, 0xa0, 0xa3, node.tag ^ 1]); break;
+    case 6: {
+      const leaf = pick(random, lists.flat().filter((one) => one.children === null));
+      leaf.content = mutateBytes(random, leaf.content);
+      break;
+    }
+    default: list.push(...Array.from({ length: 1 + below(random, 40) }, () => node));
+  }
+  return encodeTree(tree);
+}
+
+/** Null when the bytes are not a list of elements; octet and bit strings that hold DER are opened. */
+function parseTree(bytes: Uint8Array, start: number, end: number): Node[] | null {
+  const nodes: Node[] = [];
+  let at = start;
+  while (at < end) {
+    if (end - at < 2) return null;
+    const tag = bytes[at]!;
+    let length = bytes[at + 1]!;
+    at += 2;
+    if (length >= 0x80) {
+      const octets = length & 0x7f;
+      if (octets === 0 || octets > 3 || end - at < octets) return null;
+      length = 0;
+      for (let i = 0; i < octets; i++) length = length * 256 + bytes[at + i]!;
+      at += octets;
+    }
+    if (length > end - at) return null;
+    const opened = (tag & 0x20) !== 0 || (tag === 0x04 && length > 2 && bytes[at] === 0x30);
+    const children = opened ? parseTree(bytes, at, at + length) : null;
+    nodes.push({ tag, children, content: bytes.slice(at, at + length) });
+    at += length;
+  }
+  return nodes;
+}
+
+function childLists(nodes: Node[], lists: Node[][]): Node[][] {
+  lists.push(nodes);
+  for (const node of nodes) if (node.children !== null) childLists(node.children, lists);
+  return lists;
+}
+
+function encodeTree(nodes: readonly Node[]): Uint8Array {
+  const parts = nodes.map((node) => encode(node.tag, node.children === null ? node.content : encodeTree(node.children)));
+  return new Uint8Array(parts.flatMap((part) => [...part]));
+}
+
+/** The same bytes written anew from their tree: equal to `der` exactly when every tag and length of it is in its one canonical form. */
+export function reencode(der: Uint8Array): Uint8Array | null {
+  const tree = parseTree(der, 0, der.length);
+  return tree === null ? null : encodeTree(tree);
+}
