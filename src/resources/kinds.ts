@@ -1,0 +1,66 @@
+// The kinds a directory or a cluster may hold. A new kind is one file in kinds/ and one line here; the compiler then lists
+// the places that must say what it means.
+
+import { authorizationPolicyKind } from "./kinds/authorization-policy.ts";
+import { namespaceKind } from "./kinds/namespace.ts";
+import { peerAuthenticationKind } from "./kinds/peer-authentication.ts";
+import { serviceKind } from "./kinds/service.ts";
+import { workloadEntryKind } from "./kinds/workload-entry.ts";
+import type { ResourceOfKind } from "./resource.ts";
+
+export const KINDS = [namespaceKind, serviceKind, workloadEntryKind, authorizationPolicyKind, peerAuthenticationKind] as const;
+
+export type Kind = (typeof KINDS)[number];
+export type Resource = ResourceOfKind<Kind>;
+export type KindName = Resource["kind"];
+
+/** Known by name; nothing is applied from them, which is said. */
+const NOT_YET: Readonly<Record<string, readonly string[]>> = {
+  "": ["Pod", "Node", "ServiceAccount", "ConfigMap", "Secret", "Endpoints"],
+  "apps": ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"],
+  "batch": ["Job", "CronJob"],
+  "discovery.k8s.io": ["EndpointSlice"],
+  "gateway.networking.k8s.io": ["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy"],
+  "gateway.networking.x-k8s.io": ["XBackendTrafficPolicy"],
+  "security.istio.io": ["RequestAuthentication"],
+  "networking.istio.io": ["DestinationRule", "VirtualService", "ServiceEntry", "Gateway", "Sidecar", "WorkloadGroup"],
+  "telemetry.istio.io": ["Telemetry"],
+  "weft.dev": ["TrafficPolicy"],
+};
+
+export type KindLookup =
+  | { readonly is: "kind"; readonly definition: Kind; readonly versionKnown: boolean }
+  | { readonly is: "notYet" }
+  | { readonly is: "unknown"; readonly expected: string };
+
+/** Finds a kind by `apiVersion` (`v1`, `security.istio.io/v1`) and `kind`. */
+export function lookUpKind(apiVersion: string, kind: string): KindLookup {
+  const slash = apiVersion.indexOf("/");
+  const group = slash < 0 ? "" : apiVersion.slice(0, slash);
+  const version = slash < 0 ? apiVersion : apiVersion.slice(slash + 1);
+  const definition = KINDS.find((known) => known.kind === kind && known.group === group);
+  if (definition !== undefined) return { is: "kind", definition, versionKnown: (definition.versions as readonly string[]).includes(version) };
+  if (Object.hasOwn(NOT_YET, group) && NOT_YET[group]!.includes(kind)) return { is: "notYet" };
+  return { is: "unknown", expected: expectedFor(kind) };
+}
+
+function expectedFor(kind: string): string {
+  const wanted = kind.toLowerCase();
+  const near = KINDS.find((known) => known.kind === kind) ?? KINDS.find((known) => known.kind.toLowerCase() === wanted || editDistanceWithin(known.kind.toLowerCase(), wanted, 2));
+  if (near !== undefined) return `did you mean ${near.kind} of ${apiVersions(near).join(", ")}?`;
+  return `expected one of ${KINDS.map((known) => known.kind).join(", ")}`;
+}
+
+export const apiVersions = (kind: Kind): string[] => kind.versions.map((version) => (kind.group === "" ? version : `${kind.group}/${version}`));
+
+/** True when a few insertions, deletions and substitutions make `a` of `b`. */
+export function editDistanceWithin(a: string, b: string, limit: number): boolean {
+  if (Math.abs(a.length - b.length) > limit) return false;
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    row = next;
+  }
+  return row[b.length]! <= limit;
+}

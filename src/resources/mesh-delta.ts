@@ -1,0 +1,60 @@
+// What changed between two states of the mesh, as one delta that holds nothing else.
+
+import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
+import type { Provenance } from "../core/fault.ts";
+import type { AuthorizationPolicy, MeshDelta, Service, Workload } from "../mesh/records.ts";
+
+export interface MeshSnapshot {
+  readonly workloads: ReadonlyMap<WorkloadUid, Workload>;
+  readonly services: ReadonlyMap<NamespacedName, Service>;
+  readonly policies: ReadonlyMap<NamespacedName, AuthorizationPolicy>;
+}
+
+export const emptySnapshot: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+
+/**
+ * The delta that makes `next` of `previous`. A workload or service of which only the line moved in its file is no change:
+ * one line more at the top of a file would otherwise be a push of everything below. A policy's line is told, as explanations name it.
+ */
+export function diff(previous: MeshSnapshot, next: MeshSnapshot): MeshDelta {
+  const workloads = changed(previous.workloads, next.workloads, equalButSource);
+  const services = changed(previous.services, next.services, equalButSource);
+  const policies = changed(previous.policies, next.policies, deepEqual);
+  return {
+    workloads: workloads.upserted, services: services.upserted, policies: policies.upserted,
+    removedWorkloads: workloads.removed, removedServices: services.removed, removedPolicies: policies.removed,
+  };
+}
+
+export function isEmptyDelta(delta: MeshDelta): boolean {
+  return Object.values(delta).every((part: readonly unknown[]) => part.length === 0);
+}
+
+function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): { upserted: V[]; removed: K[] } {
+  const upserted: V[] = [];
+  const removed: K[] = [];
+  for (const [key, value] of next) {
+    const before = previous.get(key);
+    if (before === value) continue;
+    if (before === undefined || !equal(before, value)) upserted.push(value);
+  }
+  for (const key of previous.keys()) if (!next.has(key)) removed.push(key);
+  return { upserted, removed };
+}
+
+function equalButSource<T extends { readonly provenance: Provenance }>(a: T, b: T): boolean {
+  return deepEqual({ ...a, provenance: { ...a.provenance, source: "" } }, { ...b, provenance: { ...b.provenance, source: "" } });
+}
+
+/** Equality of plain data: records, lists, byte arrays and scalars. */
+export function deepEqual(a: unknown, b: unknown): boolean {
+  if (Object.is(a, b)) return true;
+  if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return false;
+  if (ArrayBuffer.isView(a) || ArrayBuffer.isView(b)) {
+    return a instanceof Uint8Array && b instanceof Uint8Array && a.length === b.length && a.every((byte, i) => byte === b[i]);
+  }
+  if (Array.isArray(a) !== Array.isArray(b)) return false;
+  const keys = Object.keys(a);
+  if (keys.length !== Object.keys(b).length) return false;
+  return keys.every((key) => Object.hasOwn(b, key) && deepEqual((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key]));
+}

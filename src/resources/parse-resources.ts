@@ -1,0 +1,156 @@
+// One document's text into resources: YAML, then the kind, then its schema, then what its schema cannot say.
+// A pure function of the text, so that its result is kept as long as the text stands.
+
+import { z } from "zod";
+import { contentHash } from "./content-hash.ts";
+import { type DocumentDiagnostic, type FieldPath, formatFieldPath, show } from "./diagnostic.ts";
+import { apiVersions, KINDS, type Kind, lookUpKind, type Resource } from "./kinds.ts";
+import { DIAGNOSTICS_PER_DOCUMENT_MAX, LIST_ITEMS_MAX } from "./limits.ts";
+import { isDnsLabel, isDnsSubdomain, NAMESPACE_DEFAULT, objectSchema } from "./object-meta.ts";
+import type { Report, ResourceIdentity } from "./resource.ts";
+import { schemaFaults } from "./schema-diagnostics.ts";
+import { locateInText, parseDocument, type ParsedDocument } from "./yaml-document.ts";
+
+/** One object of a document (a `List` has several). */
+export interface ParsedItem {
+  /** Null when it cannot be told which resource this is. */
+  readonly identity: ResourceIdentity | null;
+  readonly content:
+    | { readonly is: "resource"; readonly resource: Resource }
+    | { readonly is: "broken" }
+    /** A kind we know by name only. */
+    | { readonly is: "notYet" };
+  /** Line of its first field, 1-based from the start of the document. */
+  readonly line: number;
+  /** Where it stands in the document: empty, or `items[n]`. */
+  readonly path: FieldPath;
+  readonly diagnostics: readonly DocumentDiagnostic[];
+}
+
+interface KindSchema {
+  readonly schema: z.ZodType;
+}
+
+const schemas = new Map<string, KindSchema>(KINDS.map((kind) => [kind.kind, { schema: objectSchema(kind.spec) }]));
+
+/** Never throws. An empty document gives no items. */
+export function parseResources(text: string): readonly ParsedItem[] {
+  const document = parseDocument(text);
+  if (document.diagnostics.length > 0) {
+    const line = document.diagnostics[0]!.line;
+    const identities = salvageIdentities(document.value);
+    const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, content: { is: "broken" }, line, path: [], diagnostics });
+    // What was salvaged may be less than what the document holds: the nameless item says that something may be missing.
+    if (identities.length === 1) return [broken(identities[0]!, document.diagnostics), broken(null, [])];
+    return [broken(null, document.diagnostics), ...identities.map((identity) => broken(identity, []))];
+  }
+  if (document.value === undefined) return [];
+  if (isList(document.value)) return parseList(document.value, document);
+  return [parseObject(document.value, [], document)];
+}
+
+/** Where a field of an object stands in its document. */
+export function locateField(text: string, item: FieldPath, path: FieldPath): { line: number; column: number } {
+  return locateInText(text, [...item, ...path]);
+}
+
+const isMap = (value: unknown): value is Record<string, unknown> => value !== null && typeof value === "object" && !Array.isArray(value);
+
+function isList(value: unknown): value is Record<string, unknown> {
+  return isMap(value) && typeof value["kind"] === "string" && value["kind"].endsWith("List") && "items" in value;
+}
+
+const listSchema = z.strictObject({ apiVersion: z.string(), kind: z.string(), metadata: z.unknown().optional(), items: z.array(z.unknown()).max(LIST_ITEMS_MAX) });
+
+function parseList(list: Record<string, unknown>, document: ParsedDocument): ParsedItem[] {
+  const checked = listSchema.safeParse(list);
+  if (!checked.success) return [{ identity: null, content: { is: "broken" }, ...document.locate([]), path: [], diagnostics: faultDiagnostics(checked.error, listSchema, list, [], document) }];
+  return checked.data.items.map((item, index) => parseObject(item, ["items", index], document));
+}
+
+function parseObject(value: unknown, path: FieldPath, document: ParsedDocument): ParsedItem {
+  const { line } = document.locate(path, "key");
+  const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, content: { is: "broken" }, line, path, diagnostics });
+  const fault = (code: DocumentDiagnostic["code"], at: FieldPath, message: string): DocumentDiagnostic => ({
+    severity: "error", ...document.locate([...path, ...at]), fieldPath: formatFieldPath([...path, ...at]), code, message,
+  });
+
+  if (!isMap(value)) return broken(null, [fault("not_an_object", [], `found ${show(value)}, expected a map with apiVersion, kind and metadata`)]);
+  const { apiVersion, kind } = value;
+  if (typeof apiVersion !== "string" || apiVersion === "") return broken(null, [fault(apiVersion === undefined ? "missing_field" : "wrong_type", ["apiVersion"], `found ${show(apiVersion)}, expected text such as "v1"`)]);
+  if (typeof kind !== "string" || kind === "") return broken(null, [fault(kind === undefined ? "missing_field" : "wrong_type", ["kind"], `found ${show(kind)}, expected text such as "Service"`)]);
+  const known = lookUpKind(apiVersion, kind);
+  if (known.is === "unknown") return broken(null, [fault("unknown_kind", ["kind"], `found ${show(kind)} of ${show(apiVersion)}, ${known.expected}`)]);
+  if (known.is === "notYet") {
+    const warning = { ...fault("unsupported_kind", ["kind"], `${kind} is not supported by this role yet, nothing was applied from it`), severity: "warning" as const };
+    return { identity: null, content: { is: "notYet" }, line, path, diagnostics: [warning] };
+  }
+  const { definition } = known;
+  const identity = identityOf(value, definition);
+  if (!known.versionKnown) return broken(identity, [fault("unsupported_version", ["apiVersion"], `found ${show(apiVersion)}, expected ${apiVersions(definition).join(" or ")}`)]);
+
+  const { schema } = schemas.get(definition.kind)!;
+  const checked = schema.safeParse(value);
+  if (!checked.success) return broken(identity, faultDiagnostics(checked.error, schema, value, path, document));
+  const diagnostics: DocumentDiagnostic[] = [];
+  const report: Report = (severity, code, at, message) => {
+    if (diagnostics.length >= DIAGNOSTICS_PER_DOCUMENT_MAX) return;
+    diagnostics.push({ severity, ...document.locate([...path, ...at]), fieldPath: formatFieldPath([...path, ...at]), code, message });
+  };
+  const resource = toResource(value, checked.data as CheckedObject, definition, report);
+  // The kind of the resource is that of its definition, which the compiler cannot see through the union.
+  (definition.check as (resource: Resource, report: Report) => void)(resource, report);
+  if (diagnostics.some((diagnostic) => diagnostic.severity === "error") || identity === null) return broken(identity, diagnostics);
+  return { identity, content: { is: "resource", resource }, line, path, diagnostics };
+}
+
+interface CheckedObject {
+  readonly metadata: {
+    readonly name: string; readonly namespace?: string; readonly labels?: Record<string, string> | null;
+    readonly annotations?: Record<string, string> | null; readonly creationTimestamp?: string | null;
+  };
+  readonly spec?: unknown;
+}
+
+function toResource(value: Record<string, unknown>, { metadata, spec }: CheckedObject, definition: Kind, report: Report): Resource {
+  if (!definition.namespaced && metadata.namespace !== undefined) {
+    report("error", "unknown_field", ["metadata", "namespace"], `found ${show(metadata.namespace)}; a ${definition.kind} is in no namespace`);
+  }
+  // The status is not ours to look at, and server-side bookkeeping is no change of what was asked for.
+  const content = { apiVersion: value["apiVersion"], name: metadata.name, labels: metadata.labels, annotations: metadata.annotations, spec: value["spec"] };
+  return {
+    kind: definition.kind,
+    namespace: definition.namespaced ? (metadata.namespace ?? NAMESPACE_DEFAULT) : "",
+    name: metadata.name,
+    labels: metadata.labels ?? {},
+    annotations: metadata.annotations ?? {},
+    creationTimestamp: metadata.creationTimestamp ?? "",
+    spec,
+    resourceVersion: contentHash(JSON.stringify(content)),
+  } as Resource;
+}
+
+/** Which resource a document that may be broken speaks of. */
+function identityOf(value: Record<string, unknown>, definition: Kind): ResourceIdentity | null {
+  const metadata = value["metadata"];
+  if (!isMap(metadata)) return null;
+  const { name, namespace = NAMESPACE_DEFAULT } = metadata;
+  if (typeof name !== "string" || !isDnsSubdomain(name) || typeof namespace !== "string" || !isDnsLabel(namespace)) return null;
+  return { kind: definition.kind, namespace: definition.namespaced ? namespace : "", name };
+}
+
+function salvageIdentities(value: unknown): ResourceIdentity[] {
+  if (!isMap(value)) return [];
+  const objects = isList(value) && Array.isArray(value["items"]) ? (value["items"] as unknown[]).slice(0, LIST_ITEMS_MAX) : [value];
+  return objects.flatMap((object) => {
+    if (!isMap(object) || typeof object["apiVersion"] !== "string" || typeof object["kind"] !== "string") return [];
+    const known = lookUpKind(object["apiVersion"], object["kind"]);
+    return known.is === "kind" ? (identityOf(object, known.definition) ?? []) : [];
+  });
+}
+
+function faultDiagnostics(error: z.ZodError, schema: z.ZodType, value: unknown, path: FieldPath, document: ParsedDocument): DocumentDiagnostic[] {
+  return schemaFaults(error, schema, value).slice(0, DIAGNOSTICS_PER_DOCUMENT_MAX).map(({ code, path: at, at: what, message }) => ({
+    severity: "error", ...document.locate([...path, ...at], what), fieldPath: formatFieldPath([...path, ...at]), code, message,
+  }));
+}

@@ -1,0 +1,97 @@
+// Virtual addresses for services that name none: a function of the names alone, so that every node and every start chooses
+// the same. A service keeps its address while others come and go, unless one that sorts before it wants the same place.
+
+import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip.ts";
+import { hash64 } from "./content-hash.ts";
+import { isHeadless, type ServiceResource, virtualAddresses, wantedFamilies } from "./kinds/service.ts";
+import type { Placed, ReportFor } from "./resource.ts";
+
+export type ServiceAddresses = ReadonlyMap<ServiceResource, readonly IpAddress[]>;
+
+/** Places in one range. IPv4 leaves out the first and the last address, IPv6 the first. */
+interface Range {
+  readonly cidr: Cidr;
+  readonly family: 4 | 6;
+  readonly size: number;
+  free: number;
+}
+
+export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor): ServiceAddresses {
+  const taken = new Map<IpAddress, Placed<ServiceResource>>();
+  const result = new Map<ServiceResource, readonly IpAddress[]>();
+  const ranges = cidrs.map(toRange);
+  const inOrder = [...services].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : nameOf(a) > nameOf(b) ? 1 : 0));
+  const choosing: Placed<ServiceResource>[] = [];
+  for (const placed of inOrder) {
+    const { spec } = placed.resource;
+    const given = virtualAddresses(spec);
+    if (given.length === 0 && !isHeadless(spec)) choosing.push(placed);
+    result.set(placed.resource, given);
+    for (const ip of given) {
+      const owner = taken.get(ip);
+      if (owner === undefined) {
+        taken.set(ip, placed);
+        for (const range of ranges) if (cidrContains(range.cidr, ip)) range.free--;
+      } else {
+        reportFor(placed)("warning", "conflict", ["spec", "clusterIP"], `found ${ip}, which Service ${nameOf(owner)} (${owner.file}:${owner.line}) has too; clients of neither namespace reach ${nameOf(owner)}`);
+      }
+    }
+  }
+  for (const placed of choosing) result.set(placed.resource, choose(placed, ranges, taken, reportFor));
+  return result;
+}
+
+function choose(placed: Placed<ServiceResource>, ranges: readonly Range[], taken: Map<IpAddress, Placed<ServiceResource>>, reportFor: ReportFor): IpAddress[] {
+  const wanted = wantedFamilies(placed.resource.spec);
+  const eligible = wanted === null ? ranges.slice(0, 1) : ranges.filter((range) => wanted.includes(range.family));
+  const chosen: IpAddress[] = [];
+  for (const range of eligible) {
+    const ip = firstFree(nameOf(placed), range, taken);
+    if (ip === null) {
+      reportFor(placed)("error", "conflict", ["metadata", "name"], "found no free virtual address; give a clusterIP or a larger service CIDR");
+      continue;
+    }
+    taken.set(ip, placed);
+    range.free--;
+    chosen.push(ip);
+  }
+  if (eligible.length === 0) {
+    reportFor(placed)("warning", "conflict", ["metadata", "name"], "has no virtual address: no service CIDR of its family is configured; give a clusterIP");
+  }
+  return chosen;
+}
+
+function firstFree(name: string, range: Range, taken: ReadonlyMap<IpAddress, unknown>): IpAddress | null {
+  if (range.free <= 0) return null;
+  const [start, spread] = hash64(name);
+  // An odd step visits every place of a power of two.
+  const step = (spread | 1) >>> 0;
+  let place = start % range.size;
+  for (let tried = 0; tried < range.size; tried++) {
+    const ip = addressAt(range, place);
+    if (ip !== null && !taken.has(ip)) return ip;
+    place = (place + step) % range.size;
+  }
+  return null;
+}
+
+function toRange(cidr: Cidr): Range {
+  const hostBits = cidr.bytes.length * 8 - cidr.prefixLength;
+  const size = 2 ** Math.min(32, hostBits);
+  const reserved = size <= 2 ? 0 : cidr.family === 4 ? 2 : 1;
+  return { cidr, family: cidr.family, size, free: size - reserved };
+}
+
+function addressAt(range: Range, place: number): IpAddress | null {
+  const reserved = range.size > 2 && (place === 0 || (range.family === 4 && place === range.size - 1));
+  if (reserved) return null;
+  const bytes = range.cidr.bytes.slice();
+  for (let i = 0, rest = place; i < 4; i++) {
+    const at = bytes.length - 1 - i;
+    bytes[at] = bytes[at]! | (rest & 0xff);
+    rest = Math.floor(rest / 256);
+  }
+  return ipFromBytes(bytes);
+}
+
+const nameOf = (placed: Placed<ServiceResource>): string => `${placed.resource.namespace}/${placed.resource.name}`;

@@ -1,0 +1,339 @@
+// All resources in force into the mesh's records. Namespace by namespace; a workload is translated again only when its own
+// entry changed or something of its namespace (or the root namespace) that it depends on.
+
+import { namespacedName, type NamespacedName, type WorkloadUid } from "../core/brand.ts";
+import { unreachable } from "../core/result.ts";
+import type { LocalWorkload } from "../mesh/local-workload.ts";
+import type { AuthorizationPolicy, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
+import { NETNS, USE_WAYPOINT, WAYPOINT_FOR } from "./annotations.ts";
+import type { DiagnosticCode, FieldPath, Severity } from "./diagnostic.ts";
+import type { Resource } from "./kinds.ts";
+import { type AuthorizationPolicyResource, policySelector, translateAuthorizationPolicy } from "./kinds/authorization-policy.ts";
+import type { NamespaceResource } from "./kinds/namespace.ts";
+import { type ConvertedPeers, byAge, convertPeerAuthentications, oldest, type PeerAuthenticationResource, peerSelector } from "./kinds/peer-authentication.ts";
+import { type ServiceResource, translateService } from "./kinds/service.ts";
+import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type WorkloadEntryResource } from "./kinds/workload-entry.ts";
+import type { MeshSnapshot } from "./mesh-delta.ts";
+import type { Labels } from "./object-meta.ts";
+import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "./resource.ts";
+import { SelectorIndex } from "./selector.ts";
+import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
+import { boundWaypoint, serviceHostname, type WaypointName, waypointRecord } from "./waypoint-binding.ts";
+
+/** A diagnostic of a resource in force, before its field is located in the file. */
+export interface ResourceDiagnostic {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly severity: Severity;
+  readonly code: DiagnosticCode;
+  readonly path: FieldPath;
+  readonly message: string;
+}
+
+export interface TranslatedMesh {
+  readonly mesh: MeshSnapshot;
+  /** Workloads of this node, by uid. */
+  readonly localWorkloads: readonly LocalWorkload[];
+  readonly diagnostics: readonly ResourceDiagnostic[];
+}
+
+interface NamespaceResources {
+  readonly name: string;
+  namespace: Placed<NamespaceResource> | null;
+  readonly services: Placed<ServiceResource>[];
+  readonly entries: Placed<WorkloadEntryResource>[];
+  readonly policies: Placed<AuthorizationPolicyResource>[];
+  readonly peers: Placed<PeerAuthenticationResource>[];
+}
+
+/** Everything the workloads of a namespace depend on besides themselves, with what was made of it. */
+interface NamespaceContext {
+  /** Identity of all inputs; the context is used again while they are the same objects. */
+  readonly inputs: readonly unknown[];
+  readonly labels: Labels;
+  readonly services: readonly Service[];
+  readonly serviceIndex: SelectorIndex<Placed<ServiceResource>>;
+  readonly policies: readonly AuthorizationPolicy[];
+  readonly policyIndex: SelectorIndex<Placed<AuthorizationPolicyResource>>;
+  readonly peers: ConvertedPeers;
+  readonly entryWaypoint: (entry: WorkloadEntryResource, services: readonly ServiceResource[]) => readonly WeightedWaypoint[];
+  readonly diagnostics: readonly ResourceDiagnostic[];
+  readonly translated: Map<Placed<WorkloadEntryResource>, TranslatedEntry>;
+}
+
+/** What is the same for every namespace. */
+interface MeshContext {
+  readonly rootPolicies: readonly Placed<AuthorizationPolicyResource>[];
+  readonly meshPeer: Placed<PeerAuthenticationResource> | null;
+  /** What a waypoint is for, by `namespace/name` of its service. */
+  waypointFor(waypoint: WaypointName): string;
+}
+
+/** Translates states of the directory one after the other, reusing what did not change. The result depends on the last state alone. */
+export class MeshTranslator {
+  readonly #options: TranslationOptions;
+  #contexts = new Map<string, NamespaceContext>();
+
+  constructor(options: TranslationOptions) {
+    this.#options = options;
+  }
+
+  translate(resources: Iterable<Placed<Resource>>): TranslatedMesh {
+    const byNamespace = group(resources);
+    const diagnostics: ResourceDiagnostic[] = [];
+    const reportFor = collectInto(diagnostics);
+    const allServices = [...byNamespace.values()].flatMap((namespace) => namespace.services);
+    const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor);
+    const mesh = this.#meshContext(byNamespace, allServices);
+    reportMissingWaypoints(byNamespace, allServices, reportFor);
+
+    const workloads = new Map<WorkloadUid, Workload>();
+    const services = new Map<NamespacedName, Service>();
+    const policies = new Map<NamespacedName, AuthorizationPolicy>();
+    const local: { workload: LocalWorkload; placed: Placed<WorkloadEntryResource> }[] = [];
+    const contexts = new Map<string, NamespaceContext>();
+    for (const namespace of byNamespace.values()) {
+      const context = this.#namespaceContext(namespace, mesh, addresses);
+      contexts.set(namespace.name, context);
+      diagnostics.push(...context.diagnostics);
+      for (const service of context.services) services.set(namespacedName(service.namespace, service.hostname), service);
+      for (const policy of context.policies) policies.set(namespacedName(policy.namespace, policy.name), policy);
+      const selected = new Set<string>();
+      for (const placed of namespace.entries) {
+        const translated = translateEntry(placed, context, this.#options);
+        workloads.set(translated.workload.uid, translated.workload);
+        if (translated.local !== null) local.push({ workload: translated.local, placed });
+        for (const { service } of translated.workload.services) selected.add(service);
+        for (const policy of translated.workload.authorizationPolicies) selected.add(policy);
+        for (const { service, port } of translated.missingPorts) {
+          reportFor(placed)("warning", "missing_port", ["spec", "ports"], `Service ${service} wants a port named ${JSON.stringify(port)}, which this entry does not have; it is no endpoint for that port`);
+        }
+      }
+      reportUnselected(namespace, selected, mesh, this.#options, reportFor);
+    }
+    this.#contexts = contexts;
+    reportRootUnselected(mesh, workloads, reportFor);
+    return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), diagnostics };
+  }
+
+  #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[]): MeshContext {
+    const root = byNamespace.get(this.#options.rootNamespace);
+    const labels = new Map(services.map(({ resource }) => [`${resource.namespace}/${resource.name}`, resource.labels]));
+    return {
+      rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
+      // Which of several holds is reported once, with the root namespace's own context.
+      meshPeer: oldest((root?.peers ?? []).filter(({ resource }) => peerSelector(resource) === null), () => () => {}),
+      waypointFor: ({ namespace, name }) => labels.get(`${namespace}/${name}`)?.[WAYPOINT_FOR] ?? "service",
+    };
+  }
+
+  #namespaceContext(namespace: NamespaceResources, mesh: MeshContext, addresses: ServiceAddresses): NamespaceContext {
+    const labels = namespace.namespace?.resource.labels ?? {};
+    const bound = boundWaypoint({ namespace: namespace.name, labels: {} }, labels);
+    const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
+    const inputs: unknown[] = [
+      namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
+      "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers,
+    ];
+    const previous = this.#contexts.get(namespace.name);
+    if (previous !== undefined && sameItems(previous.inputs, inputs)) {
+      dropUnused(previous.translated, namespace.entries);
+      return previous;
+    }
+    return buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor, options: this.#options });
+  }
+}
+
+interface ContextParts {
+  readonly namespace: NamespaceResources;
+  readonly mesh: MeshContext;
+  readonly addresses: ServiceAddresses;
+  readonly inputs: readonly unknown[];
+  readonly labels: Labels;
+  readonly waypointFor: string;
+  readonly options: TranslationOptions;
+}
+
+function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor, options }: ContextParts): NamespaceContext {
+  const diagnostics: ResourceDiagnostic[] = [];
+  const reportFor = collectInto(diagnostics);
+  const isRoot = namespace.name === options.rootNamespace;
+
+  const serviceIndex = new SelectorIndex<Placed<ServiceResource>>();
+  for (const placed of namespace.services) {
+    const selector = placed.resource.spec.selector ?? {};
+    // A service without selector has no workload entries; its endpoints would come from an EndpointSlice.
+    if (Object.keys(selector).length > 0) serviceIndex.add(selector, placed);
+  }
+  const services = namespace.services.map((placed) => {
+    const bound = boundWaypoint(placed.resource, labels);
+    const isItself = bound !== null && bound.namespace === placed.resource.namespace && bound.name === placed.resource.name;
+    const takes = bound === null || isItself ? false : bound.from === "object" || waypointFor === "service" || waypointFor === "all";
+    return translateService(placed, { options, addresses: addresses.get(placed.resource) ?? [], waypoints: takes ? waypointRecord(bound!, options.clusterDomain) : [] });
+  });
+
+  const policyIndex = new SelectorIndex<Placed<AuthorizationPolicyResource>>();
+  const policies: AuthorizationPolicy[] = [];
+  for (const placed of namespace.policies) {
+    const policy = translateAuthorizationPolicy(placed, options, reportFor(placed));
+    if (policy === null) continue;
+    policies.push(policy);
+    const selector = policySelector(placed.resource);
+    if (selector !== null && !isRoot) policyIndex.add(selector, placed);
+  }
+  for (const placed of mesh.rootPolicies) {
+    // What it says is reported with the root namespace; here only whether it is for us.
+    if (translateAuthorizationPolicy(placed, options, () => {}) !== null) policyIndex.add(policySelector(placed.resource)!, placed);
+  }
+
+  const whole = namespace.peers.filter(({ resource }) => peerSelector(resource) === null);
+  const namespacePeer = oldest(whole, reportFor);
+  const peers = convertPeerAuthentications({
+    mesh: mesh.meshPeer,
+    namespace: isRoot ? null : namespacePeer,
+    selecting: namespace.peers.filter(({ resource }) => peerSelector(resource) !== null).sort(byAge),
+  });
+
+  const entryWaypoint = (entry: WorkloadEntryResource, members: readonly ServiceResource[]): readonly WeightedWaypoint[] => {
+    const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry) }, labels);
+    if (bound === null || members.some((service) => service.namespace === bound.namespace && service.name === bound.name)) return [];
+    return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
+  };
+  return { inputs, labels, services, serviceIndex, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+}
+
+function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
+  const known = context.translated.get(placed);
+  if (known !== undefined) return known;
+  const labels = entryLabels(placed.resource);
+  const services = context.serviceIndex.selecting(labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const policies = context.policyIndex.selecting(labels).map(({ resource }) => namespacedName(resource.namespace, resource.name));
+  const peer = context.peers.attached(labels);
+  if (peer !== null) policies.push(peer);
+  const translated = translateWorkloadEntry(placed, {
+    options, namespaceLabels: context.labels, services, policies: policies.sort(), waypoints: context.entryWaypoint(placed.resource, services),
+  });
+  context.translated.set(placed, translated);
+  return translated;
+}
+
+function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceResources> {
+  const byNamespace = new Map<string, NamespaceResources>();
+  const of = (name: string): NamespaceResources => {
+    let found = byNamespace.get(name);
+    if (found === undefined) {
+      found = { name, namespace: null, services: [], entries: [], policies: [], peers: [] };
+      byNamespace.set(name, found);
+    }
+    return found;
+  };
+  for (const placed of resources) {
+    const { resource } = placed;
+    switch (resource.kind) {
+      case "Namespace":
+        of(resource.name).namespace = placed as Placed<NamespaceResource>;
+        break;
+      case "Service":
+        of(resource.namespace).services.push(placed as Placed<ServiceResource>);
+        break;
+      case "WorkloadEntry":
+        of(resource.namespace).entries.push(placed as Placed<WorkloadEntryResource>);
+        break;
+      case "AuthorizationPolicy":
+        of(resource.namespace).policies.push(placed as Placed<AuthorizationPolicyResource>);
+        break;
+      case "PeerAuthentication":
+        of(resource.namespace).peers.push(placed as Placed<PeerAuthenticationResource>);
+        break;
+      default:
+        unreachable(resource);
+    }
+  }
+  return byNamespace;
+}
+
+const collectInto = (diagnostics: ResourceDiagnostic[]): ReportFor => (placed) => (severity, code, path, message) => diagnostics.push({ placed, severity, code, path, message });
+
+function reportUnselected(namespace: NamespaceResources, selected: ReadonlySet<string>, mesh: MeshContext, options: TranslationOptions, reportFor: ReportFor): void {
+  for (const placed of namespace.services) {
+    const { name, namespace: at, spec } = placed.resource;
+    if (Object.keys(spec.selector ?? {}).length === 0) {
+      reportFor(placed)("warning", "selects_nothing", ["spec"], "has no selector, so it has no endpoints; endpoints are the WorkloadEntries that a selector finds");
+    } else if (!selected.has(namespacedName(at, serviceHostname(name, at, options.clusterDomain)))) {
+      reportFor(placed)("warning", "selects_nothing", ["spec", "selector"], `selects no WorkloadEntry of namespace ${at}: the service has no endpoints`);
+    }
+  }
+  for (const placed of namespace.policies) {
+    const { name, namespace: at, spec } = placed.resource;
+    if (policySelector(placed.resource) === null || spec?.action === "AUDIT" || mesh.rootPolicies.includes(placed)) continue;
+    if (!selected.has(namespacedName(at, name))) reportFor(placed)("warning", "selects_nothing", ["spec", "selector"], `selects no WorkloadEntry of namespace ${at}: nothing is protected by it`);
+  }
+  for (const placed of namespace.peers) {
+    const selector = peerSelector(placed.resource);
+    if (selector === null) continue;
+    const index = new SelectorIndex<true>();
+    index.add(selector, true);
+    if (!namespace.entries.some(({ resource }) => index.selecting(entryLabels(resource)).length > 0)) {
+      reportFor(placed)("warning", "selects_nothing", ["spec", "selector"], `selects no WorkloadEntry of namespace ${placed.resource.namespace}`);
+    }
+  }
+}
+
+function reportRootUnselected(mesh: MeshContext, workloads: ReadonlyMap<WorkloadUid, Workload>, reportFor: ReportFor): void {
+  if (mesh.rootPolicies.length === 0) return;
+  const selected = new Set<string>();
+  for (const workload of workloads.values()) for (const policy of workload.authorizationPolicies) selected.add(policy);
+  for (const placed of mesh.rootPolicies) {
+    const { namespace, name, spec } = placed.resource;
+    if (spec?.action !== "AUDIT" && !selected.has(namespacedName(namespace, name))) {
+      reportFor(placed)("warning", "selects_nothing", ["spec", "selector"], "selects no WorkloadEntry of any namespace: nothing is protected by it");
+    }
+  }
+}
+
+/**
+ * In order of uid. Traffic of a namespace that two entries claim could be told to neither: the first has it, the other is reported
+ * and not captured; as its record still asks for a tunnel, nobody reaches it in plain text.
+ */
+function oneForEachNamespace(local: readonly { readonly workload: LocalWorkload; readonly placed: Placed<WorkloadEntryResource> }[], reportFor: ReportFor): LocalWorkload[] {
+  const owners = new Map<string, Placed<WorkloadEntryResource>>();
+  const kept: LocalWorkload[] = [];
+  for (const { workload, placed } of [...local].sort((a, b) => (a.workload.uid < b.workload.uid ? -1 : 1))) {
+    const key = workload.networkNamespace.kind === "host" ? "host" : workload.networkNamespace.path;
+    const owner = owners.get(key);
+    if (owner === undefined) {
+      owners.set(key, placed);
+      kept.push(workload);
+    } else {
+      reportFor(placed)("error", "conflict", ["metadata", "annotations", NETNS],
+        `found the network namespace ${key}, which WorkloadEntry ${owner.resource.namespace}/${owner.resource.name} (${owner.file}:${owner.line}) has too; one workload each, this one is not captured`);
+    }
+  }
+  return kept;
+}
+
+function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], reportFor: ReportFor): void {
+  const names = new Set(services.map(({ resource }) => `${resource.namespace}/${resource.name}`));
+  const check = (placed: Placed<ResourceOf<string, unknown>>, namespace: string, labels: Labels, at: FieldPath): void => {
+    if (labels[USE_WAYPOINT] === undefined) return;
+    const bound = boundWaypoint({ namespace, labels }, {});
+    if (bound !== null && !names.has(`${bound.namespace}/${bound.name}`)) {
+      reportFor(placed)("warning", "missing_waypoint", [...at, USE_WAYPOINT], `found the waypoint ${bound.namespace}/${bound.name}, which no Service is; traffic that needs it is refused until it is there`);
+    }
+  };
+  for (const { name, namespace, services: own, entries } of byNamespace.values()) {
+    if (namespace !== null) check(namespace, name, namespace.resource.labels, ["metadata", "labels"]);
+    for (const placed of own) check(placed, name, placed.resource.labels, ["metadata", "labels"]);
+    for (const placed of entries) {
+      check(placed, name, placed.resource.labels, ["metadata", "labels"]);
+      check(placed, name, placed.resource.spec.labels ?? {}, ["spec", "labels"]);
+    }
+  }
+}
+
+function dropUnused(translated: Map<Placed<WorkloadEntryResource>, TranslatedEntry>, entries: readonly Placed<WorkloadEntryResource>[]): void {
+  if (translated.size <= entries.length) return;
+  const used = new Set(entries);
+  for (const placed of translated.keys()) if (!used.has(placed)) translated.delete(placed);
+}
+
+const sameItems = (a: readonly unknown[], b: readonly unknown[]): boolean => a.length === b.length && a.every((item, i) => item === b[i]);
