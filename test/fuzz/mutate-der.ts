@@ -60,7 +60,9 @@ function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8
     case 4: list.reverse(); break;
     case 5: node.tag = pick(random, [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0c, 0x16, 0x17, 0x18, 0x30, 0x31, 0x80, 0x81, 0x82, 0x86, 0x87, 0xa0, 0xa3, node.tag ^ 1]); break;
     case 6: {
-      const leaf = pick(random, lists.flat().filter((one) => one.children === null));
+      const leaves = lists.flat().filter((one) => one.children === null);
+      if (leaves.length === 0) break; // Cut down to empty sequences.
+      const leaf = pick(random, leaves);
       leaf.content = mutateBytes(random, leaf.content);
       break;
     }
