@@ -1,0 +1,87 @@
+// Every metric there is: name, kind, labels, meaning. docs/metrics.md is checked against this table.
+// Istio's names where Istio has one, `weft_*` for ours. A family takes at most SERIES_MAX label combinations.
+
+import { type Bounds, CONNECT_SECONDS, DNS_SECONDS, LIFETIME_SECONDS, SIZE_BYTES } from "./histogram.ts";
+
+/** Label combinations one family may have besides the connection families, which have their own limit. */
+export const SERIES_MAX = 2000;
+
+export interface Family {
+  readonly type: "counter" | "gauge" | "histogram";
+  readonly labels: readonly string[];
+  readonly help: string;
+  readonly bounds?: Bounds;
+}
+
+const counter = <const L extends readonly string[]>(labels: L, help: string) => ({ type: "counter", labels, help }) as const;
+const gauge = <const L extends readonly string[]>(labels: L, help: string) => ({ type: "gauge", labels, help }) as const;
+const histogram = <const L extends readonly string[]>(labels: L, bounds: Bounds, help: string) => ({ type: "histogram", labels, help, bounds }) as const;
+
+/** Labels of the connection histograms: few, because each series has a dozen lines. */
+const ROUTE = ["reporter", "path", "destination_service_namespace", "destination_service_name"] as const;
+
+export const FAMILIES = {
+  istio_tcp_sockets_open: gauge(["reporter"], "Connections open now, by the end that reports them"),
+  istio_on_demand_dns_total: counter(["reporter"], "Host names of workloads that were looked up while a connection waited"),
+  istio_crl_policy_rejections_total: counter(["reporter"], "Handshakes refused because a certificate of the chain is revoked"),
+  istio_crl_untracked_connections_total: counter(["reporter"], "Connections whose certificate chain could not be kept for later revocation"),
+  istio_dns_requests_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "DNS requests received"),
+  istio_dns_upstream_requests_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "DNS requests forwarded to a resolver"),
+  istio_dns_upstream_failures_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "Forwarded DNS requests that no resolver answered"),
+  istio_dns_upstream_request_duration_seconds: histogram(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], DNS_SECONDS, "Time a forwarded DNS request took"),
+  istio_xds_connection_terminations_total: counter(["reason"], "xDS streams that ended, by reason"),
+  istio_xds_message_total: counter(["url"], "xDS messages received"),
+  istio_xds_message_bytes_total: counter(["url"], "Bytes of xDS messages received"),
+  istio_build: gauge(["component", "tag"], "Always 1; the labels tell what runs"),
+  workload_manager_active_proxy_count: gauge([], "Workloads of this node whose traffic is captured"),
+  workload_manager_pending_proxy_count: gauge([], "Workloads of this node that wait to be captured"),
+  workload_manager_proxies_started_total: counter([], "Workloads whose capture began"),
+  workload_manager_proxies_stopped_total: counter([], "Workloads whose capture ended"),
+
+  weft_connect_duration_seconds: histogram(ROUTE, CONNECT_SECONDS, "Time from the accepted connection to a usable path"),
+  weft_connection_bytes: histogram([...ROUTE, "direction"], SIZE_BYTES, "Bytes of one connection, by direction, at its end"),
+  weft_connection_duration_seconds: histogram(ROUTE, LIFETIME_SECONDS, "Life of one connection"),
+  weft_connections_closed_total: counter(["reporter", "code", "blame"], "Connections ended, by cause and by who caused it"),
+  weft_node_local_connections_total: counter(["reporter"], "Connections carried inside this node without a tunnel"),
+  weft_source_not_preserved_total: counter([], "Connections to an application for which the client's address could not be kept"),
+  weft_endpoint_retries_total: counter([], "Connections moved to another endpoint, or tried again, before anything was sent"),
+  weft_endpoint_ejections_total: counter([], "Endpoints taken out of balancing for failing"),
+  weft_endpoints_ejected: gauge([], "Endpoints out of balancing now"),
+  weft_policy_decisions_total: counter(["reporter", "verdict", "reason"], "Authorisation decisions by verdict and reason"),
+  weft_policy_dry_run_total: counter(["would"], "What dry-run policies would have decided"),
+  weft_tunnels_open: gauge(["direction"], "HBONE tunnels open now"),
+  weft_tunnels_opened_total: counter(["direction"], "HBONE tunnels whose handshake succeeded"),
+  weft_tunnels_closed_total: counter(["direction"], "HBONE tunnels ended"),
+  weft_tunnel_handshakes_failed_total: counter(["direction", "code"], "HBONE tunnels that did not come to be, by cause"),
+  weft_tunnel_streams_open: gauge(["direction"], "CONNECT streams open now"),
+  weft_pool_requests_total: counter(["outcome"], "Streams asked of the pool: hit, opened, waited, refused"),
+  weft_pool_tunnels_retired_total: counter(["reason"], "Pooled tunnels that take no new streams, by reason"),
+  weft_http2_fatal_total: counter(["counter"], "HTTP/2 connections given up, by the limit or rule that the peer broke"),
+  weft_log_lines_total: counter([], "Access log lines made"),
+  weft_log_lines_dropped_total: counter(["where"], "Log lines dropped because they were made faster than they could be written"),
+  weft_metric_series_overflowed_total: counter(["family"], "Look-ups answered with the overflow series because the limit of label sets was reached"),
+  weft_metric_series_evicted_total: counter([], "Label sets dropped after long disuse"),
+  weft_metric_series: gauge([], "Label sets of the connection metrics kept now"),
+  weft_thread_lag_seconds: gauge(["thread"], "How late the last timer of the thread was"),
+  weft_thread_lag_max_seconds: gauge(["thread"], "How late the latest timer of the thread was since the last scrape"),
+  weft_certificates_held: gauge([], "Workload certificates held"),
+  weft_certificate_fetches_total: counter(["outcome"], "Certificates asked of the CA"),
+  weft_certificate_expiry_seconds: gauge([], "Seconds until the first certificate held expires"),
+  weft_configuration_errors: gauge([], "Errors in the configuration now"),
+  weft_configuration_changes_total: counter([], "Changes of the configuration applied"),
+} as const satisfies Record<string, Family>;
+
+export type FamilyName = keyof typeof FAMILIES;
+type NamesOfType<T extends Family["type"]> = { [N in FamilyName]: (typeof FAMILIES)[N]["type"] extends T ? N : never }[FamilyName];
+export type HistogramName = NamesOfType<"histogram">;
+export type CellName = NamesOfType<"counter" | "gauge">;
+export type LabelsOf<N extends FamilyName> = Readonly<Record<(typeof FAMILIES)[N]["labels"][number], string>>;
+
+/** The five families whose 27 labels come from ConnectionLabels. */
+export const CONNECTION_FAMILIES = {
+  opened: { name: "istio_tcp_connections_opened_total", help: "The total number of TCP connections opened" },
+  closed: { name: "istio_tcp_connections_closed_total", help: "The total number of TCP connections closed" },
+  failed: { name: "istio_tcp_connections_failed_total", help: "The total number of TCP connections that failed to establish (unstable)" },
+  sentBytes: { name: "istio_tcp_sent_bytes_total", help: "The size of total bytes sent during response in case of a TCP connection" },
+  receivedBytes: { name: "istio_tcp_received_bytes_total", help: "The size of total bytes received during request in case of a TCP connection" },
+} as const;
