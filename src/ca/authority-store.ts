@@ -262,6 +262,9 @@ function load(stored: StoredAuthority, nowMs: number): Result<LoadedAuthority, s
   for (const root of stored.roots) {
     const certificates = readCertificates(root.certificatePem);
     if (!certificates.ok) return err(`root: ${certificates.error}`);
+    const key = readPrivateKey(root.privateKeyPem);
+    if (!key.ok) return err(`root key: ${key.error}`);
+    if (certificates.value.length !== 1 || !keyMatches(key.value, certificates.value[0]!.publicKey.spkiDer)) return err("root key is not the key of the root certificate");
     roots.push(...certificates.value);
   }
   const issuers: Issuer[] = [];
@@ -303,7 +306,7 @@ function loadIssuer(options: {
   }
   const isRoot = options.roots.some((root) => root.serialHex === certificate.serialHex && root.subjectDerHex === certificate.subjectDerHex);
   if (options.mustBeValid) {
-    const path = isRoot ? validNow(certificate, options.nowMs) : verifyChain({ chain: chain.value, roots: options.roots, nowMs: options.nowMs });
+    const path = isRoot ? validNow(certificate, options.nowMs) : verifyChain({ chain: chain.value, roots: options.roots, nowMs: options.nowMs, startsWith: "issuer" });
     if (!path.ok) return err(`signing chain: ${path.error}`);
   }
   // Roots are sent as the bundle, not in the chain.

@@ -39,27 +39,34 @@ export function readPrivateKey(pem: string): Result<KeyObject, string> {
 
 /**
  * Checks that `chain` (leaf first) leads to one of `roots`, each step signed, in its validity at `nowMs`, allowed to sign, and within path length.
+ * With `startsWith: "issuer"` the first certificate is a CA's, and there must be room for the leaves it will sign.
  * @returns the certificates used, leaf first and root last; or what is wrong, in words.
  */
 export function verifyChain(options: {
   readonly chain: readonly CertificateFields[];
   readonly roots: readonly CertificateFields[];
   readonly nowMs: number;
+  readonly startsWith?: "leaf" | "issuer";
 }): Result<CertificateFields[], string> {
   const { chain, roots, nowMs } = options;
+  const issuers = options.startsWith === "issuer" ? 1 : 0;
   if (chain.length === 0) return err("the chain is empty");
   if (chain.length > CHAIN_DEPTH_MAX) return err(`the chain has ${chain.length} certificates, at most ${CHAIN_DEPTH_MAX}`);
   const path: CertificateFields[] = [];
+  let unfitRoot = "";
   for (const [depth, certificate] of chain.entries()) {
-    const wrong = wrongTime(certificate, nowMs) ?? (depth === 0 ? null : wrongIssuer(certificate, depth - 1));
+    const wrong = wrongTime(certificate, nowMs) ?? (depth + issuers === 0 ? null : wrongIssuer(certificate, depth + issuers - 1));
     if (wrong !== null) return err(`certificate ${depth} of the chain ${wrong}`);
     path.push(certificate);
-    const root = roots.find((candidate) => isSignedBy(certificate, candidate) && wrongTime(candidate, nowMs) === null && wrongIssuer(candidate, depth) === null);
-    if (root !== undefined) return ok([...path, root]);
+    for (const root of roots.filter((candidate) => isSignedBy(certificate, candidate))) {
+      const unfit = wrongTime(root, nowMs) ?? wrongIssuer(root, depth + issuers);
+      if (unfit === null) return ok([...path, root]);
+      unfitRoot = `; the root ${root.serialHex} ${unfit}`;
+    }
     const next = chain[depth + 1];
     if (next !== undefined && !isSignedBy(certificate, next)) return err(`certificate ${depth} of the chain is not signed by certificate ${depth + 1}`);
   }
-  return err(`the chain of ${chain.length} ends at no root of the bundle (${roots.length} known) that is valid now`);
+  return err(`the chain of ${chain.length} ends at no root of the bundle (${roots.length} known) that is valid now${unfitRoot}`);
 }
 
 function wrongTime(certificate: CertificateFields, nowMs: number): string | null {

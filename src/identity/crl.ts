@@ -10,7 +10,7 @@ import { type CertificateFields, readCertificate } from "../wire/x509/certificat
 import { KEY_USAGE } from "../wire/x509/oids.ts";
 import { readPem } from "../wire/x509/pem.ts";
 import { readRevocationList, REVOCATION_LIST_BYTES_MAX, type RevocationListFields } from "../wire/x509/revocation-list.ts";
-import { verifyChain } from "./chain.ts";
+import { readCertificates, verifyChain } from "./chain.ts";
 import type { Timers } from "./svid-cache.ts";
 import { verifySignature } from "./x509-crypto.ts";
 
@@ -96,6 +96,22 @@ function judgeList(list: RevocationListFields, issuers: readonly CertificateFiel
     && (list.authorityKeyIdHex === null || issuer.subjectKeyIdHex === null || list.authorityKeyIdHex === issuer.subjectKeyIdHex));
   if (candidates.length === 0) return "unknown";
   return candidates.some((issuer) => verifySignature({ ...list, publicKey: issuer.publicKey }) === "good") ? "good" : "bad";
+}
+
+/** The CA certificates that came with a node's own certificates: what CrlWatch wants as `issuers`. */
+export function knownIssuers(svids: Iterable<{ readonly certificateChainPem: string; readonly trustBundlePem: string }>): CertificateFields[] {
+  const known = new Map<string, CertificateFields>();
+  const read = new Set<string>();
+  for (const svid of svids) {
+    for (const pem of [svid.certificateChainPem, svid.trustBundlePem]) {
+      if (read.has(pem)) continue;
+      read.add(pem);
+      const certificates = readCertificates(pem);
+      if (!certificates.ok) continue; // Checked when the certificate was accepted.
+      for (const certificate of certificates.value) if (certificate.isCa) known.set(`${certificate.issuerDerHex} ${certificate.serialHex}`, certificate);
+    }
+  }
+  return [...known.values()];
 }
 
 export interface CrlWatchOptions {
