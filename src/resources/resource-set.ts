@@ -49,6 +49,12 @@ interface FileContent {
   readonly diagnostics: readonly Diagnostic[];
 }
 
+interface KnownFile {
+  readonly text: string;
+  readonly content: FileContent;
+  readonly earlier: FileContent | null;
+}
+
 /** A place where a resource is written. */
 interface Occurrence {
   readonly file: FileContent;
@@ -68,7 +74,8 @@ export class ResourceSet {
   readonly #translator: MeshTranslator;
   /** Namespaces that need no Namespace resource. */
   readonly #implicitNamespaces: readonly string[];
-  #files = new Map<string, { readonly text: string; readonly content: FileContent }>();
+  /** Files as last read, and what their documents were before: a change taken back costs no parsing. */
+  #files = new Map<string, KnownFile>();
   #restoredDocuments = new Map<string, readonly ParsedItem[]>();
   #inForce = new Map<string, InForce>();
   #mesh = emptySnapshot;
@@ -123,7 +130,7 @@ export class ResourceSet {
 
   #readFiles(readings: readonly FileReading[]): FileContent[] {
     const sorted = [...readings].sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
-    const next = new Map<string, { readonly text: string; readonly content: FileContent }>();
+    const next = new Map<string, KnownFile>();
     const held = new Set([...this.#inForce.values()].map(({ placed }) => placed.file));
     let totalChars = 0;
     const contents = sorted.map((reading, index): FileContent => {
@@ -135,18 +142,18 @@ export class ResourceSet {
       if (text.length > FILE_BYTES_MAX) return refused(path, "file_too_large", `found ${text.length} characters, at most ${FILE_BYTES_MAX} are read; split the file`);
       if (text.trim() === "" && held.has(path)) return { ...refused(path, "file_empty", "the file is empty, which may be a write under way; delete it to remove its resources"), incomplete: true };
       const before = this.#files.get(path);
-      const content = before?.text === text ? before.content : this.#readFile(path, text, before?.content);
-      next.set(path, { text, content });
-      return content;
+      const known = before?.text === text ? before : { text, content: this.#readFile(path, text, before), earlier: before?.content ?? null };
+      next.set(path, known);
+      return known.content;
     });
     this.#files = next;
     return contents;
   }
 
-  #readFile(path: string, text: string, before: FileContent | undefined): FileContent {
+  #readFile(path: string, text: string, before: KnownFile | undefined): FileContent {
     const split = splitDocuments(text);
     if (split === null) return refused(path, "too_many_documents", `found more than ${DOCUMENTS_MAX} documents; split the file`);
-    const known = new Map(before?.documents.map(({ document, items }) => [document.text, items]));
+    const known = new Map([...(before?.earlier?.documents ?? []), ...(before?.content.documents ?? [])].map(({ document, items }) => [document.text, items]));
     const documents = split.map((document) => ({
       document, items: known.get(document.text) ?? this.#restoredDocuments.get(document.text) ?? parseResources(document.text),
     }));
@@ -156,12 +163,11 @@ export class ResourceSet {
 
   /** What is in force from now on: what the files say well, and what was before wherever they do not. */
   #decide(files: readonly FileContent[], diagnostics: Diagnostic[]): Map<string, InForce> {
-    const { occurrences, incomplete } = this.#collect(files, diagnostics);
+    const occurrences = collect(files, diagnostics);
+    const incomplete = new Set(files.filter((file) => file.incomplete).map(({ path }) => path));
+    this.#addRenamed(occurrences, incomplete, this.#declared(occurrences, this.#inForce));
     const inForce = this.#keepMissing(occurrences, incomplete, diagnostics);
-    const declared = new Set(this.#implicitNamespaces);
-    for (const { identity } of inForce.values()) if (identity.kind === "Namespace") declared.add(identity.name);
-    for (const [, [first]] of occurrences) if (first?.item.identity?.kind === "Namespace") declared.add(first.item.identity.name);
-
+    const declared = this.#declared(occurrences, inForce);
     for (const [key, places] of occurrences) {
       const decided = this.#decideOne(key, places, declared, diagnostics);
       if (decided !== null) inForce.set(key, decided);
@@ -169,27 +175,24 @@ export class ResourceSet {
     return inForce;
   }
 
-  #collect(files: readonly FileContent[], diagnostics: Diagnostic[]): { occurrences: Map<string, Occurrence[]>; incomplete: Set<string> } {
-    const occurrences = new Map<string, Occurrence[]>();
-    const incomplete = new Set<string>();
-    for (const file of files) {
-      if (file.incomplete) incomplete.add(file.path);
-      for (const { document, items } of file.documents) {
-        for (const item of items) {
-          if (item.identity === null) {
-            diagnostics.push(...placeDiagnostics({ file, document, item }));
-            continue;
-          }
-          const key = identityKey(item.identity);
-          // A broken document with a new name may be one that was renamed, or half written.
-          if (item.content.is === "broken" && !this.#inForce.has(key)) incomplete.add(file.path);
-          const places = occurrences.get(key);
-          if (places === undefined) occurrences.set(key, [{ file, document, item }]);
-          else places.push({ file, document, item });
-        }
+  /** Names of namespaces: those in force and those that a file names, well or not. */
+  #declared(occurrences: ReadonlyMap<string, readonly Occurrence[]>, inForce: ReadonlyMap<string, InForce>): Set<string> {
+    const declared = new Set(this.#implicitNamespaces);
+    for (const { identity } of inForce.values()) if (identity.kind === "Namespace") declared.add(identity.name);
+    for (const [, [first]] of occurrences) if (first?.item.identity?.kind === "Namespace") declared.add(first.item.identity.name);
+    return declared;
+  }
+
+  /** A document in error under a name that its file did not have may be one that was renamed or is half written: its file may be missing one. */
+  #addRenamed(occurrences: ReadonlyMap<string, readonly Occurrence[]>, incomplete: Set<string>, declared: ReadonlySet<string>): void {
+    for (const [key, places] of occurrences) {
+      const before = this.#inForce.get(key)?.placed.file;
+      for (const { file, item } of places) {
+        const namespace = item.identity!.namespace;
+        const inError = places.length > 1 || item.content.is !== "resource" || (namespace !== "" && !declared.has(namespace));
+        if (inError && before !== file.path) incomplete.add(file.path);
       }
     }
-    return { occurrences, incomplete };
   }
 
   /** Resources that no file names any more, but whose file cannot be read well enough to say that they are gone. */
@@ -284,6 +287,26 @@ export class ResourceSet {
     this.#lastGood = next;
     return [...next.values()].map(({ file }) => file);
   }
+}
+
+/** Every place where a resource is written, by identity; what names none is reported. */
+function collect(files: readonly FileContent[], diagnostics: Diagnostic[]): Map<string, Occurrence[]> {
+  const occurrences = new Map<string, Occurrence[]>();
+  for (const file of files) {
+    for (const { document, items } of file.documents) {
+      for (const item of items) {
+        if (item.identity === null) {
+          diagnostics.push(...placeDiagnostics({ file, document, item }));
+          continue;
+        }
+        const key = identityKey(item.identity);
+        const places = occurrences.get(key);
+        if (places === undefined) occurrences.set(key, [{ file, document, item }]);
+        else places.push({ file, document, item });
+      }
+    }
+  }
+  return occurrences;
 }
 
 const NOWHERE: DocumentText = { text: "", line: 1 };

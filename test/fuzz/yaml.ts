@@ -1,0 +1,171 @@
+// Configuration files: mutated from good ones, applied over a good state and taken back.
+//   - nothing throws, nothing hangs, every diagnostic names a file, a line of it and a code
+//   - a file that is in error keeps in force what was read from it before
+//   - what is in force depends on the files, not on the way to them: with the good files back, all is as it was
+
+import { deepStrictEqual } from "node:assert";
+import { type Random, seededRandom } from "../../src/core/ports.ts";
+import { parseCidr } from "../../src/core/ip.ts";
+import { parseTrustDomain } from "../../src/core/spiffe.ts";
+import { formatDiagnostic } from "../../src/resources/diagnostic.ts";
+import { deepEqual } from "../../src/resources/mesh-delta.ts";
+import { type Evaluation, type FileReading, ResourceSet } from "../../src/resources/resource-set.ts";
+
+export const name = "yaml";
+
+/** An update of a few small files takes well under a millisecond; this one found something that grows without measure. */
+const UPDATE_MS_MAX = 2000;
+
+const GOOD: Readonly<Record<string, string>> = {
+  "namespace.yaml": `apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels:
+    istio.io/dataplane-mode: ambient
+`,
+  "service.yaml": `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports:
+  - {name: http, port: 80, targetPort: http}
+`,
+  "entry.yaml": `apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: web-1
+  namespace: shop
+  annotations:
+    weft.dev/node: here
+    weft.dev/netns: /run/netns/web
+    weft.dev/exclude-uids: "0,1000-1999"
+spec:
+  address: 198.18.0.7
+  labels: {app: web}
+  ports: {http: 8080}
+  locality: r/z
+`,
+  "policy.yaml": `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec:
+  selector: {matchLabels: {app: web}}
+  action: DENY
+  rules:
+  - from:
+    - source: {notPrincipals: ["cluster.local/ns/shop/sa/*"], ipBlocks: [198.51.100.0/24]}
+    to:
+    - operation: {ports: ["8080"]}
+    when:
+    - {key: destination.ip, values: [198.18.0.0/15]}
+`,
+  "peer.json": `{"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "istio-system"},
+ "spec": {"mtls": {"mode": "STRICT"}}}
+`,
+  "list.yml": `apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: headless, namespace: shop}
+  spec: {clusterIP: None, selector: &s {app: web}, ports: [{port: 9}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: other, namespace: shop}
+  spec: {clusterIP: 198.19.0.1, selector: *s, ports: [{port: 9}]}
+`,
+};
+const PATHS = Object.keys(GOOD);
+
+const TOKENS = [
+  "---", "---\n", "\n---\n", "...", "- ", "? ", ": ", "{", "}", "[", "]", ",", "&a ", "*a", "*s", "!x ", "!!str ", "|", ">-", "'", "\"", "#", "%YAML 1.2\n", "\t", "  ", "\n", "\r\n", "\r", "\0", "\ufeff",
+  "null", "~", "true", "0x10", ".nan", "1e999", "-1", "65536", "4294967296", "__proto__", "constructor", "toString", "apiVersion", "kind", "metadata", "spec", "name", "items", "List",
+  "Service", "WorkloadEntry", "AuthorizationPolicy", "ExternalName", "ALLOW", "CUSTOM", "selector", "matchLabels", "methods", "portLevelMtls", "istio.io/use-waypoint", "istio-system", "shop", "web", "::1", "*", "a*b",
+];
+
+const readings = (texts: Readonly<Record<string, string>>): FileReading[] => PATHS.map((path) => ({ kind: "text", path, text: texts[path]! }));
+
+function goodState(): { readonly set: ResourceSet; readonly good: Evaluation } {
+  const set = new ResourceSet({
+    node: "here", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "",
+    rootNamespace: "istio-system", serviceCidrs: [parseCidr("198.19.0.0/16")!],
+  });
+  const good = set.update(readings(GOOD));
+  if (good.diagnostics.length > 0) throw new Error(`the good files are not good: ${formatDiagnostic(good.diagnostics[0]!)}`);
+  return { set, good };
+}
+
+export function run({ seed, iterations }: { readonly seed: number; readonly iterations: number }): { readonly iterations: number } {
+  const random = seededRandom(seed);
+  const { set, good } = goodState();
+  for (let iteration = 0; iteration < iterations; iteration++) {
+    const path = PATHS[below(random, PATHS.length)]!;
+    let text = GOOD[path]!;
+    for (let edits = 1 + below(random, 3); edits > 0; edits--) text = mutate(random, text);
+    try {
+      check(set, good, path, text);
+    } catch (cause) {
+      throw new Error(`yaml: seed ${seed}, iteration ${iteration}, ${path}: ${cause instanceof Error ? cause.message : String(cause)}\n${JSON.stringify(text)}`, { cause });
+    }
+  }
+  return { iterations };
+}
+
+function check(set: ResourceSet, good: Evaluation, path: string, text: string): void {
+  const startMs = performance.now();
+  const bad = set.update(readings({ ...GOOD, [path]: text }));
+  const tookMs = performance.now() - startMs;
+  if (tookMs > UPDATE_MS_MAX) throw new Error(`took ${tookMs.toFixed(0)} ms`);
+  const lineCount = text.split("\n").length;
+  for (const diagnostic of bad.diagnostics) {
+    const inIt = diagnostic.file !== path || diagnostic.line <= lineCount;
+    if (!PATHS.includes(diagnostic.file) || !(diagnostic.line >= 1) || !(diagnostic.column >= 1) || !inIt || diagnostic.message === "" || diagnostic.code.length === 0) {
+      throw new Error(`a diagnostic without its place: ${formatDiagnostic(diagnostic)}`);
+    }
+  }
+  const errors = bad.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error");
+  // In a file of several, one may be in error and another renamed.
+  const single = path !== "list.yml" || errors.some((diagnostic) => diagnostic.resource === "");
+  if (errors.length > 0 && single) {
+    const before = good.lastGood.find((file) => file.path === path)!;
+    const after = new Set(bad.lastGood.flatMap((file) => file.resources.map((resource) => `${resource.kind}/${resource.namespace}/${resource.name}`)));
+    for (const { kind, namespace, name } of before.resources) {
+      if (!after.has(`${kind}/${namespace}/${name}`)) throw new Error(`${kind} ${namespace}/${name} is no longer in force, though its file is in error`);
+    }
+  }
+  const back = set.update(readings(GOOD));
+  if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
+    deepStrictEqual({ ...back.mesh, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, local: good.localWorkloads, diagnostics: [] });
+    throw new Error("with the good files back, the state is another");
+  }
+}
+
+const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);
+
+function mutate(random: Random, text: string): string {
+  const at = below(random, text.length + 1);
+  const lines = text.split("\n");
+  const line = below(random, lines.length);
+  switch (below(random, 12)) {
+    case 0: return text.slice(0, at);
+    case 1: return text.slice(0, at) + text.slice(at + 1 + below(random, 8));
+    case 2: return text.slice(0, at) + String.fromCharCode(below(random, below(random, 4) === 0 ? 0x10000 : 128)) + text.slice(at);
+    case 3: return lines.toSpliced(line, 1).join("\n");
+    case 4: return lines.toSpliced(line, 0, lines[below(random, lines.length)]!).join("\n");
+    case 5: return lines.toSpliced(line, 1, " ".repeat(below(random, 4)) + lines[line]!.trimStart()).join("\n");
+    case 6: return replaceWord(random, text, TOKENS[below(random, TOKENS.length)]!);
+    case 7: return replaceWord(random, text, text.match(/[\w./*-]+/g)?.[below(random, 20)] ?? "x");
+    case 8: return text + "---\n" + GOOD[PATHS[below(random, PATHS.length)]!]!;
+    case 9: return text.slice(0, at) + TOKENS[below(random, TOKENS.length)]!.repeat(1 + below(random, 200)) + text.slice(at);
+    case 10: return text.slice(at) + text.slice(0, at);
+    default: return text.slice(0, at) + TOKENS[below(random, TOKENS.length)]! + text.slice(at);
+  }
+}
+
+function replaceWord(random: Random, text: string, word: string): string {
+  const words = [...text.matchAll(/[\w./*-]+/g)];
+  const chosen = words[below(random, words.length)];
+  return chosen === undefined ? word : text.slice(0, chosen.index) + word + text.slice(chosen.index + chosen[0].length);
+}
