@@ -89,7 +89,7 @@ export function authorise(
 }
 
 /** One line for a log or an operator: `denied by AuthorizationPolicy shop/no-frontend spec.rules[0]`. */
-export function formatAuthorisation(decision: AuthorisationDecision): string {
+export function explainAuthorisation(decision: AuthorisationDecision): string {
   switch (decision.reason) {
     case "allowed by":
     case "denied by":

@@ -1,0 +1,99 @@
+// Which waypoint stands before a workload or a service, where it is, and whether a caller is it. Pure look-ups in the store.
+
+import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
+import { namespacedName } from "../core/brand.ts";
+import { type SpiffeId, spiffeId } from "../core/spiffe.ts";
+import type { GatewayAddress, GatewayDestination, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
+import type { Endpoint, MeshStore } from "../mesh/store.ts";
+
+/** The X.509 identity a workload proves. */
+export function identityOf(workload: Workload): SpiffeId {
+  return spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount);
+}
+
+export function nameOf(service: Service): NamespacedName {
+  return namespacedName(service.namespace, service.hostname);
+}
+
+/** What a gateway's destination names: a service to balance over, one workload, or nothing known. */
+export type ResolvedGateway =
+  | { readonly kind: "service"; readonly service: Service }
+  | { readonly kind: "workload"; readonly workload: Workload }
+  | { readonly kind: "unknown" };
+
+export function resolveGateway(store: MeshStore, destination: GatewayDestination, clientNamespace: string): ResolvedGateway {
+  if (destination.kind === "hostname") {
+    const service = store.service(destination.service);
+    return service === undefined ? { kind: "unknown" } : { kind: "service", service };
+  }
+  const workload = store.workloadByAddress(destination.network, destination.ip);
+  if (workload !== undefined) return { kind: "workload", workload };
+  const service = store.serviceByVip(destination.network, destination.ip, clientNamespace);
+  return service === undefined ? { kind: "unknown" } : { kind: "service", service };
+}
+
+/** One alternative by weight; with all weights 0, which the records rule out, the first. */
+export function sampleWaypoint(waypoints: readonly WeightedWaypoint[], random: () => number): GatewayAddress {
+  const first = waypoints[0]!;
+  if (waypoints.length === 1) return first.gateway;
+  const total = waypoints.reduce((sum, waypoint) => sum + waypoint.weight, 0);
+  let at = random() * total;
+  for (const { gateway, weight } of waypoints) {
+    at -= weight;
+    if (at < 0) return gateway;
+  }
+  return first.gateway;
+}
+
+/** True when `workload` is an instance of one of these waypoints. */
+export function isWaypointInstance(store: MeshStore, waypoints: readonly WeightedWaypoint[], workload: Workload): boolean {
+  return waypoints.some(({ gateway }) => isInstance(store, gateway.destination, workload));
+}
+
+function isInstance(store: MeshStore, destination: GatewayDestination, workload: Workload): boolean {
+  if (destination.kind === "hostname") return isMember(workload, destination.service);
+  const found = resolveGateway(store, destination, workload.namespace);
+  switch (found.kind) {
+    case "workload": return found.workload.uid === workload.uid;
+    case "service": return isMember(workload, nameOf(found.service));
+    case "unknown": return false;
+    default: return found satisfies never;
+  }
+}
+
+export function isMember(workload: Workload, service: NamespacedName): boolean {
+  return workload.services.some((membership) => membership.service === service);
+}
+
+/** The endpoint that `workload` is of `service`, as far as its ports are concerned; null when it is none. */
+export function membershipOf(workload: Workload, service: NamespacedName): Endpoint | null {
+  const membership = workload.services.find((m) => m.service === service);
+  return membership === undefined ? null : { workload, ports: membership.ports };
+}
+
+/**
+ * True when a peer with this identity is one of these waypoints. Judged by identity alone: a waypoint on another network reaches us
+ * through a gateway, so its address says nothing.
+ */
+export function isWaypointIdentity(store: MeshStore, waypoints: readonly WeightedWaypoint[], peer: SpiffeId, clientNamespace: string): boolean {
+  return waypoints.some(({ gateway }) => {
+    const found = resolveGateway(store, gateway.destination, clientNamespace);
+    switch (found.kind) {
+      case "workload": return identityOf(found.workload) === peer;
+      case "service": return serviceHasIdentity(store, found.service, peer);
+      case "unknown": return false;
+      default: return found satisfies never;
+    }
+  });
+}
+
+function serviceHasIdentity(store: MeshStore, service: Service, peer: SpiffeId): boolean {
+  if (service.subjectAltNames.includes(peer)) return true;
+  // Instances of a waypoint share one account, as a rule: the first answers.
+  let known: WorkloadUid | null = null;
+  for (const { workload } of store.endpoints(nameOf(service))) {
+    if (workload.uid !== known && identityOf(workload) === peer) return true;
+    known = workload.uid;
+  }
+  return false;
+}
