@@ -2,20 +2,17 @@
 // comes after, with the addresses this decision names. Statuses are those a CONNECT is answered with.
 
 import { formatProvenance, type Provenance } from "../core/fault.ts";
-import { formatSocketAddress, type IpAddress, ipFromBytes, isIpv6, parseIp, parsePort, type SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, type IpAddress, ipFromBytes, isIpv6, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
+import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import { targetPortOf } from "./balance.ts";
 import { isForbiddenPort, isNeverRemote } from "./ports.ts";
 import { isWaypointIdentity, isWaypointInstance, membershipOf, nameOf } from "./waypoints.ts";
 
-/** A name as DNS writes it, without a trailing dot; the longest one is 253 characters. */
-const HOSTNAME = /^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$/;
-
 export interface InboundRequest {
-  /** `ip:port`, `[v6]:port` or `hostname:port`, as the peer sent it. */
-  readonly authority: string;
+  readonly authority: Authority;
   /** The address of ours that the tunnel was made to. */
   readonly localIp: IpAddress;
   /** Identity the peer proved; without it, whatever requires a waypoint is refused. */
@@ -30,7 +27,6 @@ export interface InboundOptions {
 }
 
 export type InboundRejectCode =
-  | "bad_authority"
   | "forbidden_address"
   | "own_port"
   | "not_this_workload"
@@ -61,19 +57,12 @@ export interface InboundDelivery {
 
 export type InboundDecision = InboundDelivery | InboundReject;
 
-type Authority =
-  | { readonly kind: "address"; readonly address: SocketAddress }
-  | { readonly kind: "hostname"; readonly hostname: string; readonly port: number };
-
 /** Judges the authority of a CONNECT that arrived at `destination`. Anything that is not its own is refused. */
 export function judgeInbound(store: MeshStore, destination: Workload, request: InboundRequest, options: InboundOptions = {}): InboundDecision {
-  const authority = parseAuthority(request.authority);
-  if (authority === null) {
-    return reject(400, "bad_authority", `authority ${quote(request.authority)} is neither IP:PORT, [IPv6]:PORT nor HOSTNAME:PORT`);
-  }
+  const { authority } = request;
   const port = authority.kind === "address" ? authority.address.port : authority.port;
   if (isForbiddenPort(port)) {
-    return reject(503, "own_port", `port ${port} of authority ${quote(request.authority)} is ${port === 0 ? "no port" : "the mesh's own; a connection to it would come back here"}`);
+    return reject(503, "own_port", `port ${port} of authority ${formatAuthority(authority)} is ${port === 0 ? "no port" : "the mesh's own; a connection to it would come back here"}`);
   }
   return authority.kind === "address"
     ? judgeAddress(store, destination, authority.address, request, options)
@@ -93,25 +82,6 @@ export function explainInbound(decision: InboundDecision): string {
   if (decision.kind === "deliver") return `delivered to ${formatSocketAddress(decision.to)}`;
   const because = decision.provenance === null ? "" : ` (${formatProvenance(decision.provenance)})`;
   return `refused with ${decision.status}: ${decision.reason}${because}`;
-}
-
-/** Strict: one canonical reading or none. IPv4-mapped IPv6 is read as the IPv4 address it is. */
-export function parseAuthority(text: string): Authority | null {
-  const colon = text.lastIndexOf(":");
-  if (colon <= 0) return null;
-  const port = parsePort(text.slice(colon + 1));
-  if (port === null) return null;
-  const host = text.slice(0, colon);
-  if (host.startsWith("[")) {
-    const ip = host.endsWith("]") && host.includes(":") ? parseIp(host.slice(1, -1)) : null;
-    return ip === null ? null : { kind: "address", address: { ip, port } };
-  }
-  if (host.includes(":")) return null;
-  const ip = parseIp(host);
-  if (ip !== null) return { kind: "address", address: { ip, port } };
-  // A name whose last label is a number is a mistyped address, never a hostname.
-  if (!HOSTNAME.test(host) || /(^|\.)(\d+|0[xX][0-9a-fA-F]*)$/.test(host)) return null;
-  return { kind: "hostname", hostname: host.toLowerCase(), port };
 }
 
 // ---- by address
@@ -219,9 +189,4 @@ function deliver(
 
 function reject(status: InboundReject["status"], code: InboundRejectCode, reason: string, provenance: Provenance | null = null): InboundReject {
   return { kind: "reject", status, code, reason, provenance };
-}
-
-/** What a peer sent, bounded and printable. */
-function quote(text: string): string {
-  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
 }

@@ -7,6 +7,7 @@ import { formatSocketAddress, type IpAddress, isIpv6, isLoopback, type SocketAdd
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { GatewayAddress, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
+import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import { type Balancer, chooseAddress, type NothingPicked, type Picked, type PickRequest } from "./balance.ts";
 import { HBONE_PORT, OWN_PORTS } from "./ports.ts";
 import { identityOf, isWaypointInstance, nameOf, resolveGateway, sampleWaypoint } from "./waypoints.ts";
@@ -40,7 +41,7 @@ export type RefusalCode =
 
 /** The second CONNECT, made inside the first one, end to end with the far workload. */
 export interface InnerTunnelDecision {
-  readonly authority: string;
+  readonly authority: Authority;
   readonly acceptedIdentities: readonly SpiffeId[];
 }
 
@@ -81,7 +82,7 @@ export interface TunnelDecision {
   /** Who ends the tunnel: the destination itself, a waypoint before it, or the gateway to its network (then `inner` is set). */
   readonly role: "endpoint" | "waypoint" | "gateway";
   readonly tunnelTo: SocketAddress;
-  readonly authority: string;
+  readonly authority: Authority;
   /** The peer must prove one of these. */
   readonly acceptedIdentities: readonly SpiffeId[];
   /** The workload at `tunnelTo`: the one to report to the balancer, and to exclude from another try. */
@@ -160,7 +161,7 @@ export function explainOutbound(decision: OutboundDecision): string {
     case "resolve":
       return `to ${decision.hostname}:${decision.port}, by name: ${decision.reason}${because((decision.service ?? decision.destination).provenance)}`;
     case "tunnel":
-      return `HBONE to the ${decision.role} ${decision.destination.uid} at ${formatSocketAddress(decision.tunnelTo)} for ${decision.authority}: `
+      return `HBONE to the ${decision.role} ${decision.destination.uid} at ${formatSocketAddress(decision.tunnelTo)} for ${formatAuthority(decision.authority)}: `
         + `${decision.reason}${because((decision.service ?? decision.destination).provenance)}`;
     default:
       return decision satisfies never;
@@ -256,7 +257,7 @@ function direct({ reason, ip, port, destination, service, servicePort }: DirectT
   const to = { ip, port };
   if (destination.tunnelProtocol === "TCP") return { kind: "plain", reason, to, destination, service, servicePort };
   return {
-    kind: "tunnel", reason, role: "endpoint", tunnelTo: { ip, port: HBONE_PORT }, authority: formatSocketAddress(to),
+    kind: "tunnel", reason, role: "endpoint", tunnelTo: { ip, port: HBONE_PORT }, authority: { kind: "address", address: to },
     acceptedIdentities: acceptedIdentities(destination, service), destination, service, servicePort, inner: null,
   };
 }
@@ -296,7 +297,7 @@ function toWaypoint(attempt: Attempt, waypoints: readonly WeightedWaypoint[], of
   }
   return tunnelToInstance(attempt, found.picked, {
     reason: of.reason, service: of.service,
-    tunnel: { role: "waypoint", authority: formatSocketAddress(dst), acceptedIdentities: acceptedIdentities(workload, waypointService), inner: null },
+    tunnel: { role: "waypoint", authority: { kind: "address", address: dst }, acceptedIdentities: acceptedIdentities(workload, waypointService), inner: null },
   });
 }
 
@@ -376,7 +377,7 @@ function throughGateway(attempt: Attempt, of: GatewayCase): OutboundDecision {
   // A gateway stands on the far network and is reached at an address of ours.
   const found = findInstance(attempt, of.gateway, { anyNetwork: true });
   if (!found.ok) return refuseInstance(found.error, "gateway", of.gateway, of.far.provenance);
-  const authority = `${of.service.hostname}:${attempt.dst.port}`;
+  const authority: Authority = { kind: "hostname", hostname: of.service.hostname, port: attempt.dst.port };
   return tunnelToInstance(attempt, found.picked, {
     reason: of.reason, service: of.service,
     tunnel: {
