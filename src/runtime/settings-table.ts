@@ -1,0 +1,139 @@
+// Every setting: its flag, its variables, its type, default, roles and help. Flags beat variables beat defaults.
+// Variables carry the reference's names where it has one.
+
+import { hostname } from "node:os";
+import { type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
+import { ok } from "../core/result.ts";
+import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
+import { parseLogFilter } from "./log-filter.ts";
+import * as type from "./setting-types.ts";
+
+export const ROLES = ["up", "ztunnel", "ca"] as const;
+export type Role = (typeof ROLES)[number];
+
+export type Group = "Configuration" | "Identity" | "Data path" | "Time limits" | "Listening" | "Logs" | "Lifecycle";
+export const GROUPS: readonly Group[] = ["Configuration", "Identity", "Data path", "Time limits", "Listening", "Logs", "Lifecycle"];
+
+export interface SettingSpec<T = unknown> {
+  readonly flag: string;
+  /** First one that is set and not empty counts. */
+  readonly variables: readonly string[];
+  readonly type: type.SettingType<T>;
+  /** Undefined makes the setting optional (`fallback` null) or required (see `required`). */
+  readonly fallback: T;
+  readonly required?: readonly Role[];
+  readonly roles: readonly Role[];
+  readonly group: Group;
+  readonly help: string;
+}
+
+const NODE: readonly Role[] = ["up", "ztunnel"];
+const CA: readonly Role[] = ["up", "ca"];
+const ALL: readonly Role[] = ROLES;
+
+function spec<T>(flag: string, variables: readonly string[], settingType: type.SettingType<T>, fallback: T, roles: readonly Role[], group: Group, help: string): SettingSpec<T> {
+  return { flag, variables, type: settingType, fallback, roles, group, help };
+}
+
+/** A setting whose absence is null. */
+function optional<T>(flag: string, variables: readonly string[], settingType: type.SettingType<T>, roles: readonly Role[], group: Group, help: string, required: readonly Role[] = []): SettingSpec<T | null> {
+  return { flag, variables, type: settingType as type.SettingType<T | null>, fallback: null, required, roles, group, help };
+}
+
+const DEFAULT_TRUST_DOMAIN = parseTrustDomain("cluster.local") as TrustDomain;
+const listening = (ip: string, port: number): SocketAddress => ({ ip: parseIp(ip) as IpAddress, port });
+
+/** RFC 1035 and what Kubernetes allows as a node or cluster name. */
+const NAME = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$/;
+const name = (placeholder: string) => type.text(placeholder, "a name of letters, digits, dots and hyphens, at most 253", NAME);
+
+const logFilterText: type.SettingType<string> = {
+  placeholder: "FILTER",
+  wanted: "levels and scopes such as info,access=off,ztunnel=debug",
+  parse(value) {
+    const filter = parseLogFilter(value);
+    return filter.ok ? ok(value) : filter;
+  },
+  format: (value) => value,
+};
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+export const SETTINGS = {
+  config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, NODE, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", NODE),
+  state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", ALL, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
+  node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), NODE, "Configuration", "Name of this node"),
+  network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", NODE, "Configuration", "Network this node is on, where there are several"),
+  clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", NODE, "Configuration", "Cluster this node belongs to"),
+  clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", NODE, "Configuration", "DNS domain of services"),
+
+  trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, ALL, "Identity", "Trust domain of the identities here"),
+  trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], NODE, "Identity", "Other trust domains whose workloads are treated as our own"),
+  certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, ALL, "Identity", "Lifetime of workload certificates; renewed at half of it"),
+  certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, CA, "Identity", "Longest lifetime the CA grants"),
+  caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, ["ztunnel"], "Identity", "CA that signs workload certificates", ["ztunnel"]),
+  caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, ["ztunnel"], "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
+  caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), ["ztunnel"], "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
+  authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, ["ztunnel"], "Identity", "File with the token shown to the CA, read anew for each request"),
+  crl: optional("crl", ["CRL_PATH"], type.path, NODE, "Identity", "Certificate revocation list, PEM or DER; watched, and applied to live connections too"),
+  caTokens: optional("ca-tokens", ["CA_TOKENS"], type.path, ["ca"], "Identity", "File of the tokens accepted from nodes and the identities each may ask for", ["ca"]),
+  caCertificate: optional("ca-certificate", ["CA_CERT"], type.path, CA, "Identity", "Intermediate certificate to sign with (PEM, its chain after it) instead of making one"),
+  caKey: optional("ca-key", ["CA_KEY"], type.path, CA, "Identity", "Private key of --ca-certificate (PEM)"),
+  caTrustBundle: optional("ca-trust-bundle", ["CA_TRUST_BUNDLE"], type.path, CA, "Identity", "Root certificates above --ca-certificate (PEM)"),
+
+  sameNode: spec("same-node", ["SAME_NODE"], type.oneOf(["plain", "mtls"]), "plain", NODE, "Data path", "Traffic between workloads of this node: authorised and copied, or tunnelled to ourselves"),
+  preserveSource: spec("preserve-source", ["ENABLE_ORIG_SRC"], type.oneOf(["best-effort", "require", "off"], { true: "require", false: "off" }), "best-effort", NODE, "Data path", "Whether applications see the client's own address"),
+  packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, NODE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
+  ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
+  workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, NODE, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
+  poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, NODE, "Data path", "Connections carried by one tunnel at once"),
+  poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, NODE, "Data path", "How long a tunnel without connections is kept"),
+  streamWindowBytes: spec("http2-stream-window", ["HTTP2_STREAM_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 4 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one connection inside a tunnel"),
+  connectionWindowBytes: spec("http2-connection-window", ["HTTP2_CONNECTION_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 16 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one tunnel; larger than a stream's, or one stalled connection stalls the others"),
+  frameBytes: spec("http2-frame", ["HTTP2_FRAME_SIZE"], type.integer(16_384, 16_777_215, "BYTES"), 1024 * 1024, NODE, "Data path", "Largest HTTP/2 frame accepted and sent"),
+
+  connectTimeoutMs: spec("connect-timeout", ["CONNECT_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TCP connect, to an application or to another node"),
+  tlsTimeoutMs: spec("tls-timeout", ["TLS_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TLS handshake, either direction"),
+  http2TimeoutMs: spec("http2-timeout", ["HTTP2_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "First HTTP/2 SETTINGS of the other side"),
+  connectResponseTimeoutMs: spec("tunnel-response-timeout", ["CONNECT_RESPONSE_TIMEOUT"], type.timeout, 15 * SECOND, NODE, "Time limits", "Answer to CONNECT; covers the far side's own connect"),
+  workloadWaitMs: spec("workload-wait", ["WORKLOAD_WAIT"], type.timeout, 5 * SECOND, NODE, "Time limits", "How long a first connection waits for the configuration to name its workload"),
+  keepaliveMs: spec("keepalive", ["KEEPALIVE_TIME"], type.timeout, 3 * MINUTE, NODE, "Time limits", "Silence after which TCP asks whether the other side is still there"),
+  halfCloseIdleMs: spec("half-close-idle", ["HALF_CLOSE_IDLE"], type.duration, HOUR, NODE, "Time limits", "A connection of which one side has ended and the other is silent is ended after this; 0 never"),
+
+  adminAddress: spec("admin-address", ["ADMIN_ADDRESS"], type.listenAddress, listening("127.0.0.1", 15000), ALL, "Listening", "Administration: configuration dump, log level, quit; keep it on loopback"),
+  metricsAddress: spec("metrics-address", ["METRICS_ADDRESS"], type.listenAddress, listening("::", 15020), ALL, "Listening", "Prometheus metrics"),
+  readinessAddress: spec("readiness-address", ["READINESS_ADDRESS"], type.listenAddress, listening("::", 15021), ALL, "Listening", "Readiness"),
+  caListen: optional("ca-listen", ["CA_LISTEN"], type.listenAddress, CA, "Listening", "Address at which the CA serves other nodes; off unless given with `weft up`"),
+
+  log: spec("log", ["RUST_LOG", "WEFT_LOG"], logFilterText, "info", ALL, "Logs", "What is logged: a level, and levels of single scopes"),
+  logFormat: spec("log-format", ["LOG_FORMAT"], type.oneOf(["text", "json"], { plain: "text" }), "text", ALL, "Logs", "Form of the log, the access log included"),
+  logFile: optional("log-file", ["LOG_FILE"], type.path, ALL, "Logs", "File to append the log to, instead of standard error"),
+  accessLog: spec("access-log", ["ACCESS_LOG"], type.oneOf(["on", "off"]), "on", NODE, "Logs", "One line per connection"),
+  accessLogSample: spec("access-log-sample", ["ACCESS_LOG_SAMPLE"], type.share, 1, NODE, "Logs", "Share of the clean connections that is logged; failures always are"),
+
+  drainMs: optional("drain", ["CONNECTION_TERMINATION_DEADLINE"], type.duration, ALL, "Lifecycle", "How long connections may go on after SIGTERM; 5s, or what --grace-period leaves"),
+  gracePeriodMs: optional("grace-period", ["TERMINATION_GRACE_PERIOD_SECONDS"], type.duration, ALL, "Lifecycle", "When whoever stops us will kill us: the drain ends 5s earlier, 1s if it is 10s or less"),
+  handover: spec("handover", ["HANDOVER"], type.boolean, true, NODE, "Lifecycle", "Take the listening ports over from a running process of the same --state, and give them to the next one"),
+} as const;
+
+export type SettingKey = keyof typeof SETTINGS;
+type ValueOf<S> = S extends SettingSpec<infer T> ? T : never;
+export type Settings = { readonly [K in SettingKey]: ValueOf<(typeof SETTINGS)[K]> };
+
+/** Variables of the reference that mean something there and nothing here; set, they are an error or a warning, never silence. */
+export const UNSUPPORTED_VARIABLES: readonly { readonly name: string; readonly fatal: boolean; readonly message: string }[] = [
+  { name: "XDS_ADDRESS", fatal: true, message: "a control plane over xDS is not in this version; use --config with a directory of YAML" },
+  { name: "XDS_ON_DEMAND", fatal: false, message: "there is no xDS in this version" },
+  { name: "FAKE_CA", fatal: true, message: "there is no fake CA; use `weft up`, which brings its own" },
+  { name: "TLS12_ENABLED", fatal: false, message: "TLS 1.3 is the only version spoken" },
+  { name: "KEEPALIVE_INTERVAL", fatal: false, message: "the interval between probes is KEEPALIVE_TIME" },
+  { name: "KEEPALIVE_RETRIES", fatal: false, message: "9 probes are sent" },
+  { name: "KEEPALIVE_ENABLED", fatal: false, message: "TCP keep-alive is always on" },
+  { name: "PROXY_MODE", fatal: false, message: "workloads come from --config" },
+  { name: "PROXY_WORKLOAD_INFO", fatal: false, message: "workloads come from --config" },
+  { name: "INPOD_UDS", fatal: false, message: "workloads come from --config" },
+  { name: "UNSTABLE_ENABLE_SOCKS5", fatal: false, message: "there is no SOCKS5 port in this version" },
+  { name: "COMPLIANCE_POLICY", fatal: true, message: "no compliance policy can be promised in this version" },
+];
