@@ -4,6 +4,7 @@ import {
   caExtensions, DAY_MS, dnsName, domain, ekuExtension, extension, forge, type Forgery, forgeHierarchy, goodLeafExtensions, HOUR_MS, keyUsageExtension,
   NOON_MS, sanExtension, TEST_DOMAIN, testCa, uriName, WEB,
 } from "../../test/kit/certificates.ts";
+import { GO_SPIFFE_LEAVES } from "../../test/vectors/go-spiffe-svids.ts";
 import { spiffeId } from "../core/spiffe.ts";
 import { encode, encodeOid, octetString, sequence, TAG, unsignedInteger } from "../wire/x509/der.ts";
 import { KEY_USAGE, OID } from "../wire/x509/oids.ts";
@@ -141,6 +142,28 @@ describe("peer judgement", () => {
     const judged = judgePeer(chainOf(withSan(uriName(`spiffe://evil.example/ns/${"a".repeat(1900)}/sa/b`))), asClient, NOON_MS);
     expect(judged.ok ? 0 : judged.error.message.length).toBeLessThan(400);
   });
+});
+
+describe("leaves published by go-spiffe", () => {
+  // A SPIFFE ID without /ns/ and /sa/ is good SPIFFE but names nobody in this mesh: the good ones come as far as that.
+  const verdicts: Readonly<Record<string, PeerFaultCode>> = {
+    "good-leaf-and-intermediate": "spiffe_id_malformed",
+    "good-leaf-only": "spiffe_id_malformed",
+    "wrong-intermediate-no-ca": "spiffe_id_malformed",
+    "wrong-leaf-ca-true": "leaf_is_ca",
+    "wrong-leaf-cert-sign": "leaf_is_ca",
+    "wrong-leaf-crl-sign": "leaf_is_ca",
+    "wrong-leaf-no-digital-signature": "leaf_is_ca",
+    "wrong-leaf-empty-id": "spiffe_id_missing",
+  };
+  test("every vector has its verdict", () => expect(Object.keys(GO_SPIFFE_LEAVES).sort()).toEqual(Object.keys(verdicts).sort()));
+  for (const [name, der] of Object.entries(GO_SPIFFE_LEAVES)) {
+    test(`${name}: ${verdicts[name]}`, () => {
+      const nowMs = name === "good-leaf-and-intermediate" ? Date.UTC(2020, 2, 24, 14, 30) : Date.UTC(2020, 2, 31, 12, 50);
+      const judged = judgePeer([der], { role: "client", trustDomains: { own: domain("example.org"), aliases: [] } }, nowMs);
+      expect(judged.ok ? "accepted" : judged.error.code).toBe(verdicts[name]!);
+    });
+  }
 });
 
 test("the data thread's imports of this folder bring no library in", async () => {
