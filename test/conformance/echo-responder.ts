@@ -25,7 +25,7 @@ export const echoHandler: TestHandler = (connection) => ({
   },
   onData(stream, chunk, endStream) {
     const echo = stream.user as Echo;
-    if (chunk.length > 0) echo.pending.push(chunk.slice());
+    if (chunk.length > 0) echo.pending.push(new Uint8Array(chunk));
     echo.ended = endStream;
     pump(connection(), stream);
   },

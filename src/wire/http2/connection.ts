@@ -1107,7 +1107,12 @@ export class Http2Connection {
     this.decoder.setLimit(this.settings.headerTableSizeBytes);
     const difference = this.settings.initialWindowBytes - this.initialReceiveWindowBytes;
     this.initialReceiveWindowBytes = this.settings.initialWindowBytes;
-    if (difference !== 0) for (const stream of this.streams.values()) stream.receiveWindowBytes += difference;
+    if (difference === 0) return;
+    for (const stream of this.streams.values()) {
+      stream.receiveWindowBytes += difference;
+      // What was consumed under the larger window may now be due, and no later byte would ask for it.
+      this.creditStream(stream);
+    }
   }
 
   private onGoaway(bytes: Uint8Array, start: number, end: number): void {

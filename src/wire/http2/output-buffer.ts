@@ -9,23 +9,24 @@ const POOL_FREE_BYTES_MAX = 16 * 1024 * 1024;
 const PAYLOAD_ALIGN_BYTES = 64;
 const FRAME_HEADER_BYTES = 9;
 const FIRST_OFFSET = PAYLOAD_ALIGN_BYTES - FRAME_HEADER_BYTES;
-const EMPTY = Buffer.alloc(0);
+const EMPTY = new Uint8Array(0);
 
 /** Lends buffers in powers of two. One per thread is enough; nothing in it belongs to a connection. */
 export class BufferPool {
-  private readonly free = new Map<number, Buffer[]>();
+  private readonly free = new Map<number, Uint8Array[]>();
   private freeBytes = 0;
 
-  acquire(atLeastBytes: number): Buffer {
+  acquire(atLeastBytes: number): Uint8Array {
     let size = SMALLEST_BYTES;
     while (size < atLeastBytes) size *= 2;
     const kept = this.free.get(size)?.pop();
-    if (kept === undefined) return Buffer.allocUnsafeSlow(size);
+    // Not a Buffer: its `slice` is a view, and whoever copies what `peek` lends must get a copy.
+    if (kept === undefined) return new Uint8Array(Buffer.allocUnsafeSlow(size).buffer);
     this.freeBytes -= size;
     return kept;
   }
 
-  release(buffer: Buffer): void {
+  release(buffer: Uint8Array): void {
     const size = buffer.length;
     if (size < SMALLEST_BYTES || size > LARGEST_POOLED_BYTES || this.freeBytes + size > POOL_FREE_BYTES_MAX) return;
     let list = this.free.get(size);
@@ -42,7 +43,7 @@ export class OutputBuffer {
   appendedTotal = 0;
   consumedTotal = 0;
   /** Written by the owner between `reserve` and the next call; offsets are the ones `reserve` returned. */
-  bytes: Buffer = EMPTY;
+  bytes: Uint8Array = EMPTY;
   private start = 0;
   private end = 0;
   private readonly pool: BufferPool;
