@@ -9,6 +9,8 @@ interface Node {
   /** Children of a constructed element; null for a primitive one. */
   children: Node[] | null;
   content: Uint8Array;
+  /** Written with more length octets than needed, as BER allows. */
+  wide: boolean;
 }
 
 export const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);
@@ -52,7 +54,7 @@ function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8
   }
   const at = below(random, list.length);
   const node = list[at]!;
-  switch (below(random, 8)) {
+  switch (below(random, 9)) {
     case 0: list.splice(at, 1); break;
     case 1: list.splice(at, 0, node); break;
     case 2: list[at] = pick(random, childLists(lent, []).flat()); break;
@@ -66,6 +68,7 @@ function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8
       leaf.content = mutateBytes(random, leaf.content);
       break;
     }
+    case 7: node.wide = true; break;
     default: list.push(...Array.from({ length: 1 + below(random, 40) }, () => node));
   }
   return encodeTree(tree);
@@ -90,7 +93,7 @@ function parseTree(bytes: Uint8Array, start: number, end: number): Node[] | null
     if (length > end - at) return null;
     const opened = (tag & 0x20) !== 0 || (tag === 0x04 && length > 2 && bytes[at] === 0x30);
     const children = opened ? parseTree(bytes, at, at + length) : null;
-    nodes.push({ tag, children, content: bytes.slice(at, at + length) });
+    nodes.push({ tag, children, content: bytes.slice(at, at + length), wide: false });
     at += length;
   }
   return nodes;
@@ -103,7 +106,10 @@ function childLists(nodes: Node[], lists: Node[][]): Node[][] {
 }
 
 function encodeTree(nodes: readonly Node[]): Uint8Array {
-  const parts = nodes.map((node) => encode(node.tag, node.children === null ? node.content : encodeTree(node.children)));
+  const parts = nodes.map((node) => {
+    const content = node.children === null ? node.content : encodeTree(node.children);
+    return node.wide ? Uint8Array.of(node.tag, 0x83, content.length >> 16, (content.length >> 8) & 0xff, content.length & 0xff, ...content) : encode(node.tag, content);
+  });
   return new Uint8Array(parts.flatMap((part) => [...part]));
 }
 
