@@ -76,7 +76,7 @@ export function parseSocketAddress(text: string): SocketAddress | null {
   const host = text.slice(0, colon);
   const bracketed = host.startsWith("[") && host.endsWith("]");
   const ip = parseIp(bracketed ? host.slice(1, -1) : host);
-  if (ip === null || bracketed !== (bracketed ? host.includes(":") : isIpv6(ip))) return null;
+  if (ip === null || bracketed !== host.includes(":")) return null;
   return { ip, port };
 }
 
@@ -90,12 +90,17 @@ export function parsePort(text: string): number | null {
 /** `198.18.0.0/15` or a bare address (a host route). Null when malformed or the prefix is out of range; host bits are cleared. */
 export function parseCidr(text: string): Cidr | null {
   const slash = text.indexOf("/");
-  const bytes = parseIpBytes(slash < 0 ? text : text.slice(0, slash));
-  if (bytes === null) return null;
-  const bits = bytes.length * 8;
+  const address = slash < 0 ? text : text.slice(0, slash);
+  if (address.length > IP_CHARS_MAX) return null;
+  const written = address.includes(":") ? parseIpv6Bytes(address) : parseIpv4Bytes(address);
+  if (written === null) return null;
+  const bits = written.length * 8;
   const prefixText = slash < 0 ? String(bits) : text.slice(slash + 1);
   if (!/^(0|[1-9][0-9]{0,2})$/.test(prefixText) || Number(prefixText) > bits) return null;
-  const prefixLength = Number(prefixText);
+  // A prefix inside ::ffff:0:0/96 is an IPv4 one, 96 bits shorter; a wider one covers more than IPv4 and stays IPv6.
+  const mapped = bits === 128 && Number(prefixText) >= 96 && isMapped(written, 0);
+  const bytes = mapped ? written.slice(12) : written;
+  const prefixLength = mapped ? Number(prefixText) - 96 : Number(prefixText);
   for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i]! & maskByte(prefixLength, i);
   return { family: bytes.length === 4 ? 4 : 6, bytes, prefixLength };
 }
@@ -141,8 +146,12 @@ function longestZeroRun(groups: readonly number[]): { start: number; length: num
   return best;
 }
 
+/** The longest IPv6 literal: seven groups of four digits, colons, and nothing shortened but a dotted quad at the end. */
+const IP_CHARS_MAX = 45;
+
 /** A fresh array of 4 or 16 bytes, IPv4-mapped IPv6 folded to 4. */
 function parseIpBytes(text: string): Uint8Array | null {
+  if (text.length > IP_CHARS_MAX) return null;
   if (!text.includes(":")) return parseIpv4Bytes(text);
   const bytes = parseIpv6Bytes(text);
   return bytes !== null && isMapped(bytes, 0) ? bytes.slice(12) : bytes;
@@ -163,11 +172,12 @@ function parseIpv4Bytes(text: string): Uint8Array | null {
 function parseIpv6Bytes(text: string): Uint8Array | null {
   const halves = text.split("::");
   if (halves.length > 2) return null;
-  const head = parseGroups(halves[0]!);
-  const tail = halves.length === 2 ? parseGroups(halves[1]!) : [];
+  const shortened = halves.length === 2;
+  const head = parseGroups(halves[0]!, !shortened);
+  const tail = shortened ? parseGroups(halves[1]!, true) : [];
   if (head === null || tail === null) return null;
   const missing = 8 - head.length - tail.length;
-  if (halves.length === 2 ? missing < 1 : missing !== 0) return null;
+  if (shortened ? missing < 1 : missing !== 0) return null;
   const groups = [...head, ...new Array<number>(missing).fill(0), ...tail];
   const bytes = new Uint8Array(16);
   groups.forEach((group, i) => {
@@ -177,15 +187,15 @@ function parseIpv6Bytes(text: string): Uint8Array | null {
   return bytes;
 }
 
-/** Colon-separated groups, the last of which may be a dotted quad (two groups); empty text is no groups. */
-function parseGroups(text: string): number[] | null {
+/** Colon-separated groups; empty text is no groups. With `mayEndInQuad` the last one may be a dotted quad, which is two groups. */
+function parseGroups(text: string, mayEndInQuad: boolean): number[] | null {
   if (text === "") return [];
   const groups: number[] = [];
   const parts = text.split(":");
   for (let i = 0; i < parts.length; i++) {
     const part = parts[i]!;
     if (part.includes(".")) {
-      const quad = i === parts.length - 1 ? parseIpv4Bytes(part) : null;
+      const quad = mayEndInQuad && i === parts.length - 1 ? parseIpv4Bytes(part) : null;
       if (quad === null) return null;
       groups.push((quad[0]! << 8) | quad[1]!, (quad[2]! << 8) | quad[3]!);
     } else {
