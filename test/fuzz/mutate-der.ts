@@ -74,8 +74,11 @@ function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8
   return encodeTree(tree);
 }
 
-/** Null when the bytes are not a list of elements; octet and bit strings that hold DER are opened. */
-function parseTree(bytes: Uint8Array, start: number, end: number): Node[] | null {
+/** Extensions whose value the readers read: 2.5.29 with key identifiers, usages, names, constraints, CRL number excepted. */
+const READ_EXTENSIONS: ReadonlySet<string> = new Set(["551d0e", "551d0f", "551d11", "551d13", "551d23", "551d25"]);
+
+/** Null when the bytes are not a list of elements. Octet strings that may hold DER are opened: all of them, or those that the readers open. */
+function parseTree(bytes: Uint8Array, start: number, end: number, octets: "all" | "read" = "all"): Node[] | null {
   const nodes: Node[] = [];
   let at = start;
   while (at < end) {
@@ -84,15 +87,16 @@ function parseTree(bytes: Uint8Array, start: number, end: number): Node[] | null
     let length = bytes[at + 1]!;
     at += 2;
     if (length >= 0x80) {
-      const octets = length & 0x7f;
-      if (octets === 0 || octets > 3 || end - at < octets) return null;
+      const lengthOctets = length & 0x7f;
+      if (lengthOctets === 0 || lengthOctets > 3 || end - at < lengthOctets) return null;
       length = 0;
-      for (let i = 0; i < octets; i++) length = length * 256 + bytes[at + i]!;
-      at += octets;
+      for (let i = 0; i < lengthOctets; i++) length = length * 256 + bytes[at + i]!;
+      at += lengthOctets;
     }
     if (length > end - at) return null;
-    const opened = (tag & 0x20) !== 0 || (tag === 0x04 && length > 2 && bytes[at] === 0x30);
-    const children = opened ? parseTree(bytes, at, at + length) : null;
+    const mayOpen = octets === "all" || READ_EXTENSIONS.has(nodes[0]?.content.toHex() ?? "");
+    const opened = (tag & 0x20) !== 0 || (tag === 0x04 && length > 2 && bytes[at] === 0x30 && mayOpen);
+    const children = opened ? parseTree(bytes, at, at + length, octets) : null;
     nodes.push({ tag, children, content: bytes.slice(at, at + length), wide: false });
     at += length;
   }
@@ -115,6 +119,6 @@ function encodeTree(nodes: readonly Node[]): Uint8Array {
 
 /** The same bytes written anew from their tree: equal to `der` exactly when every tag and length of it is in its one canonical form. */
 export function reencode(der: Uint8Array): Uint8Array | null {
-  const tree = parseTree(der, 0, der.length);
+  const tree = parseTree(der, 0, der.length, "read");
   return tree === null ? null : encodeTree(tree);
 }

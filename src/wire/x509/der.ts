@@ -42,6 +42,11 @@ export const contextTag = (n: number, constructed: boolean): number => (construc
 /** Lengths of more than three octets (16 MiB) do not occur in what we read. */
 const LENGTH_OCTETS_MAX = 3;
 
+/** Bit of a tag that says that elements are inside. */
+const CONSTRUCTED = 0x20;
+/** Unread content that is nested deeper serves only to exhaust a stack. */
+const NESTING_MAX = 16;
+
 /** One element: `bytes` borrowed, `[start, end)` the whole, `[contentStart, end)` its content. */
 export interface Element {
   readonly tag: number;
@@ -94,6 +99,21 @@ export class DerReader {
     if (end > this.end) throw new DerFault("malformed", `${what} at byte ${start}: claims ${length} bytes, ${this.end - contentStart} are left`);
     this.#at = end;
     return { tag, start, contentStart, end };
+  }
+
+  /** Reads past the next element, whose content means nothing to us; it must be DER all the same. */
+  unread(what: string): Element {
+    const element = this.any(what);
+    this.checkInside(element, what);
+    return element;
+  }
+
+  /** Checks the lengths of everything inside a constructed element. */
+  checkInside(element: Element, what: string, depth = 0): void {
+    if ((element.tag & CONSTRUCTED) === 0) return;
+    if (depth === NESTING_MAX) throw new DerFault("too_large", `${what}: nested more than ${NESTING_MAX} deep`);
+    const inner = this.within(element);
+    while (!inner.atEnd) inner.checkInside(inner.any(what), what, depth + 1);
   }
 
   element(tag: number, what: string): Element {

@@ -50,7 +50,7 @@ export function readName(reader: DerReader, what: string): { readonly der: Uint8
     while (!rdn.atEnd) {
       const pair = rdn.inside(TAG.sequence, what);
       pair.oid(what);
-      pair.any(what);
+      pair.unread(what);
       pair.finish(what);
     }
   }
@@ -62,7 +62,7 @@ export function readSignatureAlgorithm(reader: DerReader, what: string): { reado
   const element = reader.element(TAG.sequence, what);
   const inner = reader.within(element);
   const oid = inner.oid(what);
-  if (!inner.atEnd) inner.any(what);
+  if (!inner.atEnd) inner.unread(what);
   inner.finish(what);
   return { oid, der: reader.whole(element) };
 }
@@ -88,7 +88,7 @@ export function readPublicKey(reader: DerReader): PublicKeyFields {
     if (key.length !== 32) throw new DerFault("malformed", `Ed25519 key of ${key.length} bytes`);
     return { algorithm: "ed25519", bits: 256, spkiDer };
   }
-  if (!algorithm.atEnd) algorithm.any("public key parameters");
+  if (!algorithm.atEnd) algorithm.unread("public key parameters");
   algorithm.finish("public key parameters");
   return { algorithm: "other", bits: 0, spkiDer };
 }
@@ -182,6 +182,7 @@ function checkOtherName(names: DerReader, name: Element): void {
     case GENERAL_NAME.directory:
     case GENERAL_NAME.ediParty:
     case GENERAL_NAME.registeredId:
+      names.checkInside(name, "subject alternative name");
       return;
     default:
       throw new DerFault("malformed", `subject alternative name: no such kind of name, tag 0x${name.tag.toString(16)}`);
@@ -247,7 +248,7 @@ export function readAuthorityKeyId(extension: ExtensionFields): Uint8Array | nul
   outer.finish("authority key identifier");
   let keyId: Uint8Array | null = null;
   for (let previous = -1; !inner.atEnd;) {
-    const field = inner.any("authority key identifier");
+    const field = inner.unread("authority key identifier");
     if (![0x80, 0xa1, 0x82].includes(field.tag) || (field.tag & 0x1f) <= previous) throw new DerFault("malformed", "authority key identifier: unknown or repeated field");
     previous = field.tag & 0x1f;
     if (field.tag === 0x80) keyId = inner.content(field);

@@ -53,6 +53,7 @@ function parse(der: Uint8Array): RequestFields {
     const values = attribute.inside(TAG.set, `attribute ${oid}`);
     attribute.finish(`attribute ${oid}`);
     if (oid !== OID.extensionRequest) {
+      while (!values.atEnd) values.unread(`attribute ${oid}`);
       otherAttributes.push(oid);
       continue;
     }
