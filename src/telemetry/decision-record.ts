@@ -5,7 +5,7 @@ import type { Blame, Provenance } from "../core/fault.ts";
 import type { SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
-import { type AuthorisationDecision, formatAuthorisation } from "../policy/authorise.ts";
+import { type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import type { PeerDescription, ReporterRole, ResponseFlags } from "./connection-labels.ts";
 
 /** What was decided about a connection, in words, and the rule that made it so. */
@@ -55,5 +55,5 @@ export interface DecisionRecord {
 }
 
 export function summariseAuthorisation(decision: AuthorisationDecision): DecisionSummary {
-  return { verdict: decision.allowed ? "allow" : "deny", reason: formatAuthorisation(decision), policy: decision.policy };
+  return { verdict: decision.allowed ? "allow" : "deny", reason: explainAuthorisation(decision), policy: decision.policy };
 }
