@@ -1,0 +1,108 @@
+// `npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]`: speed and memory beside the peers on this machine.
+//
+//   ZTUNNEL_BIN=PATH   the reference ztunnel, built with its `testing` feature
+//   HAProxy and nginx  are taken when installed
+//
+// Everything runs in the tests' sealed namespaces. docs/benchmarks.md tells what each row means.
+
+import { writeFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { resealed, isSealed } from "../test/runner/sealed.ts";
+import { benchL4 } from "./l4/l4.ts";
+import { failures, jsonEntries, table } from "./l4/report.ts";
+import { EXTRA_ROWS, OUR_PEER, ROWS } from "./l4/rows.ts";
+import { direct } from "./peers/direct.ts";
+import type { Peer } from "./peers/peer.ts";
+import { haproxy, nginx } from "./peers/tls-tunnel.ts";
+import { weft } from "./peers/weft.ts";
+import { ztunnel } from "./peers/ztunnel.ts";
+
+const PEERS: readonly Peer[] = [weft, ztunnel, haproxy, nginx, direct];
+
+const ROUNDS = 5;
+const SECONDS = 2;
+const ROUNDS_QUICK = 2;
+const SECONDS_QUICK = 1;
+
+/** Each proxy of a plain TLS tunnel needs two descriptors per idle connection. */
+const DESCRIPTORS = 65_536;
+
+const USAGE = `usage: npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]
+rows:  ${ROWS.map((row) => row.name).join(" ")}
+peers: ${PEERS.map((peer) => peer.name).join(" ")}`;
+
+interface Arguments {
+  readonly jsonFile: string | null;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly rows: readonly string[];
+  readonly peers: readonly Peer[];
+}
+
+/** Throws a message for the operator. */
+function parseArguments(args: readonly string[]): Arguments {
+  if (args[0] !== "l4") throw new Error(USAGE);
+  const values = new Map<string, string>();
+  for (let i = 1; i < args.length; i += 1) {
+    const option = args[i] ?? "";
+    if (option === "--quick") values.set(option, "");
+    else if (["--json", "--rounds", "--rows", "--peers"].includes(option)) values.set(option, args[(i += 1)] ?? "");
+    else throw new Error(`unknown argument ${option}\n${USAGE}`);
+  }
+  const quick = values.has("--quick");
+  const json = values.get("--json");
+  return {
+    jsonFile: json === undefined ? null : resolve(json),
+    rounds: positive(values.get("--rounds") ?? `${quick ? ROUNDS_QUICK : ROUNDS}`),
+    seconds: quick ? SECONDS_QUICK : SECONDS,
+    rows: namesOf(values.get("--rows"), [...ROWS, ...EXTRA_ROWS]).map((row) => row.name),
+    peers: values.has("--peers") ? namesOf(values.get("--peers"), PEERS) : PEERS,
+  };
+}
+
+function positive(text: string): number {
+  if (!/^[1-9][0-9]{0,2}$/.test(text)) throw new Error(`--rounds wants a number from 1 to 999, got ${text}`);
+  return Number(text);
+}
+
+function namesOf<T extends { readonly name: string }>(list: string | undefined, known: readonly T[]): T[] {
+  if (list === undefined) return [];
+  return list.split(",").map((name) => {
+    const found = known.find((one) => one.name === name);
+    if (found === undefined) throw new Error(`no ${name}; there are: ${known.map((one) => one.name).join(" ")}`);
+    return found;
+  });
+}
+
+/** Raises our own limit where we may (root, before the user namespace); children inherit it. */
+function raiseDescriptorLimit(): void {
+  Bun.spawnSync(["prlimit", "--pid", `${process.pid}`, `--nofile=${DESCRIPTORS}:${DESCRIPTORS}`], { stdio: ["ignore", "ignore", "ignore"] });
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const wanted = parseArguments(args);
+  if (!isSealed()) raiseDescriptorLimit();
+  const outside = await resealed(import.meta.path, args);
+  if (outside !== null) return outside;
+  const peers = wanted.peers.filter(available);
+  const record = await benchL4({ ...wanted, peers, progress: (line) => console.error(line) });
+  const names = peers.map((peer) => peer.name);
+  console.log(`\nmedians of ${wanted.rounds} rounds; ratios are medians of the rounds' ratios, lowest and highest in brackets\n`);
+  console.log(table(record, names));
+  console.log(`\n${failures(record)}`);
+  if (wanted.jsonFile !== null) writeFileSync(wanted.jsonFile, `${JSON.stringify(jsonEntries(record, names), null, 2)}\n`);
+  return record.failedRuns.some((failed) => failed.peer === OUR_PEER) ? 1 : 0;
+}
+
+function available(peer: Peer): boolean {
+  const missing = peer.missing();
+  if (missing !== null) console.error(`${peer.name} is left out: ${missing}`);
+  return missing === null;
+}
+
+try {
+  process.exit(await main(process.argv.slice(2)));
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error));
+  process.exit(2);
+}
