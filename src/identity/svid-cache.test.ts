@@ -392,6 +392,8 @@ describe("the shell", () => {
     expect(it.published).toHaveLength(1);
     expect(it.saved).toEqual([it.published[0]!.serial]);
     expect(it.cache.get(WEB)?.serial).toBe(it.published[0]!.serial);
+    expect(it.cache.list()).toMatchObject([{ spiffeId: WEB, workloads: 1, work: "idle", failure: null, certificate: { serial: it.published[0]!.serial } }]);
+    expect(JSON.stringify(it.cache.list())).not.toContain("PRIVATE KEY");
     await it.time.pass(0.56 * DAY_MS);
     expect(it.published).toHaveLength(2);
     expect(it.cache.counters).toMatchObject({ fetches: 2, fetchFailures: 0, renewals: 1 });

@@ -379,6 +379,15 @@ export interface SvidCacheOptions {
   readonly onWarning: (code: string, message: string) => void;
 }
 
+export interface SvidSummary {
+  readonly spiffeId: SpiffeId;
+  readonly workloads: number;
+  readonly work: "idle" | "waiting" | "fetching" | "backingOff";
+  /** Why the last fetch failed, while the next is waited for. */
+  readonly failure: string | null;
+  readonly certificate: Omit<Svid, "privateKeyPem"> | null;
+}
+
 export interface SvidCacheCounters {
   fetches: number;
   fetchFailures: number;
@@ -427,14 +436,14 @@ export class SvidCache {
     return heldSvid(this.#state, spiffeId, this.#now());
   }
 
-  /** What is held and what is being done about it, for the admin port. */
-  list(): { readonly spiffeId: SpiffeId; readonly workloads: number; readonly work: string; readonly failure: string | null; readonly svid: Svid | null }[] {
+  /** What is held and what is being done about it, for the admin port: without the keys. */
+  list(): SvidSummary[] {
     return [...this.#state.entries.values()].map((entry) => ({
       spiffeId: entry.spiffeId,
       workloads: entry.workloads,
       work: entry.work.kind,
       failure: entry.work.kind === "backingOff" ? entry.work.message : null,
-      svid: entry.svid,
+      certificate: entry.svid === null ? null : withoutKey(entry.svid),
     }));
   }
 
@@ -536,4 +545,9 @@ export class SvidCache {
     const atMs = nextAlarmMs(this.#state, now);
     this.#cancelAlarm = atMs === null ? null : this.#options.timers.after(Math.max(1, atMs - now.monotonicMs), () => this.#run({ kind: "tick" }));
   }
+}
+
+function withoutKey(svid: Svid): Omit<Svid, "privateKeyPem"> {
+  const { privateKeyPem: _kept, ...rest } = svid;
+  return rest;
 }
