@@ -9,13 +9,16 @@
 // without a reason fails. The last line is `N passed, N failed, N skipped`, each step counting as one test.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { endChildren, runChild, type ChildResult } from "./runner/child.ts";
 import { parseJunit, type TestResult } from "./runner/junit.ts";
 import { resealed, sealedArgv } from "./runner/sealed.ts";
 
 const ROOT = resolve(import.meta.dir, "..");
+
+/** Test clients that .ci/run builds; and where Debian keeps servers, which an ordinary user's PATH lacks. */
+const TEST_CLIENTS = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "weft-ci/bin");
 
 /** The promise is 20 minutes on two cores; a minute is kept for winding up. */
 const BUDGET_SECONDS = 19 * 60;
@@ -58,6 +61,7 @@ async function main(args: readonly string[]): Promise<number> {
     });
   }
   process.chdir(ROOT);
+  process.env["PATH"] = [process.env["PATH"], TEST_CLIENTS, "/usr/local/sbin:/usr/sbin:/sbin"].join(":");
   const wanted = planOf(args);
   if (wanted.typecheck) await commandStep("typecheck", [process.execPath, tool("typescript/bin/tsc"), "--noEmit"], TYPECHECK_LIMIT_SECONDS);
   await testFilesStep(wanted.files);
