@@ -4,6 +4,7 @@ import * as http2 from "node:http2";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import net from "node:net";
 import tls from "node:tls";
 import { DAY_MS, HOUR_MS, testCa, WEB } from "../../test/kit/certificates.ts";
 import { forgeRequest } from "../../test/kit/requests.ts";
@@ -11,10 +12,11 @@ import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
 import { spiffeId } from "../core/spiffe.ts";
 import { createRequest } from "../identity/csr.ts";
 import { GrpcCertificateSource, type GrpcSourceOptions } from "../identity/grpc-certificate-source.ts";
-import { SvidCache, systemTimers } from "../identity/svid-cache.ts";
+import { judgePeer } from "../identity/peer-identity.ts";
+import { SvidCache, systemTimers, type Timers } from "../identity/svid-cache.ts";
 import type { Svid } from "../identity/svid.ts";
 import { writePem } from "../wire/x509/pem.ts";
-import { CALLER_BURST, CALLER_RATE_PER_S, CaServer, type CaServerEvent } from "./server.ts";
+import { CALLER_BURST, CALLER_RATE_PER_S, CaServer, type CaServerEvent, HANDSHAKE_TIMEOUT_MS } from "./server.ts";
 import { newToken, parseTokens, type TokenVerifier } from "./tokens.ts";
 
 const SERVER_NAME = "istiod.istio-system.svc";
@@ -229,6 +231,57 @@ describe("the TLS of the port", () => {
     session.ping((error) => pong.resolve(error === null));
     expect(await pong.promise).toBe(true);
     session.destroy();
+  });
+
+  test("a connection that never finishes its handshake is cut off; one that does is let be", async () => {
+    const deadlines: { delayMs: number; run: () => void; cancelled: boolean }[] = [];
+    const timers: Timers = {
+      after(delayMs, run) {
+        const deadline = { delayMs, run, cancelled: false };
+        deadlines.push(deadline);
+        return () => void (deadline.cancelled = true);
+      },
+    };
+    const third = new CaServer({ authority: ca.authority, tokens: tokens(), clock: systemClock, timers, serverNames: [{ kind: "dns", dnsName: SERVER_NAME }], record: () => {}, onEvent: () => {} });
+    const address = await third.listen({ host: "127.0.0.1", port: 0 });
+    const from = source({ address: `127.0.0.1:${address.port}` });
+    expect((await from.issue({ spiffeId: WEB, csrPem: createRequest(WEB).csrPem, lifetimeMs: DAY_MS, signal: AbortSignal.timeout(8000) })).ok).toBe(true);
+    expect([third.connectionCount, third.handshakeCount]).toEqual([1, 0]);
+    const silent = net.connect({ host: "127.0.0.1", port: address.port });
+    const closed = new Promise((resolve) => silent.once("close", resolve));
+    await new Promise((resolve) => silent.once("connect", resolve));
+    while (third.handshakeCount === 0) await new Promise((resolve) => setImmediate(resolve));
+    deadlines.find((deadline) => deadline.delayMs === HANDSHAKE_TIMEOUT_MS && !deadline.cancelled)!.run();
+    await closed;
+    while (third.connectionCount > 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(third.handshakeCount).toBe(0);
+    from.destroy();
+    third.destroy();
+  });
+
+  test("two certificates of this CA make a mutual TLS 1.3 connection, and each end judges the other", async () => {
+    const identity = (id: typeof WEB): { cert: string; key: string; ca: string } => {
+      const request = createRequest(id);
+      const issued = ca.authority.sign({ csr: request.csrPem, mayHave: () => true, caller: "test", lifetimeMs: null }, Date.now());
+      if (!issued.ok) throw new Error(issued.error.message);
+      return { cert: issued.value.chainPem.join(""), key: request.privateKeyPem, ca: ca.rootPem };
+    };
+    const seen = Promise.withResolvers<{ authorized: boolean; raw: Uint8Array }>();
+    const listener = tls.createServer({ ...identity(WEB), requestCert: true, rejectUnauthorized: true, minVersion: "TLSv1.3", ALPNProtocols: ["h2"] }, (socket) => {
+      seen.resolve({ authorized: socket.authorized, raw: socket.getPeerCertificate().raw });
+      socket.on("error", () => {});
+    });
+    listener.on("tlsClientError", seen.reject);
+    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    const { port: tlsPort } = listener.address() as { port: number };
+    const client = tls.connect({ host: "127.0.0.1", port: tlsPort, ...identity(API), minVersion: "TLSv1.3", ALPNProtocols: ["h2"], checkServerIdentity: () => undefined });
+    await new Promise((resolve, reject) => client.once("secureConnect", resolve).once("error", reject));
+    const atServer = await seen.promise;
+    expect([client.authorized, atServer.authorized, client.getProtocol()]).toEqual([true, true, "TLSv1.3"]);
+    expect(judgePeer([atServer.raw], { role: "client", trustDomains: { own: ca.authority.policy.trustDomain, aliases: [] } }, Date.now())).toMatchObject({ ok: true, value: { id: API } });
+    expect(judgePeer([client.getPeerCertificate().raw], { role: "server", anyOf: [WEB] }, Date.now())).toMatchObject({ ok: true, value: { id: WEB } });
+    client.destroy();
+    listener.close();
   });
 
   test("drains: open work ends, then the port is gone", async () => {

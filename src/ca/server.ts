@@ -23,6 +23,10 @@ export const REQUEST_MESSAGE_BYTES_MAX = 64 * 1024;
 export const CALLER_BURST = 256;
 export const CALLER_RATE_PER_S = 16;
 const CONNECTIONS_MAX = 4096;
+/** Connections of one address: a node has one or two; many nodes may share an address. */
+const CONNECTIONS_PER_ADDRESS_MAX = 512;
+/** Who has not finished its handshake by then is cut off: connections that say nothing may not fill the port. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
 const STREAMS_PER_CONNECTION_MAX = 32;
 const CONNECTION_IDLE_MS = 5 * 60_000;
 const SERVER_CERTIFICATE_LIFETIME_MS = 24 * 3_600_000;
@@ -74,6 +78,9 @@ export class CaServer {
   readonly #server: http2.Http2SecureServer;
   readonly #sessions = new Set<http2.ServerHttp2Session>();
   readonly #sockets = new Set<Socket>();
+  readonly #connectionsByAddress = new Map<string, number>();
+  /** Cancels the handshake deadline of a connection, by its remote address and port. */
+  readonly #handshakes = new Map<string, () => void>();
   readonly #budgets = new Map<string, Budget>();
   #cancelRenewal: (() => void) | null = null;
 
@@ -92,6 +99,7 @@ export class CaServer {
       settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, maxHeaderListSize: 32 * 1024 },
     }, handler);
     this.#server.on("connection", (socket: Socket) => this.#admit(socket));
+    this.#server.on("secureConnection", (socket) => this.#endHandshake(peerOf(socket)));
     this.#server.on("session", (session) => this.#watchSession(session));
     // A broken handshake or connection is the peer's affair; the library has closed it already.
     this.#server.on("sessionError", () => {});
@@ -206,12 +214,37 @@ export class CaServer {
   }
 
   #admit(socket: Socket): void {
-    if (this.#sockets.size >= CONNECTIONS_MAX) {
+    const peer = peerOf(socket);
+    const address = socket.remoteAddress ?? "";
+    const count = this.#connectionsByAddress.get(address) ?? 0;
+    if (this.#sockets.size >= CONNECTIONS_MAX || count >= CONNECTIONS_PER_ADDRESS_MAX) {
       socket.destroy();
       return;
     }
     this.#sockets.add(socket);
-    socket.once("close", () => this.#sockets.delete(socket));
+    this.#connectionsByAddress.set(address, count + 1);
+    this.#handshakes.set(peer, this.#options.timers.after(HANDSHAKE_TIMEOUT_MS, () => socket.destroy()));
+    socket.once("close", () => {
+      this.#sockets.delete(socket);
+      this.#endHandshake(peer);
+      const left = (this.#connectionsByAddress.get(address) ?? 1) - 1;
+      if (left > 0) this.#connectionsByAddress.set(address, left);
+      else this.#connectionsByAddress.delete(address);
+    });
+  }
+
+  #endHandshake(peer: string): void {
+    this.#handshakes.get(peer)?.();
+    this.#handshakes.delete(peer);
+  }
+
+  /** Open connections, those still in their handshake among them. */
+  get connectionCount(): number {
+    return this.#sockets.size;
+  }
+
+  get handshakeCount(): number {
+    return this.#handshakes.size;
   }
 
   #watchSession(session: http2.ServerHttp2Session): void {
@@ -224,4 +257,8 @@ export class CaServer {
 interface Budget {
   tokens: number;
   atMs: number;
+}
+
+function peerOf(socket: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
