@@ -728,7 +728,8 @@ export class Http2Connection {
       } else {
         stream.unconsumedBytes += body;
         this.unconsumedBytes += body;
-        if (padding > 0) this.creditStream(stream);
+        // Padding and its length byte are nobody's to consume.
+        if ((this.frameFlags & Flag.padded) !== 0) this.creditStream(stream);
       }
     }
     this.creditConnection();
