@@ -77,8 +77,14 @@ function mutateTree(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8
 /** Extensions whose value the readers read: 2.5.29 with key identifiers, usages, names, constraints, CRL number excepted. */
 const READ_EXTENSIONS: ReadonlySet<string> = new Set(["551d0e", "551d0f", "551d11", "551d13", "551d23", "551d25"]);
 
-/** Null when the bytes are not a list of elements. Octet strings that may hold DER are opened: all of them, or those that the readers open. */
-function parseTree(bytes: Uint8Array, start: number, end: number, octets: "all" | "read" = "all"): Node[] | null {
+/**
+ * Which octet strings are opened as DER: all that may hold it; or those that the readers open, which are the values of known extensions
+ * (`beforeExtensions`, then `extensions` below the `[0]` or `[3]` of the signed part, then `none` inside a value).
+ */
+type Opening = "all" | "beforeExtensions" | "extensions" | "none";
+
+/** Null when the bytes are not a list of elements. */
+function parseTree(bytes: Uint8Array, start: number, end: number, opening: Opening = "all", depth = 0): Node[] | null {
   const nodes: Node[] = [];
   let at = start;
   while (at < end) {
@@ -94,9 +100,11 @@ function parseTree(bytes: Uint8Array, start: number, end: number, octets: "all" 
       at += lengthOctets;
     }
     if (length > end - at) return null;
-    const mayOpen = octets === "all" || READ_EXTENSIONS.has(nodes[0]?.content.toHex() ?? "");
-    const opened = (tag & 0x20) !== 0 || (tag === 0x04 && length > 2 && bytes[at] === 0x30 && mayOpen);
-    const children = opened ? parseTree(bytes, at, at + length, octets) : null;
+    const isOctets = tag === 0x04 && length > 2 && bytes[at] === 0x30;
+    const opened = (tag & 0x20) !== 0 || (isOctets && (opening === "all" || (opening === "extensions" && READ_EXTENSIONS.has(nodes[0]?.content.toHex() ?? ""))));
+    const isExtensions = opening === "beforeExtensions" && depth === 2 && (tag === 0xa0 || tag === 0xa3);
+    const below = isExtensions ? "extensions" : isOctets && opening === "extensions" ? "none" : opening;
+    const children = opened ? parseTree(bytes, at, at + length, below, depth + 1) : null;
     nodes.push({ tag, children, content: bytes.slice(at, at + length), wide: false });
     at += length;
   }
@@ -119,6 +127,6 @@ function encodeTree(nodes: readonly Node[]): Uint8Array {
 
 /** The same bytes written anew from their tree: equal to `der` exactly when every tag and length of it is in its one canonical form. */
 export function reencode(der: Uint8Array): Uint8Array | null {
-  const tree = parseTree(der, 0, der.length, "read");
+  const tree = parseTree(der, 0, der.length, "beforeExtensions");
   return tree === null ? null : encodeTree(tree);
 }
