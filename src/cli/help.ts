@@ -1,0 +1,89 @@
+// What a person reads: the verbs, and all settings of a role, made from the settings table.
+
+import { entries, nearestOf, type Role } from "../runtime/settings.ts";
+import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
+
+export const VERBS = ["up", "ztunnel", "ca", "version", "help"] as const;
+export type Verb = (typeof VERBS)[number];
+
+const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
+  up: {
+    line: "the whole mesh for one machine: CA, configuration and ztunnel in one process",
+    about: "Reads the YAML in --config, names every workload with a certificate of its own CA, and carries the traffic of the workloads that\nare opted in. Needs root (or CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_RAW).",
+    examples: ["weft up --config /etc/weft --state /var/lib/weft", "weft up --config ./mesh --state ./state --log info,access=off --metrics-address 127.0.0.1:15020"],
+  },
+  ztunnel: {
+    line: "the node's proxy alone; certificates come from a CA elsewhere",
+    about: "Carries the traffic of this node's workloads over mutual TLS. The environment variables of Istio's ztunnel are understood.",
+    examples: ["weft ztunnel --config /etc/weft --ca-address ca.example:15012 --ca-root /etc/weft/root.pem --auth-token /run/secrets/token"],
+  },
+  ca: {
+    line: "the certificate authority alone, for several machines",
+    about: "Signs workload certificates for the nodes whose tokens it knows (istio.v1.auth.IstioCertificateService over TLS). Keys are made at\nthe first start in --state, or given.",
+    examples: ["weft ca --state /var/lib/weft-ca --ca-tokens /etc/weft/tokens --ca-listen [::]:15012"],
+  },
+};
+
+const WIDTH = 100;
+const INDENT = "      ";
+
+export function overview(): string {
+  const verbs: [string, string][] = [
+    ...(Object.keys(ROLE_TEXT) as Role[]).map((role): [string, string] => [role, ROLE_TEXT[role].line]),
+    ["version", "what this is"],
+    ["help", "this text; weft help ROLE for the options of one role"],
+  ];
+  return [
+    "weft: an ambient service mesh in one program", "", "Usage: weft VERB [OPTIONS]", "",
+    ...verbs.map(([verb, line]) => `  ${verb.padEnd(10)}${line}`), "",
+    "A namespace is opted in by the label istio.io/dataplane-mode: ambient.",
+    "Begin with:  weft up --config DIR --state DIR", "Options:     weft up --help", "",
+  ].join("\n");
+}
+
+export function roleHelp(role: Role): string {
+  const { line, about, examples } = ROLE_TEXT[role];
+  const lines = [`weft ${role}: ${line}`, "", about, "", `Usage: weft ${role} [OPTIONS]`, ""];
+  for (const group of GROUPS) {
+    const specs = entries().map(([, spec]) => spec).filter((spec) => spec.group === group && spec.roles.includes(role));
+    if (specs.length === 0) continue;
+    lines.push(`${group}:`);
+    for (const spec of specs) lines.push(...optionLines(role, spec));
+    lines.push("");
+  }
+  lines.push("An option beats its environment variable, which beats the default. Durations: 300ms, 10s, 1m30s.");
+  if (role !== "ca") lines.push(...wrap(`Variables of Istio's ztunnel without effect here are reported at the start: ${UNSUPPORTED_VARIABLES.map(({ name }) => name).join(", ")}.`, ""));
+  lines.push("", "Examples:", ...examples.map((example) => `  ${example}`), "");
+  return lines.join("\n");
+}
+
+/** The message about a verb that does not exist. */
+export function unknownVerb(verb: string): string {
+  const nearest = nearestOf(verb, VERBS);
+  return `weft: ${JSON.stringify(verb.slice(0, 80))} is not a verb${nearest === null ? "" : `; did you mean ${nearest}?`} (weft help lists them)\n`;
+}
+
+function optionLines(role: Role, spec: SettingSpec): string[] {
+  const given = spec.type.placeholder === "true|false" ? `--[no-]${spec.flag}` : `--${spec.flag} ${spec.type.placeholder}`;
+  const facts: string[] = [];
+  if (spec.required?.includes(role) === true) facts.push("required");
+  else if (spec.fallback !== null && spec.flag !== "node") {
+    const text = spec.type.format(spec.fallback);
+    if (text !== "") facts.push(`default ${text}`);
+  } else if (spec.flag === "node") facts.push("default: the host's name");
+  if (spec.variables.length > 0) facts.push(`$${spec.variables.join(", $")}`);
+  return [`  ${given}`, ...wrap(`${spec.help}. [${facts.join("; ")}]`, INDENT)];
+}
+
+function wrap(text: string, indent: string): string[] {
+  const lines: string[] = [];
+  let line = indent;
+  for (const word of text.split(" ")) {
+    if (line.length > indent.length && line.length + word.length > WIDTH) {
+      lines.push(line.trimEnd());
+      line = indent;
+    }
+    line += `${word} `;
+  }
+  return [...lines, line.trimEnd()];
+}

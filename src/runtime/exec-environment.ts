@@ -1,0 +1,43 @@
+// What must be so before the first library is loaded: the copying routine of glibc, and an environment that cannot put code into
+// this process. Both are decided from the environment alone (pure), and take effect by executing ourselves once more.
+
+/** Copies of up to 256 MiB without `rep movsb`, which is slow on many virtual machines: see docs/operations.md. */
+export const TUNABLE = "glibc.cpu.x86_rep_movsb_threshold";
+const TUNABLE_VALUE = "0x10000000";
+/** Set on the second run, so that there is never a third. */
+export const EXECUTED_MARKER = "WEFT_EXECUTED";
+
+/** Variables by which Bun loads code or changes what this program is. A mesh's agent runs with power over its node: it takes no such orders. */
+const CODE_VARIABLES = ["BUN_OPTIONS", "BUN_BE_BUN", "BUN_INSPECT", "BUN_INSPECT_CONNECT_TO", "BUN_INSPECT_NOTIFY", "NODE_OPTIONS", "BUN_CONFIG_VERBOSE_FETCH"];
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface Machine {
+  readonly arch: string;
+  readonly platform: string;
+  readonly glibc: boolean;
+  /** True inside the compiled binary, whose first argument is not a script. */
+  readonly compiled: boolean;
+}
+
+export type EnvironmentDecision =
+  | { readonly kind: "proceed" }
+  | { readonly kind: "refuse"; readonly message: string }
+  /** The process must execute itself anew with this environment. */
+  | { readonly kind: "execute"; readonly environment: Readonly<Record<string, string>> };
+
+export function judgeEnvironment(environment: Environment, machine: Machine): EnvironmentDecision {
+  const dangerous = machine.compiled ? CODE_VARIABLES.filter((name) => (environment[name] ?? "") !== "") : [];
+  if (dangerous.length > 0) {
+    return { kind: "refuse", message: `${dangerous.join(", ")} set: such variables load code into this process; unset them and start again` };
+  }
+  if (environment[EXECUTED_MARKER] !== undefined) return { kind: "proceed" };
+  if (machine.platform !== "linux" || machine.arch !== "x64" || !machine.glibc) return { kind: "proceed" };
+  const tunables = environment["GLIBC_TUNABLES"] ?? "";
+  if (tunables.split(":").some((each) => each.startsWith(`${TUNABLE}=`))) return { kind: "proceed" };
+  const next: Record<string, string> = {};
+  for (const [name, value] of Object.entries(environment)) if (value !== undefined) next[name] = value;
+  next["GLIBC_TUNABLES"] = tunables === "" ? `${TUNABLE}=${TUNABLE_VALUE}` : `${tunables}:${TUNABLE}=${TUNABLE_VALUE}`;
+  next[EXECUTED_MARKER] = "1";
+  return { kind: "execute", environment: next };
+}

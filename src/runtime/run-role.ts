@@ -1,0 +1,98 @@
+// Makes the runtime of a role, runs it, and ends the process in order: the last log line is written, whatever happened.
+
+import { systemClock, systemRandom } from "../core/ports.ts";
+import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
+import { handleSignals, Lifecycle } from "./lifecycle.ts";
+import { parseLogFilter } from "./log-filter.ts";
+import { descriptorSink, fileSink, LogWriter, writeLastWords } from "./log-writer.ts";
+import { formatLine, Log } from "./logger.ts";
+import type { RoleMain, Runtime } from "./runtime.ts";
+import { ServiceManager } from "./service-manager.ts";
+import { type ParsedSettings, type Role } from "./settings.ts";
+import { COMMIT, VERSION } from "./version.ts";
+
+export const EXIT_FAILURE = 1;
+/** What was asked for is not understood: sysexits' EX_USAGE, which the unit takes as a reason not to restart. */
+export const EXIT_USAGE = 64;
+
+/** The last lines may take this long to be written. */
+const LOG_FLUSH_MS = 1_000;
+
+export async function runRole(role: Role, parsed: ParsedSettings, load: () => Promise<RoleMain>): Promise<number> {
+  const runtime = tryCreateRuntime(role, parsed);
+  if (runtime === null) return EXIT_FAILURE;
+  const log = runtime.log.scope("weft");
+  using _signals = handleSignals(runtime.lifecycle);
+  followReadiness(runtime);
+  const fatal = (error: unknown) => {
+    writeLastWords(formatLine(parsed.settings.logFormat, Date.now(), "error", "weft", "unexpected error, ending", { error: describe(error) }));
+    process.exit(EXIT_FAILURE);
+  };
+  process.on("uncaughtException", fatal);
+  process.on("unhandledRejection", fatal);
+  log.info("starting", { role, version: VERSION, commit: COMMIT, pid: process.pid, state: parsed.settings.state });
+  for (const warning of parsed.warnings) log.warn(warning);
+  let status = EXIT_FAILURE;
+  try {
+    const run = await load();
+    status = await run(parsed.settings, runtime);
+    log.info("ended", { status });
+  } catch (error) {
+    log.error("could not go on", { error: describe(error) });
+  }
+  runtime.serviceManager.stopWatchdog();
+  await runtime.logWriter.flush(LOG_FLUSH_MS);
+  return status;
+}
+
+function tryCreateRuntime(role: Role, parsed: ParsedSettings): Runtime | null {
+  try {
+    return createRuntime(role, parsed);
+  } catch (error) {
+    writeLastWords(`weft ${role}: cannot open the log file ${parsed.settings.logFile}: ${error instanceof Error ? error.message : String(error)}\n`);
+    return null;
+  }
+}
+
+function createRuntime(role: Role, parsed: ParsedSettings): Runtime {
+  const { settings } = parsed;
+  const filter = parseLogFilter(settings.log);
+  if (!filter.ok) throw new Error(`log filter was checked and is bad: ${filter.error}`);
+  const clock = systemClock;
+  const logWriter = new LogWriter({
+    sink: settings.logFile === null ? descriptorSink(2) : fileSink(settings.logFile),
+    droppedLine: (count) => formatLine(settings.logFormat, clock.wallMs(), "warn", "weft", "log lines were dropped: they came faster than they could be written", { count }),
+  });
+  const log = new Log({ writer: logWriter, clock, format: settings.logFormat, filter: filter.value });
+  const managerLog = log.scope("weft.service");
+  const serviceManager = new ServiceManager(process.env, (message) => managerLog.warn(message));
+  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics: new ConnectionMetrics(), clock, random: systemRandom };
+}
+
+/** The service manager learns that we are ready when the first task set has been done, and that we stop when we do. */
+function followReadiness({ lifecycle, serviceManager, log }: Runtime): void {
+  const logger = log.scope("weft");
+  let announced = false;
+  lifecycle.readiness.onChange((ready) => {
+    if (lifecycle.stop.aborted) return;
+    if (ready && !announced) {
+      announced = true;
+      serviceManager.ready();
+      serviceManager.startWatchdog(() => true);
+      logger.info("ready");
+    } else if (!ready) {
+      logger.warn("not ready", { pending: lifecycle.readiness.tasks.join("; ") });
+    }
+    serviceManager.status(ready ? "ready" : `waiting for ${lifecycle.readiness.tasks.join("; ")}`);
+  });
+  lifecycle.stop.addEventListener("abort", () => {
+    const { message } = lifecycle.reason!;
+    logger.info("stopping", { reason: message });
+    serviceManager.stopping();
+    serviceManager.status(`stopping: ${message}`);
+  });
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
