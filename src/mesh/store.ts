@@ -138,8 +138,8 @@ export class MeshStore {
     return this.serviceByVip(network, ip, clientNamespace) ?? this.serviceByCidr(network, ip, clientNamespace);
   }
 
-  /** Exact virtual addresses only. */
-  serviceByVip(network: string, ip: IpAddress, clientNamespace: string): Service | undefined {
+  /** Exact virtual addresses only. With `clientNamespace` null every service is visible. */
+  serviceByVip(network: string, ip: IpAddress, clientNamespace: string | null): Service | undefined {
     const candidates = this.#networks.get(network)?.vips.get(ip);
     return candidates === undefined ? undefined : preferredService(candidates, clientNamespace);
   }
@@ -440,7 +440,8 @@ function isHostRoute(cidr: Cidr): boolean {
 }
 
 /** Of services that share an address or a hostname: visible ones only, the client's own namespace, then canonical, then by name. */
-export function preferredService(candidates: readonly Service[], clientNamespace: string): Service | undefined {
+export function preferredService(candidates: readonly Service[], clientNamespace: string | null): Service | undefined {
+  if (clientNamespace === null) return candidates[0];
   let best: Service | undefined;
   for (const service of candidates) {
     if (service.namespace === clientNamespace) return service;

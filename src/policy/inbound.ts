@@ -123,10 +123,9 @@ function judgeHostname(
     ?? services.find((service) => membershipOf(destination, nameOf(service)) !== null);
   if (backed === undefined) {
     const fronted = services.find((service) => isWaypointInstance(store, service.waypoints, destination));
-    if (fronted !== undefined || (destination.applicationTunnel !== null && services.length > 0)) {
-      const service = fronted ?? services[0]!;
-      const vip = addressOf(service, destination.network) ?? request.localIp;
-      return deliver(destination, { ip: request.localIp, port }, { ip: vip, port }, service, options);
+    if (fronted !== undefined) {
+      const vip = addressOf(fronted, destination.network) ?? request.localIp;
+      return deliver(destination, { ip: request.localIp, port }, { ip: vip, port }, fronted, options);
     }
     const why = services.length === 0 ? "no service has this hostname" : `${destination.uid} is no endpoint of it`;
     return reject(503, "unknown_hostname", `authority ${hostname}:${port}: ${why}`, services[0]?.provenance ?? null);
@@ -172,7 +171,7 @@ function aroundWaypoint(
   if (!requireWaypoint || waypoints.length === 0) return null;
   // A waypoint may itself lie in the namespace that it guards.
   if (isWaypointInstance(store, waypoints, destination)) return null;
-  if (peer !== null && isWaypointIdentity(store, waypoints, peer, destination.namespace)) return null;
+  if (peer !== null && isWaypointIdentity(store, waypoints, peer)) return null;
   return reject(401, "waypoint_required", `${of} is reached through its waypoint only, and ${peer ?? "a peer without identity"} is not it`, provenance);
 }
 

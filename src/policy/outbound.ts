@@ -321,7 +321,7 @@ type FoundInstance =
 /** An instance of a waypoint or gateway, and its port for HBONE. */
 function findInstance(attempt: Attempt, gateway: GatewayAddress, { anyNetwork }: { readonly anyNetwork: boolean }): FoundInstance {
   const { store, source, family, exclude } = attempt;
-  const found = resolveGateway(store, gateway.destination, source.namespace);
+  const found = resolveGateway(store, gateway.destination);
   switch (found.kind) {
     case "unknown":
       return { ok: false, error: "unknown" };

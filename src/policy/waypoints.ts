@@ -21,14 +21,15 @@ export type ResolvedGateway =
   | { readonly kind: "workload"; readonly workload: Workload }
   | { readonly kind: "unknown" };
 
-export function resolveGateway(store: MeshStore, destination: GatewayDestination, clientNamespace: string): ResolvedGateway {
+/** A binding says which service: its visibility, which is about clients that look for an address, does not matter. */
+export function resolveGateway(store: MeshStore, destination: GatewayDestination): ResolvedGateway {
   if (destination.kind === "hostname") {
     const service = store.service(destination.service);
     return service === undefined ? { kind: "unknown" } : { kind: "service", service };
   }
   const workload = store.workloadByAddress(destination.network, destination.ip);
   if (workload !== undefined) return { kind: "workload", workload };
-  const service = store.serviceByVip(destination.network, destination.ip, clientNamespace);
+  const service = store.serviceByVip(destination.network, destination.ip, null);
   return service === undefined ? { kind: "unknown" } : { kind: "service", service };
 }
 
@@ -52,7 +53,7 @@ export function isWaypointInstance(store: MeshStore, waypoints: readonly Weighte
 
 function isInstance(store: MeshStore, destination: GatewayDestination, workload: Workload): boolean {
   if (destination.kind === "hostname") return isMember(workload, destination.service);
-  const found = resolveGateway(store, destination, workload.namespace);
+  const found = resolveGateway(store, destination);
   switch (found.kind) {
     case "workload": return found.workload.uid === workload.uid;
     case "service": return isMember(workload, nameOf(found.service));
@@ -75,9 +76,9 @@ export function membershipOf(workload: Workload, service: NamespacedName): Endpo
  * True when a peer with this identity is one of these waypoints. Judged by identity alone: a waypoint on another network reaches us
  * through a gateway, so its address says nothing.
  */
-export function isWaypointIdentity(store: MeshStore, waypoints: readonly WeightedWaypoint[], peer: SpiffeId, clientNamespace: string): boolean {
+export function isWaypointIdentity(store: MeshStore, waypoints: readonly WeightedWaypoint[], peer: SpiffeId): boolean {
   return waypoints.some(({ gateway }) => {
-    const found = resolveGateway(store, gateway.destination, clientNamespace);
+    const found = resolveGateway(store, gateway.destination);
     switch (found.kind) {
       case "workload": return identityOf(found.workload) === peer;
       case "service": return serviceHasIdentity(store, found.service, peer);
