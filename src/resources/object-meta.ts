@@ -1,7 +1,7 @@
 // What every Kubernetes object has: apiVersion, kind, metadata; and the fields that kinds share.
 
 import { z } from "zod";
-import { parseCidr, parseIp } from "../core/ip.ts";
+import { parseCidr } from "../core/ip.ts";
 
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
@@ -39,7 +39,6 @@ const annotationMap = z.record(qualifiedKey, z.string())
   });
 
 export const port = z.int().min(1).max(65535);
-export const ipAddress = z.string().refine((text) => parseIp(text) !== null, { error: "expected an IPv4 or IPv6 address without zone or leading zeros" });
 export const ipBlock = z.string().refine((text) => parseCidr(text) !== null, { error: "expected an IP address or a CIDR such as 198.51.100.0/24" });
 
 /** What kubectl prints is accepted; what has no meaning here is not looked at. */

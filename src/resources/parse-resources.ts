@@ -7,14 +7,16 @@ import { type DocumentDiagnostic, type FieldPath, formatFieldPath, show } from "
 import { apiVersions, KINDS, type Kind, lookUpKind, type Resource } from "./kinds.ts";
 import { DIAGNOSTICS_PER_DOCUMENT_MAX, LIST_ITEMS_MAX } from "./limits.ts";
 import { isDnsLabel, isDnsSubdomain, NAMESPACE_DEFAULT, objectSchema } from "./object-meta.ts";
-import type { Report, ResourceIdentity } from "./resource.ts";
+import { identityKey, type Report, type ResourceIdentity } from "./resource.ts";
 import { schemaFaults } from "./schema-diagnostics.ts";
-import { locateInText, parseDocument, type ParsedDocument } from "./yaml-document.ts";
+import { parseDocument, type ParsedDocument } from "./yaml-document.ts";
 
 /** One object of a document (a `List` has several). */
 export interface ParsedItem {
   /** Null when it cannot be told which resource this is. */
   readonly identity: ResourceIdentity | null;
+  /** identityKey of it; "" without one. */
+  readonly key: string;
   readonly content:
     | { readonly is: "resource"; readonly resource: Resource }
     | { readonly is: "broken" }
@@ -27,11 +29,7 @@ export interface ParsedItem {
   readonly diagnostics: readonly DocumentDiagnostic[];
 }
 
-interface KindSchema {
-  readonly schema: z.ZodType;
-}
-
-const schemas = new Map<string, KindSchema>(KINDS.map((kind) => [kind.kind, { schema: objectSchema(kind.spec) }]));
+const schemas: ReadonlyMap<string, z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, objectSchema(kind.spec)]));
 
 /** Never throws. An empty document gives no items. */
 export function parseResources(text: string): readonly ParsedItem[] {
@@ -39,7 +37,7 @@ export function parseResources(text: string): readonly ParsedItem[] {
   if (document.diagnostics.length > 0) {
     const line = document.diagnostics[0]!.line;
     const identities = salvageIdentities(document.value);
-    const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, content: { is: "broken" }, line, path: [], diagnostics });
+    const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, key: keyOf(identity), content: { is: "broken" }, line, path: [], diagnostics });
     // What was salvaged may be less than what the document holds: the nameless item says that something may be missing.
     if (identities.length === 1) return [broken(identities[0]!, document.diagnostics), broken(null, [])];
     return [broken(null, document.diagnostics), ...identities.map((identity) => broken(identity, []))];
@@ -49,10 +47,7 @@ export function parseResources(text: string): readonly ParsedItem[] {
   return [parseObject(document.value, [], document)];
 }
 
-/** Where a field of an object stands in its document. */
-export function locateField(text: string, item: FieldPath, path: FieldPath): { line: number; column: number } {
-  return locateInText(text, [...item, ...path]);
-}
+const keyOf = (identity: ResourceIdentity | null): string => (identity === null ? "" : identityKey(identity));
 
 const isMap = (value: unknown): value is Record<string, unknown> => value !== null && typeof value === "object" && !Array.isArray(value);
 
@@ -64,13 +59,13 @@ const listSchema = z.strictObject({ apiVersion: z.string(), kind: z.string(), me
 
 function parseList(list: Record<string, unknown>, document: ParsedDocument): ParsedItem[] {
   const checked = listSchema.safeParse(list);
-  if (!checked.success) return [{ identity: null, content: { is: "broken" }, ...document.locate([]), path: [], diagnostics: faultDiagnostics(checked.error, listSchema, list, [], document) }];
+  if (!checked.success) return [{ identity: null, key: "", content: { is: "broken" }, ...document.locate([]), path: [], diagnostics: faultDiagnostics(checked.error, listSchema, list, [], document) }];
   return checked.data.items.map((item, index) => parseObject(item, ["items", index], document));
 }
 
 function parseObject(value: unknown, path: FieldPath, document: ParsedDocument): ParsedItem {
   const { line } = document.locate(path, "key");
-  const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, content: { is: "broken" }, line, path, diagnostics });
+  const broken = (identity: ResourceIdentity | null, diagnostics: readonly DocumentDiagnostic[]): ParsedItem => ({ identity, key: keyOf(identity), content: { is: "broken" }, line, path, diagnostics });
   const fault = (code: DocumentDiagnostic["code"], at: FieldPath, message: string): DocumentDiagnostic => ({
     severity: "error", ...document.locate([...path, ...at]), fieldPath: formatFieldPath([...path, ...at]), code, message,
   });
@@ -83,13 +78,13 @@ function parseObject(value: unknown, path: FieldPath, document: ParsedDocument):
   if (known.is === "unknown") return broken(null, [fault("unknown_kind", ["kind"], `found ${show(kind)} of ${show(apiVersion)}, ${known.expected}`)]);
   if (known.is === "notYet") {
     const warning = { ...fault("unsupported_kind", ["kind"], `${kind} is not supported by this role yet, nothing was applied from it`), severity: "warning" as const };
-    return { identity: null, content: { is: "notYet" }, line, path, diagnostics: [warning] };
+    return { identity: null, key: "", content: { is: "notYet" }, line, path, diagnostics: [warning] };
   }
   const { definition } = known;
   const identity = identityOf(value, definition);
   if (!known.versionKnown) return broken(identity, [fault("unsupported_version", ["apiVersion"], `found ${show(apiVersion)}, expected ${apiVersions(definition).join(" or ")}`)]);
 
-  const { schema } = schemas.get(definition.kind)!;
+  const schema = schemas.get(definition.kind)!;
   const checked = schema.safeParse(value);
   if (!checked.success) return broken(identity, faultDiagnostics(checked.error, schema, value, path, document));
   const diagnostics: DocumentDiagnostic[] = [];
@@ -101,7 +96,7 @@ function parseObject(value: unknown, path: FieldPath, document: ParsedDocument):
   // The kind of the resource is that of its definition, which the compiler cannot see through the union.
   (definition.check as (resource: Resource, report: Report) => void)(resource, report);
   if (diagnostics.some((diagnostic) => diagnostic.severity === "error") || identity === null) return broken(identity, diagnostics);
-  return { identity, content: { is: "resource", resource }, line, path, diagnostics };
+  return { identity, key: keyOf(identity), content: { is: "resource", resource }, line, path, diagnostics };
 }
 
 interface CheckedObject {

@@ -299,7 +299,7 @@ function collect(files: readonly FileContent[], diagnostics: Diagnostic[]): Map<
           diagnostics.push(...placeDiagnostics({ file, document, item }));
           continue;
         }
-        const key = identityKey(item.identity);
+        const { key } = item;
         const places = occurrences.get(key);
         if (places === undefined) occurrences.set(key, [{ file, document, item }]);
         else places.push({ file, document, item });

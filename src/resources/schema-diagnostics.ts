@@ -43,6 +43,7 @@ function faultsOf(issue: z.core.$ZodIssue, schema: z.ZodType, value: unknown): S
     case "too_big": {
       const bound = issue.code === "too_small" ? `at least ${issue.minimum}` : `at most ${issue.maximum}`;
       if (issue.message.startsWith("found")) return [{ code: "bad_value", path, at: "value", message: issue.message }];
+      if (issue.message.startsWith("expected")) return [{ code: "bad_value", path, at: "value", message: `found ${show(found)}, ${issue.message}` }];
       return [{ code: "bad_value", path, at: "value", message: `found ${show(found)}, expected ${bound}${issue.origin === "string" ? " characters" : issue.origin === "array" ? " items" : ""}` }];
     }
     default: {

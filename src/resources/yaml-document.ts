@@ -43,11 +43,8 @@ export function splitDocuments(text: string): readonly DocumentText[] | null {
   };
   for (let match = marker.exec(text); match !== null; match = marker.exec(text)) {
     if (!push(match.index)) return null;
-    // The marker itself becomes blanks in the next document's eyes: what follows it on its line keeps its column.
-    start = match.index;
-    if (match[0] === "...") {
-      start = match.index + 3;
-    }
+    // `---` stays with its document, so that what follows it on its line keeps its column.
+    start = match[0] === "---" ? match.index : match.index + 3;
   }
   return push(text.length) ? documents : null;
 }
@@ -128,14 +125,9 @@ export function parseDocument(text: string): ParsedDocument {
   return { value: value === null ? undefined : value, diagnostics, locate: (path, what = "value") => at(offsetOf(document, path, what)) };
 }
 
-/** Where a field of a document stands, for a document that is no longer held parsed. */
-export function locateInText(text: string, path: FieldPath, at: "key" | "value" = "value"): Position {
-  return parseDocument(text).locate(path, at);
-}
-
 function hasContent(chunk: string): boolean {
   for (const line of chunk.split("\n")) {
-    const bare = line.startsWith("---") ? line.slice(3).trim() : line.trim();
+    const bare = /^---(?:\s|$)/.test(line) ? line.slice(3).trim() : line.trim();
     if (bare !== "" && !bare.startsWith("#")) return true;
   }
   return false;

@@ -116,8 +116,7 @@ export function run({ seed, iterations }: { readonly seed: number; readonly iter
 function check(set: ResourceSet, good: Evaluation, path: string, text: string): void {
   const startMs = performance.now();
   const bad = set.update(readings({ ...GOOD, [path]: text }));
-  const tookMs = performance.now() - startMs;
-  if (tookMs > UPDATE_MS_MAX) throw new Error(`took ${tookMs.toFixed(0)} ms`);
+  if (performance.now() - startMs > UPDATE_MS_MAX && isSlow(path, text)) throw new Error(`takes more than ${UPDATE_MS_MAX} ms`);
   const lineCount = text.split("\n").length;
   for (const diagnostic of bad.diagnostics) {
     const inIt = diagnostic.file !== path || diagnostic.line <= lineCount;
@@ -140,6 +139,17 @@ function check(set: ResourceSet, good: Evaluation, path: string, text: string): 
     deepStrictEqual({ ...back.mesh, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, local: good.localWorkloads, diagnostics: [] });
     throw new Error("with the good files back, the state is another");
   }
+}
+
+/** True when it is slow each time: once may have been the machine. */
+function isSlow(path: string, text: string): boolean {
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const { set } = goodState();
+    const startMs = performance.now();
+    set.update(readings({ ...GOOD, [path]: text }));
+    if (performance.now() - startMs <= UPDATE_MS_MAX) return false;
+  }
+  return true;
 }
 
 const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);

@@ -5,15 +5,17 @@ import { type IpAddress, isIpv6, parseCidr, parseIp } from "../../core/ip.ts";
 import type { IpFamilies, LoadBalancing, LoadBalancingScope, Service, ServicePort, WeightedWaypoint } from "../../mesh/records.ts";
 import { TRAFFIC_DISTRIBUTION } from "../annotations.ts";
 import { show } from "../diagnostic.ts";
-import { dnsLabel, ipAddress, isDnsLabel, labelMap, port } from "../object-meta.ts";
+import { dnsLabel, isDnsLabel, labelMap, port } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type Report, type ResourceOfKind, type TranslationOptions } from "../resource.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
 import { checkUseWaypoint } from "./namespace.ts";
 
 const HEADLESS = "None";
-const clusterIp = z.union([z.literal(HEADLESS), z.literal(""), ipAddress], { error: 'expected an IP address, or "None" for a headless service' });
-/** IANA service name: what a named port must be called. */
-const portName = z.string().regex(/^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)$/, { error: "expected a port name: at most 15 of a-z, 0-9 and -, with a letter" });
+const clusterIp = z.string().refine((text) => text === HEADLESS || text === "" || parseIp(text) !== null, { error: 'expected an IP address, or "None" for a headless service' });
+/** An IANA service name: what a named port must be called. */
+const PORT_NAME = /^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)$/;
+const TARGET_PORT = { error: "expected a port number 1..65535 or the name of a workload's port" };
+const targetPort = z.union([z.int(TARGET_PORT).min(1, TARGET_PORT).max(65535, TARGET_PORT), z.string().regex(PORT_NAME, TARGET_PORT)], TARGET_PORT);
 const DISTRIBUTIONS = ["PreferClose", "PreferSameZone", "PreferSameNode"] as const;
 type Distribution = (typeof DISTRIBUTIONS)[number];
 
@@ -22,7 +24,7 @@ const servicePort = z.strictObject({
   protocol: z.enum(["TCP", "UDP", "SCTP"]).optional(),
   appProtocol: z.string().max(253).optional(),
   port,
-  targetPort: z.union([port, portName], { error: "expected a port number 1..65535 or the name of a workload's port" }).optional(),
+  targetPort: targetPort.optional(),
   nodePort: z.int().min(0).max(65535).optional(),
 });
 

@@ -1,0 +1,54 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { cidrContains, parseCidr } from "../core/ip.ts";
+import { documents, errorsOf, evaluate, namespace } from "./test-kit.ts";
+
+const services = (names: readonly string[], spec = "{clusterIP: '', ports: [{port: 80}]}"): string =>
+  documents(namespace("shop"), ...names.map((name) => `apiVersion: v1\nkind: Service\nmetadata: {name: ${name}, namespace: shop}\nspec: ${spec}\n`));
+
+function addresses(names: readonly string[], cidr: string): Map<string, string> {
+  const { mesh } = evaluate(services(names), { serviceCidrs: [parseCidr(cidr)!] });
+  return new Map([...mesh.services.values()].map((s) => [s.name, s.addresses.map(({ cidr: { bytes } }) => bytes.join(".")).join()]));
+}
+
+const names = fc.uniqueArray(fc.stringMatching(/^[a-z][a-z0-9]{0,5}$/), { maxLength: 14 });
+
+describe("virtual addresses", () => {
+  test("are distinct, inside the range and never its first or last, and depend on the set of names alone", () => {
+    fc.assert(fc.property(names, fc.constantFrom("198.19.0.0/28", "198.19.0.0/24", "198.19.0.0/16"), (all, cidr) => {
+      const assigned = addresses(all, cidr);
+      const used = [...assigned.values()];
+      expect(new Set(used).size).toBe(all.length);
+      const last = { "198.19.0.0/28": "198.19.0.15", "198.19.0.0/24": "198.19.0.255", "198.19.0.0/16": "198.19.255.255" }[cidr];
+      for (const ip of used) expect(cidrContains(parseCidr(cidr)!, ip as never) && ip !== "198.19.0.0" && ip !== last).toBe(true);
+      expect(addresses([...all].reverse(), cidr)).toEqual(assigned);
+    }), { numRuns: 60 });
+  });
+  test("stay when another service comes or goes, in a range with room", () => {
+    const all = Array.from({ length: 60 }, (_, i) => `s${i}`);
+    const before = addresses(all, "198.19.0.0/16");
+    for (const gone of [0, 17, 59]) {
+      const after = addresses(all.toSpliced(gone, 1), "198.19.0.0/16");
+      for (const [name, ip] of after) expect(ip).toBe(before.get(name)!);
+    }
+  });
+  test("move for few in a range that is half full", () => {
+    const all = Array.from({ length: 120 }, (_, i) => `s${i}`);
+    const before = addresses(all, "198.19.0.0/24");
+    const after = addresses(["newcomer", ...all], "198.19.0.0/24");
+    expect(all.filter((name) => after.get(name) !== before.get(name)).length).toBeLessThan(8);
+  });
+  test("a range that is full is an error at the services left over", () => {
+    const evaluation = evaluate(services(["a", "b", "c"]), { serviceCidrs: [parseCidr("198.19.0.0/30")!] });
+    expect(errorsOf(evaluation)).toEqual([expect.stringContaining("Service shop/c metadata.name: found no free virtual address")]);
+    expect([...evaluation.mesh.services.values()].map((s) => s.addresses.length)).toEqual([1, 1, 0]);
+  });
+  test("an address that a service gives is not given away", () => {
+    const chosen = addresses(["a"], "198.19.0.0/24").get("a")!;
+    const given = `apiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: shop}\nspec: {clusterIP: ${chosen}, ports: [{port: 80}]}\n`;
+    const { mesh } = evaluate(documents(services(["a"]), given), { serviceCidrs: [parseCidr("198.19.0.0/24")!] });
+    const [a, z] = [...mesh.services.values()].map((s) => s.addresses[0]!.cidr.bytes.join("."));
+    expect(z).toBe(chosen);
+    expect(a).not.toBe(chosen);
+  });
+});
