@@ -92,7 +92,9 @@ export function parseDocument(text: string): ParsedDocument {
     if (diagnostics.length < DIAGNOSTICS_PER_DOCUMENT_MAX) diagnostics.push({ severity: "error", ...at(offset), fieldPath, code, message });
   };
   const pathTo = (offset: number): string => formatFieldPath(pathAtOffset(document, offset));
-  for (const fault of document.errors) report("yaml_syntax", `not YAML: ${firstLine(fault)}`, fault.pos[0], pathTo(fault.pos[0]));
+  // What is wrong in one place is said once: the first fault explains those that follow from it.
+  const faults = new Map(document.errors.toReversed().map((fault) => [fault.pos[0], fault]));
+  for (const [offset, fault] of [...faults].toReversed()) report("yaml_syntax", `not YAML: ${firstLine(fault)}`, offset, pathTo(offset));
   for (const warning of document.warnings) {
     report(warning.code === "TAG_RESOLVE_FAILED" ? "yaml_tag" : "yaml_syntax", firstLine(warning), warning.pos[0], pathTo(warning.pos[0]));
   }
