@@ -70,15 +70,18 @@ export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) close(fd);
 }
 
-/** A msghdr over one buffer and room for descriptors. Borrow for one call. */
+/**
+ * A msghdr over one buffer and room for descriptors. Borrow for one call. Memory whose address the kernel gets is made from an
+ * ArrayBuffer: asking a small typed array for its `buffer` later would move it.
+ */
 class Message {
-  readonly header = new Uint8Array(MSGHDR_BYTES);
+  readonly header = new Uint8Array(new ArrayBuffer(MSGHDR_BYTES));
   readonly #iovec = new BigUint64Array(2);
   readonly #control: Uint8Array;
   readonly #view: DataView;
 
   constructor(bytes: Uint8Array, descriptorsMax: number) {
-    this.#control = new Uint8Array(descriptorsMax === 0 ? 0 : CMSGHDR_BYTES + Math.ceil((descriptorsMax * 4) / 8) * 8);
+    this.#control = new Uint8Array(new ArrayBuffer(descriptorsMax === 0 ? 0 : CMSGHDR_BYTES + Math.ceil((descriptorsMax * 4) / 8) * 8));
     this.#view = new DataView(this.header.buffer);
     this.#iovec[0] = BigInt(ptr(bytes));
     this.#iovec[1] = BigInt(bytes.length);

@@ -1,0 +1,175 @@
+// The three small HTTP servers of a process: administration on loopback, metrics, readiness. What they show is handed in.
+
+import type { Server } from "bun";
+import { Hono } from "hono";
+import { formatSocketAddress, isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
+import { err, ok, type Result } from "../core/result.ts";
+import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import { acceptsGzip, type Exposition, type GaugeSource, negotiateFormat } from "../telemetry/exposition.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { Log } from "./logger.ts";
+
+/** Nobody has anything to send here. */
+const BODY_BYTES_MAX = 16 * 1024;
+/** Seconds without a byte after which a client is cut off. */
+const IDLE_S = 30;
+
+export interface AdminSources {
+  readonly log: Log;
+  readonly lifecycle: Lifecycle;
+  readonly configDump: () => Promise<unknown>;
+  readonly version: string;
+  /** Snapshots of every thread's metrics. */
+  readonly snapshots: () => Promise<readonly MetricsSnapshot[]>;
+  readonly exposition: Exposition;
+  readonly processMetrics: readonly GaugeSource[];
+}
+
+export function adminApp(sources: AdminSources, port: () => number): Hono {
+  const { log, lifecycle } = sources;
+  const app = new Hono();
+  // A page in somebody's browser can resolve its own name to 127.0.0.1; it cannot change the Host header.
+  app.use(async (context, next) => {
+    const refusal = judgeHost(context.req.header("host")) ?? judgeOrigin(context.req.header("origin"), port());
+    if (refusal !== null) return context.text(`${refusal}\n`, 403);
+    await next();
+    context.header("X-Content-Type-Options", "nosniff");
+    context.header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
+  });
+  app.get("/", (context) => context.html(indexPage(sources.version)));
+  app.get("/healthz", (context) => context.text("ok\n"));
+  app.get("/config_dump", async (context) => context.text(`${JSON.stringify(await sources.configDump(), null, 2)}\n`, 200, { "Content-Type": "application/json" }));
+  app.get("/logging", (context) => context.text(`current log level is ${log.filter}\n`));
+  app.post("/logging", (context) => {
+    const level = context.req.query("level");
+    if (context.req.query("reset") !== undefined) log.resetFilter();
+    if (level !== undefined) {
+      const wrong = log.setFilter(level);
+      if (wrong !== null) return context.text(`${wrong}\n`, 400);
+    }
+    return context.text(`current log level is ${log.filter}\n`);
+  });
+  app.post("/quitquitquit", (context) => {
+    lifecycle.requestStop({ message: "POST /quitquitquit", handedOver: false, exitStatus: 0 });
+    return context.text("shutdown now\n");
+  });
+  app.get("/quitquitquit", (context) => context.text("use POST\n", 405, { Allow: "POST" }));
+  app.onError((error, context) => context.text(`${error.message}\n`, 500));
+  return app;
+}
+
+export function metricsApp(sources: AdminSources): Hono {
+  const app = new Hono();
+  for (const path of ["/metrics", "/stats/prometheus"]) {
+    app.get(path, async (context) => {
+      const format = negotiateFormat(context.req.header("accept") ?? null);
+      const { body, contentType } = await sources.exposition.render(await sources.snapshots(), sources.processMetrics, format);
+      const headers = { "Content-Type": contentType, Vary: "Accept, Accept-Encoding" };
+      if (!acceptsGzip(context.req.header("accept-encoding") ?? null)) return context.body(body, 200, headers);
+      return context.body(new Uint8Array(Bun.gzipSync(body, { level: 1 })), 200, { ...headers, "Content-Encoding": "gzip" });
+    });
+  }
+  app.onError((error, context) => context.text(`${error.message}\n`, 500));
+  return app;
+}
+
+/** 200 while ready; else 503 with what is waited for, one a line. */
+export function readinessApp({ lifecycle }: Pick<AdminSources, "lifecycle">): Hono {
+  const app = new Hono();
+  app.get("/healthz/ready", (context) => {
+    if (lifecycle.reason !== null) return context.text(`stopping: ${lifecycle.reason.message}\n`, 503);
+    const { ready, tasks } = lifecycle.readiness;
+    return ready ? context.text("ready\n") : context.text(`${tasks.map((task) => `not ready: ${task}`).join("\n")}\n`, 503);
+  });
+  return app;
+}
+
+export interface AdminServers {
+  readonly adminPort: number;
+  readonly metricsPort: number;
+  readonly readinessPort: number;
+  stop(): Promise<void>;
+}
+
+export interface AdminAddresses {
+  readonly admin: SocketAddress;
+  readonly metrics: SocketAddress;
+  readonly readiness: SocketAddress;
+}
+
+/** Starts the three. A port in use, or one refused, is the operator's to mend: the error names it. SO_REUSEPORT lets a successor start beside us. */
+export function startAdmin(addresses: AdminAddresses, sources: AdminSources): Result<AdminServers, string> {
+  const started: Server<undefined>[] = [];
+  const listen = (address: SocketAddress, app: Hono): number => {
+    const server = serve(address, app);
+    started.push(server);
+    return server.port ?? address.port;
+  };
+  try {
+    let adminPort = addresses.admin.port;
+    adminPort = listen(addresses.admin, adminApp(sources, () => adminPort));
+    const metricsPort = listen(addresses.metrics, metricsApp(sources));
+    const readinessPort = listen(addresses.readiness, readinessApp(sources));
+    return ok({
+      adminPort, metricsPort, readinessPort,
+      stop: async () => {
+        await Promise.all(started.map((server) => server.stop(true)));
+      },
+    });
+  } catch (error) {
+    for (const server of started) void server.stop(true);
+    return err(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function serve(address: SocketAddress, app: Hono): Server<undefined> {
+  const options = { port: address.port, reusePort: true, maxRequestBodySize: BODY_BYTES_MAX, idleTimeout: IDLE_S, fetch: app.fetch, development: false } as const;
+  try {
+    return Bun.serve({ ...options, hostname: address.ip });
+  } catch (error) {
+    // A machine without IPv6 has no [::]; what was meant is "everywhere".
+    if (address.ip === "::" && !(error instanceof Error && "code" in error && error.code === "EADDRINUSE")) {
+      try {
+        return Bun.serve({ ...options, hostname: "0.0.0.0" });
+      } catch (second) {
+        throw listenError(address, second);
+      }
+    }
+    throw listenError(address, error);
+  }
+}
+
+function listenError(address: SocketAddress, error: unknown): Error {
+  return new Error(`cannot listen on ${formatSocketAddress(address)}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+}
+
+/** Null when the Host header names loopback. Its port is not looked at: a port-forward has its own. */
+export function judgeHost(host: string | undefined): string | null {
+  if (host === undefined) return "a Host header is needed";
+  const split = /^(\[[0-9A-Fa-f:.]+\]|[^:]+)(?::(\d{1,5}))?$/.exec(host);
+  if (split === null) return "the Host header is malformed";
+  const name = split[1]!.replace(/^\[|\]$/g, "");
+  const ip = parseIp(name);
+  const own = name.toLowerCase() === "localhost" || (ip !== null && isLoopback(ip) && isIpv6(ip) === split[1]!.startsWith("["));
+  if (!own) return `this port answers to localhost, not to ${JSON.stringify(name.slice(0, 100))}`;
+  return null;
+}
+
+/** A browser names the page that asks; no page has any business here but our own. */
+export function judgeOrigin(origin: string | undefined, port: number): string | null {
+  if (origin === undefined) return null;
+  const own = /^http:\/\/(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):(\d{1,5})$/.exec(origin);
+  return own !== null && Number(own[2]) === port ? null : "cross-origin requests are refused";
+}
+
+function indexPage(version: string): string {
+  const rows: [string, string][] = [
+    ["GET /config_dump", "workloads, services, policies, certificates (without keys), live connections, settings"],
+    ["GET /logging", "the log filter"],
+    ["POST /logging?level=FILTER", "change it, e.g. info,access=off; POST /logging?reset puts it back"],
+    ["POST /quitquitquit", "drain and end"],
+    ["GET /healthz", "ok while this process answers"],
+  ];
+  const body = rows.map(([request, what]) => `<tr><td><code>${request}</code></td><td>${what}</td></tr>`).join("");
+  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>weft</title><style>body{font-family:sans-serif}td{padding:.2em 1em}</style></head><body><h1>weft ${version}</h1><table>${body}</table><p>Metrics are on port 15020 (<code>/metrics</code>), readiness on 15021 (<code>/healthz/ready</code>).</p></body></html>`;
+}
