@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { type DiagnosticCode, type FieldPath, show } from "./diagnostic.ts";
-import { editDistanceWithin } from "./kinds.ts";
+import { editDistanceWithin } from "./suggestion.ts";
 
 export interface SchemaFault {
   readonly code: DiagnosticCode;

@@ -65,6 +65,8 @@ export class ConfigDirectory implements AsyncDisposable {
   readonly #store: LastGoodStore | null;
   /** Files as last read. */
   readonly #cache = new Map<string, { readonly stamp: Stamp; readonly reading: FileReading; readonly fresh: boolean }>();
+  /** Names that inotify has told since the last look; null when every file is to be looked at. */
+  #touched: Set<string> | null = null;
   #watcher: FSWatcher | null = null;
   #watchedInode = 0n;
   #debounce: NodeJS.Timeout | null = null;
@@ -103,7 +105,7 @@ export class ConfigDirectory implements AsyncDisposable {
   /** Reads the directory now, as SIGHUP asks for. */
   reload(): void {
     this.#cache.clear();
-    this.#look();
+    this.#lookAtAll();
   }
 
   /** Resolves when the last good state of all that was told so far is on disk. */
@@ -149,23 +151,27 @@ export class ConfigDirectory implements AsyncDisposable {
       const inode = statSync(this.#options.directory, { bigint: true }).ino;
       if (this.#watcher !== null && inode === this.#watchedInode) return;
       this.#watcher?.close();
-      const watcher = watch(this.#options.directory, { persistent: false }, () => this.#changed());
+      const watcher = watch(this.#options.directory, { persistent: false }, (_, name) => this.#changed(name));
       const lost = (): void => {
         watcher.close();
         if (this.#watcher === watcher) this.#watcher = null;
-        this.#changed();
+        this.#changed(null);
       };
       watcher.on("error", lost);
       this.#watcher = watcher;
       this.#watchedInode = inode;
+      // What happened before it began is known to nobody.
+      this.#touched = null;
     } catch {
       // The periodic look goes on and tries again; that it cannot be read is said there.
       this.#watcher = null;
     }
   }
 
-  #changed(): void {
+  #changed(name: string | null): void {
     if (this.#closed) return;
+    if (name === null) this.#touched = null;
+    else this.#touched?.add(name);
     const nowMs = performance.now();
     if (this.#debounce === null) this.#debounceEndsMs = nowMs + DEBOUNCE_TOTAL_MS;
     else clearTimeout(this.#debounce);
@@ -179,12 +185,19 @@ export class ConfigDirectory implements AsyncDisposable {
   #scheduleRescan(tookMs: number): void {
     if (this.#closed) return;
     if (this.#rescan !== null) clearTimeout(this.#rescan);
-    this.#rescan = setTimeout(() => this.#look(), Math.max(RESCAN_MS, tookMs / RESCAN_SHARE));
+    this.#rescan = setTimeout(() => this.#lookAtAll(), Math.max(RESCAN_MS, tookMs / RESCAN_SHARE));
+  }
+
+  #lookAtAll(): void {
+    if (this.#closed) return;
+    const startMs = performance.now();
+    this.#touched = null;
+    this.#look();
+    this.#scheduleRescan(performance.now() - startMs);
   }
 
   #look(): void {
     if (this.#closed) return;
-    const startMs = performance.now();
     this.#watch();
     const scan = this.#scan();
     // No await and no callback between scanning and applying: states are told in the order they were read.
@@ -193,7 +206,6 @@ export class ConfigDirectory implements AsyncDisposable {
       this.#readings = scan.value.readings;
       this.#apply(scan.value);
     }
-    this.#scheduleRescan(performance.now() - startMs);
   }
 
   #hasDirectoryFault(): boolean {
@@ -252,25 +264,30 @@ export class ConfigDirectory implements AsyncDisposable {
     }
   }
 
-  /** Reads every file, again if one changed meanwhile: the readings are of one moment. */
+  /** Reads every file that may have changed, again if one changed meanwhile: the readings are of one moment. */
   #scan(): { readonly ok: true; readonly value: Scan } | { readonly ok: false; readonly reason: string } {
+    const touched = this.#touched;
     for (let attempt = 1; ; attempt++) {
-      let names: { readonly paths: string[]; readonly diagnostics: Diagnostic[] };
+      let names: Listing;
       try {
         names = listConfiguration(this.#options.directory);
       } catch (cause) {
         return { ok: false, reason: reasonOf(cause) };
       }
-      const readings = names.paths.map((path) => this.#read(path));
-      const settled = attempt >= SCANS_MAX || names.paths.every((path) => this.#isAsRead(path));
+      // A regular file that nothing was told of is as it was; what a link points to changes without a word.
+      const mayDiffer = (path: string): boolean => touched === null || touched.has(path) || names.links.has(path);
+      const readings = names.paths.map((path) => this.#read(path, mayDiffer(path)));
+      const settled = attempt >= SCANS_MAX || names.paths.every((path) => !mayDiffer(path) || this.#isAsRead(path));
       if (!settled) continue;
+      this.#touched = new Set();
       this.#forget(new Set(names.paths));
       return { ok: true, value: { readings, diagnostics: names.diagnostics } };
     }
   }
 
-  #read(path: string): FileReading {
+  #read(path: string, mayDiffer: boolean): FileReading {
     const known = this.#cache.get(path);
+    if (known !== undefined && !known.fresh && !mayDiffer) return known.reading;
     const full = join(this.#options.directory, path);
     try {
       const stamp = stampOf(statSync(full, { bigint: true }));
@@ -307,17 +324,27 @@ const EXTENSION = /\.(ya?ml|json)$/;
 /** Hidden files and directories (`..data` of a ConfigMap among them) and what editors leave beside the file they write. */
 const NOT_CONFIGURATION = /^\.|~$|^#.*#$/;
 
-function listConfiguration(directory: string): { paths: string[]; diagnostics: Diagnostic[] } {
+interface Listing {
+  readonly paths: readonly string[];
+  readonly links: ReadonlySet<string>;
+  readonly diagnostics: readonly Diagnostic[];
+}
+
+function listConfiguration(directory: string): Listing {
   const paths: string[] = [];
+  const links = new Set<string>();
   const diagnostics: Diagnostic[] = [];
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     if (NOT_CONFIGURATION.test(entry.name)) continue;
-    if (EXTENSION.test(entry.name) && !entry.isDirectory()) paths.push(entry.name);
-    else if (entry.isDirectory()) {
+    if (EXTENSION.test(entry.name) && !entry.isDirectory()) {
+      paths.push(entry.name);
+      // Also where the file system does not say what an entry is.
+      if (!entry.isFile()) links.add(entry.name);
+    } else if (entry.isDirectory()) {
       diagnostics.push({ severity: "info", file: entry.name, line: 1, column: 1, fieldPath: "", code: "not_supported", resource: "", message: "is a directory; only the files beside it are read" });
     }
   }
-  return { paths: paths.sort(), diagnostics };
+  return { paths: paths.sort(), links, diagnostics };
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
