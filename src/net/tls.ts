@@ -2,12 +2,16 @@
 // Chain and signatures are checked by the TLS stack against the SVID's own trust bundle; who the peer is, is judged by the caller.
 
 import { constants } from "node:crypto";
+import type { Socket as NodeSocket } from "node:net";
+import type { Duplex } from "node:stream";
 import tls from "node:tls";
 import type { Socket, SocketHandler } from "bun";
 
 /** What BoringSSL needs for one identity; the same context serves both roles. Swapped by making a new one: live connections keep theirs. */
 export interface TlsContext {
   readonly native: unknown;
+  /** The same context for node:tls, which carries TLS over something that is not a socket. */
+  readonly secure: tls.SecureContext;
 }
 
 export interface TlsMaterial {
@@ -32,7 +36,7 @@ export function createTlsContext(material: TlsMaterial): TlsContext {
     secureOptions: constants.SSL_OP_NO_TICKET,
     ecdhCurve: "X25519:P-256:P-384",
   } as tls.SecureContextOptions);
-  return { native: (context as unknown as { context: unknown }).context };
+  return { native: (context as unknown as { context: unknown }).context, secure: context };
 }
 
 /** What Bun's native socket offers beyond its published type. */
@@ -53,8 +57,12 @@ export const PEER_CHAIN_LENGTH_MAX = 8;
 
 /** DER of the verified chain, leaf first. Empty when the peer sent none. */
 export function peerChain(socket: NativeTlsSocket<unknown>): Uint8Array[] {
+  return chainOf(socket.getPeerCertificate(false));
+}
+
+function chainOf(leaf: PeerCertificateChain | null | undefined): Uint8Array[] {
   const chain: Uint8Array[] = [];
-  let at = socket.getPeerCertificate(false);
+  let at = leaf;
   while (at?.raw !== undefined && chain.length < PEER_CHAIN_LENGTH_MAX) {
     chain.push(at.raw);
     if (at.issuerCertificate === at) break;
@@ -88,6 +96,45 @@ export function serverChainError(socket: NativeTlsSocket<unknown>, error: Error 
   const code = (error as { code?: string } | null)?.code;
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") return null;
   return code ?? error?.message ?? "the server's certificate did not verify";
+}
+
+/** TLS inside a byte stream: the same rules as on a socket. */
+export interface StreamTls {
+  /** False when the peer is slow: `onDrain` follows. `bytes` is borrowed until then, so it is copied. */
+  write(bytes: Uint8Array): boolean;
+  end(): void;
+  destroy(): void;
+}
+
+export interface StreamTlsEvents {
+  /** The chain verified; who the peer is, is the caller's to judge. */
+  onSecure(chainDer: Uint8Array[], alpn: string | false): void;
+  onData(chunk: Uint8Array): void;
+  onDrain(): void;
+  onEnd(): void;
+  /** Once; `error` is null after a clean end. */
+  onClose(error: Error | null): void;
+}
+
+/** Starts a client handshake inside `stream`. Slower than a native socket: for the rare tunnel inside a tunnel. */
+export function connectTlsOverStream(stream: Duplex, context: TlsContext, events: StreamTlsEvents): StreamTls {
+  const socket = tls.connect({
+    socket: stream as unknown as NodeSocket, secureContext: context.secure, ALPNProtocols: ["h2"], rejectUnauthorized: true, checkServerIdentity: () => undefined,
+  });
+  let failure: Error | null = null;
+  socket.on("secureConnect", () => events.onSecure(chainOf(socket.getPeerCertificate(true) as unknown as PeerCertificateChain), socket.alpnProtocol ?? false));
+  socket.on("data", (chunk: Uint8Array) => events.onData(chunk));
+  socket.on("drain", () => events.onDrain());
+  socket.on("end", () => events.onEnd());
+  socket.on("error", (error: Error) => {
+    failure ??= error;
+  });
+  socket.on("close", () => events.onClose(failure));
+  return {
+    write: (bytes) => socket.write(Buffer.from(bytes)),
+    end: () => void socket.end(),
+    destroy: () => void socket.destroy(),
+  };
 }
 
 function upgrade<T>(

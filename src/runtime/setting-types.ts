@@ -1,6 +1,6 @@
 // How the text of a flag or a variable becomes a value. Strict: anything but the form that is described is refused.
 
-import { parsePort, parseSocketAddress, type SocketAddress } from "../core/ip.ts";
+import { type Cidr, formatCidr, parseCidr, parsePort, parseSocketAddress, type SocketAddress } from "../core/ip.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 
@@ -183,6 +183,16 @@ export const trustDomainList: SettingType<readonly TrustDomain[]> = {
 };
 
 /** How many data threads: a count, or a share of the processors. */
+export const cidrList: SettingType<readonly Cidr[]> = {
+  placeholder: "CIDR,…",
+  wanted: "address ranges such as 198.18.128.0/20, separated by commas",
+  parse(value) {
+    const cidrs = value.split(",").map((item) => parseCidr(item.trim()));
+    return cidrs.every((cidr) => cidr !== null) ? ok(cidrs as Cidr[]) : err("");
+  },
+  format: (value) => value.map(formatCidr).join(","),
+};
+
 export type WorkerCount = { readonly kind: "count"; readonly count: number } | { readonly kind: "percent"; readonly percent: number };
 export const WORKERS_MAX = 64;
 

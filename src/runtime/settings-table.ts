@@ -2,7 +2,7 @@
 // Variables carry the reference's names where it has one.
 
 import { hostname } from "node:os";
-import { type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
+import { type Cidr, type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
 import { ok } from "../core/result.ts";
 import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 import { parseLogFilter } from "./log-filter.ts";
@@ -69,16 +69,19 @@ export const SETTINGS = {
   clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", NODE, "Configuration", "Cluster this node belongs to"),
   clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", NODE, "Configuration", "DNS domain of services"),
 
+  rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", NODE, "Configuration", "Namespace whose policies apply to the whole mesh"),
+  serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], NODE, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
+
   trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, ALL, "Identity", "Trust domain of the identities here"),
   trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], NODE, "Identity", "Other trust domains whose workloads are treated as our own"),
   certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, ALL, "Identity", "Lifetime of workload certificates; renewed at half of it"),
   certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, CA, "Identity", "Longest lifetime the CA grants"),
-  caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, ["ztunnel"], "Identity", "CA that signs workload certificates", ["ztunnel"]),
-  caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, ["ztunnel"], "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
-  caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), ["ztunnel"], "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
-  authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, ["ztunnel"], "Identity", "File with the token shown to the CA, read anew for each request"),
+  caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, NODE, "Identity", "CA that signs workload certificates; `weft up` without it brings its own", ["ztunnel"]),
+  caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, NODE, "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
+  caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), NODE, "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
+  authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, NODE, "Identity", "File with the token shown to the CA, read anew for each request"),
   crl: optional("crl", ["CRL_PATH"], type.path, NODE, "Identity", "Certificate revocation list, PEM or DER; watched, and applied to live connections too"),
-  caTokens: optional("ca-tokens", ["CA_TOKENS"], type.path, ["ca"], "Identity", "File of the tokens accepted from nodes and the identities each may ask for", ["ca"]),
+  caTokens: optional("ca-tokens", ["CA_TOKENS"], type.path, CA, "Identity", "File of the tokens accepted from nodes and the identities each may ask for", ["ca"]),
   caCertificate: optional("ca-certificate", ["CA_CERT"], type.path, CA, "Identity", "Intermediate certificate to sign with (PEM, its chain after it) instead of making one"),
   caKey: optional("ca-key", ["CA_KEY"], type.path, CA, "Identity", "Private key of --ca-certificate (PEM)"),
   caTrustBundle: optional("ca-trust-bundle", ["CA_TRUST_BUNDLE"], type.path, CA, "Identity", "Root certificates above --ca-certificate (PEM)"),
@@ -87,6 +90,7 @@ export const SETTINGS = {
   preserveSource: spec("preserve-source", ["ENABLE_ORIG_SRC"], type.oneOf(["best-effort", "require", "off"], { true: "require", false: "off" }), "best-effort", NODE, "Data path", "Whether applications see the client's own address"),
   packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, NODE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
   ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
+  dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, NODE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
   workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, NODE, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
   poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, NODE, "Data path", "Connections carried by one tunnel at once"),
   poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, NODE, "Data path", "How long a tunnel without connections is kept"),

@@ -3,8 +3,9 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
-import type { Svid, SvidPriority, TrustDomains } from "../identity/svid.ts";
+import type { Svid, SvidPriority } from "../identity/svid.ts";
 import type { MeshDelta } from "../mesh/records.ts";
+import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 
 /** Listening descriptors of one workload, made by the main thread in the workload's namespace; -1 where there is none. */
 export interface WorkloadListeners {
@@ -14,7 +15,7 @@ export interface WorkloadListeners {
 }
 
 export type ToData =
-  | { readonly kind: "configure"; readonly config: DataPlaneConfig }
+  | { readonly kind: "configure"; readonly config: DataPlaneConfig; readonly logCredit: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta }
   | { readonly kind: "svid"; readonly svid: Svid }
   | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
@@ -22,7 +23,8 @@ export type ToData =
   /** Lower-case hex serial numbers revoked by each issuer, keyed by the issuer's DER name in hex. */
   | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
   | { readonly kind: "attach"; readonly uid: WorkloadUid; readonly namespaceFd: number; readonly listeners: WorkloadListeners }
-  | { readonly kind: "detach"; readonly uid: WorkloadUid }
+  /** `gone`: the workload has left, its connections end now. `released`: it left the mesh, what is open goes on until it ends. */
+  | { readonly kind: "detach"; readonly uid: WorkloadUid; readonly mode: "gone" | "released" }
   | { readonly kind: "snapshot"; readonly requestId: number; readonly what: "metrics" | "connections" }
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
@@ -32,31 +34,6 @@ export type FromData =
   | { readonly kind: "attached"; readonly uid: WorkloadUid }
   | { readonly kind: "attachFailed"; readonly uid: WorkloadUid; readonly message: string }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
-  | { readonly kind: "warning"; readonly code: string; readonly message: string }
+  | { readonly kind: "warning"; readonly code: string; readonly message: string; readonly peer: string }
   | { readonly kind: "snapshot"; readonly requestId: number; readonly value: unknown }
   | { readonly kind: "drained"; readonly closedByForce: number };
-
-/** Everything a data thread must know that does not change while it runs. Times in milliseconds. */
-export interface DataPlaneConfig {
-  readonly node: string;
-  readonly network: string;
-  readonly clusterId: string;
-  readonly clusterDomain: string;
-  readonly trustDomains: TrustDomains;
-  /** `plain` copies between workloads of this node after the same authorisation; `mtls` tunnels to ourselves. */
-  readonly sameNode: "plain" | "mtls";
-  readonly preserveSource: "require" | "bestEffort" | "off";
-  readonly packetMark: number;
-  readonly connectTimeoutMs: number;
-  readonly tlsTimeoutMs: number;
-  readonly http2TimeoutMs: number;
-  readonly connectResponseTimeoutMs: number;
-  readonly workloadWaitMs: number;
-  readonly poolStreamsMax: number;
-  readonly poolIdleMs: number;
-  readonly keepaliveIdleMs: number;
-  readonly halfCloseIdleMs: number;
-  readonly accessLog: "off" | "text" | "json";
-  /** 1 logs every connection, 0.01 one in a hundred; failures are always logged. */
-  readonly accessLogSample: number;
-}

@@ -1,0 +1,108 @@
+// The CA from its settings: opens it, and its port where one is wanted. For `weft ca` and `weft up`.
+
+import { readFileSync } from "node:fs";
+import { hostname, networkInterfaces } from "node:os";
+import { formatSocketAddress, type IpAddress, ipToBytes, parseIp } from "../core/ip.ts";
+import { systemTimers } from "../identity/svid-cache.ts";
+import type { Runtime } from "../runtime/runtime.ts";
+import type { Settings } from "../runtime/settings.ts";
+import type { NewName } from "../wire/x509/build.ts";
+import type { PlugInCa } from "./authority-store.ts";
+import { type CertificateAuthority, openCertificateAuthority } from "./certificate-authority.ts";
+import type { CaServer } from "./server.ts";
+
+export interface RunningCa {
+  readonly authority: CertificateAuthority;
+  readonly close: () => Promise<void>;
+}
+
+/** While a predecessor still holds the port: how often and how long it is tried. */
+const LISTEN_RETRY_MS = 200;
+const LISTEN_RETRIES_MAX = 50;
+const CLOSE_MS = 1_000;
+
+/** @throws with a message for the operator when the CA or its port cannot be opened. */
+export async function startCa(settings: Settings, runtime: Runtime): Promise<RunningCa> {
+  const log = runtime.log.scope("ca");
+  let server: CaServer | null = null;
+  const opened = openCertificateAuthority({
+    directory: `${settings.state}/ca`,
+    trustDomain: settings.trustDomain,
+    plugIn: plugIn(settings),
+    clock: runtime.clock,
+    timers: systemTimers,
+    leafLifetimeMs: settings.certificateLifetimeMs,
+    leafLifetimeMsMax: settings.certificateLifetimeMaxMs,
+    onNotice: (message) => log.warn(message),
+    onChange: () => server?.renewServerCertificate(),
+  });
+  if (!opened.ok) throw new Error(opened.error.message);
+  const authority = opened.value;
+  if (settings.caListen !== null) server = await openPort(settings, runtime, authority);
+  return {
+    authority,
+    close: async () => {
+      await server?.drain(CLOSE_MS);
+      authority.destroy();
+    },
+  };
+}
+
+async function openPort(settings: Settings, runtime: Runtime, authority: CertificateAuthority): Promise<CaServer> {
+  const log = runtime.log.scope("ca");
+  const listen = settings.caListen!;
+  if (settings.caTokens === null) throw new Error("--ca-listen needs --ca-tokens: without tokens the CA would refuse everybody");
+  // The gRPC library comes in only where the port is open.
+  const [{ CaServer }, { TokenFile }] = await Promise.all([import("./server.ts"), import("./tokens.ts")]);
+  const tokens = TokenFile.open(settings.caTokens, (message) => log.warn(message));
+  if (!tokens.ok) throw new Error(tokens.error);
+  const server = new CaServer({
+    authority: authority.authority,
+    tokens: tokens.value,
+    clock: runtime.clock,
+    timers: systemTimers,
+    serverNames: serverNames(listen.ip),
+    record: authority.record,
+    onEvent: (event) => {
+      switch (event.kind) {
+        case "issued":
+          return log.info("certificate issued", { identity: event.spiffeId, caller: event.caller, serial: event.serialHex, until: new Date(event.notAfterMs).toISOString() });
+        case "refused":
+          return log.warn(event.message, { code: event.code, caller: event.caller });
+        case "serverCertificate":
+          return log.debug("own certificate renewed", { until: new Date(event.notAfterMs).toISOString() });
+      }
+    },
+  });
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await server.listen({ host: listen.ip, port: listen.port });
+      break;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "EADDRINUSE" || attempt >= LISTEN_RETRIES_MAX) throw new Error(`the CA cannot listen on ${formatSocketAddress(listen)}: ${(error as Error).message}`, { cause: error });
+      await Bun.sleep(LISTEN_RETRY_MS);
+    }
+  }
+  log.info("the CA listens", { address: formatSocketAddress(listen), root: authority.rootPath });
+  return server;
+}
+
+function plugIn(settings: Settings): PlugInCa | null {
+  const { caCertificate, caKey, caTrustBundle } = settings;
+  if (caCertificate === null && caKey === null && caTrustBundle === null) return null;
+  if (caCertificate === null || caKey === null || caTrustBundle === null) {
+    throw new Error("a CA of your own needs all of --ca-certificate, --ca-key and --ca-trust-bundle");
+  }
+  return { chainPem: readFileSync(caCertificate, "utf8"), privateKeyPem: readFileSync(caKey, "utf8"), rootsPem: readFileSync(caTrustBundle, "utf8") };
+}
+
+/** The names clients may use for this machine: where it listens, or all its addresses when it listens everywhere. */
+function serverNames(ip: IpAddress): NewName[] {
+  const everywhere = ip === "::" || ip === "0.0.0.0";
+  const addresses = everywhere ? Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => parseIp(address.replace(/%.*$/, "")))) : [ip];
+  const dns = ["localhost", hostname()].filter((name) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(name));
+  return [
+    ...[...new Set(dns)].map((dnsName) => ({ kind: "dns" as const, dnsName })),
+    ...[...new Set(addresses)].filter((address) => address !== null).map((address) => ({ kind: "ip" as const, bytes: ipToBytes(address) })),
+  ];
+}

@@ -1,0 +1,231 @@
+// One data thread's whole state: what it was told, what it has attached, and the ticking of its deadlines.
+// Talks to the main thread by messages only, so it runs in a Worker, in the main thread, or in a test.
+
+import type { SocketHandler } from "bun";
+import type { WorkloadUid } from "../core/brand.ts";
+import { type Clock, type Random } from "../core/ports.ts";
+import { MeshStore } from "../mesh/store.ts";
+import { Balancer } from "../policy/balance.ts";
+import { type CloseCause, causes } from "./close-cause.ts";
+import { createDeadlines, type DataPlaneContext, http2Tuning, keepaliveOf } from "./context.ts";
+import { adoptListener, closeFd, type Listener } from "./endpoint-socket.ts";
+import { IdentityTable } from "./identity-table.ts";
+import { InboundTunnel, inboundListenerHandler } from "./inbound.ts";
+import { InboundPlaintext } from "./inbound-plaintext.ts";
+import { type LiveConnection, type LiveConnectionDescription, type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
+import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
+import { OutboundConnection } from "./outbound.ts";
+import { NameResolver } from "./name-resolver.ts";
+import { TunnelPool } from "./pool.ts";
+import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import { Reporter } from "./report.ts";
+import { Revocations } from "./revocations.ts";
+
+/** How often deadlines are looked at: their precision. */
+const DEADLINE_TICK_MS = 100;
+/** How often tunnels are looked at for keep-alive, idleness and age. */
+const TUNNEL_TICK_MS = 1000;
+
+export class DataPlane {
+  readonly #context: DataPlaneContext;
+  readonly #post: (message: FromData) => void;
+  readonly #tunnels = new Set<InboundTunnel>();
+  readonly #released = new Set<LocalWorkload>();
+  #draining: { untilMs: number } | null = null;
+  #lastTunnelTickMs = 0;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData) => void, logCredit: SharedArrayBuffer | null = null) {
+    this.#post = post;
+    const store = new MeshStore();
+    const identities = new IdentityTable((spiffeId) => post({ kind: "needSvid", spiffeId, priority: "realtime" }));
+    const base = {
+      config,
+      clock: world.clock,
+      random: world.random,
+      nowMs: () => world.clock.monotonicMs(),
+      keepalive: keepaliveOf(config),
+      http2: http2Tuning(config),
+      deadlines: createDeadlines(config),
+      identities,
+      revocations: new Revocations(),
+      store,
+      balancer: new Balancer({ random: world.random }),
+      locals: new LocalWorkloads(),
+      reporter: new Reporter(config, world, post, logCredit),
+      names: new NameResolver(),
+    };
+    const context = base as typeof base & { pool: TunnelPool };
+    context.pool = new TunnelPool(context);
+    this.#context = context;
+    this.#timer = setInterval(() => this.#tick(), DEADLINE_TICK_MS);
+  }
+
+  receive(message: ToData): void {
+    const { store, identities, pool, locals, revocations } = this.#context;
+    switch (message.kind) {
+      case "configure":
+        return; // the first message builds this object
+      case "mesh": {
+        const change = store.apply(message.delta);
+        for (const uid of message.delta.removedWorkloads) pool.retireDestination(uid);
+        for (const uid of change.workloadsChanged) this.#context.balancer.workloadChanged(uid);
+        if (change.policiesChanged || change.workloadsChanged.size > 0) this.#judgeAgain();
+        return;
+      }
+      case "svid":
+        if (identities.put(message.svid)) pool.retireSource(message.svid.spiffeId);
+        return;
+      case "svidFailed":
+        return identities.failed(message.spiffeId);
+      case "svidDropped":
+        return identities.drop(message.spiffeId);
+      case "revoked":
+        revocations.replace(message.serialsByIssuer);
+        for (const tunnel of [...this.#tunnels]) tunnel.checkRevoked();
+        for (const tunnel of pool.tunnels) tunnel.checkRevoked();
+        return;
+      case "attach":
+        return this.#attach(message.uid, message.namespaceFd, message.listeners);
+      case "detach": {
+        const local = locals.get(message.uid);
+        if (local !== undefined) this.#detach(local, message.mode);
+        return;
+      }
+      case "snapshot":
+        return this.#post({ kind: "snapshot", requestId: message.requestId, value: message.what === "metrics" ? this.#metrics() : this.#connections() });
+      case "drain":
+        return this.#drain(message.deadlineMs);
+    }
+  }
+
+  /** For tests and shutdown: stops the clockwork; sockets are closed by drain. */
+  dispose(): void {
+    clearInterval(this.#timer);
+  }
+
+  #attach(uid: WorkloadUid, namespaceFd: number, listeners: WorkloadListeners): void {
+    const { locals } = this.#context;
+    const before = locals.get(uid);
+    if (before !== undefined) this.#detach(before, "released");
+    const adopted: Listener[] = [];
+    const connections = new Set<LiveConnection>();
+    const local: LocalWorkload = {
+      uid,
+      namespaceFd,
+      connections,
+      stopAccepting: () => {
+        for (const listener of adopted.splice(0)) listener.stop();
+      },
+    };
+    try {
+      if (listeners.outboundFd >= 0) adopted.push(adoptListener(listeners.outboundFd, () => new OutboundConnection(this.#context, local)));
+      if (listeners.inboundPlaintextFd >= 0) adopted.push(adoptListener(listeners.inboundPlaintextFd, () => new InboundPlaintext(this.#context, local)));
+      if (listeners.inboundHboneFd >= 0) adopted.push(this.#adoptHbone(listeners.inboundHboneFd, local));
+    } catch (error) {
+      local.stopAccepting();
+      this.#post({ kind: "attachFailed", uid, message: `a listener could not be adopted: ${error instanceof Error ? error.message : String(error)}` });
+      return;
+    }
+    locals.add(local);
+    this.#post({ kind: "attached", uid });
+  }
+
+  #adoptHbone(fd: number, local: LocalWorkload): Listener {
+    const handler = inboundListenerHandler(() => {
+      const tunnel = new InboundTunnel(this.#context, local, () => this.#tunnels.delete(tunnel));
+      this.#tunnels.add(tunnel);
+      return tunnel;
+    });
+    const listener = Bun.listen<InboundTunnel>({
+      fd, allowHalfOpen: true, socket: handler as SocketHandler<InboundTunnel>, data: undefined as unknown as InboundTunnel,
+    } as unknown as Parameters<typeof Bun.listen<InboundTunnel>>[0]);
+    return { stop: () => listener.stop(false) };
+  }
+
+  #detach(local: LocalWorkload, mode: "gone" | "released"): void {
+    local.stopAccepting();
+    this.#context.locals.delete(local.uid);
+    this.#context.pool.retireNamespace(local.namespaceFd);
+    if (mode === "gone") this.#destroyAll([...local.connections], causes.workloadGone);
+    for (const tunnel of [...this.#tunnels]) if (tunnel.local === local) tunnel.drain();
+    this.#released.add(local);
+    this.#closeReleased();
+  }
+
+  /** The namespace of a released workload is needed until its last connection has ended. */
+  #closeReleased(): void {
+    for (const local of this.#released) {
+      if (local.connections.size > 0) continue;
+      this.#released.delete(local);
+      closeFd(local.namespaceFd);
+    }
+  }
+
+  #judgeAgain(): void {
+    for (const local of this.#everyLocal()) {
+      for (const connection of [...local.connections]) connection.judgeAgain();
+    }
+  }
+
+  #everyLocal(): LocalWorkload[] {
+    return [...this.#context.locals, ...this.#released];
+  }
+
+  #tick(): void {
+    const nowMs = this.#context.nowMs();
+    for (const queue of Object.values(this.#context.deadlines)) queue.tick(nowMs);
+    this.#context.reporter.tick(nowMs);
+    if (nowMs - this.#lastTunnelTickMs >= TUNNEL_TICK_MS) {
+      this.#lastTunnelTickMs = nowMs;
+      this.#context.pool.tick(nowMs);
+      for (const tunnel of [...this.#tunnels]) tunnel.tick(nowMs);
+      this.#closeReleased();
+    }
+    if (this.#draining !== null) this.#finishDrain(nowMs);
+  }
+
+  /** Listeners close at once, peers are told by GOAWAY, connections may end by themselves until the deadline. */
+  #drain(deadlineMs: number): void {
+    if (this.#draining !== null) return;
+    this.#draining = { untilMs: this.#context.nowMs() + deadlineMs };
+    for (const local of this.#context.locals) local.stopAccepting();
+    for (const tunnel of [...this.#tunnels]) tunnel.drain();
+    this.#context.pool.retireAll();
+    this.#finishDrain(this.#context.nowMs());
+  }
+
+  #finishDrain(nowMs: number): void {
+    const live = this.#everyLocal().flatMap((local) => [...local.connections]);
+    if (live.length > 0 && nowMs < this.#draining!.untilMs) return;
+    this.#destroyAll(live, causes.drained);
+    this.#draining = null;
+    this.#context.reporter.flush();
+    this.#post({ kind: "drained", closedByForce: live.length });
+  }
+
+  #destroyAll(connections: readonly LiveConnection[], cause: CloseCause): void {
+    for (const connection of connections) connection.destroy(cause);
+  }
+
+  #connections(): { uid: WorkloadUid; connections: LiveConnectionDescription[] }[] {
+    return [...this.#context.locals].map((local) => ({
+      uid: local.uid,
+      connections: [...local.connections].map((connection) => connection.describe()).filter((description) => description !== null),
+    }));
+  }
+
+  #metrics(): MetricsSnapshot {
+    const { pool, reporter, balancer } = this.#context;
+    const outbound = pool.tunnels;
+    const streams = (sum: number, tunnel: { readonly activeStreams: number }) => sum + tunnel.activeStreams;
+    return reporter.snapshot({
+      inboundTunnels: this.#tunnels.size,
+      outboundTunnels: outbound.length,
+      inboundStreams: [...this.#tunnels].reduce(streams, 0),
+      outboundStreams: outbound.reduce(streams, 0),
+      ejected: balancer.ejectedCount,
+    });
+  }
+}

@@ -1,0 +1,20 @@
+// Entry of a data thread's Worker: messages in, messages out, nothing else.
+
+import { systemClock, systemRandom } from "../core/ports.ts";
+import { DataPlane } from "./data-plane.ts";
+import type { FromData, ToData } from "./messages.ts";
+
+declare const self: { onmessage: ((event: { data: ToData }) => void) | null; postMessage(message: FromData): void };
+
+let plane: DataPlane | null = null;
+const post = (message: FromData): void => self.postMessage(message);
+
+self.onmessage = ({ data: message }) => {
+  if (message.kind === "configure") {
+    plane = new DataPlane(message.config, { clock: systemClock, random: systemRandom }, post, message.logCredit);
+    post({ kind: "ready" });
+    return;
+  }
+  if (plane === null) throw new Error(`data thread: ${message.kind} came before configure`);
+  plane.receive(message);
+};

@@ -1,0 +1,95 @@
+// A plain TCP connection being made: dials from a namespace and reports once, connected or failed.
+
+import type { IpAddress, SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress } from "../core/ip.ts";
+import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
+import { dial } from "../net/dial.ts";
+import { EACCES, EADDRNOTAVAIL, EPERM, errnoName } from "../net/libc.ts";
+import { type CloseCause, causes } from "./close-cause.ts";
+import type { DataPlaneContext } from "./context.ts";
+import { adoptSocket, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
+
+export interface DialOwner {
+  /** The socket is connected and belongs to the owner, who sets `socket.data` in the same turn. `firstBytes` came before that. */
+  dialConnected(socket: PlainSocket): void;
+  dialFailed(cause: CloseCause): void;
+}
+
+export class Dialled implements PlainEnd, Expiring {
+  readonly #context: DataPlaneContext;
+  readonly #owner: DialOwner;
+  readonly #to: SocketAddress;
+  #socket: PlainSocket | null = null;
+  #deadline: DeadlineHandle | null = null;
+  #settled = false;
+
+  constructor(context: DataPlaneContext, owner: DialOwner, to: SocketAddress) {
+    this.#context = context;
+    this.#owner = owner;
+    this.#to = to;
+  }
+
+  /** @param source address to appear from; null, or one equal to the destination, for the namespace's own. */
+  start(namespaceFd: number, source: IpAddress | null): void {
+    const { config, keepalive, deadlines, nowMs } = this.#context;
+    const options = { namespaceFd, to: this.#to, mark: config.packetMark, keepalive };
+    const wanted = config.preserveSource === "off" || source === this.#to.ip ? null : source;
+    let fd = dial({ ...options, transparentSource: wanted });
+    if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {
+      this.#context.reporter.sourceNotPreserved();
+      fd = dial({ ...options, transparentSource: null });
+    }
+    if (fd < 0) {
+      this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} failed: ${errnoName(fd)}`));
+      return;
+    }
+    this.#deadline = deadlines.connect.add(this, nowMs());
+    adoptSocket(fd, this);
+  }
+
+  /** The owner no longer wants it. Nothing is reported any more. */
+  cancel(): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    cancelDeadline(this.#deadline);
+    this.#socket?.terminate();
+  }
+
+  onOpen(socket: PlainSocket): void {
+    this.#socket = socket;
+    if (this.#settled) socket.terminate();
+  }
+
+  onDrain(): void {
+    if (this.#settled || this.#socket === null) return;
+    this.#settled = true;
+    cancelDeadline(this.#deadline);
+    this.#owner.dialConnected(this.#socket);
+  }
+
+  onData(chunk: Uint8Array): void {
+    // A server that speaks first may be read in the same turn in which the socket became connected.
+    this.onDrain();
+    if (this.#socket !== null && this.#socket.data !== this) this.#socket.data.onData(chunk);
+  }
+
+  onEnd(): void {}
+
+  onClose(error: SocketError | null): void {
+    this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} failed: ${error?.code ?? "closed"}`));
+  }
+
+  onDeadline(): void {
+    this.#deadline = null;
+    const cause = causes.connectTimeout(`TCP connect to ${formatSocketAddress(this.#to)}: no answer within ${this.#context.config.connectTimeoutMs} ms`);
+    this.#socket?.terminate();
+    this.#fail(cause);
+  }
+
+  #fail(cause: CloseCause): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    cancelDeadline(this.#deadline);
+    this.#owner.dialFailed(cause);
+  }
+}

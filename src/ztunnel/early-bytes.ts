@@ -1,0 +1,22 @@
+// What an application sends before its path is ready: kept up to a limit, then the socket is paused.
+
+import type { PlainSocket } from "./endpoint-socket.ts";
+
+/** One read of a small request; a client that sends more waits for its path. Pausing each client would cost two system calls a connection. */
+export const EARLY_BYTES_MAX = 64 * 1024;
+
+export class EarlyBytes {
+  readonly chunks: Uint8Array[] = [];
+  ended = false;
+  paused = false;
+  #bytes = 0;
+
+  add(socket: PlainSocket, chunk: Uint8Array): void {
+    this.chunks.push(chunk);
+    this.#bytes += chunk.length;
+    if (this.#bytes >= EARLY_BYTES_MAX && !this.paused) {
+      this.paused = true;
+      socket.pause();
+    }
+  }
+}

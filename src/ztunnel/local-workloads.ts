@@ -1,0 +1,50 @@
+// Workloads attached to this data thread: their namespace, their listeners, and the connections that belong to them.
+
+import type { WorkloadUid } from "../core/brand.ts";
+import type { CloseCause } from "./close-cause.ts";
+
+/** A live connection or tunnel as its workload sees it. */
+export interface LiveConnection {
+  /** Judges it again under the rules in force now; ends it when they no longer allow it. */
+  judgeAgain(): void;
+  /** Ends it now. */
+  destroy(cause: CloseCause): void;
+  /** For /config_dump. */
+  describe(): LiveConnectionDescription | null;
+}
+
+export interface LiveConnectionDescription {
+  readonly direction: "inbound" | "outbound";
+  readonly source: string;
+  readonly destination: string;
+  readonly protocol: "HBONE" | "TCP";
+  readonly openedMs: number;
+}
+
+export interface LocalWorkload {
+  readonly uid: WorkloadUid;
+  readonly namespaceFd: number;
+  readonly connections: Set<LiveConnection>;
+  /** No new connections are accepted; those that live may go on. */
+  stopAccepting(): void;
+}
+
+export class LocalWorkloads {
+  readonly #byUid = new Map<WorkloadUid, LocalWorkload>();
+
+  get(uid: WorkloadUid): LocalWorkload | undefined {
+    return this.#byUid.get(uid);
+  }
+
+  add(workload: LocalWorkload): void {
+    this.#byUid.set(workload.uid, workload);
+  }
+
+  delete(uid: WorkloadUid): void {
+    this.#byUid.delete(uid);
+  }
+
+  [Symbol.iterator](): IterableIterator<LocalWorkload> {
+    return this.#byUid.values();
+  }
+}

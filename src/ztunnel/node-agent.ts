@@ -1,0 +1,206 @@
+// The main thread of a node: wires configuration, certificates and workloads to the data threads. Composition only; each
+// part decides for itself.
+
+import { namespacedName, type WorkloadUid } from "../core/brand.ts";
+import { type Clock, type Random } from "../core/ports.ts";
+import { type SpiffeId, spiffeId } from "../core/spiffe.ts";
+import type { CertificateSource } from "../identity/certificate-source.ts";
+import { createRequest } from "../identity/csr.ts";
+import { SvidCache, type SvidStore, systemTimers } from "../identity/svid-cache.ts";
+import type { Svid } from "../identity/svid.ts";
+import type { LocalWorkload } from "../mesh/local-workload.ts";
+import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
+import { MeshStore } from "../mesh/store.ts";
+import type { LocalWorkloadState } from "../runtime/config-dump.ts";
+import type { LiveConnectionDescription } from "./local-workloads.ts";
+import { DataThreads } from "./data-threads.ts";
+import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { keepaliveOf } from "./context.ts";
+import { type AttachFailure, WorkloadAttacher } from "./workload-attacher.ts";
+
+export interface NodeAgentOptions {
+  readonly dataPlane: DataPlaneConfig;
+  readonly workers: number;
+  /** Names this process in the redirection rules. */
+  readonly owner: string;
+  readonly dnsCapture: boolean;
+  /** Shared with the writer of the access log. */
+  readonly logCredit: SharedArrayBuffer | null;
+  readonly source: CertificateSource;
+  readonly svidStore: SvidStore | null;
+  /** Certificates of an earlier run, already checked. */
+  readonly restored: readonly Svid[];
+  readonly svidLifetimeMs: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly events: NodeAgentEvents;
+}
+
+export interface NodeAgentEvents {
+  /** Access log lines, ready to be written. */
+  accessLog(lines: string, lineCount: number): void;
+  warning(code: string, message: string): void;
+  info(code: string, message: string): void;
+  /** A certificate was renewed or came in; its issuers may be new. */
+  certificatePublished(): void;
+  /** What keeps the node from being ready has changed. */
+  pendingChanged(pending: readonly string[]): void;
+  /** A data thread died: the process must end, so that its supervisor starts it anew. */
+  fatal(error: Error): void;
+}
+
+export class NodeAgent {
+  readonly #options: NodeAgentOptions;
+  readonly #threads: DataThreads;
+  readonly #svids: SvidCache;
+  readonly #attacher: WorkloadAttacher;
+  /** The main thread's view: for DNS, the admin port, and the identities of local workloads. */
+  readonly store = new MeshStore();
+  readonly #identities = new Map<WorkloadUid, SpiffeId>();
+
+  private constructor(options: NodeAgentOptions, threads: DataThreads) {
+    this.#options = options;
+    this.#threads = threads;
+    this.#svids = new SvidCache({
+      source: options.source,
+      store: options.svidStore,
+      clock: options.clock,
+      random: options.random,
+      timers: systemTimers,
+      lifetimeMs: options.svidLifetimeMs,
+      createRequest,
+      onPublish: (svid) => {
+        threads.post({ kind: "svid", svid });
+        options.events.certificatePublished();
+      },
+      onDrop: (id) => threads.post({ kind: "svidDropped", spiffeId: id }),
+      onFailed: (id, message) => {
+        threads.post({ kind: "svidFailed", spiffeId: id, message });
+        options.events.warning("certificate_failed", message);
+      },
+      onWarning: options.events.warning,
+    });
+    this.#attacher = new WorkloadAttacher({
+      threads,
+      packetMark: options.dataPlane.packetMark,
+      owner: options.owner,
+      dnsCapture: options.dnsCapture,
+      keepalive: keepaliveOf(options.dataPlane),
+      nowMs: () => options.clock.monotonicMs(),
+      hooks: {
+        started: async () => ({ ok: true, value: undefined }),
+        stopped: () => {},
+        note: (uid, note) => options.events.info("workload_note", `${uid}: ${note}`),
+        report: (uid, failure) => this.#attachReported(uid, failure),
+      },
+    });
+  }
+
+  static async start(options: NodeAgentOptions): Promise<NodeAgent> {
+    // The events need the agent, which needs the threads: the cell closes the circle.
+    let agent: NodeAgent | null = null;
+    const threads = await DataThreads.start({
+      count: options.workers,
+      config: options.dataPlane,
+      logCredit: options.logCredit,
+      events: {
+        needSvid: ({ spiffeId: id, priority }) => agent?.need(id, priority),
+        log: ({ lines, lineCount }) => options.events.accessLog(lines, lineCount),
+        warning: ({ code, message }) => options.events.warning(code, message),
+        crashed: options.events.fatal,
+      },
+    });
+    agent = new NodeAgent(options, threads);
+    agent.#svids.restore(options.restored);
+    return agent;
+  }
+
+  need(id: SpiffeId, priority: "realtime" | "warmup" | "background"): void {
+    // A data thread may only ask for identities that live here: what it asks for follows from its own attachments.
+    this.#svids.need(id, priority);
+  }
+
+  /** Applies one change of the configuration: decisions first, captures second. */
+  apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
+    this.store.apply(change.delta);
+    this.#threads.post({ kind: "mesh", delta: change.delta });
+    const captured = change.localWorkloads.filter((workload) => workload.captured);
+    this.#wantIdentities(captured);
+    this.#attacher.want(captured, (uid) => this.store.workload(uid) !== undefined);
+    this.#options.events.pendingChanged(this.pending);
+  }
+
+  /** What keeps the node from being ready; empty when nothing does. */
+  get pending(): string[] {
+    return this.#attacher.pending.map(({ uid, failure }) => (failure === null ? `workload ${uid} is being attached` : `workload ${uid}: ${failure.step}: ${failure.message}`));
+  }
+
+  get attachedCount(): number {
+    return this.#attacher.attachedCount;
+  }
+
+  endpointsOf(service: Service): { readonly workload: Workload; readonly ports: readonly PortMapping[] }[] {
+    const name = namespacedName(service.namespace, service.hostname);
+    return this.store.endpoints(name).map(({ workload }) => ({ workload, ports: workload.services.find((membership) => membership.service === name)?.ports ?? [] }));
+  }
+
+  /** Workloads of this node with their live connections, asked of the data threads. */
+  async localState(): Promise<LocalWorkloadState[]> {
+    const answers = (await this.#threads.snapshot("connections")) as { uid: WorkloadUid; connections: LiveConnectionDescription[] }[][];
+    const connections = new Map<WorkloadUid, LiveConnectionDescription[]>();
+    for (const { uid, connections: live } of answers.flat()) connections.set(uid, [...(connections.get(uid) ?? []), ...live]);
+    return this.#attacher.states.map(({ uid, state }) => ({ uid, workload: this.store.workload(uid) ?? null, state, connections: connections.get(uid) ?? [] }));
+  }
+
+  get svids(): SvidCache {
+    return this.#svids;
+  }
+
+  get threads(): DataThreads {
+    return this.#threads;
+  }
+
+  revoked(serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>>): void {
+    this.#threads.post({ kind: "revoked", serialsByIssuer });
+  }
+
+  /**
+   * Ends the node's work: listeners close, peers are told, connections may end by themselves for `deadlineMs`.
+   * @param removeRules false when a successor has taken over the listeners.
+   * @returns the number of connections closed by force.
+   */
+  async drain(deadlineMs: number, removeRules: boolean): Promise<number> {
+    this.#attacher.stop(removeRules);
+    const forced = await this.#threads.drain(deadlineMs);
+    this.#svids.destroy();
+    this.#threads.terminate();
+    return forced;
+  }
+
+  #wantIdentities(captured: readonly LocalWorkload[]): void {
+    const wanted = new Map<WorkloadUid, SpiffeId>();
+    for (const { uid } of captured) {
+      const workload = this.store.workload(uid);
+      if (workload !== undefined) wanted.set(uid, spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount));
+    }
+    // New ones first: an identity that only changes hands is not dropped in between.
+    for (const [uid, id] of wanted) {
+      const before = this.#identities.get(uid);
+      if (before === id) continue;
+      this.#svids.workloadAdded(id);
+      if (before !== undefined) this.#svids.workloadRemoved(before);
+      this.#identities.set(uid, id);
+    }
+    for (const [uid, id] of this.#identities) {
+      if (wanted.has(uid)) continue;
+      this.#identities.delete(uid);
+      this.#svids.workloadRemoved(id);
+    }
+  }
+
+  #attachReported(uid: WorkloadUid, failure: AttachFailure | null): void {
+    this.#options.events.pendingChanged(this.pending);
+    if (failure === null) this.#options.events.info("workload_attached", `${uid} is in the mesh`);
+    else this.#options.events.warning("workload_not_attached", `${uid} could not be put into the mesh (${failure.step}): ${failure.message}; it is tried again, other workloads are not affected`);
+  }
+}

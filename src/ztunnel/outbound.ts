@@ -1,0 +1,484 @@
+// One connection that an application of this node opened and the kernel redirected to port 15001: from its original
+// destination to the path it takes. Reads from top to bottom; bytes are moved by the relays.
+
+import type { WorkloadUid } from "../core/brand.ts";
+import { formatSocketAddress, type IpAddress, isLoopback, type OrigDst, parseIp, type SocketAddress } from "../core/ip.ts";
+import { unreachable } from "../core/result.ts";
+import type { SpiffeId } from "../core/spiffe.ts";
+import type { Service, Workload } from "../mesh/records.ts";
+import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
+import { originalDestination } from "../net/original-destination.ts";
+import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
+import { judgeInbound } from "../policy/inbound.ts";
+import { chooseOutbound, explainOutbound, type InnerTunnelDecision, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
+import { identityOf } from "../policy/waypoints.ts";
+import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
+import type { Authority } from "../wire/hbone/authority.ts";
+import { connectFields } from "../wire/hbone/connect.ts";
+import { ErrorCode } from "../wire/http2/errors.ts";
+import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
+import type { Http2Stream } from "../wire/http2/stream.ts";
+import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
+import { type CloseCause, causes } from "./close-cause.ts";
+import type { DataPlaneContext } from "./context.ts";
+import { Dialled, type DialOwner } from "./dialled.ts";
+import { EarlyBytes } from "./early-bytes.ts";
+import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
+import { InnerTunnel } from "./inner-tunnel.ts";
+import type { LiveConnection, LiveConnectionDescription, LocalWorkload } from "./local-workloads.ts";
+import type { OutboundTunnel, TunnelStreamUser, TunnelTarget } from "./outbound-tunnel.ts";
+import { PlainRelay } from "./plain-relay.ts";
+import type { PoolWaiter } from "./pool.ts";
+import { StreamRelay } from "./relay.ts";
+import type { ReportedConnection } from "./report.ts";
+
+/** Endpoints tried for one connection while nothing has been sent. */
+export const ATTEMPTS_MAX = 3;
+/**
+ * A refused port 15008 means that the destination's agent is being restarted or has not taken the workload in yet, not that the
+ * application is down: the connection waits for it, this often (every CONNECT_RETRY_MS), before the application hears of it.
+ */
+export const CONNECT_RETRIES_MAX = 15;
+
+export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUser, DialOwner, Expiring, LiveConnection {
+  cancelled = false;
+  readonly #context: DataPlaneContext;
+  readonly #local: LocalWorkload;
+  readonly #openedMs: number;
+  #socket!: PlainSocket;
+  #origDst!: OrigDst;
+  #source: Workload | null = null;
+  #sourceIp: IpAddress | null = null;
+  #early: EarlyBytes | null = new EarlyBytes();
+  #tried: Set<WorkloadUid> | null = null;
+  #retries = 0;
+  #retryWaits = false;
+  #decision: OutboundDecision | null = null;
+  #report: ReportedConnection | null = null;
+  /** What is under way; exactly one, replaced as the connection advances. */
+  #dialled: Dialled | null = null;
+  #stream: Http2Stream | null = null;
+  #tunnel: OutboundTunnel | null = null;
+  #inner: InnerTunnel | null = null;
+  #relay: StreamRelay | PlainRelay | null = null;
+  #nodeLocal: ReportedConnection | null = null;
+  #nodeLocalDestination: LocalWorkload | null = null;
+  #authorised: AuthorisationDecision | null = null;
+  #proxyHeader: Uint8Array | null = null;
+  #deadline: DeadlineHandle | null = null;
+  #closed = false;
+
+  constructor(context: DataPlaneContext, local: LocalWorkload) {
+    this.#context = context;
+    this.#local = local;
+    this.#openedMs = context.nowMs();
+  }
+
+  // 1. Accepted: where was it going, and from whom?
+
+  onOpen(socket: PlainSocket): void {
+    this.#socket = socket;
+    const origDst = originalDestination((socket as unknown as { fd: number }).fd);
+    this.#sourceIp = parseIp(socket.remoteAddress);
+    this.#local.connections.add(this);
+    if (origDst === null) return this.#close(causes.originalDestinationUnknown);
+    this.#origDst = origDst;
+    this.#resolveSource();
+  }
+
+  #resolveSource(): void {
+    const source = this.#context.store.workload(this.#local.uid);
+    if (source === undefined) {
+      if (this.#deadline === null) {
+        this.#deadline = this.#context.deadlines.workload.add(this, this.#context.nowMs());
+      }
+      return;
+    }
+    cancelDeadline(this.#deadline);
+    this.#source = source;
+    this.#attempt();
+  }
+
+  // 2. Decide, and take the first step of the path.
+
+  #attempt(): void {
+    const source = this.#source!;
+    const { store, balancer } = this.#context;
+    const decision = chooseOutbound(store, balancer, source, this.#origDst, this.#context.nowMs(), this.#tried === null ? {} : { exclude: this.#tried });
+    this.#take(decision);
+  }
+
+  #take(decision: OutboundDecision): void {
+    this.#decision = decision;
+    switch (decision.kind) {
+      case "refuse":
+        return this.#close(causes.noEndpoint(explainOutbound(decision)));
+      case "passthrough":
+      case "plain":
+        return this.#dial(decision.to, null);
+      case "resolve":
+        return this.#context.names.resolve(decision.hostname, decision.family, this.#context.nowMs(), (ip) => {
+          if (this.#closed) return;
+          if (ip === null) return this.#failed(causes.connectFailed(`the name ${decision.hostname} of ${decision.destination.uid} has no address`), true);
+          this.#take(withAddress(decision, ip));
+        });
+      case "tunnel": {
+        const { config, locals } = this.#context;
+        const here = decision.role === "endpoint" && config.sameNode === "plain" ? locals.get(decision.destination.uid) : undefined;
+        if (here !== undefined) return this.#connectOnThisNode(decision, here);
+        return this.#connectByTunnel(decision);
+      }
+      default:
+        return unreachable(decision);
+    }
+  }
+
+  // 3a. Plain: dial from the workload's own namespace.
+
+  #dial(to: SocketAddress, transparentSource: IpAddress | null, namespaceFd: number = this.#local.namespaceFd): void {
+    this.#dialled = new Dialled(this.#context, this, to);
+    this.#dialled.start(namespaceFd, transparentSource);
+  }
+
+  dialConnected(socket: PlainSocket): void {
+    this.#dialled = null;
+    this.#connected();
+    const early = this.#takeEarly();
+    if (this.#proxyHeader !== null) early.chunks.unshift(this.#proxyHeader);
+    const relay = new PlainRelay({
+      client: this.#socket,
+      server: socket,
+      meter: this.#nodeLocal === null ? this.#reported() : this.#reported().joined(this.#nodeLocal),
+      halfCloseIdle: this.#context.deadlines.halfClose,
+      nowMs: this.#context.nowMs,
+      onFinished: (cause) => this.#finished(cause),
+    });
+    this.#relay = relay;
+    relay.start(early.chunks, early.ended, early.paused);
+  }
+
+  dialFailed(cause: CloseCause): void {
+    this.#dialled = null;
+    this.#failed(cause, true);
+  }
+
+  // 3b. A workload of this node: the same judgement as at port 15008, without TLS to ourselves.
+
+  #connectOnThisNode(decision: TunnelDecision, destination: LocalWorkload): void {
+    const source = this.#source!;
+    const judged = this.#judgeNodeLocal(decision, decision.destination);
+    if (judged.kind === "reject") return this.#failed(causes.destinationRefused(judged.reason), judged.status === 503);
+    this.#authorised = judged.authorised;
+    this.#context.reporter.authorised("destination", judged.authorised);
+    this.#nodeLocal = this.#context.reporter.open({
+      reporter: "destination", source, destination: decision.destination, service: decision.service, nodeLocal: true,
+      sourceIdentity: identityOf(source), destinationIdentity: identityOf(decision.destination), sourceAddress: this.#peerAddress(),
+      destinationAddress: judged.to, hboneAddress: null, openedMs: this.#openedMs, mutualTls: false,
+      decision: () => this.#authorised === null ? null : summariseAuthorisation(this.#authorised),
+    });
+    if (!judged.authorised.allowed) return this.#failed(causes.policyDenied(explainAuthorisation(judged.authorised)), false);
+    this.#nodeLocalDestination = destination;
+    destination.connections.add(this);
+    this.#proxyHeader = judged.proxyHeader;
+    this.#dial(judged.to, isLoopback(judged.to.ip) ? null : this.#sourceIp, destination.namespaceFd);
+  }
+
+  /** What port 15008 of the destination would say to this source: the same two decisions, from the same store. */
+  #judgeNodeLocal(decision: TunnelDecision, destination: Workload) {
+    const peer = identityOf(this.#source!);
+    const { store, config } = this.#context;
+    const verdict = judgeInbound(store, destination, { authority: decision.authority, localIp: decision.tunnelTo.ip, peer });
+    if (verdict.kind === "reject") return verdict;
+    const { policyDestination, proxyDestination, to } = verdict;
+    const authorised = authorise(store, destination, {
+      peer, sourceIp: this.#sourceIp ?? this.#origDst.ip, destinationIp: policyDestination.ip, destinationPort: policyDestination.port,
+    }, config.trustDomains);
+    const proxyHeader = proxyDestination === null ? null : encodeProxyV2({ source: this.#peerAddress(), destination: proxyDestination, sourceIdentity: peer });
+    return { kind: "judged" as const, to, authorised, proxyHeader };
+  }
+
+  // 3c. A tunnel: certificate, pool, CONNECT, 200.
+
+  #connectByTunnel(decision: TunnelDecision): void {
+    const identity = identityOf(this.#source!);
+    this.#context.identities.whenAvailable(identity, (available) => {
+      if (this.#closed) return;
+      if (!available) return this.#failed(causes.certificateMissing(`no certificate for ${identity}: the CA did not issue one; see the agent's log`), false);
+      this.#context.pool.acquire(targetOf(decision, identity, this.#local), this);
+    });
+  }
+
+  tunnelAvailable(tunnel: OutboundTunnel): void {
+    if (this.#closed) return;
+    const decision = this.#decision as TunnelDecision;
+    const block = this.#connectBlock(decision.authority, false);
+    const stream = tunnel.openStream(block, this);
+    if (stream === null) return this.#failed(causes.tunnelLost("no stream could be opened"), true);
+    this.#stream = stream;
+    this.#tunnel = tunnel;
+    this.#deadline = this.#context.deadlines.response.add(this, this.#context.nowMs());
+  }
+
+  tunnelUnavailable(cause: CloseCause): void {
+    if (!this.#closed) this.#failed(cause, true);
+  }
+
+  #connectBlock(authority: Authority, crossesNetworks: boolean): HeaderBlock {
+    const { config, random } = this.#context;
+    const decision = this.#decision as TunnelDecision;
+    return encodeStaticBlock(connectFields({
+      authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, random,
+      ...(crossesNetworks ? { network: config.network } : {}),
+    }));
+  }
+
+  onResponse(status: number, _headers: HeaderList, ended: boolean): void {
+    if (this.#closed || this.#relay !== null) return;
+    cancelDeadline(this.#deadline);
+    const tunnel = this.#tunnel!;
+    const stream = this.#inner?.stream ?? this.#stream!;
+    if (status !== 200) {
+      this.#dropStream();
+      return this.#failed(refusal(status, tunnel), status === 503);
+    }
+    const { inner } = this.#decision as TunnelDecision;
+    if (inner !== null && this.#inner === null) return this.#openInner(inner, tunnel, stream);
+    this.#connected();
+    const early = this.#takeEarly();
+    const relay = new StreamRelay({
+      transport: this.#inner?.transport ?? tunnel.transport,
+      stream,
+      socket: this.#socket,
+      meter: this.#reported().asClientSocket(),
+      halfCloseIdle: this.#context.deadlines.halfClose,
+      nowMs: this.#context.nowMs,
+      onFinished: (cause) => this.#finished(cause),
+    });
+    this.#relay = relay;
+    stream.user = relay;
+    relay.start(early.chunks, early.ended, early.paused);
+    if (ended) relay.onStreamEnd();
+  }
+
+  /** The gateway has answered: shake hands with the far end through it. */
+  #openInner(inner: InnerTunnelDecision, tunnel: OutboundTunnel, outerStream: Http2Stream): void {
+    const tls = this.#context.identities.tlsContext(tunnel.target.sourceIdentity);
+    if (tls === null) return this.#failed(causes.certificateMissing(`no certificate for ${tunnel.target.sourceIdentity}`), false);
+    this.#deadline = this.#context.deadlines.response.add(this, this.#context.nowMs());
+    this.#inner = new InnerTunnel(this.#context, {
+      outer: tunnel, outerStream, tls, acceptedIdentities: inner.acceptedIdentities, connectBlock: this.#connectBlock(inner.authority, true), user: this,
+    });
+  }
+
+  // While CONNECT waits for its answer the stream can only fail.
+
+  onStreamData(): void {}
+  onStreamEnd(): void {}
+  onSendable(): void {}
+  onStreamClosed(): void {}
+
+  onStreamReset(_code: number, by: "peer" | "us" | "connection", cause: CloseCause): void {
+    if (this.#closed || by === "us") return;
+    cancelDeadline(this.#deadline);
+    this.#dropStream();
+    this.#failed(cause, true);
+  }
+
+  // The application's socket before the path is ready.
+
+  onDrain(): void {}
+
+  onData(chunk: Uint8Array): void {
+    this.#early?.add(this.#socket, chunk);
+  }
+
+  onEnd(): void {
+    if (this.#early !== null) this.#early.ended = true;
+  }
+
+  onClose(error: SocketError | null): void {
+    if (this.#relay === null) this.#close(error === null ? causes.socketClosedEarly : causes.socketReset(error.code ?? error.message));
+  }
+
+  onDeadline(): void {
+    this.#deadline = null;
+    if (this.#retryWaits) {
+      this.#retryWaits = false;
+      return this.#attempt();
+    }
+    if (this.#source === null) {
+      this.#close(causes.workloadUnknown(`the configuration does not know ${this.#local.uid}; waited ${this.#context.config.workloadWaitMs} ms for it`));
+      return;
+    }
+    const waited = this.#context.config.connectResponseTimeoutMs;
+    this.#dropStream();
+    this.#failed(causes.connectTimeout(`CONNECT through ${formatSocketAddress(this.#tunnel!.target.tunnelTo)}: no answer within ${waited} ms`), true);
+  }
+
+  // Ends
+
+  /** Another endpoint is tried when this one failed before anything was sent; otherwise the application's socket is reset. */
+  #failed(cause: CloseCause, mayRetry: boolean): void {
+    const decision = this.#decision;
+    const endpoint = decision !== null && (decision.kind === "tunnel" || decision.kind === "plain") ? decision.destination : null;
+    if (endpoint !== null && mayRetry) this.#context.balancer.failed(endpoint.uid, this.#context.nowMs());
+    this.#tried ??= new Set();
+    const service = decision !== null && "service" in decision ? decision.service : null;
+    if (mayRetry && endpoint !== null && service !== null && !this.#tried.has(endpoint.uid) && this.#tried.size + 1 < ATTEMPTS_MAX) {
+      this.#tried.add(endpoint.uid);
+      this.#context.reporter.endpointRetried();
+      this.#leaveNodeLocal(cause);
+      this.#attempt();
+      return;
+    }
+    if (mayRetry && cause.code === "connect_failed" && decision?.kind === "tunnel" && this.#retries < CONNECT_RETRIES_MAX) {
+      this.#retries++;
+      this.#retryWaits = true;
+      this.#tried = null;
+      this.#leaveNodeLocal(cause);
+      this.#deadline = this.#context.deadlines.connectRetry.add(this, this.#context.nowMs());
+      return;
+    }
+    this.#close(cause);
+  }
+
+  /** Up: the balancer learns it, and the report's clock for the time to a usable path stops. */
+  #connected(): void {
+    this.#tried = null;
+    const decision = this.#decision!;
+    if ((decision.kind === "tunnel" || decision.kind === "plain") && decision.destination !== null) {
+      this.#context.balancer.connected(decision.destination.uid, this.#context.nowMs());
+    }
+    this.#reported().established(this.#context.nowMs());
+    this.#nodeLocal?.established(this.#context.nowMs());
+  }
+
+  #finished(cause: CloseCause): void {
+    const decision = this.#decision!;
+    if ((decision.kind === "tunnel" || decision.kind === "plain") && decision.destination !== null) this.#context.balancer.closed(decision.destination.uid);
+    this.#end(cause);
+  }
+
+  #close(cause: CloseCause): void {
+    if (this.#closed) return;
+    this.#end(cause);
+    this.#dialled?.cancel();
+    this.#dropStream();
+    this.#socket.terminate();
+  }
+
+  #end(cause: CloseCause): void {
+    this.#closed = true;
+    this.cancelled = true;
+    this.#early = null;
+    cancelDeadline(this.#deadline);
+    this.#local.connections.delete(this);
+    this.#leaveNodeLocal(cause);
+    this.#reported().close(cause, this.#context.nowMs());
+  }
+
+  #leaveNodeLocal(cause: CloseCause): void {
+    this.#nodeLocalDestination?.connections.delete(this);
+    this.#nodeLocalDestination = null;
+    this.#nodeLocal?.close(cause, this.#context.nowMs());
+    this.#nodeLocal = null;
+  }
+
+  /** Gives up the CONNECT that is under way, if any. Safe to call from its own reset. */
+  #dropStream(): void {
+    const inner = this.#inner;
+    const stream = this.#stream;
+    this.#inner = null;
+    this.#stream = null;
+    if (inner !== null) inner.destroy(causes.clean);
+    else if (stream !== null) this.#tunnel!.transport.h2.reset(stream, ErrorCode.cancel);
+  }
+
+  #takeEarly(): EarlyBytes {
+    const early = this.#early ?? new EarlyBytes();
+    this.#early = null;
+    return early;
+  }
+
+  #peerAddress(): SocketAddress {
+    return { ip: this.#sourceIp ?? ("0.0.0.0" as IpAddress), port: this.#socket.remotePort };
+  }
+
+  /** Made when the outcome is known, so that its labels name the destination that was really used. */
+  #reported(): ReportedConnection {
+    if (this.#report !== null) return this.#report;
+    const decision = this.#decision;
+    const destination: Workload | null = decision !== null && "destination" in decision ? decision.destination : null;
+    const service: Service | null = decision !== null && "service" in decision ? decision.service : null;
+    const tunnelled = decision?.kind === "tunnel";
+    this.#report = this.#context.reporter.open({
+      reporter: "source", source: this.#source, destination, service,
+      nodeLocal: this.#nodeLocal !== null,
+      sourceIdentity: this.#source === null ? null : identityOf(this.#source),
+      destinationIdentity: this.#inner?.peerIdentity ?? this.#tunnel?.peerIdentity ?? (this.#nodeLocal !== null && destination !== null ? identityOf(destination) : null),
+      sourceAddress: this.#peerAddress(),
+      destinationAddress: this.#origDst ?? null,
+      hboneAddress: tunnelled && this.#nodeLocal === null ? decision.tunnelTo : null,
+      openedMs: this.#openedMs,
+      mutualTls: tunnelled && this.#nodeLocal === null,
+      decision: () => this.#summary(),
+    });
+    return this.#report;
+  }
+
+  #summary(): DecisionSummary | null {
+    const decision = this.#decision;
+    if (decision === null) return null;
+    const policy = decision.kind === "refuse" ? decision.provenance : null;
+    return { verdict: decision.kind, reason: explainOutbound(decision), policy };
+  }
+
+  // LiveConnection
+
+  /** Outbound connections waiting for their workload go on; node-local ones are judged like inbound ones. */
+  judgeAgain(): void {
+    if (this.#closed) return;
+    if (this.#source === null) return this.#resolveSource();
+    if (this.#nodeLocal === null) return;
+    const decision = this.#decision as TunnelDecision;
+    const destination = this.#context.store.workload(decision.destination.uid);
+    if (destination === undefined) return;
+    const judged = this.#judgeNodeLocal(decision, destination);
+    if (judged.kind === "reject") return; // the address is another's now; what was let in under the old one goes on
+    this.#authorised = judged.authorised;
+    if (!judged.authorised.allowed) this.destroy(causes.policyChanged(explainAuthorisation(judged.authorised)));
+  }
+
+  destroy(cause: CloseCause): void {
+    if (this.#relay !== null) this.#relay.destroy(cause);
+    else this.#close(cause);
+  }
+
+  describe(): LiveConnectionDescription | null {
+    if (this.#source === null || this.#relay === null) return null;
+    return {
+      direction: "outbound", source: formatSocketAddress(this.#peerAddress()), destination: formatSocketAddress(this.#origDst),
+      protocol: this.#stream !== null ? "HBONE" : "TCP", openedMs: this.#openedMs,
+    };
+  }
+}
+
+function targetOf(decision: TunnelDecision, sourceIdentity: SpiffeId, local: LocalWorkload): TunnelTarget {
+  const destinationUid = decision.destination.uid;
+  const key = `${sourceIdentity}|${local.uid}|${decision.tunnelTo.ip}:${decision.tunnelTo.port}|${destinationUid}|${decision.acceptedIdentities.join()}`;
+  return { key, sourceIdentity, namespaceFd: local.namespaceFd, tunnelTo: decision.tunnelTo, acceptedIdentities: decision.acceptedIdentities, destinationUid };
+}
+
+function refusal(status: number, tunnel: OutboundTunnel): CloseCause {
+  const at = formatSocketAddress(tunnel.target.tunnelTo);
+  switch (status) {
+    case 401:
+      return causes.policyDenied(`the destination's policy denied the connection (CONNECT through ${at} answered 401); its agent's log names the policy`);
+    case 400:
+      return causes.destinationRefused(`the destination took the request for malformed or not its own (CONNECT through ${at} answered 400)`);
+    case 503:
+      return causes.destinationRefused(`the destination could not reach its application (CONNECT through ${at} answered 503)`);
+    default:
+      return causes.destinationRefused(`CONNECT through ${at} answered ${status}, wanted 200`);
+  }
+}

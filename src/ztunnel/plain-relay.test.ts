@@ -1,0 +1,119 @@
+import { expect, test } from "bun:test";
+import { DeadlineQueue } from "../net/deadlines.ts";
+import type { CloseCause } from "./close-cause.ts";
+import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
+import { PlainRelay } from "./plain-relay.ts";
+
+class FakeSocket {
+  data!: PlainEnd;
+  written: Uint8Array[] = [];
+  room = Number.POSITIVE_INFINITY;
+  paused = false;
+  shut = false;
+  terminated = false;
+  write(bytes: Uint8Array): number {
+    const taken = Math.min(bytes.length, this.room);
+    this.room -= taken;
+    if (taken > 0) this.written.push(new Uint8Array(bytes.subarray(0, taken)));
+    return taken;
+  }
+  pause = () => void (this.paused = true);
+  resume = () => void (this.paused = false);
+  shutdown = () => void (this.shut = true);
+  terminate = () => void (this.terminated = true);
+  get text(): string {
+    return Buffer.concat(this.written).toString();
+  }
+}
+
+function setUp(early: Uint8Array[] = [], ended = false) {
+  const client = new FakeSocket();
+  const server = new FakeSocket();
+  const causes: CloseCause[] = [];
+  const counted = { sent: 0, received: 0 };
+  const clock = { ms: 0 };
+  const halfCloseIdle = new DeadlineQueue(1000);
+  const relay = new PlainRelay({
+    client: client as unknown as PlainSocket, server: server as unknown as PlainSocket, halfCloseIdle, nowMs: () => clock.ms,
+    meter: { toServer: (n) => void (counted.sent += n), toClient: (n) => void (counted.received += n) },
+    onFinished: (cause) => void causes.push(cause),
+  });
+  relay.start(early, ended, false);
+  return { client, server, causes, counted, relay, halfCloseIdle, clock };
+}
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+test("plain relay: carries both ways, early bytes first, and counts by direction", () => {
+  const { client, server, counted } = setUp([bytes("GET ")]);
+  client.data.onData(bytes("/"));
+  server.data.onData(bytes("200"));
+  expect(server.text).toBe("GET /");
+  expect(client.text).toBe("200");
+  expect(counted).toEqual({ sent: 5, received: 3 });
+});
+
+test("plain relay: a full socket pauses the other one and resumes it when drained, in order", () => {
+  const { client, server } = setUp();
+  server.room = 3;
+  client.data.onData(bytes("hello"));
+  expect(client.paused).toBe(true);
+  client.data.onData(bytes(" world")); // read before the pause took hold
+  server.room = 4;
+  server.data.onDrain();
+  expect(client.paused).toBe(true);
+  server.room = 100;
+  server.data.onDrain();
+  expect(client.paused).toBe(false);
+  expect(server.text).toBe("hello world");
+});
+
+test("plain relay: FIN waits for the bytes before it", () => {
+  const { client, server, causes } = setUp();
+  server.room = 0;
+  client.data.onData(bytes("x"));
+  client.data.onEnd();
+  expect(server.shut).toBe(false);
+  server.room = 10;
+  server.data.onDrain();
+  expect(server.shut).toBe(true);
+  server.data.onData(bytes("answer"));
+  server.data.onEnd();
+  expect(client.text).toBe("answer");
+  expect(client.shut).toBe(true);
+  expect(causes.map((cause) => cause.code)).toEqual(["clean"]);
+});
+
+test("plain relay: a client that had already ended when the server was reached", () => {
+  const { server, client, causes } = setUp([bytes("q")], true);
+  expect(server.text).toBe("q");
+  expect(server.shut).toBe(true);
+  server.data.onEnd();
+  expect(client.shut).toBe(true);
+  expect(causes.map((cause) => cause.code)).toEqual(["clean"]);
+});
+
+test("plain relay: after our FIN the peer's comes as a close without an end", () => {
+  const { client, server, causes } = setUp();
+  client.data.onEnd();
+  server.data.onClose(null);
+  expect(client.shut).toBe(true);
+  expect(causes.map((cause) => cause.code)).toEqual(["clean"]);
+});
+
+test("plain relay: a reset on one side resets the other", () => {
+  const { client, server, causes } = setUp();
+  server.data.onClose(Object.assign(new Error("r"), { code: "ECONNRESET" }));
+  expect(client.terminated).toBe(true);
+  expect(causes[0]!.code).toBe("socket_reset");
+});
+
+test("plain relay: idle after a half-close ends; bytes in between give it more time", () => {
+  const { client, server, causes, halfCloseIdle, clock } = setUp();
+  client.data.onEnd();
+  server.data.onData(bytes("x"));
+  halfCloseIdle.tick((clock.ms = 1000));
+  expect(causes).toEqual([]);
+  halfCloseIdle.tick((clock.ms = 2000));
+  expect(causes.map((cause) => cause.code)).toEqual(["half_close_idle"]);
+});

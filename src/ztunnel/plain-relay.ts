@@ -1,0 +1,184 @@
+// Moves bytes between two plain TCP sockets, both ways, with half-close in both orders and back-pressure: traffic that is not
+// tunnelled, and traffic between two workloads of this node.
+
+import { cancelDeadline, type DeadlineHandle, type DeadlineQueue, type Expiring } from "../net/deadlines.ts";
+import { type CloseCause, causes } from "./close-cause.ts";
+import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
+
+/** Counts by direction. */
+export interface PlainMeter {
+  toServer(bytes: number): void;
+  toClient(bytes: number): void;
+}
+
+export interface PlainRelayOptions {
+  readonly client: PlainSocket;
+  readonly server: PlainSocket;
+  readonly meter: PlainMeter;
+  readonly halfCloseIdle: DeadlineQueue;
+  readonly nowMs: () => number;
+  /** Called exactly once, with the first cause. */
+  readonly onFinished: (cause: CloseCause) => void;
+}
+
+export class PlainRelay implements Expiring {
+  readonly #options: PlainRelayOptions;
+  readonly #client: Side;
+  readonly #server: Side;
+  #finished = false;
+  #deadline: DeadlineHandle | null = null;
+  moved = false;
+
+  constructor(options: PlainRelayOptions) {
+    this.#options = options;
+    this.#client = new Side(this, options.client, (n) => options.meter.toClient(n));
+    this.#server = new Side(this, options.server, (n) => options.meter.toServer(n));
+    this.#client.other = this.#server;
+    this.#server.other = this.#client;
+  }
+
+  /** Takes over both sockets. `early` was read from the client before the server was reached; `ended` when its FIN was seen as well. */
+  start(early: readonly Uint8Array[], ended: boolean, clientPaused: boolean): void {
+    this.#options.client.data = this.#client;
+    this.#options.server.data = this.#server;
+    this.#client.paused = clientPaused;
+    for (const chunk of early) this.#server.accept(chunk);
+    if (ended) this.#client.onEnd();
+    else this.#server.resumeOtherWhenEmpty();
+  }
+
+  destroy(cause: CloseCause): void {
+    if (this.#finished) return;
+    this.finish(cause);
+    this.#options.client.terminate();
+    this.#options.server.terminate();
+  }
+
+  finish(cause: CloseCause): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    cancelDeadline(this.#deadline);
+    this.#options.onFinished(cause);
+  }
+
+  get finished(): boolean {
+    return this.#finished;
+  }
+
+  armHalfClose(): void {
+    if (this.#deadline !== null || this.#finished || this.#options.halfCloseIdle.durationMs <= 0) return;
+    this.moved = false;
+    this.#deadline = this.#options.halfCloseIdle.add(this, this.#options.nowMs());
+  }
+
+  onDeadline(): void {
+    this.#deadline = null;
+    if (this.#finished) return;
+    if (this.moved) this.armHalfClose();
+    else this.destroy(causes.halfCloseIdle(this.#options.halfCloseIdle.durationMs));
+  }
+
+  finishIfBothEnded(): void {
+    if (this.#client.done && this.#server.done) this.finish(causes.clean);
+  }
+}
+
+/** One of the two sockets: what it reads goes to `other`, what it must still write waits in `#queue`. */
+class Side implements PlainEnd {
+  readonly #relay: PlainRelay;
+  readonly socket: PlainSocket;
+  readonly #written: (bytes: number) => void;
+  other!: Side;
+  /** Not yet taken by this socket. Non-empty only while `other` is paused, but for what was read before the pause took hold. */
+  #queue: Uint8Array[] = [];
+  paused = false;
+  #ended = false;
+  #shut = false;
+
+  constructor(relay: PlainRelay, socket: PlainSocket, written: (bytes: number) => void) {
+    this.#relay = relay;
+    this.socket = socket;
+    this.#written = written;
+  }
+
+  onOpen(): void {}
+
+  onData(chunk: Uint8Array): void {
+    if (this.#relay.finished) return;
+    this.#relay.moved = true;
+    this.other.accept(chunk);
+  }
+
+  accept(chunk: Uint8Array): void {
+    if (this.#queue.length > 0) {
+      this.#queue.push(chunk);
+      return;
+    }
+    const taken = this.#write(chunk);
+    if (taken < chunk.length) {
+      this.#queue.push(chunk.subarray(taken));
+      if (!this.other.paused) {
+        this.other.paused = true;
+        this.other.socket.pause();
+      }
+    }
+  }
+
+  onDrain(): void {
+    if (this.#relay.finished) return;
+    while (this.#queue.length > 0) {
+      const chunk = this.#queue[0]!;
+      const taken = this.#write(chunk);
+      if (taken < chunk.length) {
+        this.#queue[0] = chunk.subarray(taken);
+        return;
+      }
+      this.#queue.shift();
+    }
+    this.#shutWhenDrained();
+    this.resumeOtherWhenEmpty();
+  }
+
+  resumeOtherWhenEmpty(): void {
+    if (this.#queue.length === 0 && this.other.paused) {
+      this.other.paused = false;
+      this.other.socket.resume();
+    }
+  }
+
+  onEnd(): void {
+    if (this.#relay.finished || this.#ended) return;
+    this.#ended = true;
+    this.other.#shutWhenDrained();
+    this.#relay.armHalfClose();
+    this.#relay.finishIfBothEnded();
+  }
+
+  onClose(error: SocketError | null): void {
+    if (this.#relay.finished) return;
+    if (error !== null) {
+      this.#relay.destroy(causes.socketReset(error.code ?? error.message));
+    } else if (this.#queue.length > 0 || (!this.#shut && !this.#ended)) {
+      this.#relay.destroy(causes.socketClosedEarly);
+    } else if (!this.#ended) {
+      this.onEnd();
+    }
+  }
+
+  get done(): boolean {
+    return this.#ended && this.#shut;
+  }
+
+  #write(chunk: Uint8Array): number {
+    const taken = Math.max(0, this.socket.write(chunk));
+    if (taken > 0) this.#written(taken);
+    return taken;
+  }
+
+  #shutWhenDrained(): void {
+    if (!this.other.#ended || this.#queue.length > 0 || this.#shut) return;
+    this.#shut = true;
+    this.socket.shutdown();
+    this.#relay.finishIfBothEnded();
+  }
+}

@@ -1,0 +1,196 @@
+// A node from its settings: configuration directory, certificates, data threads, admin ports, and the order in which they start and
+// end. What differs between `weft up` and `weft ztunnel` is where certificates come from.
+
+import type { SpiffeId } from "../core/spiffe.ts";
+import { spiffeId } from "../core/spiffe.ts";
+import { CrlWatch, knownIssuers } from "../identity/crl.ts";
+import type { CertificateSource } from "../identity/certificate-source.ts";
+import { openSvidStore } from "../identity/svid-store.ts";
+import { systemTimers } from "../identity/svid-cache.ts";
+import { startAdmin } from "../runtime/admin.ts";
+import { configDump } from "../runtime/config-dump.ts";
+import { ConfigDirectory, type ConfigState } from "../runtime/config-directory.ts";
+import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
+import type { Runtime } from "../runtime/runtime.ts";
+import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
+import { VERSION } from "../runtime/version.ts";
+import { formatDiagnostic } from "../resources/diagnostic.ts";
+import { LogCredit } from "../telemetry/access-log.ts";
+import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import { Exposition } from "../telemetry/exposition.ts";
+import { NodeAgent } from "./node-agent.ts";
+
+/** Status for a supervisor: something this process cannot mend; starting it again may. */
+const EXIT_FAILURE = 1;
+
+export interface NodeParts {
+  readonly source: CertificateSource;
+  /** A revocation list that comes with the source, used unless the settings name one. */
+  readonly crlPath: string | null;
+  /** Called when the node no longer needs the source. */
+  readonly close: () => Promise<void>;
+}
+
+/**
+ * Runs the node until it is asked to stop, and drains it.
+ * @param makeSource is given the identities of this node's own workloads, for a CA in the same process.
+ */
+export async function runNode(settings: Settings, runtime: Runtime, makeSource: (isLocal: (id: SpiffeId) => boolean) => Promise<NodeParts>): Promise<number> {
+  const { lifecycle, clock, random, metrics } = runtime;
+  const log = runtime.log.scope("ztunnel");
+  const configLog = runtime.log.scope("config");
+  const configured = lifecycle.readiness.pending("configuration", "reading the configuration directory");
+  const threadsReady = lifecycle.readiness.pending("data threads", "starting");
+  if (settings.config === null) throw new Error("a node needs --config");
+
+  const svidStore = openSvidStore(`${settings.state}/svids`);
+  if (!svidStore.ok) return fail(runtime, svidStore.error);
+  const restored = svidStore.value.load(clock.wallMs());
+  for (const ignored of restored.ignored) log.warn("a stored certificate was passed over", { reason: ignored });
+
+  const localIdentities = new Set<SpiffeId>();
+  const parts = await makeSource((id) => localIdentities.has(id));
+
+  const credit = new LogCredit();
+  let crl: CrlWatch | null = null;
+  const agent = await NodeAgent.start({
+    dataPlane: dataPlaneConfig(settings),
+    workers: workerThreads(settings.workers),
+    owner: `weft-${process.pid}`,
+    dnsCapture: settings.dnsCapture,
+    logCredit: credit.buffer,
+    source: parts.source,
+    svidStore: svidStore.value,
+    restored: restored.svids,
+    svidLifetimeMs: settings.certificateLifetimeMs,
+    clock,
+    random,
+    events: {
+      accessLog: (lines, lineCount) => runtime.log.accessLines(lines, lineCount, () => credit.giveBack(lines.length)),
+      warning: (code, message) => log.warn(message, { code }),
+      info: (code, message) => log.info(message, { code }),
+      certificatePublished: () => crl?.reload(),
+      pendingChanged: (pending) => lifecycle.readiness.set("workloads", pending.length === 0 ? null : summarise(pending)),
+      fatal: (error) => {
+        log.error("a data thread ended unexpectedly", { error: error.stack ?? error.message });
+        lifecycle.requestStop({ message: "a data thread ended unexpectedly", handedOver: false, exitStatus: EXIT_FAILURE });
+        lifecycle.forceStop();
+      },
+    },
+  });
+  threadsReady();
+
+  const apply = (state: ConfigState) => {
+    const local = new Set(state.localWorkloads.map(({ uid }) => uid));
+    for (const workload of state.mesh.workloads.values()) {
+      if (local.has(workload.uid)) localIdentities.add(spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount));
+    }
+    agent.apply(state);
+    reportDiagnostics(state);
+    metrics.cell("weft_configuration_changes_total", {}).value++;
+    metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
+  };
+  let reported = new Set<string>();
+  const reportDiagnostics = ({ diagnostics, resourceCount, version, localWorkloads }: ConfigState) => {
+    const lines = new Map(diagnostics.map((diagnostic) => [formatDiagnostic(diagnostic), diagnostic]));
+    for (const [line, { severity, code }] of lines) {
+      if (reported.has(line)) continue;
+      if (severity === "error") configLog.error(line, { code });
+      else if (severity === "warning") configLog.warn(line, { code });
+      else configLog.info(line, { code });
+    }
+    for (const line of reported) if (!lines.has(line)) configLog.info("no longer so", { diagnostic: line });
+    reported = new Set(lines.keys());
+    configLog.info("configuration applied", { version, resources: resourceCount, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
+  };
+
+  const directory = await ConfigDirectory.open({
+    directory: settings.config,
+    stateDirectory: settings.state,
+    translation: {
+      node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
+      rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
+    },
+    onChange: apply,
+  });
+  apply(directory.state);
+  configured();
+  lifecycle.onReload(() => directory.reload());
+
+  const heldCertificates = () => agent.svids.list().flatMap(({ certificate }) => (certificate === null ? [] : [certificate]));
+  const crlPath = settings.crl ?? parts.crlPath;
+  crl = crlPath === null ? null : new CrlWatch({
+    path: crlPath,
+    issuers: () => knownIssuers(heldCertificates()),
+    wallMs: () => clock.wallMs(),
+    timers: systemTimers,
+    onRevoked: (serials) => agent.revoked(serials),
+    onWarning: (code, message) => (heldCertificates().length === 0 ? undefined : log.warn(message, { code })),
+  });
+
+  const lag = new LagProbe();
+  const exposition = new Exposition();
+  const admin = startAdmin(
+    { admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress },
+    {
+      log: runtime.log,
+      lifecycle,
+      version: VERSION,
+      exposition,
+      processMetrics: processMetrics(),
+      snapshots: async () => {
+        const held = heldCertificates();
+        metrics.cell("weft_certificates_held", {}).value = held.length;
+        if (held.length > 0) metrics.cell("weft_certificate_expiry_seconds", {}).value = (Math.min(...held.map(({ notAfterMs }) => notAfterMs)) - clock.wallMs()) / 1000;
+        metrics.cell("weft_certificate_fetches_total", { outcome: "ok" }).value = agent.svids.counters.fetches - agent.svids.counters.fetchFailures;
+        metrics.cell("weft_certificate_fetches_total", { outcome: "failed" }).value = agent.svids.counters.fetchFailures;
+        metrics.cell("workload_manager_active_proxy_count", {}).value = agent.attachedCount;
+        metrics.cell("workload_manager_pending_proxy_count", {}).value = agent.pending.length;
+        metrics.cell("istio_build", { component: "ztunnel", tag: VERSION }).value = 1;
+        const { lastS, maxS } = lag.take();
+        metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
+        metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
+        return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[])];
+      },
+      configDump: () => configDump({
+        workloads: () => agent.store.workloads(),
+        services: () => agent.store.services(),
+        policies: () => agent.store.policies(),
+        endpoints: (service) => agent.endpointsOf(service),
+        certificates: () => agent.svids.list().map(({ spiffeId: id, failure, certificate }) => ({ spiffeId: id, failure, certificate })),
+        localWorkloads: () => agent.localState(),
+        config: () => describeSettings(runtime.role, runtime.parsed),
+        version: VERSION,
+        more: () => ({ diagnostics: directory.state.diagnostics.map(formatDiagnostic) }),
+      }),
+    },
+  );
+  if (!admin.ok) {
+    await agent.drain(0, true);
+    return fail(runtime, admin.error);
+  }
+
+  const reason = await lifecycle.stopped();
+  const deadlineMs = drainMs(settings);
+  log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
+  await directory[Symbol.asyncDispose]();
+  crl?.close();
+  const forced = await lifecycle.within(deadlineMs + 2_000, agent.drain(deadlineMs, !reason.handedOver));
+  log.info("drained", { closed_by_force: forced ?? "unknown" });
+  await parts.close();
+  await admin.value.stop();
+  lag.stop();
+  return reason.exitStatus;
+}
+
+function fail(runtime: Runtime, message: string): number {
+  runtime.log.scope("ztunnel").error(message);
+  return EXIT_FAILURE;
+}
+
+/** Few enough for a status line. */
+function summarise(pending: readonly string[]): string {
+  const shown = pending.slice(0, 3).join("; ");
+  return pending.length > 3 ? `${shown}; and ${pending.length - 3} more` : shown;
+}

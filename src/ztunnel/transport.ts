@@ -1,0 +1,75 @@
+// One HTTP/2 connection over one TLS socket: moves the engine's output to the socket once per event-loop turn. Knows nothing of
+// HBONE. Back-pressure is the engine's: it takes no more data than its output may hold, and tells streams when there is room again.
+
+import { type EndOfTurn, scheduleEndOfTurn } from "../net/turn.ts";
+import type { Http2Connection } from "../wire/http2/connection.ts";
+
+/** From this size on a write of its own is worth it: waiting for the end of the turn only helps small frames. */
+export const FLUSH_NOW_BYTES = 16 * 1024;
+
+/** The part of a socket that the transport writes to. */
+export interface TransportSocket {
+  /** Bytes taken, 0 when full (`drain` follows), negative when gone. */
+  write(bytes: Uint8Array): number;
+}
+
+export class TunnelTransport implements EndOfTurn {
+  readonly h2: Http2Connection;
+  lastReceivedMs: number;
+  #socket: TransportSocket | null = null;
+  #scheduled = false;
+  #blocked = false;
+
+  constructor(h2: Http2Connection, nowMs: number) {
+    this.h2 = h2;
+    this.lastReceivedMs = nowMs;
+  }
+
+  /** The handshake is done: what the engine has queued so far may leave. */
+  attach(socket: TransportSocket): void {
+    this.#socket = socket;
+    this.flush();
+  }
+
+  detach(): void {
+    this.#socket = null;
+  }
+
+  /** For the engine's onOutput. */
+  schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    scheduleEndOfTurn(this);
+  }
+
+  endOfTurn(): void {
+    this.#scheduled = false;
+    this.flush();
+  }
+
+  receive(chunk: Uint8Array, nowMs: number): void {
+    this.lastReceivedMs = nowMs;
+    this.h2.receive(chunk);
+  }
+
+  flush(): void {
+    const socket = this.#socket;
+    if (socket === null || this.#blocked) return;
+    const output = this.h2.output;
+    while (output.pendingBytes > 0) {
+      const view = output.peek();
+      const written = socket.write(view);
+      if (written > 0) output.consume(written);
+      if (written < view.length) {
+        // Short: the socket tells when it is writable again. Negative: it is gone, and its close event follows.
+        this.#blocked = written >= 0;
+        return;
+      }
+    }
+  }
+
+  onDrain(): void {
+    this.#blocked = false;
+    this.flush();
+  }
+}
