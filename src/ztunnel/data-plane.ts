@@ -160,6 +160,7 @@ export class DataPlane {
       if (local.connections.size > 0) continue;
       this.#released.delete(local);
       closeFd(local.namespaceFd);
+      this.#post({ kind: "released", uid: local.uid, namespaceFd: local.namespaceFd });
     }
   }
 

@@ -10,6 +10,7 @@ const ANSWER_MS_MAX = 2_000;
 export interface DataThreadEvents {
   needSvid(message: Extract<FromData, { kind: "needSvid" }>): void;
   log(message: Extract<FromData, { kind: "log" }>): void;
+  released(message: Extract<FromData, { kind: "released" }>): void;
   warning(message: Extract<FromData, { kind: "warning" }>): void;
   /** A data thread ended: the process cannot go on as it was. */
   crashed(error: Error): void;
@@ -91,6 +92,8 @@ export class DataThreads {
         return this.#answer(`attach ${message.uid}`, null);
       case "attachFailed":
         return this.#answer(`attach ${message.uid}`, message.message);
+      case "released":
+        return this.#events.released(message);
       case "snapshot":
         return this.#answer(`snapshot ${message.requestId}`, message.value);
       case "drained":

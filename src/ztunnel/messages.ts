@@ -32,6 +32,8 @@ export type FromData =
   | { readonly kind: "ready" }
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
   | { readonly kind: "attached"; readonly uid: WorkloadUid }
+  /** The last connection of a detached workload has ended here. */
+  | { readonly kind: "released"; readonly uid: WorkloadUid; readonly namespaceFd: number }
   | { readonly kind: "attachFailed"; readonly uid: WorkloadUid; readonly message: string }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
   | { readonly kind: "warning"; readonly code: string; readonly message: string; readonly peer: string }

@@ -105,6 +105,7 @@ export class NodeAgent {
       logCredit: options.logCredit,
       events: {
         needSvid: ({ spiffeId: id, priority }) => agent?.need(id, priority),
+        released: ({ uid, namespaceFd }) => agent?.releasedByThread(uid, namespaceFd),
         log: ({ lines, lineCount }) => options.events.accessLog(lines, lineCount),
         warning: ({ code, message }) => options.events.warning(code, message),
         crashed: options.events.fatal,
@@ -118,6 +119,10 @@ export class NodeAgent {
   need(id: SpiffeId, priority: "realtime" | "warmup" | "background"): void {
     // A data thread may only ask for identities that live here: what it asks for follows from its own attachments.
     this.#svids.need(id, priority);
+  }
+
+  releasedByThread(uid: WorkloadUid, namespaceFd: number): void {
+    this.#attacher.releasedByThread(uid, namespaceFd);
   }
 
   /** Applies one change of the configuration: decisions first, captures second. */
@@ -166,12 +171,13 @@ export class NodeAgent {
 
   /**
    * Ends the node's work: listeners close, peers are told, connections may end by themselves for `deadlineMs`.
-   * @param removeRules false when a successor has taken over the listeners.
+   * @param leaveMesh false when a successor has taken over the listeners and the rules.
    * @returns the number of connections closed by force.
    */
-  async drain(deadlineMs: number, removeRules: boolean): Promise<number> {
-    this.#attacher.stop(removeRules);
+  async drain(deadlineMs: number, leaveMesh: boolean): Promise<number> {
+    this.#attacher.stop(leaveMesh);
     const forced = await this.#threads.drain(deadlineMs);
+    this.#attacher.finish(leaveMesh);
     this.#svids.destroy();
     this.#threads.terminate();
     return forced;

@@ -11,7 +11,7 @@ import { close, EADDRINUSE, errnoName } from "../net/libc.ts";
 import { listenTcpAnyAddress } from "../net/listen.ts";
 import { openNamespace } from "../net/namespace.ts";
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
-import { installRedirect, removeRedirect } from "../net/redirect/redirect.ts";
+import { drainRedirect, installRedirect, removeRedirect } from "../net/redirect/redirect.ts";
 import type { DataThreads } from "./data-threads.ts";
 import type { WorkloadListeners } from "./messages.ts";
 
@@ -31,7 +31,7 @@ export interface AttachFailure {
 
 type State =
   | { readonly kind: "attaching" }
-  | { readonly kind: "attached"; readonly namespaceFd: number }
+  | { readonly kind: "attached"; readonly namespaceFd: number; readonly threadFds: ReadonlySet<number> }
   | { readonly kind: "failed"; readonly failure: AttachFailure; readonly attempts: number; readonly retryAtMs: number };
 
 interface Entry {
@@ -63,6 +63,8 @@ export interface AttacherOptions {
 export class WorkloadAttacher {
   readonly #options: AttacherOptions;
   readonly #entries = new Map<WorkloadUid, Entry>();
+  /** Left the mesh, with connections still open: rules that redirect nothing new stay until the last one has ended. */
+  readonly #draining = new Set<{ readonly workload: LocalWorkload; readonly namespaceFd: number; readonly threadFds: Set<number> }>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #stopped = false;
 
@@ -102,16 +104,29 @@ export class WorkloadAttacher {
     return [...this.#entries.values()].filter((entry) => entry.state.kind === "attached").length;
   }
 
-  /** Ends the watching; with `removeRules` the namespaces are left as they were found. Without, a successor takes over with the rules in place. */
-  stop(removeRules: boolean): void {
+  /** The node is ending: attaches nothing any more. With `leaveMesh` nothing new is redirected; else a successor holds the rules. */
+  stop(leaveMesh: boolean): void {
     this.#stopped = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
-    for (const entry of this.#entries.values()) {
-      if (entry.state.kind !== "attached") continue;
-      this.#options.hooks.stopped(entry.wanted.uid);
-      if (removeRules) removeRedirect(entry.state.namespaceFd, this.#redirectOptions(entry.wanted));
-      close(entry.state.namespaceFd);
+    for (const { wanted, state } of this.#entries.values()) {
+      if (state.kind !== "attached") continue;
+      this.#options.hooks.stopped(wanted.uid);
+      if (leaveMesh) drainRedirect(state.namespaceFd, this.#redirectOptions(wanted));
     }
+  }
+
+  /** After the last connection: leaves the namespaces as they were found, or to the successor. */
+  finish(leaveMesh: boolean): void {
+    for (const { wanted, state } of this.#entries.values()) {
+      if (state.kind !== "attached") continue;
+      if (leaveMesh) removeRedirect(state.namespaceFd, this.#redirectOptions(wanted));
+      close(state.namespaceFd);
+    }
+    for (const { workload, namespaceFd } of this.#draining) {
+      removeRedirect(namespaceFd, this.#redirectOptions(workload));
+      close(namespaceFd);
+    }
+    this.#draining.clear();
     this.#entries.clear();
   }
 
@@ -119,7 +134,7 @@ export class WorkloadAttacher {
     entry.state = { kind: "attaching" };
     const outcome = await this.#tryAttach(entry.wanted);
     if (this.#stopped || this.#entries.get(entry.wanted.uid) !== entry) {
-      if (outcome.ok) this.#undo(entry.wanted, outcome.value.namespaceFd, "released");
+      if (outcome.ok) this.#leave(entry.wanted, outcome.value, "released");
       return;
     }
     if (outcome.ok) {
@@ -133,7 +148,7 @@ export class WorkloadAttacher {
     this.#armRetry();
   }
 
-  async #tryAttach(workload: LocalWorkload): Promise<Result<{ namespaceFd: number }, AttachFailure>> {
+  async #tryAttach(workload: LocalWorkload): Promise<Result<{ namespaceFd: number; threadFds: ReadonlySet<number> }, AttachFailure>> {
     const path = workload.networkNamespace.kind === "host" ? OWN_NAMESPACE : workload.networkNamespace.path;
     const namespaceFd = openNamespace(path);
     if (namespaceFd < 0) return failed("namespace", `cannot open network namespace ${path}: ${errnoName(namespaceFd)}`);
@@ -158,7 +173,7 @@ export class WorkloadAttacher {
       return failed("redirect", redirected.error.message);
     }
     for (const note of redirected.value.notes) this.#options.hooks.note(workload.uid, note);
-    return ok({ namespaceFd });
+    return ok({ namespaceFd, threadFds: new Set(attachments.value.map((attachment) => attachment.namespaceFd)) });
   }
 
   /** One set of listeners for each data thread; all or none. */
@@ -182,10 +197,36 @@ export class WorkloadAttacher {
 
   #release(entry: Entry, mode: "gone" | "released"): void {
     this.#entries.delete(entry.wanted.uid);
-    if (entry.state.kind === "attached") this.#undo(entry.wanted, entry.state.namespaceFd, mode);
+    if (entry.state.kind === "attached") this.#leave(entry.wanted, entry.state, mode);
   }
 
-  /** Rules first, listeners last: nothing is redirected to a closed port. */
+  /** Out of the mesh: nothing new is redirected; what is open ends now (`gone`) or by itself (`released`). */
+  #leave(workload: LocalWorkload, attached: { readonly namespaceFd: number; readonly threadFds: ReadonlySet<number> }, mode: "gone" | "released"): void {
+    const { namespaceFd, threadFds } = attached;
+    const drained = drainRedirect(namespaceFd, this.#redirectOptions(workload));
+    if (!drained.ok && drained.error.code !== "redirect_superseded") this.#options.hooks.note(workload.uid, drained.error.message);
+    this.#draining.add({ workload, namespaceFd, threadFds: new Set(threadFds) });
+    this.#options.hooks.stopped(workload.uid);
+    this.#options.threads.post({ kind: "detach", uid: workload.uid, mode });
+  }
+
+  /** A data thread has closed the last connection of a workload that left. */
+  releasedByThread(uid: WorkloadUid, namespaceFd: number): void {
+    for (const draining of this.#draining) {
+      if (draining.workload.uid !== uid || !draining.threadFds.delete(namespaceFd) || draining.threadFds.size > 0) continue;
+      this.#draining.delete(draining);
+      this.#endRedirect(draining.workload, draining.namespaceFd);
+    }
+  }
+
+  /** Takes the rules away, unless they are in use: the workload has come back, or connections of an earlier stay are still open. */
+  #endRedirect(workload: LocalWorkload, namespaceFd: number): void {
+    const inUse = this.#entries.has(workload.uid) || [...this.#draining].some((other) => other.workload.uid === workload.uid);
+    if (!inUse) removeRedirect(namespaceFd, this.#redirectOptions(workload));
+    close(namespaceFd);
+  }
+
+  /** An attachment that failed half-way. Rules first, listeners last: nothing is redirected to a closed port. */
   #undo(workload: LocalWorkload, namespaceFd: number, mode: "gone" | "released"): void {
     removeRedirect(namespaceFd, this.#redirectOptions(workload));
     this.#options.hooks.stopped(workload.uid);
