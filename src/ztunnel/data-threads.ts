@@ -16,6 +16,16 @@ export interface DataThreadEvents {
   crashed(error: Error): void;
 }
 
+/**
+ * In the compiled binary all modules are one file, and the second entry point of scripts/build.ts lies at this path below the common
+ * root of the entry points. It has to be absolute: a relative one would be looked for in the working directory too.
+ */
+const COMPILED_WORKER = "/$bunfs/root/ztunnel/data-thread.js";
+
+function workerPath(): string {
+  return import.meta.path.startsWith("/$bunfs/") ? COMPILED_WORKER : new URL("./data-thread.ts", import.meta.url).href;
+}
+
 /** One attachment, per data thread: its own listeners (SO_REUSEPORT) and its own namespace descriptor. */
 export interface ThreadAttachment {
   readonly namespaceFd: number;
@@ -39,7 +49,7 @@ export class DataThreads {
     const threads = new DataThreads(options.count, options.events);
     const ready = threads.#gather("ready");
     for (let i = 0; i < options.count; i++) {
-      const worker = new Worker(new URL("./data-thread.ts", import.meta.url).href, { smol: true } as WorkerOptions);
+      const worker = new Worker(workerPath(), { smol: true } as WorkerOptions);
       worker.onmessage = (event: MessageEvent<FromData>) => threads.#receive(event.data);
       worker.onerror = (event: ErrorEvent) => options.events.crashed(event.error instanceof Error ? event.error : new Error(event.message));
       worker.postMessage({ kind: "configure", config: options.config, logCredit: options.logCredit } satisfies ToData);
