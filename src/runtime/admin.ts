@@ -23,6 +23,8 @@ export interface AdminSources {
   readonly snapshots: () => Promise<readonly MetricsSnapshot[]>;
   readonly exposition: Exposition;
   readonly processMetrics: readonly GaugeSource[];
+  /** Asks the CA for every certificate of this node anew; returns how many. Absent where there are none. */
+  readonly renewCertificates?: () => number;
 }
 
 export function adminApp(sources: AdminSources, port: () => number): Hono {
@@ -48,6 +50,10 @@ export function adminApp(sources: AdminSources, port: () => number): Hono {
       if (wrong !== null) return context.text(`${wrong}\n`, 400);
     }
     return context.text(`current log level is ${log.filter}\n`);
+  });
+  app.post("/certificates/renew", (context) => {
+    if (sources.renewCertificates === undefined) return context.text("this role holds no certificates\n", 404);
+    return context.text(`renewing ${sources.renewCertificates()}\n`);
   });
   app.post("/quitquitquit", (context) => {
     lifecycle.requestStop({ message: "POST /quitquitquit", handedOver: false, exitStatus: 0 });

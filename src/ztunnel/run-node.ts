@@ -139,6 +139,11 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       version: VERSION,
       exposition,
       processMetrics: processMetrics(),
+      renewCertificates: () => {
+        const held = heldCertificates();
+        for (const { spiffeId: id } of held) agent.svids.renew(id);
+        return held.length;
+      },
       snapshots: async () => {
         const held = heldCertificates();
         metrics.cell("weft_certificates_held", {}).value = held.length;
