@@ -36,7 +36,8 @@ const bytes = (random: Random, length: number): Uint8Array => Uint8Array.from({ 
 
 function domainName(random: Random): string {
   const labels = ["web", "shop", "svc", "cluster", "local", "WEB", "a", "\\.", "\\000", "\\255", "x".repeat(63), "_http", "_tcp", "*"];
-  return Array.from({ length: below(random, 5) }, () => pick(random, labels)).join(".");
+  const text = Array.from({ length: below(random, 5) }, () => pick(random, labels)).join(".");
+  return encodeName(text) === null ? "too.long" : text;
 }
 
 function rdata(random: Random, type: number): Uint8Array {
