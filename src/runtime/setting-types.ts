@@ -187,8 +187,9 @@ export const cidrList: SettingType<readonly Cidr[]> = {
   placeholder: "CIDR,…",
   wanted: "address ranges such as 198.18.128.0/20, separated by commas",
   parse(value) {
-    const cidrs = value.split(",").map((item) => parseCidr(item.trim()));
-    return cidrs.every((cidr) => cidr !== null) ? ok(cidrs as Cidr[]) : err("");
+    const cidrs = value === "" ? [] : value.split(",").map((item) => parseCidr(item.trim()));
+    const good = cidrs.filter((cidr) => cidr !== null);
+    return good.length === cidrs.length ? ok(good) : err(`"${value.split(",")[cidrs.indexOf(null)]}" is none`);
   },
   format: (value) => value.map(formatCidr).join(","),
 };

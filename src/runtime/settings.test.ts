@@ -31,7 +31,7 @@ describe("precedence", () => {
   });
 
   test("a variable of another role does not matter", () => {
-    expect(good("up", UP, { CA_ADDRESS: "nonsense" }).settings.caAddress).toBeNull();
+    expect(good("ztunnel", ["--config", "mesh", "--ca-address", "a:1"], { CA_LISTEN: "nonsense" }).settings.caListen).toBeNull();
   });
 });
 
@@ -45,7 +45,7 @@ describe("flags", () => {
   test("an unknown one names the nearest, or the role that has it", () => {
     expect(errors("up", [...UP, "--conect-timeout", "1s"])).toContain("did you mean --connect-timeout?");
     expect(errors("up", [...UP, "--no-such-thing-at-all-anywhere=1"])).toContain("is unknown (weft up --help lists them)");
-    expect(errors("up", [...UP, "--ca-address", "a:1"])).toBe("--ca-address belongs to weft ztunnel, not to weft up");
+    expect(errors("ztunnel", [...UP, "--ca-address", "a:1", "--ca-key", "k"])).toBe("--ca-key belongs to weft up and weft ca, not to weft ztunnel");
     expect(nearestOf("trust-domian", ["trust-domain", "drain"])).toBe("trust-domain");
   });
 
