@@ -11,10 +11,14 @@ interface Attached {
 /** What a test's handler is made of: everything but `onOutput`, which belongs to the socket. */
 export type TestHandler = (connection: () => Http2Connection) => Omit<Http2Handler, "onOutput">;
 
+/** How long the peer may take to answer our FIN with its own. */
+const LINGER_MS = 500;
+
 class SocketShell {
   readonly connection: Http2Connection;
   private readonly socket: Socket<Attached>;
   private scheduled = false;
+  private finishing = false;
   private readonly flush = (): void => {
     this.scheduled = false;
     this.write();
@@ -37,7 +41,15 @@ class SocketShell {
       output.consume(taken);
       if (taken < offered) return;
     }
-    if (this.connection.drained && output.pendingBytes === 0) this.socket.end();
+    if (this.connection.drained && output.pendingBytes === 0) this.finish();
+  }
+
+  /** Our FIN first: closing at once with bytes of the peer unread would reset the connection under its last answer. */
+  private finish(): void {
+    if (this.finishing) return;
+    this.finishing = true;
+    this.socket.shutdown();
+    setTimeout(() => this.socket.end(), LINGER_MS).unref();
   }
 
   ended(): void {
