@@ -4,8 +4,8 @@
 // What a peer sends never throws: a fatal fault queues GOAWAY, tells the handler once, and all later input is ignored.
 // DATA passes through as views of the chunk it came in; other frames are put together only when they straddle chunks.
 //
-// Calls back into the handler happen inside `receive`, `receiveEnd`, `reset`, `goaway`, the sending calls that end a stream, and
-// `output.consume`. The handler may call anything on the connection from there, except `receive` and `receiveEnd`.
+// Calls back into the handler happen inside `receive`, `receiveEnd`, `reset`, `goaway`, the sending calls, `output.consume`, and (only
+// `onOutput`, for the greeting) the constructor. The handler may call anything on the connection from there, except `receive`.
 
 import type { Blame } from "../../core/fault.ts";
 import { Http2Counters } from "./counters.ts";
@@ -13,7 +13,8 @@ import { ErrorCode, type FatalCounter, type Http2Error } from "./errors.ts";
 import { CLIENT_PREFACE, Flag, FRAME_HEADER_BYTES, FrameType, readUint31, readUint32, SettingId, writeFrameHeader, writeUint32 } from "./frames.ts";
 import {
   encodeStaticBlock,
-  HeaderBlock,
+  type HeaderBlock,
+  headerBlock,
   type HeaderFacts,
   type HeaderList,
   LENGTH_UNKNOWN,
@@ -23,7 +24,7 @@ import {
   validateTrailers,
 } from "./headers.ts";
 import { HpackDecoder } from "./hpack-decoder.ts";
-import { checkFields, HpackEncoder } from "./hpack-encoder.ts";
+import { HpackEncoder } from "./hpack-encoder.ts";
 import {
   ASSUMED_CONCURRENT_STREAMS,
   assertLimits,
@@ -45,7 +46,7 @@ import { Http2Stream, StreamState, Waiting, WaitingQueue } from "./stream.ts";
 
 export { Http2Counters } from "./counters.ts";
 export { ErrorCode, errorName, type Http2Error } from "./errors.ts";
-export { encodeStaticBlock, HeaderBlock, type HeaderList, headerValue, headerValues } from "./headers.ts";
+export { encodeStaticBlock, HeaderBlock, headerBlock, type HeaderList, headerValue, headerValues } from "./headers.ts";
 export { DEFAULT_LIMITS, DEFAULT_SETTINGS, type Http2Limits, type LocalSettings } from "./limits.ts";
 export type { OutputBuffer } from "./output-buffer.ts";
 export { Http2Stream, StreamState } from "./stream.ts";
@@ -76,7 +77,7 @@ export interface Http2Handler {
   onPong(): void;
   /** Once, before the streams are reset: so that whoever tears down knows the first cause. The GOAWAY is in `output`. */
   onFatal(error: Http2Error): void;
-  /** `output` went from empty to not empty. */
+  /** `output` went from empty to not empty; for the first time inside the constructor. Schedule one flush per turn. */
   onOutput(): void;
 }
 
@@ -312,10 +313,9 @@ export class Http2Connection {
 
   // ── Sending ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A block for this connection's table: encoded when it is sent, so that a block never sent leaves the table in step. */
+  /** See `headerBlock`. */
   encode(fields: readonly string[]): HeaderBlock {
-    checkFields(fields);
-    return new HeaderBlock(fields, null);
+    return headerBlock(fields);
   }
 
   /** Client: opens a stream. Null when none may be opened now: the peer's maximum, GOAWAY, numbers used up, output full, closed. */
@@ -1193,7 +1193,7 @@ export class Http2Connection {
   }
 
   private wait(stream: Http2Stream): void {
-    if (stream.waiting !== Waiting.nothing) return;
+    if (stream.waiting !== Waiting.nothing || stream.state === StreamState.closed) return;
     stream.waitingSinceMs = this.nowMs();
     if (stream.sendWindowBytes <= 0) {
       stream.waiting = Waiting.streamWindow;

@@ -1,7 +1,7 @@
 // Header lists and what HTTP/2 demands of them (RFC 9113, section 8; extended CONNECT: RFC 8441). Pure.
 
 import { isAuthority, isPath, isToken } from "./field-bytes.ts";
-import { encodeStateless } from "./hpack-encoder.ts";
+import { checkFields, encodeStateless } from "./hpack-encoder.ts";
 
 /** name, value, name, value, … in the order of the wire; pseudo headers first; one char per byte. */
 export type HeaderList = string[];
@@ -45,8 +45,18 @@ export class HeaderBlock {
 }
 
 /**
- * Encodes a block that is the same on every connection: no dynamic table, no Huffman. Keep the result for what is sent often
- * (200, 503); use it also for fields that differ each time.
+ * A block that is encoded by the connection that sends it, in step with its table: fields that repeat cost one byte from the second time on.
+ * A block never sent leaves the table alone. The right choice for a CONNECT with baggage, and for requests and responses at L7.
+ * @param fields kept, not copied; pseudo headers first, names in lower case. Forbidden bytes throw: they are our own fault.
+ */
+export function headerBlock(fields: readonly string[]): HeaderBlock {
+  checkFields(fields);
+  return new HeaderBlock(fields, null);
+}
+
+/**
+ * Encodes a block that is the same on every connection: no dynamic table, no Huffman. For what is made once and sent often
+ * (200, 503).
  * @param fields name, value, …; pseudo headers first, names in lower case. Forbidden bytes throw: they are our own fault.
  */
 export function encodeStaticBlock(fields: readonly string[]): HeaderBlock {

@@ -117,8 +117,8 @@ export const REFUSED_STREAMS: RateLimit = { burst: 2_000, perSecond: 100 };
 export const SETTINGS_FRAMES: RateLimit = { burst: 100, perSecond: 10 };
 /** Keep-alive is one in ten seconds, bandwidth probing (gRPC) one per round trip while it grows (CVE-2019-9512). */
 export const PINGS: RateLimit = { burst: 1_000, perSecond: 200 };
-/** DATA without bytes and without END_STREAM, header fragments without bytes (CVE-2019-9518). */
-export const EMPTY_FRAMES: RateLimit = { burst: 100, perSecond: 10 };
+/** DATA without bytes and without END_STREAM, header fragments without bytes (CVE-2019-9518). Some libraries flush with an empty DATA. */
+export const EMPTY_FRAMES: RateLimit = { burst: 1_000, perSecond: 100 };
 /** On top of what our own DATA earns the peer (`WINDOW_UPDATES_PER_DATA_FRAME`, one per `WINDOW_UPDATE_BYTES`). */
 export const WINDOW_UPDATES: RateLimit = { burst: 2_000, perSecond: 200 };
 export const WINDOW_UPDATES_PER_DATA_FRAME = 4;
