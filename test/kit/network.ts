@@ -87,6 +87,8 @@ export class Place {
     writeFileSync(this.namespacePath, "", { flag: "wx" });
     this.namespaceFd = createNamespace(this.namespacePath);
     if (this.namespaceFd < 0) throw new Error(`cannot make the namespace ${name}: ${errnoName(this.namespaceFd)}`);
+    // Duplicate address detection would keep neighbours from finding each other for the first two seconds.
+    if (this.ipv6 !== null) for (const which of ["all", "default"]) this.setSysctl(`net.ipv6.conf.${which}.accept_dad`, "0");
     using links = this.links();
     must(links.loopbackUp());
   }
