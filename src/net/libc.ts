@@ -17,6 +17,7 @@ function openLibc() {
     bind: { args: ["i32", "ptr", "u32"], returns: "i32" },
     connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
     listen: { args: ["i32", "i32"], returns: "i32" },
+    accept4: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" },
     getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
     getpeername: { args: ["i32", "ptr", "ptr"], returns: "i32" },
     setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
@@ -108,6 +109,7 @@ export const EAFNOSUPPORT = 97;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENOBUFS = 105;
+export const ECONNREFUSED = 111;
 export const EINPROGRESS = 115;
 
 const errnoNames = new Map<number, string>([
@@ -149,6 +151,8 @@ export const socket = (family: number, type: number, protocol: number): number =
 export const bind = (fd: number, address: Uint8Array): number => checked(C.bind(fd, ptr(address), address.length));
 export const connect = (fd: number, address: Uint8Array): number => checked(C.connect(fd, ptr(address), address.length));
 export const listen = (fd: number, backlog: number): number => checked(C.listen(fd, backlog));
+/** Accepts without waiting on a non-blocking listener; the new descriptor is non-blocking and close-on-exec. */
+export const accept = (fd: number): number => checked(C.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC));
 export const close = (fd: number): number => checked(C.close(fd));
 export const fcntl = (fd: number, command: number, argument: number): number => checked(C.fcntl(fd, command, argument));
 export const prctl = (option: number, a: number, b = 0, c = 0, d = 0): number => checked(C.prctl(option, a, b, c, d));
