@@ -143,7 +143,13 @@ describe("names of services", () => {
     expect(described(ask("web.shop", "A", own), "web.shop")).toBe("forward");
     expect(described(ask("api.example.corp.example", "A", own), "api.example.corp.example")).toEqual(["CNAME api.example", "api.example: A 198.18.100.20"]);
     expect(described(ask("web.corp.example", "A", own), "web.corp.example")).toEqual(["CNAME web.shop.svc.cluster.local", "web.shop.svc.cluster.local: A 198.18.100.1"]);
-    expect(described(ask("web", "A", scopeOf(shopper, {}, [])), "web")).toBe("forward");
+  });
+
+  test("a search path that says nothing of the cluster is tried first, and completed", () => {
+    const own = scopeOf(shopper, {}, ["lan"]);
+    expect(own.client.searchDomains).toEqual(["lan", "shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
+    expect(described(ask("web.lan", "A", own), "web.lan")).toEqual(["CNAME web.shop.svc.cluster.local", "web.shop.svc.cluster.local: A 198.18.100.1"]);
+    expect(described(ask("printer.lan", "A", own), "printer.lan")).toBe("forward");
   });
 
   test("names of more than four labels are not completed", () => {

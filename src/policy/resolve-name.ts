@@ -74,8 +74,15 @@ export function assumedSearchDomains(namespace: string, clusterDomain: string): 
   return [`${namespace}.svc.${clusterDomain}`, `svc.${clusterDomain}`, clusterDomain];
 }
 
-export function nameClient(workload: Workload, clusterDomain: string, searchDomains: readonly string[] | null): NameClient {
-  return { namespace: workload.namespace, network: workload.network, searchDomains: searchDomains ?? assumedSearchDomains(workload.namespace, clusterDomain) };
+/**
+ * @param ownSearch the search domains of the client's own resolv.conf; null when it cannot be read. A list that says nothing of
+ *   the cluster (a virtual machine's, a pod with the node's settings) is tried first, and completed by the assumed one.
+ */
+export function nameClient(workload: Workload, clusterDomain: string, ownSearch: readonly string[] | null): NameClient {
+  const own = ownSearch ?? [];
+  const ofCluster = own.some((domain) => domain === clusterDomain || domain.endsWith(`.${clusterDomain}`));
+  const searchDomains = ofCluster ? own : [...own, ...assumedSearchDomains(workload.namespace, clusterDomain)];
+  return { namespace: workload.namespace, network: workload.network, searchDomains };
 }
 
 export function resolveName(scope: NameScope, question: Question): NameAnswer {
