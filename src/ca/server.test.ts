@@ -167,7 +167,7 @@ describe("CreateCertificate over TLS", () => {
   });
 
   test("a caller that asks without end is slowed down, the others are not", async () => {
-    frozenMs = systemClock.monotonicMs();
+    frozenMs = Math.floor(systemClock.monotonicMs());
     const from = source({ token: { kind: "literal", value: greedy.token } });
     const { csrPem } = createRequest(WEB);
     const issue = async (): Promise<string> => {

@@ -29,6 +29,8 @@ export const FAMILIES = {
   istio_dns_upstream_requests_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "DNS requests forwarded to a resolver"),
   istio_dns_upstream_failures_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "Forwarded DNS requests that no resolver answered"),
   istio_dns_upstream_request_duration_seconds: histogram(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], DNS_SECONDS, "Time a forwarded DNS request took"),
+  weft_dns_refused_total: counter(["reason"], "DNS questions that were not taken, by reason"),
+  weft_dns_bad_replies_total: counter([], "Replies of resolvers that answered no question of ours"),
   istio_xds_connection_terminations_total: counter(["reason"], "xDS streams that ended, by reason"),
   istio_xds_message_total: counter(["url"], "xDS messages received"),
   istio_xds_message_bytes_total: counter(["url"], "Bytes of xDS messages received"),

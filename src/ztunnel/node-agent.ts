@@ -3,6 +3,7 @@
 
 import { namespacedName, type WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
+import { err, ok, type Result } from "../core/result.ts";
 import { type SpiffeId, spiffeId } from "../core/spiffe.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { createRequest } from "../identity/csr.ts";
@@ -11,6 +12,11 @@ import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
+import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
+import { dnsCounters } from "./dns/dns-counters.ts";
+import { ownResolvConfPaths, ResolverFiles } from "./dns/resolver-files.ts";
+import { secureRandom } from "./dns/secure-random.ts";
+import { WorkloadDns } from "./dns/workload-dns.ts";
 import type { LocalWorkloadState } from "../runtime/config-dump.ts";
 import type { LiveConnectionDescription } from "./local-workloads.ts";
 import { DataThreads } from "./data-threads.ts";
@@ -24,6 +30,10 @@ export interface NodeAgentOptions {
   /** Names this process in the redirection rules. */
   readonly owner: string;
   readonly dnsCapture: boolean;
+  /** False: no IPv6 addresses are answered by DNS. */
+  readonly ipv6: boolean;
+  /** Counters of the main thread. */
+  readonly metrics: ConnectionMetrics;
   /** Shared with the writer of the access log. */
   readonly logCredit: SharedArrayBuffer | null;
   readonly source: CertificateSource;
@@ -57,6 +67,7 @@ export class NodeAgent {
   /** The main thread's view: for DNS, the admin port, and the identities of local workloads. */
   readonly store = new MeshStore();
   readonly #identities = new Map<WorkloadUid, SpiffeId>();
+  readonly #dns = new Map<WorkloadUid, WorkloadDns>();
 
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
     this.#options = options;
@@ -88,8 +99,8 @@ export class NodeAgent {
       keepalive: keepaliveOf(options.dataPlane),
       nowMs: () => options.clock.monotonicMs(),
       hooks: {
-        started: async () => ({ ok: true, value: undefined }),
-        stopped: () => {},
+        started: (workload, namespaceFd) => this.#startDns(workload, namespaceFd),
+        stopped: (uid) => this.#stopDns(uid),
         note: (uid, note) => options.events.info("workload_note", `${uid}: ${note}`),
         report: (uid, failure) => this.#attachReported(uid, failure),
       },
@@ -114,6 +125,28 @@ export class NodeAgent {
     agent = new NodeAgent(options, threads);
     agent.#svids.restore(options.restored);
     return agent;
+  }
+
+  /** DNS of one workload, in its namespace, where it is captured. */
+  async #startDns(workload: LocalWorkload, namespaceFd: number): Promise<Result<void, string>> {
+    const { clock, dnsCapture, dataPlane, metrics, ipv6 } = this.#options;
+    if (!(workload.dnsCapture ?? dnsCapture)) return ok(undefined);
+    this.#stopDns(workload.uid);
+    const record = () => this.store.workload(workload.uid) ?? null;
+    const files = new ResolverFiles({ paths: ownResolvConfPaths(workload.networkNamespace), clock });
+    const dns = new WorkloadDns({
+      namespaceFd, workload: record, store: this.store, clusterDomain: dataPlane.clusterDomain, resolver: () => files.current(),
+      mark: dataPlane.packetMark, ipv6, random: secureRandom, clock, metrics: dnsCounters(metrics, record),
+    });
+    const started = await dns.start();
+    if (!started.ok) return err(started.error.message);
+    this.#dns.set(workload.uid, dns);
+    return ok(undefined);
+  }
+
+  #stopDns(uid: WorkloadUid): void {
+    this.#dns.get(uid)?.stop();
+    this.#dns.delete(uid);
   }
 
   need(id: SpiffeId, priority: "realtime" | "warmup" | "background"): void {

@@ -59,6 +59,8 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     workers: workerThreads(settings.workers),
     owner: `weft-${process.pid}`,
     dnsCapture: settings.dnsCapture,
+    ipv6: settings.ipv6,
+    metrics,
     logCredit: credit.buffer,
     source: parts.source,
     svidStore: svidStore.value,
