@@ -216,6 +216,21 @@ describe("http2: greeting", () => {
     expect(server.connection.counters[counter]).toBe(1);
   });
 
+  test("extended CONNECT, once offered, is not taken back", () => {
+    const client = Harness.ready("client").feed(setting(SettingId.enableConnectProtocol, 1));
+    expect(client.connection.remoteConnectProtocol).toBe(true);
+    expect(client.feed(setting(SettingId.enableConnectProtocol, 0)).events.at(-1)).toBe("fatal protocolErrors peer");
+  });
+
+  test("a smaller header table binds once it is acknowledged", () => {
+    const block = Buffer.concat([Uint8Array.of(0x82, 0x86, 0x84), Uint8Array.of(0x41, 1, 0x61)]); // GET http / with an indexed :authority
+    const request = (id: number): Uint8Array => frame(FrameType.headers, Flag.endHeaders | Flag.endStream, id, block);
+    const server = new Harness("server", { headerTableSizeBytes: 100 }).feed(CLIENT_PREFACE, frame(FrameType.settings, 0, 0), request(1));
+    expect(server.events.at(-1)).toStartWith("request 1");
+    server.feed(frame(FrameType.settings, Flag.ack, 0), request(3));
+    expect(server.events).toContain("fatal compressionErrors peer");
+  });
+
   test("a server that would push is refused", () => {
     expect(Harness.ready("client").feed(setting(SettingId.enablePush, 1)).events).toEqual(["fatal protocolErrors peer"]);
     expect(Harness.ready("client").feed(frame(FrameType.pushPromise, Flag.endHeaders, 1, u32(2))).events).toEqual(["fatal protocolErrors peer"]);
@@ -573,6 +588,33 @@ describe("http2: flow control", () => {
     expect(server.events.at(-1)).toBe("sendable 1");
   });
 
+  test("a raised initial window lets waiting streams go on", () => {
+    const server = responding().feed(setting(SettingId.initialWindowSize, 10), headers(1, CONNECT));
+    expect(server.connection.sendData(server.streams.get(1)!, new Uint8Array(20), false)).toBe(10);
+    server.feed(setting(SettingId.initialWindowSize, 15));
+    expect(server.events.slice(-2)).toEqual(["settings", "sendable 1"]);
+    expect(server.connection.sendData(server.streams.get(1)!, new Uint8Array(10), false)).toBe(5);
+  });
+
+  test("a shell that writes from within onSendable is not called again from there", () => {
+    const server = responding({}, { outputDataBytesMax: 1_000, sendQuantumBytes: 1_000 });
+    server.feed(setting(SettingId.initialWindowSize, 1_000_000), windowUpdate(0, 1_000_000));
+    for (let id = 1; id < 200; id += 2) server.feed(headers(id, CONNECT));
+    server.sent();
+    for (const stream of server.streams.values()) server.connection.sendData(stream, new Uint8Array(2_000), false);
+    let depth = 0;
+    let served = 0;
+    server.onSendable = (stream) => {
+      served++;
+      expect(++depth).toBe(1);
+      server.connection.sendData(stream, new Uint8Array(1_000), false);
+      server.connection.output.consume(server.connection.output.pendingBytes);
+      depth--;
+    };
+    server.connection.output.consume(server.connection.output.pendingBytes);
+    expect(served).toBe(100);
+  });
+
   test("overflows: a stream's window resets it, the connection's and SETTINGS' end the connection", () => {
     const one = responding().feed(headers(1, CONNECT), windowUpdate(1, 0x7fff_ffff));
     expect(one.events.at(-2)).toBe(`reset 1 ${ErrorCode.flowControlError} us`);
@@ -604,6 +646,16 @@ describe("http2: flow control", () => {
     expect(server.sent()).toMatchObject([{ type: FrameType.windowUpdate, id: 1 }]);
     expect(stream.receiveWindowBytes).toBe(1000);
     expect(() => server.connection.consumed(stream, 1)).toThrow(RangeError);
+  });
+
+  test("the connection's credit makes its window whole and no larger; an ended stream gets none", () => {
+    const server = responding({ initialWindowBytes: 65_535, connectionWindowBytes: 65_535, maxFrameBytes: 40_000 }).feed(headers(1, CONNECT));
+    server.sent();
+    server.feed(data(1, new Uint8Array(33_000), true));
+    server.connection.consumed(server.streams.get(1)!, 33_000);
+    const said = server.sent();
+    expect(said).toMatchObject([{ type: FrameType.windowUpdate, id: 0 }]);
+    expect(readUint31(said[0]!.payload, 0)).toBe(33_000);
   });
 
   test("a stream whose reader stopped does not stall its siblings, and memory stays bounded", () => {
