@@ -150,7 +150,8 @@ export interface ServiceAccountMatch {
 
 /**
  * One match. Fields are joined by AND, values inside a field by OR; an empty list leaves the field out.
- * `not*` fields must match none of their values.
+ * `not*` fields must match none of their values. Without an identity a field about identity fails, and its `not` twin holds.
+ * A match without any field is false in an allow policy and true in a deny policy, so that a lost condition opens nothing.
  */
 export interface PolicyMatch {
   readonly namespaces: readonly StringMatch[];
