@@ -20,7 +20,7 @@ const ENCODER_TABLE_BYTES_MAX = DEFAULT_HEADER_TABLE_BYTES;
 const INDEXED_SHARE = 4;
 
 /** Where blocks are put together before they are cut into frames. Grown on demand, shared by all encoders of the thread. */
-let scratch = Buffer.allocUnsafeSlow(8192);
+let scratch = new Uint8Array(8192);
 
 /** Encodes without any table but the static one: the bytes are the same on every connection and may be kept. */
 export function encodeStateless(fields: readonly string[]): Uint8Array {
@@ -33,7 +33,7 @@ export function encodeStateless(fields: readonly string[]): Uint8Array {
     if (index !== undefined) writer.integer(0x80, 0x7f, index);
     else writer.literal(NEVER_INDEXED.has(name) ? 0x10 : 0x00, 0x0f, STATIC_NAME_INDEX.get(name) ?? 0, name, value, false);
   }
-  return Uint8Array.prototype.slice.call(scratch, 0, writer.at);
+  return scratch.slice(0, writer.at);
 }
 
 export class HpackEncoder {
@@ -192,7 +192,7 @@ class BlockWriter {
 
 function ensure(bytes: number): void {
   if (bytes <= scratch.length) return;
-  const grown = Buffer.allocUnsafeSlow(Math.max(bytes, scratch.length * 2));
-  scratch.copy(grown, 0);
+  const grown = new Uint8Array(Math.max(bytes, scratch.length * 2));
+  grown.set(scratch);
   scratch = grown;
 }
