@@ -85,6 +85,7 @@ async function main(args: readonly string[]): Promise<number> {
   const outside = await resealed(import.meta.path, args);
   if (outside !== null) return outside;
   const peers = wanted.peers.filter(available);
+  for (const peer of peers) console.log(`${peer.name}: ${peer.command()}`);
   const record = await benchL4({ ...wanted, peers, progress: (line) => console.error(line) });
   const names = peers.map((peer) => peer.name);
   console.log(`\nmedians of ${wanted.rounds} rounds; ratios are medians of the rounds' ratios, lowest and highest in brackets\n`);

@@ -4,6 +4,7 @@ import type { Peer } from "./peer.ts";
 
 export const direct: Peer = {
   name: "direct",
+  command: () => "no proxy",
   missing: () => null,
   idleMissing: () => "there is no proxy",
   tunnelPorts: [],

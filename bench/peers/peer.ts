@@ -10,6 +10,8 @@ export type Placement = "across" | "same-node";
 
 export interface Peer {
   readonly name: string;
+  /** What is run, for the head of the report. */
+  readonly command: () => string;
   /** Why it cannot run here, or null. */
   readonly missing: () => string | null;
   /** Why it cannot hold the idle connections here, or null. */

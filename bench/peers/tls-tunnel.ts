@@ -28,6 +28,7 @@ interface TunnelProgram {
 function tunnelPeer(program: TunnelProgram): Peer {
   return {
     name: program.name,
+    command: () => program.name,
     missing: () => program.missing() ?? (Bun.which("openssl") === null ? "needs openssl" : null),
     idleMissing: program.idleMissing,
     tunnelPorts: [...SERVER_PORTS.values()],

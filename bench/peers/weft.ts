@@ -17,6 +17,7 @@ const HBONE_PORT = 15008;
 
 export const weft: Peer = {
   name: "weft",
+  command: () => weftCommand().join(" "),
   missing: () => {
     const binary = process.env["WEFT_BIN"];
     return binary === undefined || existsSync(binary) ? null : `WEFT_BIN: no such file: ${binary}`;

@@ -14,6 +14,7 @@ const HBONE_PORT = 15008;
 
 export const ztunnel: Peer = {
   name: "ztunnel",
+  command: () => process.env["ZTUNNEL_BIN"] ?? "",
   missing: () => {
     const binary = process.env["ZTUNNEL_BIN"];
     if (binary === undefined || binary === "") return "ZTUNNEL_BIN is not set";
