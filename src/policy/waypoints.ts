@@ -1,14 +1,18 @@
 // Which waypoint stands before a workload or a service, where it is, and whether a caller is it. Pure look-ups in the store.
 
-import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
-import { namespacedName } from "../core/brand.ts";
+import { type NamespacedName, namespacedName } from "../core/brand.ts";
 import { type SpiffeId, spiffeId } from "../core/spiffe.ts";
 import type { GatewayAddress, GatewayDestination, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { Endpoint, MeshStore } from "../mesh/store.ts";
 
+/** Records never change, so an identity is built once for each: building one costs more than the rest of a decision. */
+const identities = new WeakMap<Workload, SpiffeId>();
+
 /** The X.509 identity a workload proves. */
 export function identityOf(workload: Workload): SpiffeId {
-  return spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount);
+  let id = identities.get(workload);
+  if (id === undefined) identities.set(workload, (id = spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount)));
+  return id;
 }
 
 export function nameOf(service: Service): NamespacedName {
@@ -90,11 +94,5 @@ export function isWaypointIdentity(store: MeshStore, waypoints: readonly Weighte
 
 function serviceHasIdentity(store: MeshStore, service: Service, peer: SpiffeId): boolean {
   if (service.subjectAltNames.includes(peer)) return true;
-  // Instances of a waypoint share one account, as a rule: the first answers.
-  let known: WorkloadUid | null = null;
-  for (const { workload } of store.endpoints(nameOf(service))) {
-    if (workload.uid !== known && identityOf(workload) === peer) return true;
-    known = workload.uid;
-  }
-  return false;
+  return store.endpoints(nameOf(service)).some(({ workload }) => identityOf(workload) === peer);
 }
