@@ -9,7 +9,7 @@ export type Verb = (typeof VERBS)[number];
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
   up: {
     line: "the whole mesh for one machine: CA, configuration and ztunnel in one process",
-    about: "Reads the YAML in --config, names every workload with a certificate of its own CA, and carries the traffic of the workloads that\nare opted in. Needs root (or CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_RAW).",
+    about: "Reads the YAML in --config, names every workload with a certificate of its own CA, and carries the traffic of the workloads that\nare opted in. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.",
     examples: ["weft up --config /etc/weft --state /var/lib/weft", "weft up --config ./mesh --state ./state --log info,access=off --metrics-address 127.0.0.1:15020"],
   },
   ztunnel: {
