@@ -171,7 +171,7 @@ class MessageReader {
     }
     this.#edns = {
       udpBytes: u16(bytes, at + 2), extendedRcode: bytes[at + 4]!, version: bytes[at + 5]!, dnssecOk: (bytes[at + 6]! & 0x80) !== 0,
-      options: bytes.slice(start, end),
+      options: copyOf(bytes, start, end),
     };
     return true;
   }
@@ -184,7 +184,7 @@ class MessageReader {
       if (type === RecordType.AAAA && end - start !== 16) return this.#fail("an AAAA record that is not 16 bytes");
     }
     const parts = rdataParts.get(type);
-    return parts === undefined || end === start ? bytes.slice(start, end) : this.#expanded(parts, start, end);
+    return parts === undefined || end === start ? copyOf(bytes, start, end) : this.#expanded(parts, start, end);
   }
 
   #expanded(parts: readonly RdataPart[], start: number, end: number): Uint8Array | null {
@@ -211,6 +211,11 @@ class MessageReader {
     if (at !== end) return this.#fail("data of a record is longer than its type allows");
     return concat(pieces);
   }
+}
+
+/** Not `slice`: of a Buffer, which sockets hand out, that is a view. */
+function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(start, end));
 }
 
 function concat(pieces: readonly Uint8Array[]): Uint8Array {

@@ -104,6 +104,13 @@ describe("messages", () => {
     expect(read.ok && read.value.answers[0]!.rdata).toEqual(rdata);
   });
 
+  test("what was read stays when the socket's buffer is used again", () => {
+    const wire = Buffer.from(encodeMessage({ ...query, answers: [addressRecord("a", ip("198.18.0.1"), 1)], edns: { ...edns, options: bytesOf("000a 0002 0707") } }));
+    const read = decodeMessage(wire);
+    wire.fill(0xff);
+    expect(read.ok && [read.value.answers[0]!.rdata, read.value.edns!.options]).toEqual([Uint8Array.of(198, 18, 0, 1), bytesOf("000a 0002 0707")]);
+  });
+
   test("a TTL with the top bit set is 0", () => {
     const wire = encodeMessage({ ...query, answers: [{ name: "x", type: 99, class: 1, ttl: 0xffff_ffff, rdata: new Uint8Array(0) }] });
     const read = decodeMessage(wire);

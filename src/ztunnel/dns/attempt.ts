@@ -100,12 +100,13 @@ export class UdpAttempt implements Attempt {
     });
   }
 
+  /** @param chunk a Buffer of the runtime's, used again: `slice` would not copy it. */
   #received(chunk: Uint8Array): void {
     if (this.#ended) return;
     const check = checkReply(this.#options.query, chunk);
     if (check.kind === "good") {
       this.cancel();
-      this.#options.owner.replied(this, chunk.slice(), check);
+      this.#options.owner.replied(this, new Uint8Array(chunk), check);
       return;
     }
     this.#options.owner.badReply(check.reason);
@@ -139,12 +140,12 @@ export class TcpAttempt implements Attempt, PlainEnd {
 
   cancel(): void {
     this.#ended = true;
-    this.#socket?.terminate();
+    this.#socket?.close();
     this.#socket = null;
   }
 
   onOpen(socket: PlainSocket): void {
-    if (this.#ended) socket.terminate();
+    if (this.#ended) socket.close();
     else this.#socket = socket;
   }
 
@@ -166,7 +167,7 @@ export class TcpAttempt implements Attempt, PlainEnd {
       return;
     }
     this.cancel();
-    this.#options.owner.replied(this, reply.slice(), check);
+    this.#options.owner.replied(this, new Uint8Array(reply), check);
   }
 
   onEnd(): void {

@@ -47,7 +47,7 @@ export class Forwarder {
     if (known !== undefined) return known.join(id, waiter);
     if (this.#flights.size >= limits.flightsMax) return false;
     metrics.upstream(labels);
-    const flight = new Flight(this.#options, query.slice(), labels, () => this.#flights.delete(key));
+    const flight = new Flight(this.#options, new Uint8Array(query), labels, () => this.#flights.delete(key));
     flight.join(id, waiter);
     this.#flights.set(key, flight);
     flight.start();
@@ -134,14 +134,19 @@ class Flight implements AttemptOwner {
   #ask(): void {
     const { namespaceFd, mark, limits, random } = this.#options;
     const to = this.#upstreams[this.#asked++ % this.#upstreams.length]!;
-    const query = this.#query.slice();
+    const query = new Uint8Array(this.#query);
     const id = Math.floor(random.next() * 0x1_0000);
     query[0] = id >> 8;
     query[1] = id & 0xff;
     const options = { namespaceFd, to, mark, query, badRepliesMax: limits.badRepliesMax, owner: this };
-    this.#attempts.add(this.#labels.protocol === "udp" ? new UdpAttempt(options) : new TcpAttempt(options));
     if (this.#next !== null) clearTimeout(this.#next);
     this.#next = this.#canAsk ? setTimeout(() => this.#ask(), limits.attemptMs) : null;
+    try {
+      this.#attempts.add(this.#labels.protocol === "udp" ? new UdpAttempt(options) : new TcpAttempt(options));
+    } catch {
+      // The namespace cannot be entered any more; asking again would not help.
+      if (this.#attempts.size === 0) this.#finish(this.#poorReply);
+    }
   }
 
   #finish(reply: Uint8Array | null): void {
@@ -161,7 +166,7 @@ class Flight implements AttemptOwner {
 }
 
 function withId(reply: Uint8Array, id: number): Uint8Array {
-  const own = reply.slice();
+  const own = new Uint8Array(reply);
   own[0] = id >> 8;
   own[1] = id & 0xff;
   return own;

@@ -2,27 +2,36 @@
 // after a while, as container runtimes and operators rewrite these files.
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { type IpAddress, isLoopback } from "../../core/ip.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { NetworkNamespace } from "../../mesh/local-workload.ts";
 import { parseResolvConf, RESOLV_CONF_BYTES_MAX, type ResolvConf } from "../../wire/dns/resolv-conf.ts";
 import type { ResolverConfig } from "./workload-dns.ts";
 
 export const NODE_RESOLV_CONF = "/etc/resolv.conf";
+/** The node's, best first; the second has what systemd-resolved asks behind the loopback address that it puts into the first. */
+export const NODE_RESOLV_CONFS: readonly string[] = [NODE_RESOLV_CONF, "/run/systemd/resolve/resolv.conf"];
 /** How long a change may go unseen. */
 export const REREAD_MS = 5_000;
 const UPSTREAM_PORT = 53;
 
+export interface ResolverFilesOptions {
+  /** Where the workload's own file may be, best first; see ownResolvConfPaths. */
+  readonly own: readonly string[];
+  readonly node?: readonly string[];
+  readonly clock: Clock;
+}
+
 export class ResolverFiles {
-  readonly #paths: readonly string[];
-  readonly #nodePath: string;
+  readonly #own: readonly string[];
+  readonly #node: readonly string[];
   readonly #clock: Clock;
   #current: ResolverConfig = { upstreams: [], searchDomains: null };
   #readAgainMs = -Infinity;
 
-  /** @param paths where the workload's own file may be, best first; see ownResolvConfPaths. */
-  constructor({ paths, nodePath = NODE_RESOLV_CONF, clock }: { paths: readonly string[]; nodePath?: string; clock: Clock }) {
-    this.#paths = paths;
-    this.#nodePath = nodePath;
+  constructor({ own, node = NODE_RESOLV_CONFS, clock }: ResolverFilesOptions) {
+    this.#own = own;
+    this.#node = node;
     this.#clock = clock;
   }
 
@@ -36,11 +45,24 @@ export class ResolverFiles {
   }
 
   #read(): ResolverConfig {
-    const own = this.#paths.map(readResolvConf).find((config) => config !== null) ?? null;
-    // A file without a nameserver means the local one (resolv.conf(5)), which is not reachable from here: the node's then.
-    const servers = own !== null && own.nameservers.length > 0 ? own.nameservers : (readResolvConf(this.#nodePath)?.nameservers ?? []);
+    const own = firstRead(this.#own, () => true);
+    const servers = own !== null && own.nameservers.length > 0 ? own.nameservers : this.#nodeServers();
     return { upstreams: servers.map((ip) => ({ ip, port: UPSTREAM_PORT })), searchDomains: own?.search ?? null };
   }
+
+  /** The node's loopback is not the workload's: what listens there cannot be asked from the workload's namespace. */
+  #nodeServers(): readonly IpAddress[] {
+    const config = firstRead(this.#node, ({ nameservers }) => nameservers.some((ip) => !isLoopback(ip)));
+    return config?.nameservers.filter((ip) => !isLoopback(ip)) ?? [];
+  }
+}
+
+function firstRead(paths: readonly string[], accept: (config: ResolvConf) => boolean): ResolvConf | null {
+  for (const path of paths) {
+    const config = readResolvConf(path);
+    if (config !== null && accept(config)) return config;
+  }
+  return null;
 }
 
 /**

@@ -3,7 +3,6 @@
 // Runs on the main thread. A workload's failure is its own: start() returns it, nothing throws.
 
 import type { Fault } from "../../core/fault.ts";
-import { RETRY_NEVER } from "../../core/fault.ts";
 import { type IpAddress, isIpv6, type SocketAddress } from "../../core/ip.ts";
 import type { Clock, Random } from "../../core/ports.ts";
 import { err, ok, type Result } from "../../core/result.ts";
@@ -96,14 +95,20 @@ export class WorkloadDns {
    */
   async start(): Promise<Result<readonly IpAddress[], DnsFault>> {
     const listening: IpAddress[] = [];
-    for (const ip of LOOPBACK) {
-      const failed = await this.#listenAt({ ip, port: DNS_PORT });
-      if (failed === 0) {
-        listening.push(ip);
-      } else if (!isIpv6(ip) || (failed !== -EADDRNOTAVAIL && failed !== -EAFNOSUPPORT)) {
-        this.stop();
-        return err(listenFault(ip, failed));
+    try {
+      for (const ip of LOOPBACK) {
+        const failed = await this.#listenAt({ ip, port: DNS_PORT });
+        if (failed === 0) {
+          listening.push(ip);
+        } else if (!isIpv6(ip) || (failed !== -EADDRNOTAVAIL && failed !== -EAFNOSUPPORT)) {
+          this.stop();
+          return err(listenFault(ip, failed));
+        }
       }
+    } catch (cause) {
+      // The namespace could not be entered, or the runtime refused the socket: this workload's trouble alone.
+      this.stop();
+      return err({ ...NOT_LISTENING, message: `cannot listen for DNS in the workload's namespace: ${(cause as Error).message}`, cause });
     }
     return ok(listening);
   }
@@ -241,14 +246,10 @@ function bindUdp(namespaceFd: number, at: SocketAddress, mark: number): number {
   });
 }
 
+const NOT_LISTENING = { code: "dns_listen_failed", blame: "operator", dies: "nothing", retry: { kind: "after", afterMs: 5_000 } } as const;
+
 function listenFault(ip: IpAddress, errno: number): DnsFault {
   const at = isIpv6(ip) ? `[${ip}]` : ip;
   const hint = errno === -EADDRINUSE ? "; a program in this namespace holds the port, or a proxy runs there under another user" : "";
-  return {
-    code: "dns_listen_failed",
-    message: `cannot listen for DNS on ${at}:${DNS_PORT} in the workload's namespace: ${errnoName(errno)}${hint}`,
-    blame: "operator",
-    dies: "nothing",
-    retry: errno === -EADDRINUSE ? { kind: "after", afterMs: 5_000 } : RETRY_NEVER,
-  };
+  return { ...NOT_LISTENING, message: `cannot listen for DNS on ${at}:${DNS_PORT} in the workload's namespace: ${errnoName(errno)}${hint}` };
 }
