@@ -181,6 +181,17 @@ describe("ejection", () => {
   });
 });
 
+test("an endpoint that comes is used at once, one that changes or goes is not used as it was", () => {
+  const f = new Fixture(many(1));
+  expect(f.tally(10)).toEqual({ e0: 10 });
+  f.store.apply(delta({ workloads: [endpoint("new")] }));
+  expect(f.tally(200)["new"]).toBeGreaterThan(50);
+  f.store.apply(delta({ workloads: [endpoint("e0", { services: [] })] }));
+  expect(f.tally(10)).toEqual({ new: 10 });
+  f.store.apply(delta({ removedWorkloads: [uid("new")] }));
+  expect(f.pick()).toBe("none");
+});
+
 test("choosing among 10 000 endpoints does not look at each of them", () => {
   const time = (count: number): number => {
     const f = new Fixture(many(count));
