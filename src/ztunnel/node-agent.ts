@@ -133,7 +133,7 @@ export class NodeAgent {
     if (!(workload.dnsCapture ?? dnsCapture)) return ok(undefined);
     this.#stopDns(workload.uid);
     const record = () => this.store.workload(workload.uid) ?? null;
-    const files = new ResolverFiles({ paths: ownResolvConfPaths(workload.networkNamespace), clock });
+    const files = new ResolverFiles({ own: ownResolvConfPaths(workload.networkNamespace), clock });
     const dns = new WorkloadDns({
       namespaceFd, workload: record, store: this.store, clusterDomain: dataPlane.clusterDomain, resolver: () => files.current(),
       mark: dataPlane.packetMark, ipv6, random: secureRandom, clock, metrics: dnsCounters(metrics, record),
