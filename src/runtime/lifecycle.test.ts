@@ -17,7 +17,11 @@ describe("readiness", () => {
   test("is reached when the last task ends, and lost again when a condition returns", () => {
     const readiness = new Readiness();
     const changes: boolean[] = [];
-    readiness.onChange((ready) => changes.push(ready));
+    const told: string[] = [];
+    readiness.onChange((ready, before) => {
+      if (ready !== before) changes.push(ready);
+      else told.push(readiness.tasks.join("; "));
+    });
     const first = readiness.pending("configuration");
     const second = readiness.pending("certificates", "the CA does not answer");
     expect(readiness.tasks).toEqual(["configuration", "certificates: the CA does not answer"]);
@@ -28,6 +32,7 @@ describe("readiness", () => {
     readiness.set("data threads", "one has died");
     readiness.set("data threads", null);
     expect(changes).toEqual([false, true, false, true]);
+    expect(told).toEqual(["configuration; certificates: the CA does not answer", "certificates: the CA does not answer"]);
     expect(() => [readiness.pending("x"), readiness.pending("x")]).toThrow("pending already");
   });
 });

@@ -3,7 +3,7 @@
 /** What must happen before the process is ready, by name. */
 export class Readiness {
   readonly #tasks = new Map<string, string>();
-  readonly #listeners: ((ready: boolean) => void)[] = [];
+  readonly #listeners: ((ready: boolean, before: boolean) => void)[] = [];
 
   /** @param name unique while pending. @returns the function that ends the task; calling it again does nothing. */
   pending(name: string, why = ""): () => void {
@@ -26,14 +26,16 @@ export class Readiness {
     return [...this.#tasks].map(([name, why]) => (why === "" ? name : `${name}: ${why}`));
   }
 
-  onChange(listener: (ready: boolean) => void): void {
+  /** Called whenever the set of tasks has changed; `before` is what `ready` was until then. */
+  onChange(listener: (ready: boolean, before: boolean) => void): void {
     this.#listeners.push(listener);
   }
 
   #change(change: () => void): void {
     const before = this.ready;
+    const tasksBefore = this.tasks.join("\n");
     change();
-    if (before !== this.ready) for (const listener of this.#listeners) listener(this.ready);
+    if (tasksBefore !== this.tasks.join("\n")) for (const listener of this.#listeners) listener(this.ready, before);
   }
 }
 

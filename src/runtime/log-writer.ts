@@ -18,6 +18,8 @@ export interface LogWriterOptions {
   /** Makes the line that reports `count` dropped ones. */
   readonly droppedLine: (count: number) => string;
   readonly queueCharsMax?: number;
+  /** Counts what is dropped, as it is dropped. */
+  readonly onDropped?: (lineCount: number) => void;
 }
 
 interface Batch {
@@ -87,6 +89,7 @@ export class LogWriter {
   #drop(lineCount: number): void {
     this.droppedCount += lineCount;
     this.#unreported += lineCount;
+    this.#options.onDropped?.(lineCount);
   }
 
   #pump(): void {

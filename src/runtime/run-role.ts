@@ -38,7 +38,10 @@ export async function runRole(role: Role, parsed: ParsedSettings, load: () => Pr
     status = await run(parsed.settings, runtime);
     log.info("ended", { status });
   } catch (error) {
-    log.error("could not go on", { error: describe(error) });
+    // A plain Error was thrown with words for the operator; any other kind is a mistake of ours, and its stack is wanted.
+    const forOperator = error instanceof Error && error.constructor === Error;
+    log.error("could not go on", { error: forOperator ? error.message : describe(error) });
+    if (forOperator) log.debug("it was thrown at", { stack: error.stack });
   }
   runtime.serviceManager.stopWatchdog();
   await runtime.logWriter.flush(LOG_FLUSH_MS);
@@ -59,29 +62,34 @@ function createRuntime(role: Role, parsed: ParsedSettings): Runtime {
   const filter = parseLogFilter(settings.log);
   if (!filter.ok) throw new Error(`log filter was checked and is bad: ${filter.error}`);
   const clock = systemClock;
+  const metrics = new ConnectionMetrics();
+  const dropped = metrics.cell("weft_log_lines_dropped_total", { where: "writer" });
   const logWriter = new LogWriter({
     sink: settings.logFile === null ? descriptorSink(2) : fileSink(settings.logFile),
+    onDropped: (count) => void (dropped.value += count),
     droppedLine: (count) => formatLine(settings.logFormat, clock.wallMs(), "warn", "weft", "log lines were dropped: they came faster than they could be written", { count }),
   });
   const log = new Log({ writer: logWriter, clock, format: settings.logFormat, filter: filter.value });
   const managerLog = log.scope("weft.service");
   const serviceManager = new ServiceManager(process.env, (message) => managerLog.warn(message));
-  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics: new ConnectionMetrics(), clock, random: systemRandom };
+  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics, clock, random: systemRandom };
 }
 
 /** The service manager learns that we are ready when the first task set has been done, and that we stop when we do. */
 function followReadiness({ lifecycle, serviceManager, log }: Runtime): void {
   const logger = log.scope("weft");
   let announced = false;
-  lifecycle.readiness.onChange((ready) => {
+  lifecycle.readiness.onChange((ready, before) => {
     if (lifecycle.stop.aborted) return;
     if (ready && !announced) {
       announced = true;
       serviceManager.ready();
       serviceManager.startWatchdog(() => true);
       logger.info("ready");
-    } else if (!ready) {
-      logger.warn("not ready", { pending: lifecycle.readiness.tasks.join("; ") });
+    } else if (ready) {
+      logger.info("ready again");
+    } else if (before && announced) {
+      logger.warn("not ready any more", { pending: lifecycle.readiness.tasks.join("; ") });
     }
     serviceManager.status(ready ? "ready" : `waiting for ${lifecycle.readiness.tasks.join("; ")}`);
   });

@@ -1,4 +1,4 @@
-// Every metric there is: name, kind, labels, meaning. docs/metrics.md is checked against this table.
+// Every metric there is: name, kind, labels, meaning. A test holds docs/metrics.md to this table, and the table to the sources.
 // Istio's names where Istio has one, `weft_*` for ours. A family takes at most SERIES_MAX label combinations.
 
 import { type Bounds, CONNECT_SECONDS, DNS_SECONDS, LIFETIME_SECONDS, SIZE_BYTES } from "./histogram.ts";
@@ -22,23 +22,16 @@ const ROUTE = ["reporter", "path", "destination_service_namespace", "destination
 
 export const FAMILIES = {
   istio_tcp_sockets_open: gauge(["reporter"], "Connections open now, by the end that reports them"),
-  istio_on_demand_dns_total: counter(["reporter"], "Host names of workloads that were looked up while a connection waited"),
   istio_crl_policy_rejections_total: counter(["reporter"], "Handshakes refused because a certificate of the chain is revoked"),
-  istio_crl_untracked_connections_total: counter(["reporter"], "Connections whose certificate chain could not be kept for later revocation"),
   istio_dns_requests_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "DNS requests received"),
   istio_dns_upstream_requests_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "DNS requests forwarded to a resolver"),
   istio_dns_upstream_failures_total: counter(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], "Forwarded DNS requests that no resolver answered"),
   istio_dns_upstream_request_duration_seconds: histogram(["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"], DNS_SECONDS, "Time a forwarded DNS request took"),
   weft_dns_refused_total: counter(["reason"], "DNS questions that were not taken, by reason"),
   weft_dns_bad_replies_total: counter([], "Replies of resolvers that answered no question of ours"),
-  istio_xds_connection_terminations_total: counter(["reason"], "xDS streams that ended, by reason"),
-  istio_xds_message_total: counter(["url"], "xDS messages received"),
-  istio_xds_message_bytes_total: counter(["url"], "Bytes of xDS messages received"),
   istio_build: gauge(["component", "tag"], "Always 1; the labels tell what runs"),
   workload_manager_active_proxy_count: gauge([], "Workloads of this node whose traffic is captured"),
   workload_manager_pending_proxy_count: gauge([], "Workloads of this node that wait to be captured"),
-  workload_manager_proxies_started_total: counter([], "Workloads whose capture began"),
-  workload_manager_proxies_stopped_total: counter([], "Workloads whose capture ended"),
 
   weft_connect_duration_seconds: histogram(ROUTE, CONNECT_SECONDS, "Time from the accepted connection to a usable path"),
   weft_connection_bytes: histogram([...ROUTE, "direction"], SIZE_BYTES, "Bytes of one connection, by direction, at its end"),
@@ -47,7 +40,6 @@ export const FAMILIES = {
   weft_node_local_connections_total: counter(["reporter"], "Connections carried inside this node without a tunnel"),
   weft_source_not_preserved_total: counter([], "Connections to an application for which the client's address could not be kept"),
   weft_endpoint_retries_total: counter([], "Connections moved to another endpoint, or tried again, before anything was sent"),
-  weft_endpoint_ejections_total: counter([], "Endpoints taken out of balancing for failing"),
   weft_endpoints_ejected: gauge([], "Endpoints out of balancing now"),
   weft_policy_decisions_total: counter(["reporter", "verdict", "reason"], "Authorisation decisions by verdict and reason"),
   weft_policy_dry_run_total: counter(["would"], "What dry-run policies would have decided"),
