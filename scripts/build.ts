@@ -1,11 +1,13 @@
-// `npm run build`: one compiled binary per architecture, dist/weft and dist/weft-arm64.
+// `npm run build [x64|arm64] [--outdir DIR]`: one compiled binary per architecture, dist/weft and dist/weft-arm64.
 //
 // Flags, and why: no .env and no bunfig.toml of the working directory may change what runs (either could preload code);
-// minified bytecode starts faster and maps less. The data thread is an entry point of its own: a Worker is found by its path in
-// the binary, see src/ztunnel/data-threads.ts.
+// minified bytecode starts faster (`weft version`: 10 to 20 ms against 60 to 80 from source text) and needs 46 MB against 50, for
+// 5 MB more of file. The data thread is an entry point of its own: a Worker is found by its path in the binary, see
+// src/ztunnel/data-threads.ts.
 
 import { mkdirSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
+import { parseArgs } from "node:util";
 
 const ROOT = join(import.meta.dir, "..");
 const ENTRY_POINTS = ["src/main.ts", "src/ztunnel/data-thread.ts"];
@@ -32,8 +34,10 @@ function commit(): string {
   return git.exitCode === 0 ? git.stdout.toString().trim() : "unknown";
 }
 
+const outfileOf = (target: Target): string => join(outdir, basename(target.outfile));
+
 async function compile(target: Target, native: boolean): Promise<string | null> {
-  const outfile = join(ROOT, target.outfile);
+  const outfile = outfileOf(target);
   rmSync(outfile, { force: true });
   const build = Bun.spawn([
     process.execPath, "build", "--compile", "--minify", "--bytecode", "--format=esm",
@@ -46,15 +50,16 @@ async function compile(target: Target, native: boolean): Promise<string | null> 
   return status === 0 ? null : output;
 }
 
-mkdirSync(join(ROOT, "dist"), { recursive: true });
-const only = process.argv.slice(2);
+const { values, positionals: only } = parseArgs({ args: process.argv.slice(2), options: { outdir: { type: "string" } }, allowPositionals: true });
+const outdir = values.outdir === undefined ? join(ROOT, "dist") : resolve(values.outdir);
+mkdirSync(outdir, { recursive: true });
 let failed = false;
 for (const [index, target] of targets().entries()) {
   if (only.length > 0 && !only.includes(target.name)) continue;
   const native = index === 0;
   const error = await compile(target, native);
   if (error === null) {
-    console.log(`${target.outfile}  ${(statSync(join(ROOT, target.outfile)).size / 1e6).toFixed(0)} MB  ${target.name}`);
+    console.log(`${target.outfile}  ${(statSync(outfileOf(target)).size / 1e6).toFixed(0)} MB  ${target.name}`);
   } else if (native) {
     console.error(`${target.outfile} was not built:\n${error}`);
     failed = true;
