@@ -168,7 +168,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
 
   onClosed(stream: Http2Stream): void {
     (stream.user as TunnelStreamUser | undefined)?.onStreamClosed();
-    if (this.#phase === "draining" && this.transport.h2.activeStreams === 0) this.#close(causes.clean);
+    this.#closeWhenDrained();
   }
 
   onSettings(): void {}
@@ -176,6 +176,11 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
 
   onPong(): void {
     this.#pingSentMs = 0;
+  }
+
+  /** Not before the second GOAWAY: CONNECTs that were on the way when the first one left are still served. */
+  #closeWhenDrained(): void {
+    if (this.#phase === "draining" && this.transport.h2.drained) this.#close(causes.clean);
   }
 
   onFatal(error: Http2Error): void {
@@ -197,6 +202,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
   /** Keep-alive, as on the client's side. */
   tick(nowMs: number): void {
     if (this.#phase !== "ready" && this.#phase !== "draining") return;
+    this.#closeWhenDrained();
     const { pingIdleMs, pingAnswerMs } = this.context.http2;
     if (this.#pingSentMs > 0) {
       if (nowMs - this.#pingSentMs > pingAnswerMs) this.#close(causes.tunnelLost(`HTTP/2 PING to ${this.peerIp} was not answered within ${pingAnswerMs} ms`));
@@ -215,7 +221,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     this.#phase = "draining";
     this.transport.h2.goaway(ErrorCode.noError, "draining");
     this.transport.flush();
-    if (this.transport.h2.activeStreams === 0) this.#close(causes.clean);
+    this.#closeWhenDrained();
   }
 
   judgeAgain(): void {

@@ -16,7 +16,7 @@ import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decis
 import type { Authority } from "../wire/hbone/authority.ts";
 import { connectFields } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
-import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
+import { type HeaderBlock, headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
@@ -226,7 +226,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #connectBlock(authority: Authority, crossesNetworks: boolean): HeaderBlock {
     const { config, random } = this.#context;
     const decision = this.#decision as TunnelDecision;
-    return encodeStaticBlock(connectFields({
+    return headerBlock(connectFields({
       authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, random,
       ...(crossesNetworks ? { network: config.network } : {}),
     }));
