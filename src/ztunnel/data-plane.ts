@@ -71,7 +71,7 @@ export class DataPlane {
         const change = store.apply(message.delta);
         for (const uid of message.delta.removedWorkloads) pool.retireDestination(uid);
         for (const uid of change.workloadsChanged) this.#context.balancer.workloadChanged(uid);
-        if (change.policiesChanged || change.workloadsChanged.size > 0) this.#judgeAgain();
+        if (change.policiesChanged || change.workloadsChanged.size > 0 || change.servicesChanged.size > 0) this.#judgeAgain();
         return;
       }
       case "svid":

@@ -113,6 +113,8 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
     if (this.#destination === null) return this.#judgeFirst();
     const destination = this.#context.store.workload(this.#local.uid);
     if (destination === undefined) return;
+    const verdict = judgePlaintext(this.#context.store, destination, this.#to!);
+    if (verdict.kind === "reject") return this.destroy(causes.policyChanged(verdict.reason));
     const decision = authorise(this.#context.store, destination, this.#facts(), this.#context.config.trustDomains);
     this.#decision = decision;
     if (!decision.allowed) this.destroy(causes.policyChanged(explainAuthorisation(decision)));

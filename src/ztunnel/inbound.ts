@@ -374,7 +374,9 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
     const { context, local } = this.#tunnel;
     if (this.#closed || this.#delivery === null) return;
     const destination = context.store.workload(local.uid);
-    if (destination === undefined) return;
+    if (destination === undefined || this.#request === null) return;
+    const verdict = judgeInbound(context.store, destination, { authority: this.#request.authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
+    if (verdict.kind === "reject" && verdict.code === "waypoint_required") return this.destroy(causes.policyChanged(verdict.reason));
     const decision = authorise(context.store, destination, this.#facts(this.#delivery), context.config.trustDomains);
     this.#decision = decision;
     if (!decision.allowed) this.destroy(causes.policyChanged(explainAuthorisation(decision)));
