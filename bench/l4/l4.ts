@@ -132,7 +132,7 @@ async function oneRun({ probe, seat, round, record, options }: Run): Promise<voi
   if (idleMissing !== null) return options.progress(`  ${probe.name} ${peer.name}: left out: ${idleMissing}`);
   try {
     running.assertAlive();
-    const figures = await probe.measure({ bed, peer: running, seconds: options.seconds });
+    const figures = await probe.measure({ bed, peer: running, seconds: options.seconds, note: (text) => options.progress(`  ${probe.name} ${peer.name}: ${text}`) });
     record.add(peer.name, round, figures);
     options.progress(`  ${probe.name} ${peer.name}: ${Object.entries(figures).map(([row, value]) => `${row} ${value.toPrecision(4)}`).join(", ")}`);
   } catch (error) {

@@ -5,7 +5,7 @@ import { cpuSeconds, memoryOf, withDescendants, type Memory } from "../lib/accou
 import { run } from "../lib/process.ts";
 import type { Placement, RunningPeer } from "../peers/peer.ts";
 import { iperf3, RunFailed, wrk, type HttpFigures } from "./load.ts";
-import { BULK_PORT, HTTP_PORT, IDLE_PORT, type Testbed } from "./testbed.ts";
+import { BULK_PORT, HTTP_PORT, IDLE_PORT, STATUS_PORT, type Testbed } from "./testbed.ts";
 
 export const IDLE_CONNECTIONS = 10_000;
 /** Opening ten thousand connections at a few hundred a second is slow, not stuck. */
@@ -21,6 +21,8 @@ export interface Target {
   readonly peer: RunningPeer;
   /** Length of a measured run. */
   readonly seconds: number;
+  /** For what helps to understand a figure. */
+  readonly note: (text: string) => void;
 }
 
 export interface Probe {
@@ -191,31 +193,65 @@ async function holdIdle({ bed, peer }: Target): Promise<Held> {
   throw new RunFailed(`idle connections: ${said}`);
 }
 
-/** Under strace everything is slower, but the number of calls per request stays near that of full load. */
+const TRACED_SECONDS = 2;
+/** Attaching to a dozen threads takes a moment, in which the load already runs. */
+const TRACE_MARGIN_SECONDS = 1;
+
+/** Under strace everything is slower, so calls and requests are counted over the same second, and only their ratio is used. */
+async function callsPerRequest(target: Target, close: boolean): Promise<number | null> {
+  const pids = processes(target);
+  if (pids.length === 0 || Bun.which("strace") === null) return null;
+  const load = { enter: target.bed.client.enter, url: url(target), connections: 64, close };
+  await wrk({ ...load, seconds: WARM_UP_SECONDS });
+  const seconds = TRACED_SECONDS + 2 * TRACE_MARGIN_SECONDS;
+  const running = wrk({ ...load, seconds });
+  await Bun.sleep(TRACE_MARGIN_SECONDS * 1000);
+  const answeredBefore = await answered(target);
+  const calls = await traceCalls(pids, TRACED_SECONDS);
+  const requests = (await answered(target)) - answeredBefore;
+  await running;
+  if (requests <= 0) throw new RunFailed("no request was answered while system calls were counted");
+  target.note(`calls per request: ${describeCalls(calls, requests)}`);
+  return total(calls) / requests;
+}
+
+/** Requests that the server has answered so far, by its own count. */
+async function answered({ bed }: Target): Promise<number> {
+  const { stdout } = await run([...bed.server.enter, "curl", "-s", `http://127.0.0.1:${STATUS_PORT}/`], { limitSeconds: 5 });
+  const count = /\n\s*\d+ \d+ (\d+)\s*\n/.exec(stdout)?.[1];
+  if (count === undefined) throw new RunFailed(`the server tells no count: ${stdout}`);
+  return Number(count);
+}
+
+async function traceCalls(pids: readonly number[], seconds: number): Promise<Map<string, number>> {
+  const attach = pids.flatMap((pid) => ["-p", `${pid}`]);
+  const ran = await run(["timeout", "-s", "INT", `${seconds}`, "strace", "-c", "-f", ...attach], { limitSeconds: seconds + 10 });
+  const calls = new Map<string, number>();
+  // % time, seconds, usecs/call, calls, [errors,] syscall
+  for (const [, count, name] of ran.stderr.matchAll(/^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?([a-z]\w*)$/gm)) {
+    if (name !== undefined && name !== "total") calls.set(name, Number(count));
+  }
+  if (calls.size === 0) throw new RunFailed(`strace gave no table: ${ran.stderr.slice(-300)}`);
+  return calls;
+}
+
+const total = (calls: ReadonlyMap<string, number>): number => [...calls.values()].reduce((sum, count) => sum + count, 0);
+
+function describeCalls(calls: ReadonlyMap<string, number>, requests: number): string {
+  const most = [...calls].sort(([, a], [, b]) => b - a).slice(0, 12);
+  return most.map(([name, count]) => `${name} ${(count / requests).toFixed(2)}`).join(", ");
+}
+
 const systemCalls: Probe = {
   name: "system-calls",
   placement: "across",
-  yields: ["system_calls_per_request"],
+  yields: ["system_calls_per_request", "system_calls_per_connection"],
   measure: async (target) => {
-    const pids = processes(target);
-    if (pids.length === 0 || Bun.which("strace") === null) return {};
-    const load = { enter: target.bed.client.enter, url: url(target), connections: 64, close: false };
-    await wrk({ ...load, seconds: WARM_UP_SECONDS });
-    const traced = wrk({ ...load, seconds: TRACED_SECONDS + 2 });
-    const calls = await countCalls(pids, TRACED_SECONDS);
-    const perSecond = (await traced).requests / (TRACED_SECONDS + 2);
-    return { system_calls_per_request: calls / (perSecond * TRACED_SECONDS) };
+    const perRequest = await callsPerRequest(target, false);
+    const perConnection = await callsPerRequest(target, true);
+    return perRequest === null || perConnection === null ? {} : { system_calls_per_request: perRequest, system_calls_per_connection: perConnection };
   },
 };
-const TRACED_SECONDS = 1;
-
-async function countCalls(pids: readonly number[], seconds: number): Promise<number> {
-  const attach = pids.flatMap((pid) => ["-p", `${pid}`]);
-  const ran = await run(["timeout", "-s", "INT", `${seconds}`, "strace", "-c", "-f", ...attach], { limitSeconds: seconds + 10 });
-  const total = /^\s*100\.00\s+\S+\s+\d*\s+(\d+)(?:\s+\d+)?\s+total$/m.exec(ran.stderr)?.[1];
-  if (total === undefined) throw new RunFailed(`strace gave no total: ${ran.stderr.slice(-300)}`);
-  return Number(total);
-}
 
 /** In the order in which they run: idle memory last, because ten thousand connections leave a heap behind. */
 export const PROBES: readonly Probe[] = [http64, http1, connections, bulkOne, bulkEight, sameNodeHttp, sameNodeBulk, systemCalls, idle];

@@ -33,6 +33,7 @@ export const EXTRA_ROWS: readonly Row[] = [
   { name: "cpu_per_connection", title: "processor time of both proxies per connection", unit: "us", better: "lower" },
   { name: "same_node_rps_64", title: "same node: HTTP/1.1 keep-alive, 64 connections", unit: "req/s", better: "higher" },
   { name: "system_calls_per_request", title: "system calls of both proxies per request, 64 connections", unit: "calls", better: "lower" },
+  { name: "system_calls_per_connection", title: "system calls of both proxies per connection, 64 at a time", unit: "calls", better: "lower" },
   { name: "idle_bytes_per_connection", title: "anonymous memory per idle connection and proxy", unit: "bytes", better: "lower" },
   { name: "idle_memory_10k_pss", title: "proportional memory (PSS) per proxy, 10 000 idle connections", unit: "MB", better: "lower" },
   { name: "idle_memory_10k_anonymous", title: "anonymous memory per proxy, 10 000 idle connections", unit: "MB", better: "lower" },

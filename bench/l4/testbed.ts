@@ -7,6 +7,8 @@ import { must, Server, until } from "../lib/process.ts";
 
 /** nginx with a 12-byte body. */
 export const HTTP_PORT = 8080;
+/** nginx's own counters. */
+export const STATUS_PORT = 8081;
 /** iperf3 -s */
 export const BULK_PORT = 5201;
 /** Answers one byte with one byte and keeps the connection: bench/l4/idle-server.ts. */
@@ -95,6 +97,7 @@ http {
   keepalive_requests 1000000000;
   keepalive_timeout 1h;
   client_body_temp_path ${folder}/t1; proxy_temp_path ${folder}/t2; fastcgi_temp_path ${folder}/t3; uwsgi_temp_path ${folder}/t4; scgi_temp_path ${folder}/t5;
+  server { listen 127.0.0.1:${STATUS_PORT}; location / { stub_status; } }
   server {
     listen ${HTTP_PORT} backlog=4096;
     tcp_nodelay on;
