@@ -25,7 +25,8 @@ export interface DialOptions {
   readonly mark: number;
   /** Source address to appear from, even one the namespace does not own (IP_TRANSPARENT); null for the namespace's own. */
   readonly transparentSource: IpAddress | null;
-  readonly keepalive: Keepalive;
+  /** Null where the other end is an application of this machine: its end is always heard of. */
+  readonly keepalive: Keepalive | null;
 }
 
 /** A connecting descriptor (>= 0) the caller owns, or -errno of the step that failed. */
@@ -49,7 +50,7 @@ function prepare(fd: number, options: DialOptions): number {
   const marked = options.mark === 0 ? 0 : setIntOption(fd, SOL_SOCKET, SO_MARK, options.mark);
   if (marked < 0) return marked;
   setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  setKeepalive(fd, options.keepalive);
+  if (options.keepalive !== null) setKeepalive(fd, options.keepalive);
   return 0;
 }
 

@@ -211,6 +211,13 @@ export function getsockname(fd: number, into: Uint8Array): number {
   return result < 0 ? result : intLength[0]!;
 }
 
+/** Fills `into` with the peer's sockaddr; returns its length, or -errno. */
+export function getpeername(fd: number, into: Uint8Array): number {
+  intLength[0] = into.length;
+  const result = checked(C.getpeername(fd, ptr(into), ptr(intLength)));
+  return result < 0 ? result : intLength[0]!;
+}
+
 /** Waits for one descriptor. Returns the ready events (0 after `timeoutMs`), or -errno. */
 export function pollOne(fd: number, events: number, timeoutMs: number): number {
   const entry = new Int32Array([fd, events]);

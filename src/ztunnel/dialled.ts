@@ -32,7 +32,8 @@ export class Dialled implements PlainEnd, Expiring {
   /** @param source address to appear from; null, or one equal to the destination, for the namespace's own. */
   start(namespaceFd: number, source: IpAddress | null): void {
     const { config, keepalive, deadlines, nowMs } = this.#context;
-    const options = { namespaceFd, to: this.#to, mark: config.packetMark, keepalive };
+    // With a source to keep the destination is an application inside the namespace.
+    const options = { namespaceFd, to: this.#to, mark: config.packetMark, keepalive: source === null ? keepalive : null };
     const wanted = config.preserveSource === "off" || source === this.#to.ip ? null : source;
     let fd = dial({ ...options, transparentSource: wanted });
     if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {

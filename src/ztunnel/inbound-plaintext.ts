@@ -1,10 +1,10 @@
 // Plaintext from outside the mesh, redirected to port 15006: no identity, so only what the policies allow to everybody,
 // then forwarded to the application from the client's own address.
 
-import { formatSocketAddress, type IpAddress, type OrigDst, parseIp } from "../core/ip.ts";
+import { formatSocketAddress, type IpAddress, type OrigDst } from "../core/ip.ts";
 import type { Workload } from "../mesh/records.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
-import { originalDestination } from "../net/original-destination.ts";
+import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgePlaintext } from "../policy/inbound.ts";
 import { summariseAuthorisation } from "../telemetry/decision-record.ts";
@@ -24,6 +24,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
   #socket!: PlainSocket;
   #to: OrigDst | null = null;
   #sourceIp: IpAddress | null = null;
+  #sourcePort = 0;
   #destination: Workload | null = null;
   #decision: AuthorisationDecision | null = null;
   #early: EarlyBytes | null = new EarlyBytes();
@@ -41,8 +42,11 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
 
   onOpen(socket: PlainSocket): void {
     this.#socket = socket;
-    this.#to = originalDestination((socket as unknown as { fd: number }).fd);
-    this.#sourceIp = parseIp(socket.remoteAddress);
+    const { fd } = socket as unknown as { fd: number };
+    this.#to = originalDestination(fd);
+    const peer = remoteAddress(fd);
+    this.#sourceIp = peer?.ip ?? null;
+    this.#sourcePort = peer?.port ?? 0;
     this.#local.connections.add(this);
     if (this.#to === null || this.#sourceIp === null) return this.#close(causes.originalDestinationUnknown);
     this.#judgeFirst();
@@ -128,7 +132,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
   describe(): LiveConnectionDescription | null {
     if (this.#relay === null) return null;
     return {
-      direction: "inbound", source: formatSocketAddress({ ip: this.#sourceIp!, port: this.#socket.remotePort }),
+      direction: "inbound", source: formatSocketAddress({ ip: this.#sourceIp!, port: this.#sourcePort }),
       destination: formatSocketAddress(this.#to!), protocol: "TCP", openedMs: this.#openedMs,
     };
   }
@@ -162,7 +166,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
       nodeLocal: false,
       sourceIdentity: null,
       destinationIdentity: null,
-      sourceAddress: { ip: this.#sourceIp ?? ("0.0.0.0" as IpAddress), port: this.#socket.remotePort },
+      sourceAddress: { ip: this.#sourceIp ?? ("0.0.0.0" as IpAddress), port: this.#sourcePort },
       destinationAddress: this.#to,
       hboneAddress: null,
       openedMs: this.#openedMs,

@@ -2,12 +2,12 @@
 // destination to the path it takes. Reads from top to bottom; bytes are moved by the relays.
 
 import type { WorkloadUid } from "../core/brand.ts";
-import { formatSocketAddress, type IpAddress, isLoopback, type OrigDst, parseIp, type SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, type IpAddress, isLoopback, type OrigDst, type SocketAddress } from "../core/ip.ts";
 import { unreachable } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
-import { originalDestination } from "../net/original-destination.ts";
+import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgeInbound } from "../policy/inbound.ts";
 import { chooseOutbound, explainOutbound, type InnerTunnelDecision, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
@@ -40,6 +40,9 @@ export const ATTEMPTS_MAX = 3;
  */
 export const CONNECT_RETRIES_MAX = 15;
 
+/** A client that was gone before it could be asked for its address. */
+const NO_PEER: SocketAddress = { ip: "0.0.0.0" as IpAddress, port: 0 };
+
 export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUser, DialOwner, Expiring, LiveConnection {
   cancelled = false;
   readonly #context: DataPlaneContext;
@@ -49,6 +52,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #origDst!: OrigDst;
   #source: Workload | null = null;
   #sourceIp: IpAddress | null = null;
+  #peer: SocketAddress = NO_PEER;
   #early: EarlyBytes | null = new EarlyBytes();
   #tried: Set<WorkloadUid> | null = null;
   #retries = 0;
@@ -78,8 +82,11 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   onOpen(socket: PlainSocket): void {
     this.#socket = socket;
-    const origDst = originalDestination((socket as unknown as { fd: number }).fd);
-    this.#sourceIp = parseIp(socket.remoteAddress);
+    const { fd } = socket as unknown as { fd: number };
+    const origDst = originalDestination(fd);
+    const peer = remoteAddress(fd);
+    this.#peer = peer ?? NO_PEER;
+    this.#sourceIp = peer?.ip ?? null;
     this.#local.connections.add(this);
     if (origDst === null) return this.#close(causes.originalDestinationUnknown);
     this.#origDst = origDst;
@@ -401,7 +408,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   }
 
   #peerAddress(): SocketAddress {
-    return { ip: this.#sourceIp ?? ("0.0.0.0" as IpAddress), port: this.#socket.remotePort };
+    return this.#peer;
   }
 
   /** Made when the outcome is known, so that its labels name the destination that was really used. */
