@@ -9,7 +9,15 @@
 //   const dump = await mesh.agent(a).admin("GET", "/config_dump");
 //   await mesh.agent(b).kill(); await mesh.agent(b).start();
 //
-// Programs for workloads: `program("http", 8080, "hello")` is an argv for Place.exec (see programs.ts).
+// What an agent did, read as it tells it:
+//
+//   const mark = mesh.agent(b).mark();                              // from here on
+//   const [line] = await mesh.agent(b).connections({ direction: "inbound", "src.workload": "client" }, mark);
+//   line["src.identity"], line["close"], line["reason"], ...
+//   await mesh.agent(a).metric("istio_tcp_connections_opened_total", { reporter: "source" });
+//
+// Programs for workloads: `program("http", 8080, "hello")` is an argv for Place.exec (see programs.ts). Most tests want the ready-made
+// mesh of shop.ts.
 
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -105,8 +113,9 @@ export class Mesh implements AsyncDisposable {
     renameSync(beside, join(this.configDirectory, name));
   }
 
+  /** Takes a configuration file away, if it is there. */
   remove(name: string): void {
-    rmSync(join(this.configDirectory, name));
+    rmSync(join(this.configDirectory, name), { force: true });
   }
 
   /** Starts every agent, the one with the CA first, and waits until all are ready. */
@@ -174,6 +183,33 @@ export class Agent {
     return await this.admin("GET", "/metrics", 15020);
   }
 
+  /** The sum of a metric's samples that carry these labels; 0 where there are none. */
+  async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
+    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
+    return (await this.metrics()).split("\n")
+      .filter((sample) => (sample.startsWith(`${name}{`) || sample.startsWith(`${name} `)) && wanted.every((label) => sample.includes(label)))
+      .reduce((sum, sample) => sum + Number(sample.split(" ").at(-1)), 0);
+  }
+
+  /** Where the log ends now: what comes later is read with it. */
+  mark(): number {
+    return this.log.length;
+  }
+
+  /** Lines of the access log that have these fields, once there is one. @param from a mark. */
+  async connections(fields: AccessFields, from: number, timeoutMs = 5_000): Promise<AccessFields[]> {
+    return await until(`an access log line with ${JSON.stringify(fields)} on ${this.node.name}`, timeoutMs, () => {
+      const found = this.connectionsSoFar(fields, from);
+      return found.length === 0 ? null : found;
+    });
+  }
+
+  /** The same without waiting, so that none may be the answer. */
+  connectionsSoFar(fields: AccessFields, from: number): AccessFields[] {
+    return this.log.slice(from).split("\n").filter((line) => line.includes("\taccess\t")).map(readAccessLine)
+      .filter((line) => Object.entries(fields).every(([name, value]) => line[name] === value));
+  }
+
   /** SIGTERM, and its exit status. */
   async stop(): Promise<number | null> {
     return await this.#end("SIGTERM");
@@ -193,6 +229,14 @@ export class Agent {
   }
 }
 
+/** Fields of one access log line, without quotes. */
+export type AccessFields = Readonly<Record<string, string>>;
+
+function readAccessLine(line: string): AccessFields {
+  const pairs = line.matchAll(/[ \t]([a-z_.]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))/g);
+  return Object.fromEntries([...pairs].map(([, name, quoted, bare]) => [name!, quoted ?? bare ?? ""]));
+}
+
 // YAML, in mesh words
 
 export interface EntryOptions {
@@ -201,6 +245,8 @@ export interface EntryOptions {
   /** Labels or annotations beyond what follows from the workload. */
   readonly annotations?: Readonly<Record<string, string>>;
   readonly labels?: Readonly<Record<string, string>>;
+  /** For selectors; the workload's name by default. */
+  readonly app?: string;
 }
 
 export const namespaceYaml = (name: string, ambient: boolean): string =>
@@ -213,9 +259,30 @@ export function entryYaml(workload: Workload, options: EntryOptions = {}): strin
   return JSON.stringify({
     apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry",
     metadata: { name: workload.name, namespace: options.namespace ?? "shop", annotations, labels: options.labels ?? {} },
-    spec: { address: workload.ipv4, labels: { app: workload.name }, serviceAccount: options.serviceAccount ?? workload.name },
+    spec: { address: workload.ipv4, labels: { app: options.app ?? workload.name }, serviceAccount: options.serviceAccount ?? workload.name },
   });
 }
+
+export interface ServiceOptions {
+  readonly namespace?: string;
+  readonly clusterIPs: readonly string[];
+  /** Which workloads: those whose app is the service's name by default. */
+  readonly selector?: Readonly<Record<string, string>>;
+  /** From the service's port to the workload's. */
+  readonly ports: Readonly<Record<number, number>>;
+}
+
+export function serviceYaml(name: string, options: ServiceOptions): string {
+  const ports = Object.entries(options.ports).map(([port, targetPort]) => ({ name: `tcp-${port}`, port: Number(port), targetPort }));
+  return JSON.stringify({
+    apiVersion: "v1", kind: "Service", metadata: { name, namespace: options.namespace ?? "shop" },
+    spec: { clusterIP: options.clusterIPs[0], clusterIPs: options.clusterIPs, selector: options.selector ?? { app: name }, ports },
+  });
+}
+
+/** An AuthorizationPolicy or PeerAuthentication of the namespace. */
+export const policyYaml = (kind: "AuthorizationPolicy" | "PeerAuthentication", spec: object, name = "under-test"): string =>
+  JSON.stringify({ apiVersion: "security.istio.io/v1", kind, metadata: { name, namespace: "shop" }, spec });
 
 export const documents = (...parts: readonly string[]): string => parts.join("\n---\n");
 

@@ -1,0 +1,130 @@
+// Heavy traffic for programs.ts: one long stream, many short connections, requests without end. Everything that comes back is
+// compared with what was sent: a proxy that loses, repeats or mixes up a byte is found out.
+
+import type { Program } from "./program.ts";
+
+const say = (line: string) => void process.stdout.write(`${line}\n`);
+
+/** The pattern repeats after a prime number of bytes, so that a shift by any power of two shows. */
+const BLOCK_BYTES = 1_048_573;
+const CHUNK_BYTES = 256 * 1024;
+const REQUEST_TIMEOUT_MS = 5_000;
+
+/** Two periods in a row: a chunk from any offset is one view. */
+function pattern(): Uint8Array {
+  const once = new Uint8Array(BLOCK_BYTES);
+  let state = 0x9e3779b9;
+  for (let i = 0; i < once.length; i++) {
+    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x6d2b79f5) >>> 0;
+    once[i] = state >>> 24;
+  }
+  return new Uint8Array(Buffer.concat([once, once]));
+}
+
+export const trafficPrograms: Readonly<Record<string, Program>> = {
+  /** stream HOST PORT BYTES: through an echo server and back, both directions at once, ends with a half-close. Prints `ok BYTES SECONDS`. */
+  "stream": async ([host, port, size]) => {
+    const total = Number(size);
+    const bytes = pattern();
+    const startedMs = performance.now();
+    const { promise, resolve } = Promise.withResolvers<string>();
+    let sent = 0;
+    let received = 0;
+    const pump = (socket: Bun.Socket): void => {
+      while (sent < total) {
+        const from = sent % BLOCK_BYTES;
+        const wanted = Math.min(CHUNK_BYTES, total - sent);
+        const written = socket.write(bytes.subarray(from, from + wanted));
+        if (written <= 0) return;
+        sent += written;
+        if (written < wanted) return;
+      }
+      socket.shutdown();
+    };
+    await Bun.connect({
+      hostname: host!, port: Number(port), allowHalfOpen: true,
+      socket: {
+        open: pump,
+        drain: (socket) => void (sent < total && pump(socket)),
+        data(_socket, chunk) {
+          for (let at = 0; at < chunk.length; ) {
+            const from = (received + at) % BLOCK_BYTES;
+            const length = Math.min(chunk.length - at, BLOCK_BYTES);
+            if (Buffer.compare(chunk.subarray(at, at + length), bytes.subarray(from, from + length)) !== 0) {
+              return resolve(`failed: bytes after ${received + at} came back changed`);
+            }
+            at += length;
+          }
+          received += chunk.length;
+        },
+        end: () => resolve(received === total ? `ok ${received} ${((performance.now() - startedMs) / 1000).toFixed(2)}` : `failed: ended after ${received} of ${total} bytes (sent ${sent})`),
+        close: () => resolve(`failed: closed after ${received} of ${total} bytes (sent ${sent})`),
+        error: (_socket, error) => resolve(`failed: ${error.message} after ${received} of ${total} bytes`),
+      },
+    }).catch((error: Error) => resolve(`failed: ${error.message}`));
+    end(await promise);
+  },
+
+  /** storm HOST PORT COUNT CONCURRENCY: that many connections to an echo server, each with a message of its own, half-closed by us. Prints `ok COUNT`. */
+  "storm": async ([host, port, count, concurrency]) => {
+    const total = Number(count);
+    let next = 0;
+    const faults: string[] = [];
+    const one = async (number: number): Promise<void> => {
+      const message = Buffer.from(`${number}:`.repeat(1 + ((number * 7919) % 500)));
+      const { promise, resolve } = Promise.withResolvers<string | null>();
+      const timer = setTimeout(() => resolve("timeout"), 6 * REQUEST_TIMEOUT_MS);
+      const parts: Buffer[] = [];
+      const whole = () => (Buffer.compare(Buffer.concat(parts), message) === 0 ? null : `answer differs: ${Buffer.concat(parts).length} of ${message.length} bytes`);
+      const opened = await Bun.connect({
+        hostname: host!, port: Number(port), allowHalfOpen: true,
+        socket: {
+          open: (socket) => void (socket.write(message) === message.length ? socket.shutdown() : resolve("short write")),
+          data: (_socket, chunk) => void parts.push(Buffer.from(chunk)),
+          end(socket) {
+            resolve(whole());
+            socket.end();
+          },
+          close: () => resolve(whole()),
+          error: (_socket, error) => resolve(error.message),
+        },
+      }).catch((error: Error) => void resolve(error.message));
+      const fault = await promise;
+      clearTimeout(timer);
+      opened?.terminate();
+      if (fault !== null) faults.push(`connection ${number}: ${fault}`);
+    };
+    const worker = async (): Promise<void> => {
+      while (next < total) await one(next++);
+    };
+    await Promise.all(Array.from({ length: Number(concurrency) }, worker));
+    end(faults.length === 0 ? `ok ${total}` : `failed ${faults.length} of ${total}: ${faults.slice(0, 3).join("; ")}`);
+  },
+
+  /** load URL CLIENTS: GET after GET, on a new connection each, until SIGTERM. Says `going` after the first; ends with `ok COUNT` or `failed ...`. */
+  "load": async ([address, clients]) => {
+    let stopping = false;
+    process.on("SIGTERM", () => void (stopping = true));
+    let answered = 0;
+    const faults: string[] = [];
+    const worker = async (): Promise<void> => {
+      while (!stopping) {
+        try {
+          const answer = await fetch(address!, { signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), keepalive: false, headers: { connection: "close" } });
+          const text = await answer.text();
+          if (answer.status !== 200 || text === "") faults.push(`status ${answer.status}`);
+          if (++answered === 1) say("going");
+        } catch (error) {
+          faults.push(`after ${answered}: ${(error as { code?: string }).code ?? (error as Error).name}`);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Number(clients) }, worker));
+    end(faults.length === 0 ? `ok ${answered}` : `failed ${faults.length} of ${answered + faults.length}: ${faults.slice(0, 5).join("; ")}`);
+  },
+};
+
+function end(verdict: string): never {
+  say(verdict);
+  process.exit(verdict.startsWith("failed") ? 1 : 0);
+}
