@@ -3,6 +3,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
+import { type Agent, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
 import { addressOf, type Family, HTTP_PORT, SERVICE_HTTP, Shop, urlOf, VIP, VIP6 } from "../kit/shop.ts";
 import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";
@@ -58,9 +59,13 @@ describeUnless(unsealed)("paths", () => {
     const [source, destination] = [shop.mesh.agent(from.node), shop.mesh.agent(to.node)];
     const [sourceMark, destinationMark] = [source.mark(), destination.mark()];
     expect(await shop.get(from, addressOf(to, family))).toStartWith("200");
-    const outbound = await source.connections({ direction: "outbound", "src.workload": from.name, "dst.workload": to.name }, sourceMark);
-    const inbound = await destination.connections({ direction: "inbound", "src.workload": from.name, "dst.workload": to.name }, destinationMark);
-    return { outbound: outbound[0], inbound: inbound[0] };
+    // Lines are written in batches: one of an earlier connection, to another port, may still come after the mark.
+    const lineOf = (agent: Agent, direction: string, mark: number) => until(`the ${direction} line of ${from.name} to ${to.name}`, 5_000, () =>
+      agent.connectionsSoFar({ direction, "src.workload": from.name, "dst.workload": to.name }, mark)
+        .find((line) => [line["dst.addr"], line["dst.hbone_addr"]].some((address) => address?.endsWith(`:${HTTP_PORT}`))));
+    const outbound = await lineOf(source, "outbound", sourceMark);
+    const inbound = await lineOf(destination, "inbound", destinationMark);
+    return { outbound, inbound };
   }
 
   test("across: both ends log both identities, the decision, the bytes and a clean end, once each", async () => {
