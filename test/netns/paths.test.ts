@@ -27,7 +27,8 @@ describeUnless(unsealed)("paths", () => {
           using wire = shop.wire();
           const [source, destination] = [shop[from], shop[to]];
           expect(await shop.get(source, addressOf(destination, family))).toBe(`200 ${to} to ${addressOf(source, family)}`);
-          if (onEast(to)) return expect(wire.packets().filter(({ destination: { port } }) => port === HTTP_PORT || port === 15008)).toEqual([]);
+          // A late ACK of an earlier tunnel carries nothing.
+          if (onEast(to)) return expect(wire.packets().filter(({ destination: { port }, payload }) => payload.length > 0 && (port === HTTP_PORT || port === 15008))).toEqual([]);
           const tunnelled = inMesh(from) && inMesh(to);
           expect(wire.saw(`${to} to ${addressOf(source, family)}`)).toBe(!tunnelled);
           expect(wire.bytesOnPort(HTTP_PORT) > 0).toBe(!tunnelled);
