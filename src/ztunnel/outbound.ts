@@ -338,7 +338,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       this.#attempt();
       return;
     }
-    if (mayRetry && cause.code === "connect_failed" && decision?.kind === "tunnel" && this.#retries < CONNECT_RETRIES_MAX) {
+    // On this node it was the application itself that was dialled: its refusal is an answer.
+    const tunnelRefused = cause.code === "connect_failed" && decision?.kind === "tunnel" && this.#nodeLocal === null;
+    if (mayRetry && tunnelRefused && this.#retries < CONNECT_RETRIES_MAX) {
       this.#retries++;
       this.#retryWaits = true;
       this.#tried = null;
