@@ -7,12 +7,13 @@
 //
 // `receive(text)` resolves when exactly that comes next; it rejects on other bytes, on the end, and after a while.
 
-import type { OrigDst, SocketAddress } from "../../src/core/ip.ts";
+import { isIpv6, type OrigDst, type SocketAddress } from "../../src/core/ip.ts";
 import { dial } from "../../src/net/dial.ts";
-import { errnoName } from "../../src/net/libc.ts";
+import { AF_INET, AF_INET6, bind, close, connect, EINPROGRESS, errnoName, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, socket } from "../../src/net/libc.ts";
 import { listenTcpAnyAddress } from "../../src/net/listen.ts";
 import { localAddress, originalDestination } from "../../src/net/original-destination.ts";
 import type { IpAddress } from "../../src/core/ip.ts";
+import { encodeSockaddr } from "../../src/net/socket-address.ts";
 import type { Place } from "./network.ts";
 
 const KEEPALIVE_OFF = { idleS: 0, intervalS: 0, probes: 0 };
@@ -70,6 +71,8 @@ export interface ConversationOptions {
   readonly mark?: number;
   /** Appear from this address (needs the mark and the routing of replies). */
   readonly source?: IpAddress;
+  /** Connect from this port of the place's own. */
+  readonly sourcePort?: number;
 }
 
 export class Conversation implements Disposable {
@@ -83,7 +86,9 @@ export class Conversation implements Disposable {
   /** Resolves when connected; rejects with the errno's name when refused. */
   static async open(place: Place, to: SocketAddress, options: ConversationOptions = {}): Promise<Conversation> {
     const conversation = new Conversation();
-    const fd = dial({ namespaceFd: place.namespaceFd, to, mark: options.mark ?? 0, transparentSource: options.source ?? null, keepalive: KEEPALIVE_OFF });
+    const fd = options.sourcePort === undefined
+      ? dial({ namespaceFd: place.namespaceFd, to, mark: options.mark ?? 0, transparentSource: options.source ?? null, keepalive: KEEPALIVE_OFF })
+      : dialFromPort(place, to, options.sourcePort);
     if (fd < 0) throw new Error(`cannot dial ${to.ip} port ${to.port} from ${place.name}: ${errnoName(fd)}`);
     const connected = Promise.withResolvers<void>();
     const ended = (error: Error): void => {
@@ -173,4 +178,17 @@ export async function askUdp(place: Place, to: SocketAddress, question: string):
 export async function answerUdp(place: Place, at: SocketAddress, reply: string): Promise<Disposable> {
   const socket = await place.inside(() => Bun.udpSocket({ hostname: at.ip, port: at.port, socket: { data: (s, _, port, ip) => void s.send(reply, port, ip) } }));
   return { [Symbol.dispose]: () => socket.close() };
+}
+
+function dialFromPort(place: Place, to: SocketAddress, port: number): number {
+  const v6 = isIpv6(to.ip);
+  return place.inside(() => {
+    const fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fd;
+    const bound = bind(fd, encodeSockaddr({ ip: v6 ? place.ipv6! : place.ipv4, port }));
+    const connected = bound < 0 ? bound : connect(fd, encodeSockaddr(to));
+    if (connected >= 0 || connected === -EINPROGRESS) return fd;
+    close(fd);
+    return connected;
+  });
 }

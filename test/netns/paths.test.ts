@@ -4,9 +4,11 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
 import { type Agent, until } from "../kit/mesh.ts";
+import { Answerer, Conversation } from "../kit/conversation.ts";
 import type { Workload } from "../kit/network.ts";
 import { addressOf, type Family, HTTP_PORT, SERVICE_HTTP, Shop, urlOf, VIP, VIP6 } from "../kit/shop.ts";
 import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";
+import { parseIp } from "../../src/core/ip.ts";
 
 const identity = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`;
 
@@ -48,6 +50,19 @@ describeUnless(unsealed)("paths", () => {
       expect([...seen].sort()).toEqual(["far", "near"]);
       const [line] = await shop.mesh.agent(shop.east).connections({ "dst.service": "web.shop.svc.cluster.local", direction: "outbound" }, mark);
       expect(line!["close"]).toBe("clean");
+    });
+
+    test(`IPv${family}: a plain client may use the very port from which the agent speaks to the application in its name`, async () => {
+      using app = Answerer.listen(shop.far, 8998, () => "hello");
+      const to = { ip: parseIp(addressOf(shop.far, family))!, port: 8998 };
+      using first = await Conversation.open(shop.stranger, to);
+      expect(await first.receive("hello")).toBe(true);
+      const { from } = app.peers[0]!;
+      expect(from.ip).toBe(parseIp(addressOf(shop.stranger, family))!);
+      using second = await Conversation.open(shop.stranger, to, { sourcePort: from.port });
+      expect(await second.receive("hello")).toBe(true);
+      expect(await second.echoes("second")).toBe(true);
+      expect(await first.echoes("first")).toBe(true);
     });
 
     test(`IPv${family}: a port nobody listens on is refused, not left waiting`, async () => {

@@ -387,6 +387,7 @@ function describeKernel(): void {
       "meta l4proto != tcp accept",
       "meta l4proto != tcp accept",
       "meta l4proto tcp ip daddr 198.51.100.7 accept",
+      "meta l4proto tcp oifname \"lo\" meta mark & 0x00000fff == 0x00000539 ct original zone set 2",
       "meta l4proto tcp redirect to :15001",
       "meta l4proto tcp redirect to :15006",
       "meta mark & 0x00000fff == 0x00000111 accept",

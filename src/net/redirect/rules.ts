@@ -3,7 +3,7 @@
 //   prerouting  raw -300      DNS answers to us into conntrack zone 1
 //               mangle -150   our own packet on its way to the application: mark its connection
 //               nat -100      inbound TCP to the inbound listener
-//   output      raw -300      DNS questions of ours into conntrack zone 1
+//   output      raw -300      our connections to the application into conntrack zone 2, DNS questions of ours into zone 1
 //               mangle -150   a reply on a marked connection: mark the packet, so that it is routed back to us
 //               nat -100      DNS to the DNS listener, outbound TCP to the outbound listener
 //
@@ -49,6 +49,12 @@ const NFPROTO_IPV6 = 10;
 const FIB_TYPE_LOCAL = 2;
 /** Keeps our DNS questions to the upstream apart from the application's questions to us, which may have equal ports. */
 const DNS_CONNTRACK_ZONE = 1;
+/**
+ * We dial the application from the client's own address, from a port that the client may well use itself for the same destination,
+ * now or later. In a zone of their own our connections cannot be taken for the client's: its SYN stays a new connection, and is
+ * redirected. Only their own direction: the application's replies differ from the client's anyway, and are found in the default zone.
+ */
+const DIAL_CONNTRACK_ZONE = 2;
 
 export type CaptureMode =
   /** New connections are redirected. */
@@ -60,10 +66,10 @@ export type CaptureMode =
 
 /** @param cgroups those of `options.exclusions.cgroups` that exist on this host. */
 export function redirectRules(options: RedirectOptions, cgroups: readonly CgroupMatch[], mode: CaptureMode): Ruleset {
-  const chains: Chain[] = [CHAINS.manglePrerouting, CHAINS.mangleOutput];
+  const chains: Chain[] = [CHAINS.rawOutput, CHAINS.manglePrerouting, CHAINS.mangleOutput];
   const rules: Rule[] = markRules(options);
   if (options.dnsCapture) {
-    chains.push(CHAINS.rawPrerouting, CHAINS.rawOutput);
+    chains.push(CHAINS.rawPrerouting);
     rules.push(...dnsZoneRules(options));
   }
   if (mode === "prepare") return { chains, rules };
@@ -78,6 +84,10 @@ export function redirectRules(options: RedirectOptions, cgroups: readonly Cgroup
 function markRules(options: RedirectOptions): Rule[] {
   const { packetMark, connectionMark } = options;
   return [
+    rule("rawOutput", "from us to the application: apart from the client's own connections", [
+      ...protocol(TCP), { kind: "meta", key: "oifname" }, compare("eq", hexName("lo")), ...packetMarked(packetMark),
+      { kind: "immediate", value: hex16Host(DIAL_CONNTRACK_ZONE) }, { kind: "setCtOriginalZone" },
+    ]),
     rule("manglePrerouting", "from us to the application: mark the connection", [
       ...packetMarked(packetMark), { kind: "ct", key: "mark" }, withBits(connectionMark), { kind: "setCt", key: "mark" },
     ]),

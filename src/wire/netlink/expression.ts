@@ -25,6 +25,8 @@ export type Expression =
   | { readonly kind: "immediate"; readonly value: string }
   | { readonly kind: "setMeta"; readonly key: "mark" }
   | { readonly kind: "setCt"; readonly key: "mark" | "zone" }
+  /** The zone of the connection's own direction alone; its replies are looked up in the default zone. */
+  | { readonly kind: "setCtOriginalZone" }
   | { readonly kind: "counter"; readonly packets: bigint; readonly bytes: bigint }
   /** To the port in the register, on this host. */
   | { readonly kind: "redirect" }
@@ -46,6 +48,7 @@ const FIB_RESULT_ADDRESS_TYPE = 3;
 const FIB_DESTINATION = 2;
 const SOCKET_CGROUP_V2 = 3;
 const TO_NETWORK_ORDER = 1;
+const CT_DIRECTION_ORIGINAL = 0;
 
 const metaKeys = { mark: 3, iifname: 6, oifname: 7, skuid: 10, nfproto: 15, l4proto: 16 } as const;
 const ctKeys = { state: 0, mark: 3, zone: 17 } as const;
@@ -76,6 +79,8 @@ function writeExpression(writer: NetlinkWriter, e: Expression): void {
       return put("ct", () => writer.be32(2, ctKeys[e.key]).be32(1, REGISTER));
     case "setCt":
       return put("ct", () => writer.be32(2, ctKeys[e.key]).be32(4, REGISTER));
+    case "setCtOriginalZone":
+      return put("ct", () => writer.be32(2, ctKeys.zone).be32(4, REGISTER).u8(3, CT_DIRECTION_ORIGINAL));
     case "payload":
       return put("payload", () => writer.be32(1, REGISTER).be32(2, payloadBases[e.base]).be32(3, e.offset).be32(4, e.length));
     case "fibDestinationType":
@@ -181,6 +186,7 @@ function readMeta(a: Attributes): Expression | null {
 function readCt(a: Attributes): Expression | null {
   const key = nameOf(ctKeys, a.be32(2));
   if (key === null) return null;
+  if (a.has(3)) return key === "zone" && a.be32(4) === REGISTER && !a.has(1) && a.u8(3) === CT_DIRECTION_ORIGINAL ? { kind: "setCtOriginalZone" } : null;
   if (a.be32(1) === REGISTER && !a.has(4)) return key === "zone" ? null : { kind: "ct", key };
   return a.be32(4) === REGISTER && !a.has(1) && key !== "state" ? { kind: "setCt", key } : null;
 }
@@ -247,6 +253,8 @@ export function formatExpression(e: Expression): string {
       return `meta ${e.key} set`;
     case "setCt":
       return `ct ${e.key} set`;
+    case "setCtOriginalZone":
+      return "ct original zone set";
     case "payload":
       return `${e.base} header ${e.length} bytes at ${e.offset}`;
     case "socketCgroup":
