@@ -147,6 +147,12 @@ export class Agent {
     return this.#process.pid;
   }
 
+  /** Memory it holds now. */
+  residentBytes(): number {
+    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1];
+    return Number(kilobytes) * 1024;
+  }
+
   /** Everything it has logged, over all its starts. */
   get log(): string {
     return existsSync(this.#logPath) ? readFileSync(this.#logPath, "utf8") : "";

@@ -4,6 +4,7 @@
 //
 // Here: short conversations. Heavy traffic is in traffic.ts, gRPC in grpc-programs.ts.
 
+import { connect, createServer } from "node:net";
 import type { Program } from "./program.ts";
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -90,42 +91,22 @@ const programs: Readonly<Record<string, Program>> = {
 
   /** farewell PORT TEXT: says TEXT, ends its own side at once, and reports what it hears afterwards as `heard ...`. */
   "farewell": ([port, text]) => {
-    everywhere((hostname) => Bun.listen<string[]>({
-      hostname, port: Number(port), allowHalfOpen: true,
-      socket: {
-        open(socket) {
-          socket.data = [];
-          socket.write(text!);
-          socket.shutdown();
-        },
-        data: (socket, bytes) => void socket.data.push(bytes.toString()),
-        end(socket) {
-          say(`heard ${socket.data.join("")}`);
-          socket.end();
-        },
-        error() {},
-      },
-    }));
-    say("listening");
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      const heard: Buffer[] = [];
+      socket.on("data", (bytes: Buffer) => heard.push(bytes)).on("end", () => say(`heard ${Buffer.concat(heard).toString()}`)).on("error", () => {});
+      socket.end(text!);
+    });
+    server.listen(Number(port), () => say("listening"));
   },
 
   /** afterwards HOST PORT TEXT: reads to the other side's end, only then says TEXT and ends too. */
   "afterwards": async ([host, port, text]) => {
-    const heard: string[] = [];
+    const heard: Buffer[] = [];
     const { promise, resolve } = Promise.withResolvers<string>();
-    const timer = setTimeout(() => resolve(`failed timeout after ${JSON.stringify(heard.join(""))}`), ANSWER_TIMEOUT_MS);
-    await Bun.connect({
-      hostname: host!, port: Number(port), allowHalfOpen: true,
-      socket: {
-        data: (_socket, bytes) => void heard.push(bytes.toString()),
-        end(socket) {
-          socket.write(text!);
-          socket.end();
-          resolve(`ok ${heard.join("")}`);
-        },
-        error: (_socket, error) => resolve(`failed ${error.message}`),
-      },
-    }).catch((error: Error) => resolve(`failed ${error.message}`));
+    const timer = setTimeout(() => resolve(`failed timeout after ${JSON.stringify(Buffer.concat(heard).toString())}`), ANSWER_TIMEOUT_MS);
+    const socket = connect({ host: host!, port: Number(port), allowHalfOpen: true });
+    socket.on("data", (bytes: Buffer) => heard.push(bytes)).on("error", (error) => resolve(`failed ${error.message}`));
+    socket.on("end", () => socket.end(text!, () => resolve(`ok ${Buffer.concat(heard).toString()}`)));
     finish(await promise, timer);
   },
 

@@ -30,6 +30,9 @@ export const trafficPrograms: Readonly<Record<string, Program>> = {
     const { promise, resolve } = Promise.withResolvers<string>();
     let sent = 0;
     let received = 0;
+    const verdict = (how: string): string => received === total
+      ? `ok ${received} ${((performance.now() - startedMs) / 1000).toFixed(2)}`
+      : `failed: ${how} after ${received} of ${total} bytes (sent ${sent})`;
     const pump = (socket: Bun.Socket): void => {
       while (sent < total) {
         const from = sent % BLOCK_BYTES;
@@ -57,8 +60,9 @@ export const trafficPrograms: Readonly<Record<string, Program>> = {
           }
           received += chunk.length;
         },
-        end: () => resolve(received === total ? `ok ${received} ${((performance.now() - startedMs) / 1000).toFixed(2)}` : `failed: ended after ${received} of ${total} bytes (sent ${sent})`),
-        close: () => resolve(`failed: closed after ${received} of ${total} bytes (sent ${sent})`),
+        end: () => resolve(verdict("ended")),
+        // Both sides have ended: the runtime may say so with `close` alone.
+        close: (_socket, error) => resolve(error == null ? verdict("closed") : `failed: ${error.message} after ${received} of ${total} bytes`),
         error: (_socket, error) => resolve(`failed: ${error.message} after ${received} of ${total} bytes`),
       },
     }).catch((error: Error) => resolve(`failed: ${error.message}`));
