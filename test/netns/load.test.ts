@@ -22,7 +22,7 @@ const TOGGLES = 4;
 describeUnless(unsealed)("load", () => {
   let shop: Shop;
   beforeAll(async () => void (shop = await Shop.open()), 60_000);
-  afterAll(async () => await shop?.[Symbol.asyncDispose]());
+  afterAll(async () => await shop?.[Symbol.asyncDispose](), 30_000);
 
   for (const path of ["across", "same node"] as const) {
     test(`${path}: ${STREAM_BYTES / 1e9} GB there and back beside ${CONNECTIONS} connections, every byte compared`, async () => {
