@@ -1,7 +1,7 @@
 // HPACK: decode(encode(x)) is x with the tables in step; hostile blocks never throw, never run away, and never pass what is forbidden.
 
 import { type Random, seededRandom } from "../../src/core/ports.ts";
-import { isName, isValue } from "../../src/wire/http2/field-bytes.ts";
+import { isName, isValue } from "../../src/wire/http/field-bytes.ts";
 import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
 import { encodeStateless, HpackEncoder } from "../../src/wire/http2/hpack-encoder.ts";
 import { huffmanDecode, huffmanDecodedBytesMax, huffmanEncode, huffmanEncodedBytes } from "../../src/wire/http2/huffman.ts";

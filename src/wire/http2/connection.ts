@@ -40,7 +40,7 @@ import {
   WINDOW_UPDATE_BYTES,
   WINDOW_UPDATES_PER_DATA_FRAME,
 } from "./limits.ts";
-import { OutputBuffer } from "./output-buffer.ts";
+import { OutputBuffer } from "../http/output-buffer.ts";
 import { TokenBucket } from "./rate-limit.ts";
 import { Http2Stream, StreamState, Waiting, WaitingQueue } from "./stream.ts";
 
@@ -48,7 +48,7 @@ export { Http2Counters } from "./counters.ts";
 export { ErrorCode, errorName, type Http2Error } from "./errors.ts";
 export { encodeStaticBlock, HeaderBlock, headerBlock, type HeaderList, headerValue, headerValues } from "./headers.ts";
 export { DEFAULT_LIMITS, DEFAULT_SETTINGS, type Http2Limits, type LocalSettings } from "./limits.ts";
-export type { OutputBuffer } from "./output-buffer.ts";
+export type { OutputBuffer } from "../http/output-buffer.ts";
 export { Http2Stream, StreamState } from "./stream.ts";
 
 export type ResetBy = "peer" | "us" | "connection";

@@ -1,23 +1,11 @@
 // Header lists and what HTTP/2 demands of them (RFC 9113, section 8; extended CONNECT: RFC 8441). Pure.
 
-import { isAuthority, isPath, isToken } from "./field-bytes.ts";
+import { LENGTH_UNKNOWN, parseContentLength } from "../http/content-length.ts";
+import { isAuthority, isPath, isToken } from "../http/field-bytes.ts";
 import { checkFields, encodeStateless } from "./hpack-encoder.ts";
 
-/** name, value, name, value, … in the order of the wire; pseudo headers first; one char per byte. */
-export type HeaderList = string[];
-
-/** The first value of `name` (lower case), or undefined. */
-export function headerValue(list: readonly string[], name: string): string | undefined {
-  for (let i = 0; i < list.length; i += 2) if (list[i] === name) return list[i + 1];
-  return undefined;
-}
-
-/** Every value of `name`, in order. */
-export function headerValues(list: readonly string[], name: string): string[] {
-  const values: string[] = [];
-  for (let i = 0; i < list.length; i += 2) if (list[i] === name) values.push(list[i + 1]!);
-  return values;
-}
+export { LENGTH_UNKNOWN } from "../http/content-length.ts";
+export { type HeaderList, headerValue, headerValues } from "../http/header-list.ts";
 
 /** What the state machine must know of a block that we send. */
 export class HeaderBlock {
@@ -63,9 +51,6 @@ export function encodeStaticBlock(fields: readonly string[]): HeaderBlock {
   return new HeaderBlock(fields, encodeStateless(fields));
 }
 
-/** Content length is not known, or does not bind the DATA. */
-export const LENGTH_UNKNOWN = -1;
-
 /** What validation found besides faults; reused, so read it before the next call. */
 export interface HeaderFacts {
   /** The declared content-length, or LENGTH_UNKNOWN. */
@@ -79,9 +64,6 @@ export interface HeaderFacts {
 export function newHeaderFacts(): HeaderFacts {
   return { contentLength: LENGTH_UNKNOWN, isConnect: false, isHead: false, status: 0 };
 }
-
-/** 2^53 has 16 digits; 15 never lose precision. */
-const CONTENT_LENGTH_DIGITS_MAX = 15;
 
 /** Returns why the request is malformed, or the empty string. Bytes of names and values were checked by the decoder. */
 export function validateRequest(list: readonly string[], connectProtocol: boolean, facts: HeaderFacts): string {
@@ -199,17 +181,6 @@ function validateRegular(list: readonly string[], start: number, facts: HeaderFa
     }
   }
   return "";
-}
-
-function parseContentLength(text: string): number {
-  if (text.length === 0 || text.length > CONTENT_LENGTH_DIGITS_MAX) return LENGTH_UNKNOWN;
-  let value = 0;
-  for (let i = 0; i < text.length; i++) {
-    const digit = text.charCodeAt(i) - 0x30;
-    if (digit < 0 || digit > 9) return LENGTH_UNKNOWN;
-    value = value * 10 + digit;
-  }
-  return value;
 }
 
 function isScheme(text: string): boolean {

@@ -1,10 +1,10 @@
 // HPACK, reading side (RFC 7541). One per connection and direction; a failed block ends the connection, as the table is lost.
 
-import { isNameBytes, isValueBytes } from "./field-bytes.ts";
+import { isNameBytes, isValueBytes } from "../http/field-bytes.ts";
 import type { HeaderList } from "./headers.ts";
 import { DynamicTable, ENTRY_OVERHEAD_BYTES, STATIC_COUNT, STATIC_NAMES, STATIC_VALUES } from "./hpack-table.ts";
 import { huffmanDecode, huffmanDecodedBytesMax } from "./huffman.ts";
-import { latin1Slice } from "./latin1.ts";
+import { latin1Slice } from "../http/latin1.ts";
 import { DEFAULT_HEADER_TABLE_BYTES } from "./limits.ts";
 
 /** Marks of a field whose bytes HTTP/2 forbids. HPACK itself does not care: the field still enters the table. */

@@ -1,9 +1,9 @@
 // HPACK, writing side. Chooses per field between a reference, a literal that enters the table and one that does not.
 
-import { isName, isValue } from "./field-bytes.ts";
+import { isName, isValue } from "../http/field-bytes.ts";
 import { DynamicTable, ENTRY_OVERHEAD_BYTES, STATIC_COUNT, STATIC_FIELD_INDEX, STATIC_NAME_INDEX } from "./hpack-table.ts";
 import { huffmanEncode, huffmanEncodedBytes } from "./huffman.ts";
-import { latin1Write } from "./latin1.ts";
+import { latin1Write } from "../http/latin1.ts";
 import { DEFAULT_HEADER_TABLE_BYTES } from "./limits.ts";
 
 /** Secrets: marked so that no hop ever puts them into a table (RFC 7541, section 7.1.3). */

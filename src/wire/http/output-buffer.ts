@@ -68,7 +68,7 @@ export class OutputBuffer {
 
   /** Drops the first `n` bytes: they were written. May call back into `handler.onSendable`, which may append more. */
   consume(n: number): void {
-    if (n < 0 || n > this.end - this.start) throw new RangeError(`http2: consumed ${n} of ${this.end - this.start} pending bytes`);
+    if (n < 0 || n > this.end - this.start) throw new RangeError(`output: consumed ${n} of ${this.end - this.start} pending bytes`);
     this.start += n;
     this.consumedTotal += n;
     if (this.start === this.end && this.bytes !== EMPTY) {
