@@ -4,8 +4,9 @@ import type { WorkloadUid } from "../core/brand.ts";
 import { seededRandom } from "../core/ports.ts";
 import type { LoadBalancing, LoadBalancingScope, Service, Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
-import { Balancer, type BalancerOptions, rankOf } from "./balance.ts";
+import { Balancer, type BalancerOptions } from "./balance.ts";
 import { EJECTION_LIMITS } from "./ejection.ts";
+import { rankOf } from "./locality.ts";
 
 const SERVICE = service({ name: "web" });
 const NAME = serviceName(SERVICE);

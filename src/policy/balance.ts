@@ -2,11 +2,12 @@
 // random by weight, of the two the one with fewer connections. Remembers connections and refusals; knows no clock and no socket.
 
 import type { WorkloadUid } from "../core/brand.ts";
-import { type IpAddress, isIpv6 } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
-import type { IpFamilies, LoadBalancing, LoadBalancingScope, Service, Workload } from "../mesh/records.ts";
-import type { Endpoint, EndpointSet } from "../mesh/store.ts";
+import type { Service, Workload } from "../mesh/records.ts";
+import type { EndpointSet } from "../mesh/store.ts";
+import { type CandidateRequest, judgeEndpoint, type NothingPicked, type Picked, whyNothing } from "./candidates.ts";
 import { EJECTION_LIMITS, type EjectionEvent, type EjectionLimits, type EjectionState, HEALTHY, isEligible, step } from "./ejection.ts";
+import { rankOf } from "./locality.ts";
 
 /** `leastConnections`: two random choices by weight, fewer connections win. `random`: one choice by weight. */
 export type BalancingAlgorithm = "leastConnections" | "random";
@@ -17,39 +18,10 @@ export interface BalancerOptions {
   readonly ejection?: EjectionLimits;
 }
 
-export interface PickRequest {
-  readonly service: Service;
+export interface PickRequest extends CandidateRequest {
   readonly endpoints: EndpointSet;
-  readonly source: Workload;
-  readonly servicePort: number;
-  /** Port to use when neither the endpoint nor the service maps `servicePort`; null to leave such endpoints out. */
-  readonly portFallback: number | null;
-  /** Endpoints of any network may be dialled as they are: true for gateways only. */
-  readonly anyNetwork: boolean;
-  /** Family of the address the client asked for: preferred where the service leaves the choice. */
-  readonly family: 4 | 6;
   readonly exclude: ReadonlySet<WorkloadUid>;
   readonly nowMs: number;
-}
-
-export interface Picked {
-  readonly workload: Workload;
-  /** Null when the workload has only a hostname. */
-  readonly ip: IpAddress | null;
-  readonly targetPort: number;
-}
-
-/** Why nothing was picked, counted over all endpoints of the service. */
-export interface NothingPicked {
-  readonly endpoints: number;
-  readonly unhealthy: number;
-  readonly withoutPort: number;
-  readonly withoutAddress: number;
-  /** On another network, without a gateway to it. */
-  readonly unreachable: number;
-  /** Not in the required locality, under a strict mode. */
-  readonly elsewhere: number;
-  readonly excluded: number;
 }
 
 export type PickResult = { readonly ok: true; readonly value: Picked } | { readonly ok: false; readonly error: NothingPicked };
@@ -302,89 +274,4 @@ function rankGroup(candidates: Picked[]): RankGroup {
     cumulative[i] = sum += candidate.workload.capacity;
   });
   return { candidates, cumulative };
-}
-
-type Unfit = Exclude<keyof NothingPicked, "endpoints" | "excluded">;
-
-/** The endpoint with the address and port to use, or the reason why it cannot serve. */
-function judgeEndpoint(endpoint: Endpoint, request: PickRequest): Picked | Unfit {
-  const { workload } = endpoint;
-  const { service, source } = request;
-  // A capacity of 0 drains an endpoint: it stays reachable by its own address only.
-  if ((workload.status === "unhealthy" && !service.loadBalancing.allowUnhealthy) || workload.capacity <= 0) return "unhealthy";
-  const targetPort = targetPortOf(endpoint, service, request.servicePort) ?? request.portFallback ?? (workload.applicationTunnel === null ? null : request.servicePort);
-  if (targetPort === null) return "withoutPort";
-  if (!request.anyNetwork && workload.network !== source.network && workload.networkGateway === null) return "unreachable";
-  if (rankOf(service.loadBalancing, source, workload) < 0) return "elsewhere";
-  const ip = chooseAddress(workload.addresses, service.ipFamilies, request.family);
-  if (ip === null && (workload.addresses.length > 0 || workload.hostname === "") && (request.anyNetwork || workload.network === source.network)) return "withoutAddress";
-  return { workload, ip, targetPort };
-}
-
-function whyNothing(request: PickRequest): NothingPicked {
-  const counts = { endpoints: request.endpoints.endpoints.length, unhealthy: 0, withoutPort: 0, withoutAddress: 0, unreachable: 0, elsewhere: 0, excluded: 0 };
-  for (const endpoint of request.endpoints.endpoints) {
-    const judged = judgeEndpoint(endpoint, request);
-    if (typeof judged === "string") counts[judged]++;
-    else counts.excluded++;
-  }
-  return counts;
-}
-
-/** The port an endpoint listens on for a service port: its own mapping, else the service's; null when neither has it. */
-export function targetPortOf(endpoint: Endpoint, service: Service, servicePort: number): number | null {
-  for (const mapping of endpoint.ports) if (mapping.servicePort === servicePort) return mapping.targetPort;
-  for (const port of service.ports) if (port.servicePort === servicePort && port.targetPort !== 0) return port.targetPort;
-  return null;
-}
-
-/** The address to use under a service's rule: only its family, or the wanted one first. Null when none is allowed. */
-export function chooseAddress(addresses: readonly IpAddress[], families: IpFamilies, wanted: 4 | 6): IpAddress | null {
-  let fallback: IpAddress | null = null;
-  for (const ip of addresses) {
-    const family = isIpv6(ip) ? 6 : 4;
-    if ((families === "ipv4" && family !== 4) || (families === "ipv6" && family !== 6)) continue;
-    if (family === wanted) return ip;
-    fallback ??= ip;
-  }
-  return fallback;
-}
-
-/**
- * Rank of an endpoint for a source: higher is nearer, -1 is out of bounds. Scopes count from the first until one differs; a leading
- * `network` is preferred above all, without ending the count, so that remote endpoints are still ranked by place.
- */
-export function rankOf(balancing: LoadBalancing, source: Workload, endpoint: Workload): number {
-  const { mode, scopes } = balancing;
-  switch (mode) {
-    case "standard":
-    case "passthrough":
-      return 0;
-    case "strict":
-      return scopes.every((scope) => sameScope(scope, source, endpoint)) ? 0 : -1;
-    case "failover": {
-      const networkFirst = scopes[0] === "network";
-      const near = networkFirst && source.network === endpoint.network ? scopes.length : 0;
-      let matched = 0;
-      for (let i = networkFirst ? 1 : 0; i < scopes.length && sameScope(scopes[i]!, source, endpoint); i++) matched++;
-      return near + matched;
-    }
-    default:
-      return mode satisfies never;
-  }
-}
-
-/** Unknown places are the same as nowhere: an empty name equals none. A zone lies in its region, a subzone in its zone, a node in its cluster. */
-function sameScope(scope: LoadBalancingScope, a: Workload, b: Workload): boolean {
-  switch (scope) {
-    case "network": return a.network === b.network;
-    case "cluster": return a.clusterId === b.clusterId;
-    case "node": return a.node !== "" && a.node === b.node && a.clusterId === b.clusterId;
-    case "region": return a.locality.region !== "" && a.locality.region === b.locality.region;
-    case "zone": return a.locality.zone !== "" && a.locality.zone === b.locality.zone && a.locality.region === b.locality.region;
-    case "subzone":
-      return a.locality.subzone !== "" && a.locality.subzone === b.locality.subzone
-        && a.locality.zone === b.locality.zone && a.locality.region === b.locality.region;
-    default: return scope satisfies never;
-  }
 }

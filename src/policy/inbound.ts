@@ -7,7 +7,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
-import { targetPortOf } from "./balance.ts";
+import { targetPortOf } from "./candidates.ts";
 import { isForbiddenPort, isNeverRemote } from "./ports.ts";
 import { isWaypointIdentity, isWaypointInstance, membershipOf, nameOf } from "./waypoints.ts";
 

@@ -8,7 +8,8 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { GatewayAddress, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
-import { type Balancer, chooseAddress, type NothingPicked, type Picked, type PickRequest } from "./balance.ts";
+import type { Balancer, PickRequest } from "./balance.ts";
+import { chooseAddress, type NothingPicked, type Picked } from "./candidates.ts";
 import { HBONE_PORT, OWN_PORTS } from "./ports.ts";
 import { identityOf, isWaypointInstance, nameOf, resolveGateway, sampleWaypoint } from "./waypoints.ts";
 
