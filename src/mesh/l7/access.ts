@@ -63,7 +63,12 @@ export interface ExternalAuthorizer {
   readonly includeRequestHeaders: readonly TextName[];
   readonly includeBodyBytesMax: number;
   readonly allowPartialBody: boolean;
+  /** Sent with the question, beside the request's own. */
+  readonly additionalHeaders: readonly (readonly [name: string, value: string])[];
+  /** Of an answer that allows: what the request gets from it, and what the response to the client gets. */
   readonly headersUpstream: readonly TextName[];
+  readonly headersDownstreamOnAllow: readonly TextName[];
+  /** Of an answer that denies: what the client gets. */
   readonly headersDownstream: readonly TextName[];
 }
 
@@ -96,12 +101,20 @@ export interface JwtRule {
   /** Empty: any audience. */
   readonly audiences: readonly string[];
   /** Where the keys are: given, at a URL, or found by OpenID discovery from the issuer. */
-  readonly keys: { readonly kind: "inline"; readonly jwks: string } | { readonly kind: "url"; readonly url: string } | { readonly kind: "discovery" } | { readonly kind: "introspection"; readonly url: string; readonly clientId: string; readonly clientSecret: string };
+  readonly keys:
+    | { readonly kind: "inline"; readonly jwks: string }
+    | { readonly kind: "url"; readonly url: string }
+    | { readonly kind: "discovery" }
+    | { readonly kind: "introspection"; readonly url: string; readonly clientId: string; readonly clientSecret: string }
+    /** Something it needs is not there (a Secret): every token of this issuer is refused with this reason. */
+    | { readonly kind: "unavailable"; readonly reason: string };
   readonly sources: readonly TokenSource[];
   readonly forwardOriginalToken: boolean;
   /** Header that gets the payload, base64url; null for none. */
   readonly payloadHeader: string | null;
   readonly claimsToHeaders: readonly { readonly header: string; readonly claim: readonly string[] }[];
+  /** Text claims that hold a list separated by spaces, e.g. `scope`. */
+  readonly spaceDelimitedClaims: readonly string[];
   readonly fetchTimeoutMs: number;
   readonly clockSkewMs: number;
   readonly fieldPath: string;
@@ -131,5 +144,7 @@ export interface LoginPolicy {
   /** At least 32 bytes, hex; the first encrypts, all decrypt. */
   readonly cookieKeys: readonly string[];
   readonly sessionMs: number;
+  /** What it needs and is not there (a Secret): every request that it covers gets 500 with this reason. Null when sound. */
+  readonly broken: string | null;
   readonly provenance: Provenance;
 }

@@ -3,6 +3,7 @@
 
 import type { NamespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
+import type { ExternalAuthorizer } from "./access.ts";
 import type { Fault } from "./fault.ts";
 import type { RequestMatch, TextPattern } from "./match.ts";
 
@@ -36,7 +37,7 @@ export interface HeaderChange {
 
 export type PathChange =
   | { readonly kind: "full"; readonly value: string }
-  /** Replaces what the matched prefix covered. */
+  /** Replaces what the match covered: of a prefix that prefix, of an exact path or a regex the whole, without a path match the `/`. */
   | { readonly kind: "prefix"; readonly value: string }
   /** RE2 substitution over the whole path (VirtualService uriRegexRewrite). */
   | { readonly kind: "regex"; readonly pattern: string; readonly substitution: string };
@@ -75,6 +76,8 @@ export type RouteFilter =
   | { readonly kind: "rewrite"; readonly hostname: string | null; readonly path: PathChange | null }
   | { readonly kind: "mirror"; readonly mirror: Mirror }
   | { readonly kind: "cors"; readonly cors: Cors }
+  /** Asked before the request goes on (HTTPRoute ExternalAuth). */
+  | { readonly kind: "externalAuth"; readonly authorizer: ExternalAuthorizer }
   /** Answers by itself (VirtualService directResponse). */
   | { readonly kind: "respond"; readonly status: number; readonly body: string };
 
@@ -104,6 +107,8 @@ export interface SessionPersistence {
   readonly kind: "cookie" | "header";
   /** Name of the cookie or header. */
   readonly name: string;
+  /** Of the cookie; null: the service's default, `/`. */
+  readonly path: string | null;
   /** Null: the session ends with the browser's. */
   readonly absoluteTimeoutMs: number | null;
   readonly idleTimeoutMs: number | null;
@@ -148,6 +153,7 @@ export interface ConnectionRule {
   readonly fieldPath: string;
 }
 
+/** Of gRPC a service is the path `/service/` (textPrefix), a service and method `/service/method` (exact), a method alone `/[^/]+/method` (regex). */
 export type RouteRules =
   | { readonly protocol: "http" | "grpc"; readonly rules: readonly HttpRule[]; /** `asWritten`: first rule wins (VirtualService). */ readonly precedence: "gatewayApi" | "asWritten" }
   | { readonly protocol: "tls" | "tcp"; readonly rules: readonly ConnectionRule[] };
