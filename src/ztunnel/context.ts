@@ -57,6 +57,8 @@ export function http2Tuning(config: DataPlaneConfig): Http2Tuning {
 
 /** See CONNECT_RETRIES_MAX in outbound.ts; together about three seconds. */
 export const CONNECT_RETRY_MS = 200;
+/** How long a tunnel that we ended waits for its peer's end, before its descriptor is taken back. */
+export const LINGER_MS = 5_000;
 export const PING_IDLE_MS = 10_000;
 export const PING_ANSWER_MS = 20_000;
 
@@ -75,6 +77,7 @@ export function createDeadlines(config: DataPlaneConfig) {
     http2: new DeadlineQueue(config.http2TimeoutMs),
     response: new DeadlineQueue(config.connectResponseTimeoutMs),
     connectRetry: new DeadlineQueue(CONNECT_RETRY_MS),
+    linger: new DeadlineQueue(LINGER_MS),
     workload: new DeadlineQueue(config.workloadWaitMs),
     halfClose: new DeadlineQueue(config.halfCloseIdleMs),
   };

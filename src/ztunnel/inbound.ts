@@ -50,6 +50,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
   #socket: Socket<InboundTunnel> | NativeTlsSocket<InboundTunnel> | null = null;
   #deadline: DeadlineHandle | null = null;
   #pingSentMs = 0;
+  #settingsSeen = false;
 
   readonly #closed: () => void;
 
@@ -115,8 +116,8 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     this.#phase = "ready";
     const h2 = new Http2Connection({ role: "server", settings: this.context.http2.server, handler: this, nowMs: this.context.nowMs });
     this.transport = new TunnelTransport(h2, this.context.nowMs());
+    this.#deadline = this.context.deadlines.http2.add(this, this.context.nowMs());
     this.transport.attach(socket);
-    this.context.reporter.tunnelOpened("inbound");
   }
 
   tlsData(chunk: Uint8Array): void {
@@ -128,13 +129,19 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
   }
 
   tlsClose(error: SocketError | null): void {
+    if (this.#phase === "closed") return cancelDeadline(this.#deadline);
     const seen = error?.code ?? "the peer closed the connection";
     if (this.#phase === "tls" || this.#phase === "waiting") this.#refuse(causes.tlsFailed(`TLS handshake from ${this.peerIp} failed: ${seen}`));
+    else if (!this.#settingsSeen) this.#refuse(causes.http2Failed(`HTTP/2 from ${this.peerIp}: TLS succeeded, but before any SETTINGS came: ${seen}; did it refuse our certificate?`));
     else this.#close(causes.tunnelLost(`tunnel from ${this.peerIp}: ${seen}`));
   }
 
   onDeadline(): void {
     this.#deadline = null;
+    if (this.#phase === "closed") return void this.#socket?.terminate();
+    if (this.#phase === "ready" || this.#phase === "draining") {
+      return this.#refuse(causes.http2Failed(`HTTP/2 from ${this.peerIp}: TLS succeeded, but no SETTINGS came within ${this.context.config.http2TimeoutMs} ms`));
+    }
     this.#refuse(causes.tlsFailed(`TLS handshake from ${this.peerIp}: not finished within ${this.context.config.tlsTimeoutMs} ms`));
   }
 
@@ -171,7 +178,13 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     this.#closeWhenDrained();
   }
 
-  onSettings(): void {}
+  onSettings(): void {
+    if (this.#settingsSeen) return;
+    this.#settingsSeen = true;
+    cancelDeadline(this.#deadline);
+    this.context.reporter.tunnelOpened("inbound");
+  }
+
   onGoaway(): void {}
 
   onPong(): void {
@@ -262,11 +275,12 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
       if (cause.code === "clean" || cause.code === "drained") this.transport.flush();
       this.transport.h2.receiveEnd();
       this.transport.detach();
-      this.context.reporter.tunnelClosed("inbound");
-      this.#socket?.end();
-    } else {
-      this.#socket?.close();
     }
+    if (!wasUp || !this.#settingsSeen) return void this.#socket?.close();
+    this.context.reporter.tunnelClosed("inbound");
+    // Our last words are read before the descriptor goes; a peer that never ends does not keep it.
+    this.#socket?.end();
+    this.#deadline = this.context.deadlines.linger.add(this, this.context.nowMs());
   }
 }
 

@@ -51,6 +51,9 @@ export interface TunnelOwner {
   tunnelClosed(tunnel: OutboundTunnel, cause: CloseCause): void;
 }
 
+/** Why a pooled tunnel takes no new streams: a label of `weft_pool_tunnels_retired_total`. */
+export type RetireReason = "idle" | "age" | "goaway" | "destination_changed" | "certificate_renewed" | "workload_left" | "drain";
+
 /** Streams we open before the peer's SETTINGS have said how many it takes: RFC 9113 recommends that a peer allows no fewer. */
 const STREAMS_BEFORE_SETTINGS = 100;
 
@@ -128,12 +131,13 @@ export class OutboundTunnel implements Http2Handler, Expiring {
   }
 
   /** No new streams from here on; closes when the last one ends. */
-  retire(): void {
+  retire(reason: RetireReason): void {
     if (this.#phase === "closed" || this.#phase === "retiring") return;
     if (this.#phase !== "ready") {
       this.destroy(causes.workloadGone);
       return;
     }
+    this.#context.reporter.tunnelRetired(reason);
     this.#phase = "retiring";
     this.transport.h2.goaway(ErrorCode.noError, "retired");
     this.#closeWhenEmpty();
@@ -170,9 +174,11 @@ export class OutboundTunnel implements Http2Handler, Expiring {
 
   onDeadline(): void {
     this.#deadline = null;
-    const { connectTimeoutMs, tlsTimeoutMs } = this.#context.config;
+    if (this.#phase === "closed") return void this.#socket?.terminate();
+    const { connectTimeoutMs, tlsTimeoutMs, http2TimeoutMs } = this.#context.config;
     if (this.#phase === "tcp") this.#close(causes.connectTimeout(`${this.#attempt("TCP connect")}: no answer within ${connectTimeoutMs} ms; is a NetworkPolicy or firewall in the way of port ${this.target.tunnelTo.port}?`));
     else if (this.#phase === "tls") this.#close(causes.tlsFailed(`${this.#attempt("TLS handshake")}: not finished within ${tlsTimeoutMs} ms`));
+    else this.#close(causes.http2Failed(`${this.#attempt("HTTP/2")}: TLS succeeded, but no SETTINGS came within ${http2TimeoutMs} ms`));
   }
 
   // Socket events
@@ -206,6 +212,7 @@ export class OutboundTunnel implements Http2Handler, Expiring {
     this.peerIdentity = judged.value.id;
     this.#chain = judged.value.chain;
     this.#phase = "ready";
+    this.#deadline = this.#context.deadlines.http2.add(this, this.#context.nowMs());
     this.transport.attach(socket);
     this.#owner.tunnelReady(this);
   }
@@ -220,8 +227,10 @@ export class OutboundTunnel implements Http2Handler, Expiring {
   }
 
   tlsClose(error: SocketError | null): void {
+    if (this.#phase === "closed") return cancelDeadline(this.#deadline);
     const seen = error?.code ?? "the peer closed the connection";
     if (this.#phase === "tls") this.#close(causes.tlsFailed(`${this.#attempt("TLS handshake")} failed: ${seen}`));
+    else if (!this.#settingsSeen) this.#close(causes.http2Failed(`${this.#attempt("HTTP/2")}: TLS succeeded, but before any SETTINGS came: ${seen}; did it refuse our certificate?`));
     else this.#close(causes.tunnelLost(`connection to ${formatSocketAddress(this.target.tunnelTo)}: ${seen}`));
   }
 
@@ -261,12 +270,16 @@ export class OutboundTunnel implements Http2Handler, Expiring {
   }
 
   onSettings(): void {
-    this.#settingsSeen = true;
+    if (!this.#settingsSeen) {
+      this.#settingsSeen = true;
+      cancelDeadline(this.#deadline);
+      this.#context.reporter.tunnelOpened("outbound");
+    }
     this.#owner.tunnelHasRoom(this);
   }
 
   onGoaway(): void {
-    this.retire();
+    this.retire("goaway");
   }
 
   onPong(): void {
@@ -274,6 +287,7 @@ export class OutboundTunnel implements Http2Handler, Expiring {
   }
 
   onFatal(error: Http2Error): void {
+    this.#context.reporter.http2Fatal(error.counter);
     this.transport.flush();
     this.#close(causes.tunnelLost(`HTTP/2 with ${formatSocketAddress(this.target.tunnelTo)}: ${error.message}`));
   }
@@ -301,9 +315,13 @@ export class OutboundTunnel implements Http2Handler, Expiring {
     if (cause.code === "clean") this.transport.flush();
     this.transport.h2.receiveEnd();
     this.transport.detach();
-    if (cause.code === "clean") this.#socket?.end();
-    else if (wasUp) this.#socket?.close();
+    if (cause.code === "clean") {
+      this.#socket?.end();
+      this.#deadline = this.#context.deadlines.linger.add(this, this.#context.nowMs());
+    } else if (wasUp) this.#socket?.close();
     else this.#socket?.terminate();
+    if (this.#settingsSeen) this.#context.reporter.tunnelClosed("outbound");
+    else if (cause.code !== "clean") this.#context.reporter.tunnelFailed("outbound", cause);
     this.#owner.tunnelClosed(this, cause);
   }
 }

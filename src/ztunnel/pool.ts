@@ -5,7 +5,7 @@ import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { OutboundTunnel, type TunnelOwner, type TunnelTarget } from "./outbound-tunnel.ts";
+import { OutboundTunnel, type RetireReason, type TunnelOwner, type TunnelTarget } from "./outbound-tunnel.ts";
 
 /** Tunnels to one target at once; with 100 streams each more than one pair of workloads can use. Bounds what a connection storm opens. */
 export const TUNNELS_PER_TARGET_MAX = 256;
@@ -42,11 +42,12 @@ export class TunnelPool implements TunnelOwner {
     }
     const tunnel = entry.waiters.length === 0 ? withRoom(entry) : undefined;
     if (tunnel !== undefined) {
+      this.#context.reporter.poolRequest("hit");
       waiter.tunnelAvailable(tunnel);
       return;
     }
     entry.waiters.push(waiter);
-    this.#openFor(entry);
+    this.#context.reporter.poolRequest(this.#openFor(entry));
   }
 
   get tunnels(): OutboundTunnel[] {
@@ -59,27 +60,28 @@ export class TunnelPool implements TunnelOwner {
       for (const tunnel of [...entry.tunnels]) {
         tunnel.tick(nowMs);
         const idle = tunnel.ready && tunnel.activeStreams === 0 && nowMs - tunnel.idleSinceMs > this.#context.config.poolIdleMs;
-        if (idle || (tunnel.ready && nowMs - tunnel.openedMs > TUNNEL_AGE_MS_MAX)) tunnel.retire();
+        if (idle) tunnel.retire("idle");
+        else if (tunnel.ready && nowMs - tunnel.openedMs > TUNNEL_AGE_MS_MAX) tunnel.retire("age");
       }
     }
   }
 
   /** The workload is gone or is another one now: no new streams, and those that live are checked at once. */
   retireDestination(uid: WorkloadUid): void {
-    this.#retireWhere((tunnel) => tunnel.target.destinationUid === uid);
+    this.#retireWhere("destination_changed", (tunnel) => tunnel.target.destinationUid === uid);
   }
 
   /** Our certificate was renewed: new streams get a tunnel made with it; live ones go on undisturbed. */
   retireSource(identity: SpiffeId): void {
-    this.#retireWhere((tunnel) => tunnel.target.sourceIdentity === identity);
+    this.#retireWhere("certificate_renewed", (tunnel) => tunnel.target.sourceIdentity === identity);
   }
 
   retireNamespace(namespaceFd: number): void {
-    this.#retireWhere((tunnel) => tunnel.target.namespaceFd === namespaceFd);
+    this.#retireWhere("workload_left", (tunnel) => tunnel.target.namespaceFd === namespaceFd);
   }
 
   retireAll(): void {
-    this.#retireWhere(() => true);
+    this.#retireWhere("drain", () => true);
   }
 
   tunnelReady(tunnel: OutboundTunnel): void {
@@ -116,28 +118,29 @@ export class TunnelPool implements TunnelOwner {
     if (entry.waiters.length > 0) this.#openFor(entry);
   }
 
-  /** Opens one more tunnel when those under way cannot take everybody who waits. */
-  #openFor(entry: PoolEntry): void {
+  /** Opens one more tunnel when those under way cannot take everybody who waits, and says what it did. */
+  #openFor(entry: PoolEntry): "opened" | "waited" | "refused" {
     const connecting = entry.tunnels.filter((tunnel) => tunnel.connecting).length;
-    if (connecting * this.#context.config.poolStreamsMax >= entry.waiters.length || entry.tunnels.length >= TUNNELS_PER_TARGET_MAX) return;
+    if (connecting * this.#context.config.poolStreamsMax >= entry.waiters.length || entry.tunnels.length >= TUNNELS_PER_TARGET_MAX) return "waited";
     const tls = this.#context.identities.tlsContext(entry.target.sourceIdentity);
     if (tls === null) {
       const waiters = entry.waiters;
       entry.waiters = [];
       const cause = causes.certificateMissing(`no certificate for ${entry.target.sourceIdentity} yet`);
       for (const waiter of waiters) if (!waiter.cancelled) waiter.tunnelUnavailable(cause);
-      return;
+      return "refused";
     }
     const tunnel = new OutboundTunnel(this.#context, entry.target, tls, this);
     entry.tunnels.push(tunnel);
     tunnel.open();
+    return "opened";
   }
 
-  #retireWhere(matches: (tunnel: OutboundTunnel) => boolean): void {
+  #retireWhere(reason: RetireReason, matches: (tunnel: OutboundTunnel) => boolean): void {
     for (const tunnel of this.tunnels) {
       if (!matches(tunnel)) continue;
       tunnel.ping();
-      tunnel.retire();
+      tunnel.retire(reason);
     }
   }
 }

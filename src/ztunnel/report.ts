@@ -16,6 +16,7 @@ import { encodeStaticBlock, type HeaderBlock } from "../wire/http2/headers.ts";
 import { responseFields } from "../wire/hbone/connect.ts";
 import type { CloseCause } from "./close-cause.ts";
 import type { FromData } from "./messages.ts";
+import type { RetireReason } from "./outbound-tunnel.ts";
 import type { PlainMeter } from "./plain-relay.ts";
 import type { RelayMeter } from "./relay.ts";
 
@@ -43,6 +44,8 @@ export interface ConnectionFacts {
 }
 
 type Direction = "inbound" | "outbound";
+/** How a request for a stream was met: at once, by a new tunnel, by one that others wait for too, or not at all. */
+type PoolOutcome = "hit" | "opened" | "waited" | "refused";
 
 export class Reporter {
   readonly #clusterId: string;
@@ -51,6 +54,7 @@ export class Reporter {
   readonly #metrics = new ConnectionMetrics();
   readonly #log: AccessLog;
   readonly #socketsOpen: Record<ConnectionFacts["reporter"], Cell>;
+  readonly #poolRequests: Record<PoolOutcome, Cell>;
   readonly #okBlocks = new WeakMap<Workload, HeaderBlock>();
 
   /** @param logCredit shared with the writer of the log, so that lines under way are bounded. */
@@ -63,6 +67,8 @@ export class Reporter {
       post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
       ...(logCredit === null ? {} : { credit: new LogCredit(logCredit) }),
     });
+    const poolRequests = (outcome: string) => this.#metrics.cell("weft_pool_requests_total", { outcome });
+    this.#poolRequests = { hit: poolRequests("hit"), opened: poolRequests("opened"), waited: poolRequests("waited"), refused: poolRequests("refused") };
     this.#socketsOpen = {
       source: this.#metrics.cell("istio_tcp_sockets_open", { reporter: "source" }),
       destination: this.#metrics.cell("istio_tcp_sockets_open", { reporter: "destination" }),
@@ -117,11 +123,11 @@ export class Reporter {
     this.#metrics.cell("weft_endpoint_retries_total", {}).value++;
   }
 
-  poolRequest(outcome: "hit" | "opened" | "waited" | "refused"): void {
-    this.#metrics.cell("weft_pool_requests_total", { outcome }).value++;
+  poolRequest(outcome: PoolOutcome): void {
+    this.#poolRequests[outcome].value++;
   }
 
-  tunnelRetired(reason: string): void {
+  tunnelRetired(reason: RetireReason): void {
     this.#metrics.cell("weft_pool_tunnels_retired_total", { reason }).value++;
   }
 
