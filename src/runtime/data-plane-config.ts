@@ -2,7 +2,7 @@
 
 import type { TrustDomains } from "../identity/svid.ts";
 import { parseLogFilter } from "./log-filter.ts";
-import type { Settings } from "./settings.ts";
+import { type Settings, workerThreads } from "./settings.ts";
 
 /** Everything a data thread must know that does not change while it runs. Times in milliseconds. */
 export interface DataPlaneConfig {
@@ -27,6 +27,8 @@ export interface DataPlaneConfig {
   readonly streamWindowBytes: number;
   readonly connectionWindowBytes: number;
   readonly frameBytes: number;
+  /** Of one data thread, for readers that are slow. */
+  readonly bufferBytesMax: number;
   readonly accessLog: "off" | "text" | "json";
   /** 1 logs every connection, 0.01 one in a hundred; failures are always logged. */
   readonly accessLogSample: number;
@@ -56,6 +58,7 @@ export function dataPlaneConfig(settings: Settings): DataPlaneConfig {
     streamWindowBytes: settings.streamWindowBytes,
     connectionWindowBytes: settings.connectionWindowBytes,
     frameBytes: settings.frameBytes,
+    bufferBytesMax: Math.floor(settings.bufferBytesMax / workerThreads(settings.workers)),
     accessLog: settings.accessLog === "off" || silenced ? "off" : settings.logFormat,
     accessLogSample: settings.accessLogSample,
   };

@@ -97,6 +97,7 @@ export const SETTINGS = {
   streamWindowBytes: spec("http2-stream-window", ["HTTP2_STREAM_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 4 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one connection inside a tunnel"),
   connectionWindowBytes: spec("http2-connection-window", ["HTTP2_CONNECTION_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 16 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one tunnel; larger than a stream's, or one stalled connection stalls the others"),
   frameBytes: spec("http2-frame", ["HTTP2_FRAME_SIZE"], type.integer(16_384, 16_777_215, "BYTES"), 1024 * 1024, NODE, "Data path", "Largest HTTP/2 frame accepted and sent"),
+  bufferBytesMax: spec("buffer-limit", ["BUFFER_LIMIT"], type.integer(4 * 1024 * 1024, 0xff_ffff_ffff, "BYTES"), 256 * 1024 * 1024, NODE, "Data path", "Bytes kept for readers that are slow, over all connections; beyond half of it tunnels are held back, at the limit the slowest are ended"),
 
   connectTimeoutMs: spec("connect-timeout", ["CONNECT_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TCP connect, to an application or to another node"),
   tlsTimeoutMs: spec("tls-timeout", ["TLS_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TLS handshake, either direction"),

@@ -65,5 +65,7 @@ export const causes = {
   workloadGone: cause("workload_gone", "operator", "the workload left this node"),
   originalDestinationUnknown: cause("original_destination_unknown", "peer", "the connection was not redirected here: something dialled our port itself"),
   limit: (message: string) => cause("limit", "peer", message),
+  /** Ours, not what this peer did: descriptors or memory ran short. */
+  ourLimit: (message: string) => cause("limit", "us", message),
   drained: cause("drained", "operator", "the agent is shutting down and its drain time is over"),
 } as const;

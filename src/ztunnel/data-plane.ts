@@ -6,9 +6,13 @@ import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { Balancer } from "../policy/balance.ts";
+import { DescriptorLimit } from "../net/descriptor-limit.ts";
+import { Admission } from "./admission.ts";
+import { ByteBudget } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import { createDeadlines, type DataPlaneContext, http2Tuning, keepaliveOf } from "./context.ts";
 import { adoptListener, closeFd, type Listener } from "./endpoint-socket.ts";
+import { HandshakeGate } from "./handshakes.ts";
 import { IdentityTable } from "./identity-table.ts";
 import { InboundTunnel, inboundListenerHandler } from "./inbound.ts";
 import { InboundPlaintext } from "./inbound-plaintext.ts";
@@ -39,21 +43,31 @@ export class DataPlane {
   constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData) => void, logCredit: SharedArrayBuffer | null = null) {
     this.#post = post;
     const store = new MeshStore();
+    const nowMs = (): number => world.clock.monotonicMs();
+    const reporter = new Reporter(config, world, post, logCredit);
+    const budget = new ByteBudget(config.bufferBytesMax, {
+      pressed: () => reporter.bufferPressed(),
+      relieved: () => this.#giveWindowsBack(),
+      shedding: (why) => reporter.bufferShed(why),
+    });
     const identities = new IdentityTable((spiffeId) => post({ kind: "needSvid", spiffeId, priority: "realtime" }));
     const base = {
       config,
       clock: world.clock,
       random: world.random,
-      nowMs: () => world.clock.monotonicMs(),
+      nowMs,
       keepalive: keepaliveOf(config),
       http2: http2Tuning(config),
       deadlines: createDeadlines(config),
+      budget,
+      admission: new Admission(DescriptorLimit.ofProcess(), budget),
+      handshakes: new HandshakeGate(nowMs),
       identities,
       revocations: new Revocations(),
       store,
       balancer: new Balancer({ random: world.random }),
       locals: new LocalWorkloads(),
-      reporter: new Reporter(config, world, post, logCredit),
+      reporter,
       names: new NameResolver(),
     };
     const context = base as typeof base & { pool: TunnelPool };
@@ -174,6 +188,12 @@ export class DataPlane {
     return [...this.#context.locals, ...this.#released];
   }
 
+  /** The pressure is over: connections whose windows were held back may not have a reader who would ask. */
+  #giveWindowsBack(): void {
+    for (const tunnel of this.#tunnels) tunnel.giveWindowBack();
+    for (const tunnel of this.#context.pool.tunnels) tunnel.giveWindowBack();
+  }
+
   #tick(): void {
     const nowMs = this.#context.nowMs();
     for (const queue of Object.values(this.#context.deadlines)) queue.tick(nowMs);
@@ -182,6 +202,8 @@ export class DataPlane {
       this.#lastTunnelTickMs = nowMs;
       this.#context.pool.tick(nowMs);
       for (const tunnel of [...this.#tunnels]) tunnel.tick(nowMs);
+      this.#context.handshakes.tick();
+      this.#context.budget.tick(nowMs);
       this.#closeReleased();
     }
     if (this.#draining !== null) this.#finishDrain(nowMs);
@@ -227,6 +249,8 @@ export class DataPlane {
       inboundStreams: [...this.#tunnels].reduce(streams, 0),
       outboundStreams: outbound.reduce(streams, 0),
       ejected: balancer.ejectedCount,
+      handshakes: this.#context.handshakes.underWay,
+      bufferedBytes: this.#context.budget.heldBytes,
     });
   }
 }

@@ -4,10 +4,10 @@ import type { IpAddress, SocketAddress } from "../core/ip.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
 import { dial } from "../net/dial.ts";
-import { EACCES, EADDRNOTAVAIL, EPERM, errnoName } from "../net/libc.ts";
+import { EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, EPERM, errnoName } from "../net/libc.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { adoptSocket, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
+import { adoptSocket, closeFd, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
 
 export interface DialOwner {
   /** The socket is connected and belongs to the owner, who sets `socket.data` in the same turn. `firstBytes` came before that. */
@@ -39,6 +39,11 @@ export class Dialled implements PlainEnd, Expiring {
     if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {
       this.#context.reporter.sourceNotPreserved();
       fd = dial({ ...options, transparentSource: null });
+    }
+    if (fd === -EMFILE || fd === -ENFILE || this.#context.admission.exhausted(fd)) {
+      if (fd >= 0) closeFd(fd);
+      this.#fail(causes.ourLimit(`TCP connect to ${formatSocketAddress(this.#to)} not tried: this process has nearly all the descriptors it may have (LimitNOFILE, ulimit -n)`));
+      return;
     }
     if (fd < 0) {
       this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} failed: ${errnoName(fd)}`));

@@ -27,7 +27,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
   #sourcePort = 0;
   #destination: Workload | null = null;
   #decision: AuthorisationDecision | null = null;
-  #early: EarlyBytes | null = new EarlyBytes();
+  #early: EarlyBytes | null;
   #dialled: Dialled | null = null;
   #relay: PlainRelay | null = null;
   #report: ReportedConnection | null = null;
@@ -38,6 +38,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
     this.#context = context;
     this.#local = local;
     this.#openedMs = context.nowMs();
+    this.#early = new EarlyBytes(context.budget);
   }
 
   onOpen(socket: PlainSocket): void {
@@ -48,6 +49,8 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
     this.#sourceIp = peer?.ip ?? null;
     this.#sourcePort = peer?.port ?? 0;
     this.#local.connections.add(this);
+    const full = this.#context.admission.refusal(fd);
+    if (full !== null) return this.#close(causes.ourLimit(full));
     if (this.#to === null || this.#sourceIp === null) return this.#close(causes.originalDestinationUnknown);
     this.#judgeFirst();
   }
@@ -74,6 +77,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
   dialConnected(socket: PlainSocket): void {
     this.#dialled = null;
     const early = this.#early!;
+    early.release();
     this.#early = null;
     this.#reported().established(this.#context.nowMs());
     const relay = new PlainRelay({
@@ -82,6 +86,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
       meter: this.#reported(),
       halfCloseIdle: this.#context.deadlines.halfClose,
       nowMs: this.#context.nowMs,
+      budget: this.#context.budget,
       onFinished: (cause) => this.#end(cause),
     });
     this.#relay = relay;
@@ -151,6 +156,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
   #end(cause: CloseCause): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#early?.release();
     this.#early = null;
     cancelDeadline(this.#deadline);
     this.#local.connections.delete(this);

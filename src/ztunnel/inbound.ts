@@ -19,11 +19,13 @@ import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
+import type { ByteHolder } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
 import { Dialled, type DialOwner } from "./dialled.ts";
-import { EarlyBytes } from "./early-bytes.ts";
 import type { PlainSocket, SocketError } from "./endpoint-socket.ts";
+import type { Handshake } from "./handshakes.ts";
+import { HeldBytes } from "./held-bytes.ts";
 import type { LiveConnection, LiveConnectionDescription, LocalWorkload } from "./local-workloads.ts";
 import type { TunnelStreamUser } from "./outbound-tunnel.ts";
 import { StreamRelay } from "./relay.ts";
@@ -35,7 +37,7 @@ const STATUS_BLOCKS = new Map<number, HeaderBlock>([400, 401, 503].map((status) 
 
 type Phase = "waiting" | "tls" | "ready" | "draining" | "closed";
 
-export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
+export class InboundTunnel implements Http2Handler, Expiring, LiveConnection, Handshake {
   readonly context: DataPlaneContext;
   readonly local: LocalWorkload;
   readonly openedMs: number;
@@ -72,6 +74,12 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     this.peerIp = peerIp;
     this.peerPort = socket.remotePort;
     this.localIp = local.ip;
+    const { admission, handshakes, reporter } = this.context;
+    const refusal = admission.refusal((socket as unknown as { fd: number }).fd) !== null ? "full" : handshakes.begin(this, peerIp);
+    if (refusal !== null) {
+      reporter.handshakeRefused(refusal);
+      return this.#close(causes.limit(`handshake from ${peerIp} not begun: ${refusal}`));
+    }
     this.local.connections.add(this);
     this.#deadline = this.context.deadlines.tls.add(this, this.openedMs);
     this.#startTls(socket);
@@ -114,7 +122,8 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     this.peerIdentity = judged.value.id;
     this.#chain = judged.value.chain;
     this.#phase = "ready";
-    const h2 = new Http2Connection({ role: "server", settings: this.context.http2.server, handler: this, nowMs: this.context.nowMs });
+    this.context.handshakes.ended(this, false);
+    const h2 = new Http2Connection({ role: "server", settings: this.context.http2.server, limits: this.context.budget.http2Limits, handler: this, nowMs: this.context.nowMs });
     this.transport = new TunnelTransport(h2, this.context.nowMs());
     this.#deadline = this.context.deadlines.http2.add(this, this.context.nowMs());
     this.transport.attach(socket);
@@ -212,6 +221,17 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     return this.#phase === "ready" || this.#phase === "draining" ? this.transport.h2.activeStreams : 0;
   }
 
+  /** See ByteBudget: the pressure is over. */
+  giveWindowBack(): void {
+    if (this.#phase === "ready" || this.#phase === "draining") this.transport.h2.creditAgain();
+  }
+
+  /** Its place went to a source with fewer handshakes under way. */
+  evict(): void {
+    this.context.reporter.handshakeRefused("evicted");
+    this.#close(causes.limit(`handshake from ${this.peerIp} given up: others wait, and this source has the most under way`));
+  }
+
   /** Keep-alive, as on the client's side. */
   tick(nowMs: number): void {
     if (this.#phase !== "ready" && this.#phase !== "draining") return;
@@ -269,6 +289,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
     const wasUp = this.#phase === "ready" || this.#phase === "draining";
     this.#phase = "closed";
     cancelDeadline(this.#deadline);
+    this.context.handshakes.ended(this, cause.code !== "drained" && cause.code !== "certificate_missing");
     this.local.connections.delete(this);
     this.#closed();
     if (wasUp) {
@@ -285,7 +306,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection {
 }
 
 /** One CONNECT: from the request to the relay. */
-class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
+class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection, ByteHolder {
   readonly #tunnel: InboundTunnel;
   readonly #stream: Http2Stream;
   readonly #openedMs: number;
@@ -297,15 +318,17 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
   #report: ReportedConnection | null = null;
   #dialled: Dialled | null = null;
   #relay: StreamRelay | null = null;
-  /** DATA that came before the 200: allowed by HTTP/2, sent by few. Bounded by the stream's window. */
-  #early: Uint8Array[] = [];
+  /** DATA that came before the 200: allowed by HTTP/2, sent by few. Bounded by the stream's window, and by the budget. */
+  readonly #early: HeldBytes;
+  readonly progressMs: number;
   #ended = false;
   #closed = false;
 
   constructor(tunnel: InboundTunnel, stream: Http2Stream) {
     this.#tunnel = tunnel;
     this.#stream = stream;
-    this.#openedMs = tunnel.context.nowMs();
+    this.#openedMs = this.progressMs = tunnel.context.nowMs();
+    this.#early = new HeldBytes(tunnel.context.budget, this);
   }
 
   request(headers: HeaderList, endStream: boolean): void {
@@ -318,6 +341,7 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
     const read = readConnect(headers);
     if (!read.ok) return this.#reject(400, causes.badRequest(read.error.reason));
     this.#request = read.value;
+    if (context.budget.full) return this.#reject(503, causes.ourLimit(`the ${context.budget.limitBytes} bytes for slow readers are used up (--buffer-limit)`));
 
     const verdict = judgeInbound(context.store, destination, { authority: read.value.authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
     if (verdict.kind === "reject") return this.#reject(verdict.status, causes.destinationRefused(verdict.reason));
@@ -348,17 +372,21 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
       meter: reported.asServerSocket(),
       halfCloseIdle: context.deadlines.halfClose,
       nowMs: context.nowMs,
+      budget: context.budget,
       onFinished: (cause) => this.#end(cause),
     });
     this.#relay = relay;
     this.#stream.user = relay;
     const header = this.#proxyHeader();
     if (header !== null) socket.write(header);
-    const noEarly = new EarlyBytes();
-    relay.start(noEarly.chunks, false, false);
-    for (const chunk of this.#early) relay.onStreamData(chunk, false);
+    relay.start([], false, false);
+    while (!this.#early.empty) {
+      const chunk = this.#early.first();
+      relay.onStreamData(chunk, false);
+      if (this.#closed) return;
+      this.#early.take(chunk.length);
+    }
     if (this.#ended) relay.onStreamEnd();
-    this.#early = [];
   }
 
   dialFailed(cause: CloseCause): void {
@@ -369,7 +397,7 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
   onResponse(): void {}
 
   onStreamData(chunk: Uint8Array, end: boolean): void {
-    if (chunk.length > 0) this.#early.push(Buffer.from(chunk));
+    if (!this.#closed) this.#early.push(chunk);
     if (end) this.#ended = true;
   }
 
@@ -401,6 +429,15 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
     else this.#reject(503, cause);
   }
 
+  get heldBytes(): number {
+    return this.#early.capacityBytes;
+  }
+
+  /** Its application has not been reached yet, and what came ahead takes too much room. */
+  shed(): void {
+    this.#reject(503, causes.limit(`${this.heldBytes} bytes came before the application was reached, and this thread's ${this.#tunnel.context.budget.limitBytes} bytes for slow readers ran short (--buffer-limit)`));
+  }
+
   describe(): LiveConnectionDescription | null {
     if (this.#delivery === null) return null;
     return {
@@ -425,6 +462,7 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection {
   #end(cause: CloseCause): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#early.clear();
     this.#dialled?.cancel();
     this.#tunnel.local.connections.delete(this);
     this.#reported().close(cause, this.#tunnel.context.nowMs());

@@ -82,7 +82,7 @@ export class OutboundTunnel implements Http2Handler, Expiring {
     this.#tls = tls;
     this.#owner = owner;
     this.openedMs = this.idleSinceMs = context.clock.monotonicMs();
-    const h2 = new Http2Connection({ role: "client", settings: context.http2.client, handler: this, nowMs: context.nowMs });
+    const h2 = new Http2Connection({ role: "client", settings: context.http2.client, limits: context.budget.http2Limits, handler: this, nowMs: context.nowMs });
     this.transport = new TunnelTransport(h2, this.openedMs);
   }
 
@@ -163,6 +163,11 @@ export class OutboundTunnel implements Http2Handler, Expiring {
     } else if (nowMs - this.transport.lastReceivedMs > this.#context.http2.pingIdleMs) {
       this.ping();
     }
+  }
+
+  /** See ByteBudget: the pressure is over. */
+  giveWindowBack(): void {
+    this.transport.h2.creditAgain();
   }
 
   /** Asks now whether the peer is still there. */

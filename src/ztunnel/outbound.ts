@@ -53,7 +53,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #source: Workload | null = null;
   #sourceIp: IpAddress | null = null;
   #peer: SocketAddress = NO_PEER;
-  #early: EarlyBytes | null = new EarlyBytes();
+  #early: EarlyBytes | null;
   #tried: Set<WorkloadUid> | null = null;
   #retries = 0;
   #retryWaits = false;
@@ -76,6 +76,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#context = context;
     this.#local = local;
     this.#openedMs = context.nowMs();
+    this.#early = new EarlyBytes(context.budget);
   }
 
   // 1. Accepted: where was it going, and from whom?
@@ -88,6 +89,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#peer = peer ?? NO_PEER;
     this.#sourceIp = peer?.ip ?? null;
     this.#local.connections.add(this);
+    const full = this.#context.admission.refusal(fd);
+    if (full !== null) return this.#close(causes.ourLimit(full));
     if (origDst === null) return this.#close(causes.originalDestinationUnknown);
     this.#origDst = origDst;
     this.#resolveSource();
@@ -158,6 +161,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       meter: this.#nodeLocal === null ? this.#reported() : this.#reported().joined(this.#nodeLocal),
       halfCloseIdle: this.#context.deadlines.halfClose,
       nowMs: this.#context.nowMs,
+      budget: this.#context.budget,
       onFinished: (cause) => this.#finished(cause),
     });
     this.#relay = relay;
@@ -259,6 +263,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       meter: this.#reported().asClientSocket(),
       halfCloseIdle: this.#context.deadlines.halfClose,
       nowMs: this.#context.nowMs,
+      budget: this.#context.budget,
       onFinished: (cause) => this.#finished(cause),
     });
     this.#relay = relay;
@@ -379,6 +384,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #end(cause: CloseCause): void {
     this.#closed = true;
     this.cancelled = true;
+    this.#early?.release();
     this.#early = null;
     cancelDeadline(this.#deadline);
     this.#local.connections.delete(this);
@@ -404,7 +410,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   }
 
   #takeEarly(): EarlyBytes {
-    const early = this.#early ?? new EarlyBytes();
+    const early = this.#early ?? new EarlyBytes(this.#context.budget);
+    early.release();
     this.#early = null;
     return early;
   }

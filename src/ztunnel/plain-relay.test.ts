@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { ByteBudget } from "./byte-budget.ts";
 import { DeadlineQueue } from "../net/deadlines.ts";
 import type { CloseCause } from "./close-cause.ts";
 import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
@@ -21,6 +22,9 @@ class FakeSocket {
   resume = () => void (this.paused = false);
   shutdown = () => void (this.shut = true);
   terminate = () => void (this.terminated = true);
+  get bytes(): number {
+    return this.written.reduce((sum, chunk) => sum + chunk.length, 0);
+  }
   get text(): string {
     return Buffer.concat(this.written).toString();
   }
@@ -33,13 +37,15 @@ function setUp(early: Uint8Array[] = [], ended = false) {
   const counted = { sent: 0, received: 0 };
   const clock = { ms: 0 };
   const halfCloseIdle = new DeadlineQueue(1000);
+  const budget = new ByteBudget(1 << 30, { pressed: () => {}, relieved: () => {}, shedding: () => {} });
   const relay = new PlainRelay({
+    budget,
     client: client as unknown as PlainSocket, server: server as unknown as PlainSocket, halfCloseIdle, nowMs: () => clock.ms,
     meter: { toServer: (n) => void (counted.sent += n), toClient: (n) => void (counted.received += n) },
     onFinished: (cause) => void causes.push(cause),
   });
   relay.start(early, ended, false);
-  return { client, server, causes, counted, relay, halfCloseIdle, clock };
+  return { client, server, causes, counted, relay, halfCloseIdle, clock, budget };
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -116,4 +122,23 @@ test("plain relay: idle after a half-close ends; bytes in between give it more t
   expect(causes).toEqual([]);
   halfCloseIdle.tick((clock.ms = 2000));
   expect(causes.map((cause) => cause.code)).toEqual(["half_close_idle"]);
+});
+
+test("plain relay: what waits is counted, and no longer when it was read or the connection ended", () => {
+  const { client, server, relay, budget } = setUp();
+  server.room = 10;
+  client.data.onData(new Uint8Array(100));
+  client.data.onData(new Uint8Array(50));
+  expect([budget.heldBytes, relay.heldBytes, budget.holderCount]).toEqual([140, 140, 1]);
+  server.room = 120;
+  server.data.onDrain();
+  expect([budget.heldBytes, budget.holderCount]).toEqual([20, 1]);
+  server.room = 1_000;
+  server.data.onDrain();
+  expect([budget.heldBytes, budget.holderCount, server.bytes]).toEqual([0, 0, 150]);
+  client.room = 0;
+  server.data.onData(new Uint8Array(77));
+  expect(budget.heldBytes).toBe(77);
+  relay.shed();
+  expect([budget.heldBytes, budget.holderCount, client.terminated, server.terminated]).toEqual([0, 0, true, true]);
 });

@@ -2,6 +2,7 @@
 // tunnelled, and traffic between two workloads of this node.
 
 import { cancelDeadline, type DeadlineHandle, type DeadlineQueue, type Expiring } from "../net/deadlines.ts";
+import type { ByteBudget, ByteHolder } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
 
@@ -17,17 +18,21 @@ export interface PlainRelayOptions {
   readonly meter: PlainMeter;
   readonly halfCloseIdle: DeadlineQueue;
   readonly nowMs: () => number;
+  /** Counts what waits for a slow reader at either end. */
+  readonly budget: ByteBudget;
   /** Called exactly once, with the first cause. */
   readonly onFinished: (cause: CloseCause) => void;
 }
 
-export class PlainRelay implements Expiring {
+export class PlainRelay implements Expiring, ByteHolder {
   readonly #options: PlainRelayOptions;
   readonly #client: Side;
   readonly #server: Side;
   #finished = false;
   #deadline: DeadlineHandle | null = null;
   moved = false;
+  /** Of the slower reader: when it last took something while bytes waited for it. */
+  progressMs = 0;
 
   constructor(options: PlainRelayOptions) {
     this.#options = options;
@@ -58,7 +63,32 @@ export class PlainRelay implements Expiring {
     if (this.#finished) return;
     this.#finished = true;
     cancelDeadline(this.#deadline);
+    this.#client.clear();
+    this.#server.clear();
     this.#options.onFinished(cause);
+  }
+
+  get heldBytes(): number {
+    return this.#client.queuedBytes + this.#server.queuedBytes;
+  }
+
+  shed(): void {
+    const { limitBytes } = this.#options.budget;
+    this.destroy(causes.limit(`${this.heldBytes} bytes waited for a reader that did not take them, and this thread's ${limitBytes} bytes for slow readers ran short (--buffer-limit)`));
+  }
+
+  queued(bytes: number, first: boolean): void {
+    if (first) {
+      this.#options.budget.enter(this);
+      this.progressMs = this.#options.nowMs();
+    }
+    this.#options.budget.change(bytes);
+  }
+
+  dequeued(bytes: number, last: boolean): void {
+    this.progressMs = this.#options.nowMs();
+    if (last) this.#options.budget.leave(this);
+    this.#options.budget.change(-bytes);
   }
 
   get finished(): boolean {
@@ -91,6 +121,7 @@ class Side implements PlainEnd {
   other!: Side;
   /** Not yet taken by this socket. Non-empty only while `other` is paused, but for what was read before the pause took hold. */
   #queue: Uint8Array[] = [];
+  queuedBytes = 0;
   paused = false;
   #ended = false;
   #shut = false;
@@ -111,12 +142,12 @@ class Side implements PlainEnd {
 
   accept(chunk: Uint8Array): void {
     if (this.#queue.length > 0) {
-      this.#queue.push(chunk);
+      this.#push(chunk);
       return;
     }
     const taken = this.#write(chunk);
     if (taken < chunk.length) {
-      this.#queue.push(chunk.subarray(taken));
+      this.#push(chunk.subarray(taken));
       if (!this.other.paused) {
         this.other.paused = true;
         this.other.socket.pause();
@@ -129,11 +160,12 @@ class Side implements PlainEnd {
     while (this.#queue.length > 0) {
       const chunk = this.#queue[0]!;
       const taken = this.#write(chunk);
-      if (taken < chunk.length) {
-        this.#queue[0] = chunk.subarray(taken);
-        return;
-      }
-      this.#queue.shift();
+      const isWhole = taken === chunk.length;
+      if (isWhole) this.#queue.shift();
+      else this.#queue[0] = chunk.subarray(taken);
+      this.queuedBytes -= taken;
+      this.#relay.dequeued(taken, this.#queue.length === 0);
+      if (!isWhole) return;
     }
     this.#shutWhenDrained();
     this.resumeOtherWhenEmpty();
@@ -163,6 +195,21 @@ class Side implements PlainEnd {
     } else if (!this.#ended) {
       this.onEnd();
     }
+  }
+
+  /** Lets go of what will not be written any more. */
+  clear(): void {
+    if (this.#queue.length === 0) return;
+    const bytes = this.queuedBytes;
+    this.#queue = [];
+    this.queuedBytes = 0;
+    this.#relay.dequeued(bytes, true);
+  }
+
+  #push(chunk: Uint8Array): void {
+    this.#queue.push(chunk);
+    this.queuedBytes += chunk.length;
+    this.#relay.queued(chunk.length, this.#queue.length === 1);
   }
 
   get done(): boolean {

@@ -4,6 +4,7 @@ import { DEFAULT_SETTINGS, encodeStaticBlock, ErrorCode, Http2Connection, type H
 import type { CloseCause } from "./close-cause.ts";
 import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
 import type { TunnelStreamUser } from "./outbound-tunnel.ts";
+import { ByteBudget } from "./byte-budget.ts";
 import { StreamRelay } from "./relay.ts";
 import { TunnelTransport } from "./transport.ts";
 
@@ -58,7 +59,9 @@ const userHandler = (extra: Partial<Http2Handler>): Http2Handler => {
 };
 
 /** Client application ── relay ══ tunnel ══ relay ── server application, in memory. */
-function pair(settings = DEFAULT_SETTINGS) {
+function pair(settings = DEFAULT_SETTINGS, limitBytes = 1 << 30) {
+  const shed: string[] = [];
+  const budget = new ByteBudget(limitBytes, { pressed: () => {}, relieved: () => {}, shedding: (why) => void shed.push(why) });
   const clock = { ms: 0 };
   const nowMs = () => clock.ms;
   let accepted: Http2Stream | null = null;
@@ -90,6 +93,7 @@ function pair(settings = DEFAULT_SETTINGS) {
     const causes: CloseCause[] = [];
     const meter = { in: 0, out: 0, fromSocket: (n: number) => void (meter.in += n), toSocket: (n: number) => void (meter.out += n) };
     const relay = new StreamRelay({
+      budget,
       transport: new TunnelTransport(h2, 0), stream: side, socket: socket as unknown as PlainSocket, meter, halfCloseIdle, nowMs,
       onFinished: (cause) => void causes.push(cause),
     });
@@ -97,7 +101,7 @@ function pair(settings = DEFAULT_SETTINGS) {
     relay.start([], false, false);
     return { socket, relay, causes, meter };
   };
-  return { client: end(client, stream), server: end(server, accepted!), carry, halfCloseIdle, clock };
+  return { client: end(client, stream), server: end(server, accepted!), carry, halfCloseIdle, clock, budget, shed };
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -222,4 +226,43 @@ test("relay: finishes once, with the first cause", () => {
   client.relay.onClose(Object.assign(new Error("x"), { code: "ECONNRESET" }));
   client.relay.onEnd();
   expect(client.causes.map((cause) => cause.code)).toEqual(["policy_changed"]);
+});
+
+test("relay: what waits for a slow application is counted, a byte at a time too, and gone from the count when it was read", () => {
+  const { client, server, carry, budget } = pair();
+  server.socket.room = 10;
+  for (let i = 0; i < 2_000; i++) {
+    client.relay.onData(bytes("x"));
+    carry();
+  }
+  expect(server.relay.heldBytes).toBeGreaterThanOrEqual(1_990);
+  expect(server.relay.heldBytes).toBeLessThan(10_000);
+  expect(budget.heldBytes).toBe(server.relay.heldBytes);
+  server.socket.room = Number.POSITIVE_INFINITY;
+  server.relay.onDrain();
+  expect([server.socket.bytes, budget.heldBytes, budget.holderCount]).toEqual([2_000, 0, 0]);
+});
+
+test("relay: what waits for a window is counted, and let go of when the connection ends", () => {
+  const { client, budget } = pair({ ...DEFAULT_SETTINGS, initialWindowBytes: 65_535, connectionWindowBytes: 65_535 });
+  client.relay.onData(new Uint8Array(300_000));
+  expect(client.socket.paused).toBe(true);
+  expect(budget.heldBytes).toBe(300_000 - 65_535);
+  client.relay.destroy({ code: "drained", blame: "operator", message: "", flags: "-" });
+  expect([budget.heldBytes, budget.holderCount]).toEqual([0, 0]);
+});
+
+test("relay: at the limit the connection whose reader stopped is ended at both ends, and says why", () => {
+  const { client, server, carry, budget, shed } = pair(DEFAULT_SETTINGS, 256 * 1024);
+  server.socket.room = 0;
+  client.relay.onData(new Uint8Array(400_000));
+  carry();
+  expect(budget.full).toBe(true);
+  budget.endOfTurn();
+  carry();
+  expect(shed).toEqual(["limit"]);
+  expect([server.socket.terminated, client.socket.terminated]).toEqual([true, true]);
+  expect(server.causes.map(({ code, message }) => [code, message])).toEqual([["limit", expect.stringContaining("400000 bytes waited for a reader that did not take them") as unknown as string]]);
+  expect(client.causes.map(({ code, message }) => [code, message])).toEqual([["stream_reset", "11"]]);
+  expect([budget.heldBytes, budget.holderCount]).toEqual([0, 0]);
 });

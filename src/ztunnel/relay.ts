@@ -5,8 +5,10 @@ import type { DeadlineHandle, DeadlineQueue, Expiring } from "../net/deadlines.t
 import { cancelDeadline } from "../net/deadlines.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { type Http2Stream, StreamState } from "../wire/http2/stream.ts";
+import type { ByteBudget, ByteHolder } from "./byte-budget.ts";
 import type { CloseCause } from "./close-cause.ts";
 import { causes } from "./close-cause.ts";
+import { HeldBytes } from "./held-bytes.ts";
 import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
 import type { TunnelStreamUser } from "./outbound-tunnel.ts";
 import { FLUSH_NOW_BYTES, type TunnelTransport } from "./transport.ts";
@@ -27,11 +29,13 @@ export interface RelayOptions {
   /** Limits a connection of which one direction has ended and nothing moves in the other. */
   readonly halfCloseIdle: DeadlineQueue;
   readonly nowMs: () => number;
+  /** Counts what waits for a slow reader at either end. */
+  readonly budget: ByteBudget;
   /** Called exactly once, with the first cause. */
   readonly onFinished: (cause: CloseCause) => void;
 }
 
-export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
+export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHolder {
   readonly #options: RelayOptions;
   readonly #socket: PlainSocket;
   readonly #transport: TunnelTransport;
@@ -39,8 +43,11 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
 
   /** Read from the socket, not yet taken by the engine. Non-empty only while the socket is paused. */
   #toStream: Uint8Array[] = [];
-  /** Received from the stream, not yet taken by the socket. Bounded by the stream's window. */
-  #toSocket: Uint8Array[] = [];
+  #toStreamBytes = 0;
+  /** Received from the stream, not yet taken by the socket. Bounded by the stream's window, and by the budget. */
+  readonly #toSocket: HeldBytes;
+  /** Of the slower reader: when it last took something while bytes waited for it. */
+  progressMs = 0;
   #paused = false;
   #socketEnded = false;
   #streamEndSent = false;
@@ -56,13 +63,14 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
     this.#socket = options.socket;
     this.#transport = options.transport;
     this.#stream = options.stream;
+    this.#toSocket = new HeldBytes(options.budget, this);
   }
 
   /** Takes over the socket. `early` was read from it before the path was ready; `ended` when its FIN was seen as well. */
   start(early: readonly Uint8Array[], ended: boolean, paused: boolean): void {
     this.#socket.data = this;
     this.#paused = paused;
-    for (const chunk of early) this.#toStream.push(chunk);
+    for (const chunk of early) this.#wait(chunk, false);
     this.#socketEnded = ended;
     this.#pump();
   }
@@ -83,7 +91,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
     if (this.#finished || this.#stream.state === StreamState.closed) return;
     this.#moved = true;
     if (this.#toStream.length > 0) {
-      this.#toStream.push(chunk);
+      this.#wait(chunk, false);
       return;
     }
     this.#offer(chunk);
@@ -111,17 +119,38 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
   }
 
   #hold(chunk: Uint8Array): void {
-    this.#toStream.unshift(chunk);
+    this.#wait(chunk, true);
     if (!this.#paused) {
       this.#paused = true;
       this.#socket.pause();
     }
   }
 
+  /** Keeps a chunk for the stream, at the front when it is what was left of one. */
+  #wait(chunk: Uint8Array, atFront: boolean): void {
+    const { budget, nowMs } = this.#options;
+    if (this.#toStream.length === 0) {
+      budget.enter(this);
+      this.progressMs = nowMs();
+    }
+    if (atFront) this.#toStream.unshift(chunk);
+    else this.#toStream.push(chunk);
+    this.#toStreamBytes += chunk.length;
+    budget.change(chunk.length);
+  }
+
+  #next(): Uint8Array {
+    const chunk = this.#toStream.shift()!;
+    this.#toStreamBytes -= chunk.length;
+    if (this.#toStream.length === 0) this.#options.budget.leave(this);
+    this.#options.budget.change(-chunk.length);
+    return chunk;
+  }
+
   #pump(): void {
     if (this.#finished || this.#stream.state === StreamState.closed) return;
     while (this.#toStream.length > 0) {
-      if (!this.#offer(this.#toStream.shift()!)) return;
+      if (!this.#offer(this.#next())) return;
     }
     if (this.#socketEnded) {
       this.#endStreamWhenDrained();
@@ -148,8 +177,11 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
     if (this.#finished) return;
     this.#moved = true;
     if (chunk.length > 0) {
-      const taken = this.#toSocket.length > 0 ? 0 : this.#write(chunk);
-      if (taken < chunk.length) this.#toSocket.push(Buffer.from(chunk.subarray(taken)));
+      const taken = this.#toSocket.empty ? this.#write(chunk) : 0;
+      if (taken < chunk.length) {
+        if (this.#toSocket.empty) this.progressMs = this.#options.nowMs();
+        this.#toSocket.push(taken === 0 ? chunk : chunk.subarray(taken));
+      }
     }
     if (end) this.onStreamEnd();
   }
@@ -176,14 +208,12 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
 
   onDrain(): void {
     if (this.#finished) return;
-    while (this.#toSocket.length > 0) {
-      const chunk = this.#toSocket[0]!;
+    if (!this.#toSocket.empty) this.progressMs = this.#options.nowMs();
+    while (!this.#toSocket.empty) {
+      const chunk = this.#toSocket.first();
       const taken = this.#write(chunk);
-      if (taken < chunk.length) {
-        this.#toSocket[0] = chunk.subarray(taken);
-        return;
-      }
-      this.#toSocket.shift();
+      this.#toSocket.take(taken);
+      if (taken < chunk.length) return;
     }
     this.#shutWhenDrained();
   }
@@ -199,7 +229,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
   }
 
   #shutWhenDrained(): void {
-    if (!this.#streamEnded || this.#toSocket.length > 0 || this.#socketShut) return;
+    if (!this.#streamEnded || !this.#toSocket.empty || this.#socketShut) return;
     this.#socketShut = true;
     if (this.#gentleReset === null) {
       this.#socket.shutdown();
@@ -215,7 +245,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
     if (this.#finished) return;
     if (error !== null) {
       this.destroy(causes.socketReset(error.code ?? error.message));
-    } else if (this.#toSocket.length > 0 || (!this.#streamEnded && !this.#socketEnded)) {
+    } else if (!this.#toSocket.empty || (!this.#streamEnded && !this.#socketEnded)) {
       // Closed by the application with our bytes unread: it will never see them.
       this.destroy(causes.socketClosedEarly);
     } else {
@@ -229,7 +259,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
 
   /** The engine has forgotten the stream: both halves ended. The socket's own close completes the picture. */
   onStreamClosed(): void {
-    if (this.#finished || !this.#streamEnded || this.#toSocket.length > 0) return;
+    if (this.#finished || !this.#streamEnded || !this.#toSocket.empty) return;
     if (this.#socketEnded && this.#socketShut) this.#finish(causes.clean);
   }
 
@@ -250,7 +280,19 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser {
     if (this.#finished) return;
     this.#finished = true;
     cancelDeadline(this.#deadline);
-    this.#toStream = [];
+    while (this.#toStream.length > 0) this.#next();
+    this.#toSocket.clear();
     this.#options.onFinished(cause);
+  }
+
+  // ByteHolder
+
+  get heldBytes(): number {
+    return this.#toStreamBytes + this.#toSocket.capacityBytes;
+  }
+
+  shed(): void {
+    const { limitBytes } = this.#options.budget;
+    this.destroy(causes.limit(`${this.heldBytes} bytes waited for a reader that did not take them, and this thread's ${limitBytes} bytes for slow readers ran short (--buffer-limit)`), ErrorCode.enhanceYourCalm);
   }
 }

@@ -12,6 +12,8 @@ import { FLAG_INDEX } from "../telemetry/connection-labels.ts";
 import { type Cell, ConnectionMetrics, type MetricsSnapshot, type RouteHistograms, type ConnectionCounters } from "../telemetry/connection-metrics.ts";
 import type { DecisionSummary } from "../telemetry/decision-record.ts";
 import type { Baggage } from "../wire/hbone/baggage.ts";
+import type { RateLimit } from "../wire/http2/limits.ts";
+import { TokenBucket } from "../wire/http2/rate-limit.ts";
 import { encodeStaticBlock, type HeaderBlock } from "../wire/http2/headers.ts";
 import { responseFields } from "../wire/hbone/connect.ts";
 import type { CloseCause } from "./close-cause.ts";
@@ -47,6 +49,9 @@ type Direction = "inbound" | "outbound";
 /** How a request for a stream was met: at once, by a new tunnel, by one that others wait for too, or not at all. */
 type PoolOutcome = "hit" | "opened" | "waited" | "refused";
 
+/** Lines about peers that were refused: enough to see who, whatever comes; the rest is counted. */
+const REFUSAL_WARNINGS: RateLimit = { burst: 100, perSecond: 10 };
+
 export class Reporter {
   readonly #clusterId: string;
   readonly #clock: Clock;
@@ -55,6 +60,7 @@ export class Reporter {
   readonly #log: AccessLog;
   readonly #socketsOpen: Record<ConnectionFacts["reporter"], Cell>;
   readonly #poolRequests: Record<PoolOutcome, Cell>;
+  readonly #warnings: TokenBucket;
   readonly #okBlocks = new WeakMap<Workload, HeaderBlock>();
 
   /** @param logCredit shared with the writer of the log, so that lines under way are bounded. */
@@ -62,6 +68,8 @@ export class Reporter {
     this.#clusterId = config.clusterId;
     this.#clock = world.clock;
     this.#post = post;
+    const nowMs = (): number => world.clock.monotonicMs();
+    this.#warnings = new TokenBucket(REFUSAL_WARNINGS, nowMs, nowMs());
     this.#log = new AccessLog({
       format: config.accessLog, sample: config.accessLogSample, random: world.random,
       post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
@@ -146,6 +154,19 @@ export class Reporter {
     }
   }
 
+  /** A peer was turned away before its handshake, or in its midst. Counted only: a storm must not become a storm of log lines. */
+  handshakeRefused(reason: "source" | "total" | "failures" | "evicted" | "full"): void {
+    this.#metrics.cell("weft_handshakes_refused_total", { reason }).value++;
+  }
+
+  bufferPressed(): void {
+    this.#metrics.cell("weft_buffer_pressure_total", {}).value++;
+  }
+
+  bufferShed(why: "limit" | "stalled"): void {
+    this.#metrics.cell("weft_buffer_shed_total", { why }).value++;
+  }
+
   http2Fatal(counter: string): void {
     this.#metrics.cell("weft_http2_fatal_total", { counter }).value++;
   }
@@ -153,6 +174,10 @@ export class Reporter {
   /** A peer that did not get as far as a connection: a warning with its address, as it has no access log line. */
   refusedTunnel(cause: CloseCause, peerIp: IpAddress, destination: Workload | null): void {
     this.tunnelFailed("inbound", cause);
+    if (!this.#warnings.take()) {
+      this.#metrics.cell("weft_log_lines_dropped_total", { where: "warnings" }).value++;
+      return;
+    }
     this.#post({ kind: "warning", code: cause.code, message: `${cause.message}${destination === null ? "" : ` (for ${destination.uid})`}`, peer: peerIp });
   }
 
@@ -165,7 +190,9 @@ export class Reporter {
     this.#log.flush();
   }
 
-  snapshot(gauges: { readonly inboundTunnels: number; readonly outboundTunnels: number; readonly inboundStreams: number; readonly outboundStreams: number; readonly ejected: number }): MetricsSnapshot {
+  snapshot(gauges: { readonly inboundTunnels: number; readonly outboundTunnels: number; readonly inboundStreams: number; readonly outboundStreams: number; readonly ejected: number; readonly handshakes: number; readonly bufferedBytes: number }): MetricsSnapshot {
+    this.#metrics.cell("weft_handshakes_under_way", {}).value = gauges.handshakes;
+    this.#metrics.cell("weft_buffered_bytes", {}).value = gauges.bufferedBytes;
     this.#metrics.cell("weft_tunnels_open", { direction: "inbound" }).value = gauges.inboundTunnels;
     this.#metrics.cell("weft_tunnels_open", { direction: "outbound" }).value = gauges.outboundTunnels;
     this.#metrics.cell("weft_tunnel_streams_open", { direction: "inbound" }).value = gauges.inboundStreams;

@@ -395,6 +395,11 @@ export class Http2Connection {
     this.creditConnection();
   }
 
+  /** `unconsumedBytesMax` was raised: gives the connection's window back if it was held back. */
+  creditAgain(): void {
+    if (!this.dead) this.creditConnection();
+  }
+
   /** Ends the stream at once. `onClosed` follows, `onReset` does not: the caller knows. */
   reset(stream: Http2Stream, code: number): void {
     if (this.dead || stream.state === StreamState.closed) return;
