@@ -32,7 +32,7 @@ export interface NothingPicked {
   readonly unhealthy: number;
   readonly withoutPort: number;
   readonly withoutAddress: number;
-  /** On another network, without a gateway to it. */
+  /** On another network, without a gateway to it or without HBONE, which is all that a gateway carries. */
   readonly unreachable: number;
   /** Not in the required locality, under a strict mode. */
   readonly elsewhere: number;
@@ -50,7 +50,7 @@ export function judgeEndpoint(endpoint: Endpoint, request: CandidateRequest): Pi
   if ((workload.status === "unhealthy" && !service.loadBalancing.allowUnhealthy) || workload.capacity <= 0) return "unhealthy";
   const targetPort = targetPortOf(endpoint, service, request.servicePort) ?? request.portFallback ?? (workload.applicationTunnel === null ? null : request.servicePort);
   if (targetPort === null) return "withoutPort";
-  if (!request.anyNetwork && workload.network !== source.network && workload.networkGateway === null) return "unreachable";
+  if (!request.anyNetwork && workload.network !== source.network && (workload.networkGateway === null || workload.tunnelProtocol !== "HBONE")) return "unreachable";
   if (rankOf(service.loadBalancing, source, workload) < 0) return "elsewhere";
   const ip = chooseAddress(workload.addresses, service.ipFamilies, request.family);
   if (ip === null && (workload.addresses.length > 0 || workload.hostname === "") && (request.anyNetwork || workload.network === source.network)) return "withoutAddress";

@@ -95,7 +95,7 @@ describe("a service", () => {
   });
   test("the reason counts what is wrong, and the service is blamed", () => {
     const d = choose("198.19.0.1:80", { services: [web()], workloads: [endpoint("a", "198.18.0.2", { status: "unhealthy" }), endpoint("b", "198.18.0.3", { network: "far" })] });
-    expect(explainOutbound(d)).toBe("refused: web.shop.svc.cluster.local:80 has no endpoint to go to: of 2, 1 not healthy, 1 on another network without a gateway (Service shop/web)");
+    expect(explainOutbound(d)).toBe("refused: web.shop.svc.cluster.local:80 has no endpoint to go to: of 2, 1 not healthy, 1 on another network without a gateway to it or without HBONE (Service shop/web)");
   });
   test("a second try goes elsewhere, and a last one says so", () => {
     const mesh = { services: [web()], workloads: [endpoint("a", "198.18.0.2"), endpoint("b", "198.18.0.3")] };
@@ -190,6 +190,12 @@ describe("another network", () => {
     });
     expect(choose("198.19.0.1:80", { services: [web()], workloads: [far, gate] })).toMatchObject({ inner: { acceptedIdentities: [identity("shop", "web")] } });
   });
+  test("any endpoint of that network may answer, but none of ours, where the service names no identities", () => {
+    const others = [endpoint("far-x", "198.18.0.3", { network: "far", networkGateway: gatewayAt("far", "198.51.100.9"), serviceAccount: "other" }), endpoint("w", "198.18.0.4", { serviceAccount: "near", status: "unhealthy" })];
+    expect(choose("198.19.0.1:80", { services: [web()], workloads: [far, gate, ...others] })).toMatchObject({ inner: { acceptedIdentities: [identity("shop", "other"), identity("shop", "web")] } });
+  });
+  test("is not reached where the endpoint has no HBONE", () =>
+    expect(brief("198.19.0.1:80", { services: [web()], workloads: [{ ...far, tunnelProtocol: "TCP" }, gate] })).toBe("refuse no_network_gateway"));
   test("whose gateway is unknown is refused", () => expect(brief("198.19.0.1:80", { services: [web()], workloads: [far] })).toBe("refuse unknown_gateway"));
   test("whose gateway has a name only, is resolved first", () => {
     const d = choose("198.19.0.1:80", {

@@ -6,7 +6,7 @@ import { formatProvenance, type Provenance } from "../core/fault.ts";
 import { formatSocketAddress, type IpAddress, isIpv6, isLoopback, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { GatewayAddress, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
-import type { MeshStore } from "../mesh/store.ts";
+import type { EndpointSet, MeshStore } from "../mesh/store.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import type { Balancer, PickRequest } from "./balance.ts";
 import { chooseAddress, type NothingPicked, type Picked } from "./candidates.ts";
@@ -195,7 +195,7 @@ function toService(attempt: Attempt, service: Service): OutboundDecision {
   if (workload.network !== source.network) {
     return throughGateway(attempt, {
       service, reason: "endpoint on another network", gateway: workload.networkGateway!, far: workload,
-      acceptedIdentities: service.subjectAltNames.length > 0 ? service.subjectAltNames : [identityOf(workload)],
+      acceptedIdentities: service.subjectAltNames.length > 0 ? service.subjectAltNames : identitiesOnNetwork(store.endpointSet(nameOf(service))!, workload.network),
     });
   }
   if (ip === null) {
@@ -223,7 +223,7 @@ function explainNothing(n: NothingPicked, port: number): { code: RefusalCode; wh
     n.unhealthy > 0 ? `${n.unhealthy} not healthy` : "",
     n.withoutPort > 0 ? `${n.withoutPort} without port ${port}` : "",
     n.elsewhere > 0 ? `${n.elsewhere} outside the scope that traffic is kept in` : "",
-    n.unreachable > 0 ? `${n.unreachable} on another network without a gateway` : "",
+    n.unreachable > 0 ? `${n.unreachable} on another network without a gateway to it or without HBONE` : "",
     n.withoutAddress > 0 ? `${n.withoutAddress} without an address of the right family` : "",
   ];
   const what = `of ${n.endpoints}, ${parts.filter((part) => part !== "").join(", ")}`;
@@ -371,6 +371,21 @@ interface GatewayCase {
   /** The endpoint or waypoint behind the gateway. */
   readonly far: Workload;
   readonly acceptedIdentities: readonly SpiffeId[];
+}
+
+/** By endpoint set, until it changes: the identities of its endpoints on each network. */
+const identitiesByNetwork = new WeakMap<EndpointSet, { readonly version: number; readonly byNetwork: Map<string, readonly SpiffeId[]> }>();
+
+/** Without names of the service's own: which endpoint the gateway chooses is not ours to say, so it may be any of that network. */
+function identitiesOnNetwork(endpoints: EndpointSet, network: string): readonly SpiffeId[] {
+  let known = identitiesByNetwork.get(endpoints);
+  if (known === undefined || known.version !== endpoints.version) identitiesByNetwork.set(endpoints, (known = { version: endpoints.version, byNetwork: new Map() }));
+  let identities = known.byNetwork.get(network);
+  if (identities === undefined) {
+    identities = [...new Set(endpoints.endpoints.filter(({ workload }) => workload.network === network).map(({ workload }) => identityOf(workload)))].sort();
+    known.byNetwork.set(network, identities);
+  }
+  return identities;
 }
 
 /** Double HBONE: both CONNECTs name the service, as addresses of one network mean nothing on another. */

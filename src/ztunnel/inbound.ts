@@ -27,7 +27,7 @@ import type { PlainSocket, SocketError } from "./endpoint-socket.ts";
 import type { Handshake } from "./handshakes.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import type { LiveConnection, LiveConnectionDescription, LocalWorkload } from "./local-workloads.ts";
-import type { TunnelStreamUser } from "./outbound-tunnel.ts";
+import type { TunnelStreamUser } from "./client-tunnel.ts";
 import { StreamRelay } from "./relay.ts";
 import type { ReportedConnection } from "./report.ts";
 import type { ChainLink } from "./revocations.ts";

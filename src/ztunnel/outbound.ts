@@ -10,23 +10,23 @@ import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadl
 import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgeInbound } from "../policy/inbound.ts";
-import { chooseOutbound, explainOutbound, type InnerTunnelDecision, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
+import { chooseOutbound, explainOutbound, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
 import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
-import type { Authority } from "../wire/hbone/authority.ts";
+import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import { connectFields } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { type HeaderBlock, headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
+import type { ClientTunnel, TunnelStreamUser, TunnelTarget } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
+import { connectRefusal } from "./connect-refusal.ts";
 import type { DataPlaneContext } from "./context.ts";
 import { Dialled, type DialOwner } from "./dialled.ts";
 import { EarlyBytes } from "./early-bytes.ts";
 import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
-import { InnerTunnel } from "./inner-tunnel.ts";
 import type { LiveConnection, LiveConnectionDescription, LocalWorkload } from "./local-workloads.ts";
-import type { OutboundTunnel, TunnelStreamUser, TunnelTarget } from "./outbound-tunnel.ts";
 import { PlainRelay } from "./plain-relay.ts";
 import type { PoolWaiter } from "./pool.ts";
 import { StreamRelay } from "./relay.ts";
@@ -55,6 +55,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #peer: SocketAddress = NO_PEER;
   #early: EarlyBytes | null;
   #tried: Set<WorkloadUid> | null = null;
+  #attempts = 0;
+  /** Why the last attempt failed: the cause to tell when no other endpoint is left. */
+  #lastFailure: { readonly cause: CloseCause; readonly decision: OutboundDecision } | null = null;
   #retries = 0;
   #retryWaits = false;
   #decision: OutboundDecision | null = null;
@@ -62,8 +65,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   /** What is under way; exactly one, replaced as the connection advances. */
   #dialled: Dialled | null = null;
   #stream: Http2Stream | null = null;
-  #tunnel: OutboundTunnel | null = null;
-  #inner: InnerTunnel | null = null;
+  #tunnel: ClientTunnel | null = null;
   #relay: StreamRelay | PlainRelay | null = null;
   #nodeLocal: ReportedConnection | null = null;
   #nodeLocalDestination: LocalWorkload | null = null;
@@ -122,6 +124,10 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#decision = decision;
     switch (decision.kind) {
       case "refuse":
+        if (decision.code === "endpoints_exhausted" && this.#lastFailure !== null) {
+          this.#decision = this.#lastFailure.decision;
+          return this.#giveUp(this.#lastFailure.cause);
+        }
         return this.#close(causes.noEndpoint(explainOutbound(decision)));
       case "passthrough":
       case "plain":
@@ -215,23 +221,31 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#context.identities.whenAvailable(identity, (available) => {
       if (this.#closed) return;
       if (!available) return this.#failed(causes.certificateMissing(`no certificate for ${identity}: the CA did not issue one; see the agent's log`), false);
-      this.#context.pool.acquire(targetOf(decision, identity, this.#local), this);
+      this.#context.pool.acquire(this.#targetOf(decision, identity), this);
     });
   }
 
-  tunnelAvailable(tunnel: OutboundTunnel): void {
+  /** Through a gateway it is the inner tunnel that is wanted; how to come by the outer one is part of what it is. */
+  #targetOf(decision: TunnelDecision, sourceIdentity: SpiffeId): TunnelTarget {
+    const target = targetOf(decision, sourceIdentity, this.#local);
+    if (decision.inner === null) return target;
+    const { acceptedIdentities, authority } = decision.inner;
+    const key = `${target.key}|${formatAuthority(authority)}|${acceptedIdentities.join()}`;
+    return { ...target, key, acceptedIdentities, through: { gateway: target, connectBlock: () => this.#connectBlock(decision.authority, false) } };
+  }
+
+  tunnelAvailable(tunnel: ClientTunnel): void {
     if (this.#closed) return;
-    const decision = this.#decision as TunnelDecision;
-    const block = this.#connectBlock(decision.authority, false);
-    const stream = tunnel.openStream(block, this);
+    const { inner, authority } = this.#decision as TunnelDecision;
+    const stream = tunnel.openStream(this.#connectBlock(inner?.authority ?? authority, inner !== null), this);
     if (stream === null) return this.#failed(causes.tunnelLost("no stream could be opened"), true);
     this.#stream = stream;
     this.#tunnel = tunnel;
     this.#deadline = this.#context.deadlines.response.add(this, this.#context.nowMs());
   }
 
-  tunnelUnavailable(cause: CloseCause): void {
-    if (!this.#closed) this.#failed(cause, true);
+  tunnelUnavailable(cause: CloseCause, beyondGateway: boolean): void {
+    if (!this.#closed) this.#failed(cause, true, beyondGateway);
   }
 
   #connectBlock(authority: Authority, crossesNetworks: boolean): HeaderBlock {
@@ -247,17 +261,17 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (this.#closed || this.#relay !== null) return;
     cancelDeadline(this.#deadline);
     const tunnel = this.#tunnel!;
-    const stream = this.#inner?.stream ?? this.#stream!;
+    const stream = this.#stream!;
     if (status !== 200) {
       this.#dropStream();
-      return this.#failed(refusal(status, tunnel), status === 503);
+      // The tunnel ends at one endpoint of the service, which cannot serve now: the gateway may choose another for a new one.
+      if (status === 503 && tunnel.beyondGateway) tunnel.retire("destination_refused");
+      return this.#failed(connectRefusal(status, tunnel.target.tunnelTo, "destination"), status === 503, tunnel.beyondGateway);
     }
-    const { inner } = this.#decision as TunnelDecision;
-    if (inner !== null && this.#inner === null) return this.#openInner(inner, tunnel, stream);
     this.#connected();
     const early = this.#takeEarly();
     const relay = new StreamRelay({
-      transport: this.#inner?.transport ?? tunnel.transport,
+      transport: tunnel.transport,
       stream,
       socket: this.#socket,
       meter: this.#reported().asClientSocket(),
@@ -272,16 +286,6 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (ended) relay.onStreamEnd();
   }
 
-  /** The gateway has answered: shake hands with the far end through it. */
-  #openInner(inner: InnerTunnelDecision, tunnel: OutboundTunnel, outerStream: Http2Stream): void {
-    const tls = this.#context.identities.tlsContext(tunnel.target.sourceIdentity);
-    if (tls === null) return this.#failed(causes.certificateMissing(`no certificate for ${tunnel.target.sourceIdentity}`), false);
-    this.#deadline = this.#context.deadlines.response.add(this, this.#context.nowMs());
-    this.#inner = new InnerTunnel(this.#context, {
-      outer: tunnel, outerStream, tls, acceptedIdentities: inner.acceptedIdentities, connectBlock: this.#connectBlock(inner.authority, true), user: this,
-    });
-  }
-
   // While CONNECT waits for its answer the stream can only fail.
 
   onStreamData(): void {}
@@ -293,7 +297,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (this.#closed || by === "us") return;
     cancelDeadline(this.#deadline);
     this.#dropStream();
-    this.#failed(cause, true);
+    this.#failed(cause, true, this.#tunnel?.beyondGateway);
   }
 
   // The application's socket before the path is ready.
@@ -324,31 +328,43 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     }
     const waited = this.#context.config.connectResponseTimeoutMs;
     this.#dropStream();
-    this.#failed(causes.connectTimeout(`CONNECT through ${formatSocketAddress(this.#tunnel!.target.tunnelTo)}: no answer within ${waited} ms`), true);
+    this.#failed(causes.connectTimeout(`CONNECT through ${formatSocketAddress(this.#tunnel!.target.tunnelTo)}: no answer within ${waited} ms`), true, this.#tunnel!.beyondGateway);
   }
 
   // Ends
 
-  /** Another endpoint is tried when this one failed before anything was sent; otherwise the application's socket is reset. */
-  #failed(cause: CloseCause, mayRetry: boolean): void {
+  /**
+   * Another endpoint is tried when this one failed before anything was sent; otherwise the application's socket is reset.
+   * What failed behind a gateway is not the gateway's fault: the same one is asked again, and chooses again.
+   */
+  #failed(cause: CloseCause, mayRetry: boolean, beyondGateway = false): void {
     const decision = this.#decision;
     const endpoint = decision !== null && (decision.kind === "tunnel" || decision.kind === "plain") ? decision.destination : null;
-    if (endpoint !== null && mayRetry) this.#context.balancer.failed(endpoint.uid, this.#context.nowMs());
+    if (endpoint !== null && mayRetry && !beyondGateway) this.#context.balancer.failed(endpoint.uid, this.#context.nowMs());
     this.#tried ??= new Set();
     const service = decision !== null && "service" in decision ? decision.service : null;
-    if (mayRetry && endpoint !== null && service !== null && !this.#tried.has(endpoint.uid) && this.#tried.size + 1 < ATTEMPTS_MAX) {
-      this.#tried.add(endpoint.uid);
+    if (mayRetry && endpoint !== null && service !== null && !this.#tried.has(endpoint.uid) && this.#attempts + 1 < ATTEMPTS_MAX) {
+      this.#attempts++;
+      if (!beyondGateway) this.#tried.add(endpoint.uid);
+      this.#lastFailure = { cause, decision: decision! };
       this.#context.reporter.endpointRetried();
       this.#leaveNodeLocal(cause);
       this.#attempt();
       return;
     }
+    if (mayRetry) this.#giveUp(cause);
+    else this.#close(cause);
+  }
+
+  /** Nobody else to try: waits for the destination's agent where its absence is the cause, else the cause is told. */
+  #giveUp(cause: CloseCause): void {
     // On this node it was the application itself that was dialled: its refusal is an answer.
-    const tunnelRefused = cause.code === "connect_failed" && decision?.kind === "tunnel" && this.#nodeLocal === null;
-    if (mayRetry && tunnelRefused && this.#retries < CONNECT_RETRIES_MAX) {
+    const tunnelRefused = cause.code === "connect_failed" && this.#decision?.kind === "tunnel" && this.#nodeLocal === null;
+    if (tunnelRefused && this.#retries < CONNECT_RETRIES_MAX) {
       this.#retries++;
       this.#retryWaits = true;
       this.#tried = null;
+      this.#attempts = 0;
       this.#leaveNodeLocal(cause);
       this.#deadline = this.#context.deadlines.connectRetry.add(this, this.#context.nowMs());
       return;
@@ -401,12 +417,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   /** Gives up the CONNECT that is under way, if any. Safe to call from its own reset. */
   #dropStream(): void {
-    const inner = this.#inner;
     const stream = this.#stream;
-    this.#inner = null;
     this.#stream = null;
-    if (inner !== null) inner.destroy(causes.clean);
-    else if (stream !== null) this.#tunnel!.transport.h2.reset(stream, ErrorCode.cancel);
+    if (stream !== null) this.#tunnel!.transport.h2.reset(stream, ErrorCode.cancel);
   }
 
   #takeEarly(): EarlyBytes {
@@ -431,7 +444,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       reporter: "source", source: this.#source, destination, service,
       nodeLocal: this.#nodeLocal !== null,
       sourceIdentity: this.#source === null ? null : identityOf(this.#source),
-      destinationIdentity: this.#inner?.peerIdentity ?? this.#tunnel?.peerIdentity ?? (this.#nodeLocal !== null && destination !== null ? identityOf(destination) : null),
+      destinationIdentity: this.#tunnel?.peerIdentity ?? (this.#nodeLocal !== null && destination !== null ? identityOf(destination) : null),
       sourceAddress: this.#peerAddress(),
       destinationAddress: this.#origDst ?? null,
       hboneAddress: tunnelled && this.#nodeLocal === null ? decision.tunnelTo : null,
@@ -482,19 +495,5 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 function targetOf(decision: TunnelDecision, sourceIdentity: SpiffeId, local: LocalWorkload): TunnelTarget {
   const destinationUid = decision.destination.uid;
   const key = `${sourceIdentity}|${local.uid}|${decision.tunnelTo.ip}:${decision.tunnelTo.port}|${destinationUid}|${decision.acceptedIdentities.join()}`;
-  return { key, sourceIdentity, namespaceFd: local.namespaceFd, tunnelTo: decision.tunnelTo, acceptedIdentities: decision.acceptedIdentities, destinationUid };
-}
-
-function refusal(status: number, tunnel: OutboundTunnel): CloseCause {
-  const at = formatSocketAddress(tunnel.target.tunnelTo);
-  switch (status) {
-    case 401:
-      return causes.policyDenied(`the destination's policy denied the connection (CONNECT through ${at} answered 401); its agent's log names the policy`);
-    case 400:
-      return causes.destinationRefused(`the destination took the request for malformed or not its own (CONNECT through ${at} answered 400)`);
-    case 503:
-      return causes.destinationRefused(`the destination could not reach its application (CONNECT through ${at} answered 503)`);
-    default:
-      return causes.destinationRefused(`CONNECT through ${at} answered ${status}, wanted 200`);
-  }
+  return { key, sourceIdentity, namespaceFd: local.namespaceFd, tunnelTo: decision.tunnelTo, acceptedIdentities: decision.acceptedIdentities, destinationUid, through: null };
 }

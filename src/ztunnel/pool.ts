@@ -3,25 +3,34 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
+import type { ClientTunnel, RetireReason, TunnelOwner, TunnelTarget } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { OutboundTunnel, type RetireReason, type TunnelOwner, type TunnelTarget } from "./outbound-tunnel.ts";
+import { InnerTunnel } from "./inner-tunnel.ts";
+import { OutboundTunnel } from "./outbound-tunnel.ts";
 
 /** Tunnels to one target at once; with 100 streams each more than one pair of workloads can use. Bounds what a connection storm opens. */
 export const TUNNELS_PER_TARGET_MAX = 256;
 /** A tunnel takes no new streams after this long, so that no handshake is trusted for ever. */
 export const TUNNEL_AGE_MS_MAX = 60 * 60 * 1000;
+/**
+ * Each tunnel through a gateway ends at one endpoint, which the gateway chose. A connection with a tunnel of its own would be balanced
+ * best and cost a handshake across networks each; so connections share this many, in turn, and each is soon replaced by a new choice.
+ */
+export const INNER_TUNNELS_SPREAD = 4;
+export const INNER_TUNNEL_AGE_MS_MAX = 60 * 1000;
 
 /** A connection that wants a stream. Exactly one of the two is called, unless it cancelled. */
 export interface PoolWaiter {
   cancelled: boolean;
-  tunnelAvailable(tunnel: OutboundTunnel): void;
-  tunnelUnavailable(cause: CloseCause): void;
+  tunnelAvailable(tunnel: ClientTunnel): void;
+  /** @param beyondGateway the gateway is well; what failed lies behind it. */
+  tunnelUnavailable(cause: CloseCause, beyondGateway: boolean): void;
 }
 
 interface PoolEntry {
   readonly target: TunnelTarget;
-  readonly tunnels: OutboundTunnel[];
+  readonly tunnels: ClientTunnel[];
   waiters: PoolWaiter[];
 }
 
@@ -44,13 +53,14 @@ export class TunnelPool implements TunnelOwner {
     if (tunnel !== undefined) {
       this.#context.reporter.poolRequest("hit");
       waiter.tunnelAvailable(tunnel);
+      if (target.through !== null) this.#spread(entry, tunnel);
       return;
     }
     entry.waiters.push(waiter);
     this.#context.reporter.poolRequest(this.#openFor(entry));
   }
 
-  get tunnels(): OutboundTunnel[] {
+  get tunnels(): ClientTunnel[] {
     return [...this.#entries.values()].flatMap((entry) => entry.tunnels);
   }
 
@@ -61,7 +71,7 @@ export class TunnelPool implements TunnelOwner {
         tunnel.tick(nowMs);
         const idle = tunnel.ready && tunnel.activeStreams === 0 && nowMs - tunnel.idleSinceMs > this.#context.config.poolIdleMs;
         if (idle) tunnel.retire("idle");
-        else if (tunnel.ready && nowMs - tunnel.openedMs > TUNNEL_AGE_MS_MAX) tunnel.retire("age");
+        else if (tunnel.ready && nowMs - tunnel.openedMs > (entry.target.through === null ? TUNNEL_AGE_MS_MAX : INNER_TUNNEL_AGE_MS_MAX)) tunnel.retire("age");
       }
     }
   }
@@ -84,15 +94,15 @@ export class TunnelPool implements TunnelOwner {
     this.#retireWhere("drain", () => true);
   }
 
-  tunnelReady(tunnel: OutboundTunnel): void {
+  tunnelReady(tunnel: ClientTunnel): void {
     this.#serve(tunnel);
   }
 
-  tunnelHasRoom(tunnel: OutboundTunnel): void {
+  tunnelHasRoom(tunnel: ClientTunnel): void {
     this.#serve(tunnel);
   }
 
-  tunnelClosed(tunnel: OutboundTunnel, cause: CloseCause): void {
+  tunnelClosed(tunnel: ClientTunnel, cause: CloseCause): void {
     const entry = this.#entries.get(tunnel.target.key);
     if (entry === undefined) return;
     const index = entry.tunnels.indexOf(tunnel);
@@ -101,12 +111,12 @@ export class TunnelPool implements TunnelOwner {
       const failed = entry.waiters;
       entry.waiters = [];
       const why = cause.code === "clean" ? causes.tunnelLost("the tunnel closed before it could be used") : cause;
-      for (const waiter of failed) if (!waiter.cancelled) waiter.tunnelUnavailable(why);
+      for (const waiter of failed) if (!waiter.cancelled) waiter.tunnelUnavailable(why, tunnel.beyondGateway);
     }
     if (entry.tunnels.length === 0 && entry.waiters.length === 0) this.#entries.delete(tunnel.target.key);
   }
 
-  #serve(tunnel: OutboundTunnel): void {
+  #serve(tunnel: ClientTunnel): void {
     const entry = this.#entries.get(tunnel.target.key);
     if (entry === undefined || entry.waiters.length === 0) return;
     // One at a time: a callback may end the tunnel, and then the rest of the queue is dealt with there.
@@ -122,21 +132,36 @@ export class TunnelPool implements TunnelOwner {
   #openFor(entry: PoolEntry): "opened" | "waited" | "refused" {
     const connecting = entry.tunnels.filter((tunnel) => tunnel.connecting).length;
     if (connecting * this.#context.config.poolStreamsMax >= entry.waiters.length || entry.tunnels.length >= TUNNELS_PER_TARGET_MAX) return "waited";
-    const tls = this.#context.identities.tlsContext(entry.target.sourceIdentity);
-    if (tls === null) {
+    if (!this.#open(entry)) {
       const waiters = entry.waiters;
       entry.waiters = [];
       const cause = causes.certificateMissing(`no certificate for ${entry.target.sourceIdentity} yet`);
-      for (const waiter of waiters) if (!waiter.cancelled) waiter.tunnelUnavailable(cause);
+      for (const waiter of waiters) if (!waiter.cancelled) waiter.tunnelUnavailable(cause, false);
       return "refused";
     }
-    const tunnel = new OutboundTunnel(this.#context, entry.target, tls, this);
-    entry.tunnels.push(tunnel);
-    tunnel.open();
     return "opened";
   }
 
-  #retireWhere(reason: RetireReason, matches: (tunnel: OutboundTunnel) => boolean): void {
+  /** False without a certificate to open it with. */
+  #open({ target, tunnels }: PoolEntry): boolean {
+    const tls = this.#context.identities.tlsContext(target.sourceIdentity);
+    if (tls === null) return false;
+    const tunnel = target.through === null ? new OutboundTunnel(this.#context, target, tls, this) : new InnerTunnel(this.#context, target, target.through, tls, this);
+    tunnels.push(tunnel);
+    tunnel.open();
+    return true;
+  }
+
+  /** The next connection gets another endpoint behind the gateway: the tunnel just used goes to the end, and while there are few one is opened. */
+  #spread(entry: PoolEntry, used: ClientTunnel): void {
+    const at = entry.tunnels.indexOf(used);
+    if (at < 0) return; // it ended while it was used, and so perhaps did the entry
+    entry.tunnels.splice(at, 1);
+    entry.tunnels.push(used);
+    if (entry.tunnels.filter((tunnel) => tunnel.ready || tunnel.connecting).length < INNER_TUNNELS_SPREAD) this.#open(entry);
+  }
+
+  #retireWhere(reason: RetireReason, matches: (tunnel: ClientTunnel) => boolean): void {
     for (const tunnel of this.tunnels) {
       if (!matches(tunnel)) continue;
       tunnel.ping();
@@ -145,6 +170,6 @@ export class TunnelPool implements TunnelOwner {
   }
 }
 
-function withRoom(entry: PoolEntry): OutboundTunnel | undefined {
+function withRoom(entry: PoolEntry): ClientTunnel | undefined {
   return entry.tunnels.find((tunnel) => tunnel.room > 0);
 }

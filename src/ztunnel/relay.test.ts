@@ -3,7 +3,7 @@ import { DeadlineQueue } from "../net/deadlines.ts";
 import { DEFAULT_SETTINGS, encodeStaticBlock, ErrorCode, Http2Connection, type Http2Handler, type Http2Stream } from "../wire/http2/connection.ts";
 import type { CloseCause } from "./close-cause.ts";
 import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
-import type { TunnelStreamUser } from "./outbound-tunnel.ts";
+import type { TunnelStreamUser } from "./client-tunnel.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { StreamRelay } from "./relay.ts";
 import { TunnelTransport } from "./transport.ts";

@@ -10,7 +10,7 @@ import type { CloseCause } from "./close-cause.ts";
 import { causes } from "./close-cause.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
-import type { TunnelStreamUser } from "./outbound-tunnel.ts";
+import type { TunnelStreamUser } from "./client-tunnel.ts";
 import { FLUSH_NOW_BYTES, type TunnelTransport } from "./transport.ts";
 
 /** Bytes as they pass, from the socket's point of view. Kept references, so that counting is an addition. */

@@ -18,7 +18,7 @@ import { encodeStaticBlock, type HeaderBlock } from "../wire/http2/headers.ts";
 import { responseFields } from "../wire/hbone/connect.ts";
 import type { CloseCause } from "./close-cause.ts";
 import type { FromData } from "./messages.ts";
-import type { RetireReason } from "./outbound-tunnel.ts";
+import type { RetireReason } from "./client-tunnel.ts";
 import type { PlainMeter } from "./plain-relay.ts";
 import type { RelayMeter } from "./relay.ts";
 
