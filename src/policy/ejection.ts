@@ -85,7 +85,8 @@ function refused(state: EjectionState, mayEject: boolean, nowMs: number, random:
   }
 }
 
-function ejectionMs(previousEjections: number, random: Random, limits: EjectionLimits): number {
+/** Length of an ejection after `previousEjections` of them: doubled each time, bounded, with jitter on top. */
+export function ejectionMs(previousEjections: number, random: Random, limits: Pick<EjectionLimits, "baseEjectionMs" | "ejectionMaxMs" | "jitter">): number {
   const exponent = Math.min(previousEjections, 30);
   return Math.min(limits.baseEjectionMs * 2 ** exponent, limits.ejectionMaxMs) * (1 + limits.jitter * random.next());
 }
