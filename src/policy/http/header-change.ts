@@ -1,0 +1,50 @@
+// Changes to headers as a list of operations in the order in which they are done, checked once when the rule is compiled.
+
+import type { HeaderChange } from "../../mesh/l7/route.ts";
+
+/** `name` is in lower case. `append` adds a further field. */
+export type HeaderOperation =
+  | { readonly kind: "set" | "append"; readonly name: string; readonly value: string }
+  | { readonly kind: "remove"; readonly name: string };
+
+export interface CompiledHeaderChange {
+  readonly operations: readonly HeaderOperation[];
+  /** The change sets the host, which is no field to us; null when it does not. */
+  readonly host: string | null;
+  readonly problems: readonly string[];
+}
+
+/** The engines decide these from the message itself; a rule that changed one would break the framing or the connection. */
+const NOT_TO_CHANGE = new Set(["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings", "content-length", "expect", "trailer"]);
+const NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
+const VALUE = /^(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?$/;
+
+export function compileHeaderChange(change: HeaderChange, side: "request" | "response"): CompiledHeaderChange {
+  const operations: HeaderOperation[] = [];
+  const problems: string[] = [];
+  let host: string | null = null;
+  const write = (kind: "set" | "append", [written, value]: readonly [string, string]): void => {
+    const name = written.toLowerCase();
+    if (side === "request" && (name === "host" || name === ":authority")) host = value;
+    else if (!isChangeable(name)) problems.push(`header ${JSON.stringify(written)} cannot be changed by a rule`);
+    else if (!isFieldValue(value)) problems.push(`header ${name}: ${JSON.stringify(value)} has characters that no header may have`);
+    else operations.push({ kind, name, value });
+  };
+  for (const pair of change.set) write("set", pair);
+  for (const pair of change.add) write("append", pair);
+  for (const written of change.remove) {
+    const name = written.toLowerCase();
+    if (isChangeable(name)) operations.push({ kind: "remove", name });
+    else problems.push(`header ${JSON.stringify(written)} cannot be removed by a rule`);
+  }
+  return { operations, host, problems };
+}
+
+export function isChangeable(name: string): boolean {
+  return NAME.test(name) && !NOT_TO_CHANGE.has(name) && name !== "host";
+}
+
+/** Visible characters, spaces and tabs inside; one char per byte. */
+export function isFieldValue(value: string): boolean {
+  return VALUE.test(value);
+}

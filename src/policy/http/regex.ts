@@ -1,0 +1,87 @@
+// Regular expressions of routes and rewrites: RE2 syntax, linear time, always over the whole text. A pattern comes from an operator and
+// the text from anyone, so an engine that backtracks is never given a pattern on which it could.
+
+import { RE2JS } from "re2js";
+import { err, ok, type Result } from "../../core/result.ts";
+import { simpleRegex, type WholeMatch } from "./simple-regex.ts";
+
+/** A longer pattern is a mistake or an attack; Envoy's default limit is of the same order. */
+export const REGEX_CHARS_MAX = 1024;
+
+/** Instructions of the compiled program: time for each character of the text grows with them. `a{1000}` alone has a thousand. */
+export const REGEX_PROGRAM_MAX = 2000;
+
+/** Compiles a pattern. The error says what is wrong with it, for the operator who wrote it. */
+export function compileRegex(pattern: string): Result<WholeMatch, string> {
+  const parsed = parseRegex(pattern);
+  if (!parsed.ok) return parsed;
+  const simple = simpleRegex(pattern);
+  if (simple !== null) return ok(simple);
+  const engine = parsed.value;
+  const prefix = literalPrefix(pattern);
+  return ok(prefix === "" ? (text) => engine.matches(text) : (text) => text.startsWith(prefix) && engine.matches(text));
+}
+
+/** Replaces what the pattern matches, everywhere, by the substitution (`\1` for the first group, as RE2 writes it). */
+export function compileRewrite(pattern: string, substitution: string): Result<(text: string) => string, string> {
+  const parsed = parseRegex(pattern);
+  if (!parsed.ok) return parsed;
+  const template = readSubstitution(substitution);
+  if (template === null) return err(`substitution ${JSON.stringify(substitution)}: a backslash is followed by a digit or by a backslash`);
+  const groups = parsed.value.groupCount();
+  const high = template.find((part) => typeof part === "number" && part > groups);
+  if (high !== undefined) return err(`substitution ${JSON.stringify(substitution)} names group ${high}, the pattern has ${groups}`);
+  return ok((text) => rewriteAll(parsed.value, template, text));
+}
+
+function parseRegex(pattern: string): Result<RE2JS, string> {
+  if (pattern.length > REGEX_CHARS_MAX) return err(`the regular expression has ${pattern.length} characters, at most ${REGEX_CHARS_MAX} are allowed`);
+  try {
+    const engine = RE2JS.compile(pattern);
+    const size = engine.programSize();
+    if (size <= REGEX_PROGRAM_MAX) return ok(engine);
+    return err(`the regular expression compiles to ${size} steps, at most ${REGEX_PROGRAM_MAX} are allowed: shorten its counted repetitions`);
+  } catch (error) {
+    return err(`regular expression ${JSON.stringify(pattern)}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** What every match begins with, so that most texts never reach the engine. */
+function literalPrefix(pattern: string): string {
+  const plain = /^[A-Za-z0-9/_~:@%,;=&!' -]*/.exec(pattern)![0];
+  const next = pattern[plain.length];
+  if (pattern.includes("|")) return "";
+  // The last character belongs to an operator that may make it optional.
+  return next === "?" || next === "*" || next === "{" ? plain.slice(0, -1) : plain;
+}
+
+/** Text and numbers of groups, in order. */
+type Template = readonly (string | number)[];
+
+function readSubstitution(substitution: string): Template | null {
+  const parts: (string | number)[] = [];
+  for (let i = 0; i < substitution.length; i++) {
+    const c = substitution[i]!;
+    if (c !== "\\") {
+      parts.push(c);
+      continue;
+    }
+    const next = substitution[++i];
+    if (next === "\\") parts.push("\\");
+    else if (next !== undefined && next >= "0" && next <= "9") parts.push(Number(next));
+    else return null;
+  }
+  return parts;
+}
+
+function rewriteAll(engine: RE2JS, template: Template, text: string): string {
+  const matcher = engine.matcher(text);
+  let out = "";
+  let from = 0;
+  while (matcher.find()) {
+    out += text.slice(from, matcher.start());
+    for (const part of template) out += typeof part === "number" ? matcher.group(part) ?? "" : part;
+    from = matcher.end();
+  }
+  return out + text.slice(from);
+}

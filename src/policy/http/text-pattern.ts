@@ -1,0 +1,44 @@
+// One compiled text pattern: the smallest step of every match on a method, a header, a query parameter, an authority or an origin.
+
+import { err, ok, type Result } from "../../core/result.ts";
+import type { TextPattern } from "../../mesh/l7/match.ts";
+import { compileRegex } from "./regex.ts";
+import type { WholeMatch } from "./simple-regex.ts";
+
+const utf8 = new TextEncoder();
+
+/** The error says what is wrong with the pattern. `present` is true of any text: whether there is one is the caller's to know. */
+export function compileText(pattern: TextPattern): Result<WholeMatch, string> {
+  switch (pattern.kind) {
+    case "exact": {
+      const { value } = pattern;
+      return ok((text) => text === value);
+    }
+    case "prefix": {
+      const { value } = pattern;
+      return ok((text) => text.startsWith(value));
+    }
+    case "suffix": {
+      const { value } = pattern;
+      return ok((text) => text.endsWith(value));
+    }
+    case "regex": return compileRegex(pattern.value);
+    case "present": return ok(() => true);
+    default: {
+      const unknown: never = pattern;
+      return err(`unknown pattern ${JSON.stringify(unknown)}`);
+    }
+  }
+}
+
+/** A pattern as it meets header bytes: one char per byte, UTF-8 where it is more than ASCII. */
+export function overBytes(pattern: TextPattern): TextPattern {
+  if (pattern.kind === "present" || !/[^\x00-\x7f]/.test(pattern.value)) return pattern;
+  return { ...pattern, value: String.fromCharCode(...utf8.encode(pattern.value)) };
+}
+
+/** For host names, which have no case. */
+export function inLowerCase(pattern: TextPattern): TextPattern {
+  if (pattern.kind === "present" || pattern.kind === "regex") return pattern;
+  return { ...pattern, value: pattern.value.toLowerCase() };
+}
