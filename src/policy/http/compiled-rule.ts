@@ -2,6 +2,7 @@
 // A part that cannot be compiled breaks the rule: what it would have done to a request is not left out in silence.
 
 import { formatProvenance, type Provenance } from "../../core/fault.ts";
+import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import type { Fault } from "../../mesh/l7/fault.ts";
 import type { BackendTarget, HttpRule, Mirror, Redirect, Route, RouteBackend, RouteFilter } from "../../mesh/l7/route.ts";
 import { type CompiledCors, compileCors } from "./cors.ts";
@@ -16,6 +17,7 @@ export type CompiledFilter =
   | { readonly kind: "rewrite"; readonly hostname: string | null; readonly path: CompiledPathChange | null }
   | { readonly kind: "mirror"; readonly mirror: Mirror }
   | { readonly kind: "cors"; readonly cors: CompiledCors }
+  | { readonly kind: "externalAuth"; readonly authorizer: ExternalAuthorizer }
   | { readonly kind: "respond"; readonly status: number; readonly body: string };
 
 export interface CompiledBackend {
@@ -106,6 +108,7 @@ function compileFilter(filter: RouteFilter, problems: string[]): CompiledFilter 
       problems.push(...cors.problems);
       return { kind: "cors", cors };
     }
+    case "externalAuth": return { kind: "externalAuth", authorizer: filter.authorizer };
     case "respond": return { kind: "respond", status: filter.status, body: filter.body };
     default: return filter satisfies never;
   }

@@ -3,6 +3,7 @@
 
 import type { Provenance } from "../../core/fault.ts";
 import type { Random } from "../../core/ports.ts";
+import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import type { FaultAction } from "../../mesh/l7/fault.ts";
 import type { BackendTarget, RetryPolicy, RouteTimeouts } from "../../mesh/l7/route.ts";
 import type { CompiledBackend, CompiledFault, CompiledFilter, CompiledRule } from "./compiled-rule.ts";
@@ -31,6 +32,8 @@ interface Common {
   readonly injected: readonly InjectedFault[];
   /** Sum of the injected delays; before anything else is done. */
   readonly delayMs: number;
+  /** Asked in order before anything else of the plan is done; one that refuses ends the request (the rule's ExternalAuth filters). */
+  readonly authorizers: readonly ExternalAuthorizer[];
   /** Done to the response, whoever made it. */
   readonly responseHeaders: readonly HeaderOperation[];
 }
@@ -92,6 +95,7 @@ export interface PlanContext {
 
 const NO_OPERATIONS: readonly HeaderOperation[] = Object.freeze([]);
 const NO_FAULTS: readonly InjectedFault[] = Object.freeze([]);
+const NO_AUTHORIZERS: readonly ExternalAuthorizer[] = Object.freeze([]);
 const NO_MIRRORS: readonly ServiceTarget[] = Object.freeze([]);
 
 /** Decides. Call it once for each request: it throws the dice. */
@@ -107,7 +111,7 @@ export function planRequest(request: RequestView, result: RouteResult, context: 
   }
 }
 
-const UNROUTED: Common = Object.freeze({ provenance: null, ruleName: null, injected: NO_FAULTS, delayMs: 0, responseHeaders: NO_OPERATIONS });
+const UNROUTED: Common = Object.freeze({ provenance: null, ruleName: null, injected: NO_FAULTS, delayMs: 0, authorizers: NO_AUTHORIZERS, responseHeaders: NO_OPERATIONS });
 
 function planWithoutRoutes(request: RequestView, context: PlanContext): RequestPlan {
   const faults = drawFaults(request, [], context);
@@ -130,6 +134,7 @@ class Planner {
   #requestHeaders: readonly HeaderOperation[] = NO_OPERATIONS;
   #responseHeaders: readonly HeaderOperation[] = NO_OPERATIONS;
   #mirrors: readonly ServiceTarget[] = NO_MIRRORS;
+  #authorizers: readonly ExternalAuthorizer[] = NO_AUTHORIZERS;
   #faults: DrawnFaults = NOTHING_DRAWN;
 
   constructor(request: RequestView, { rule, provenance, prefix }: MatchedRule, context: PlanContext) {
@@ -221,6 +226,9 @@ class Planner {
         if (target.kind === "service" && happens(fraction, this.#context.random)) this.#mirrors = [...this.#mirrors, target];
         return null;
       }
+      case "externalAuth":
+        this.#authorizers = [...this.#authorizers, filter.authorizer];
+        return null;
       case "redirect": {
         const location = redirectLocation(filter.redirect, filter.path, this.#request, { prefix: this.#prefix, listenerPort: this.#context.listenerPort });
         return this.#respond("redirect", { status: filter.redirect.status, headers: [["location", location]], detail: `redirected to ${location}` });
@@ -236,7 +244,8 @@ class Planner {
 
   #common(): Common {
     return {
-      provenance: this.#provenance, ruleName: this.#rule.rule.name, injected: this.#faults.injected, delayMs: this.#faults.delayMs, responseHeaders: this.#responseHeaders,
+      provenance: this.#provenance, ruleName: this.#rule.rule.name, injected: this.#faults.injected, delayMs: this.#faults.delayMs, authorizers: this.#authorizers,
+      responseHeaders: this.#responseHeaders,
     };
   }
 

@@ -2,11 +2,12 @@ import { describe, expect, test } from "bun:test";
 import { header, is, param, path, regex, request, type RequestFields, route, type RouteFields, rule, to, WEB } from "../../../test/kit/http-records.ts";
 import { formatProvenance } from "../../core/fault.ts";
 import type { NamespacedName } from "../../core/brand.ts";
+import { EMPTY_L7_DELTA } from "../../mesh/l7/delta.ts";
+import { L7Store } from "../../mesh/l7/l7-store.ts";
 import type { Route } from "../../mesh/l7/route.ts";
-import { Router } from "./router.ts";
+import { Router, routerOf } from "./router.ts";
 
-const SCOPE = { service: WEB, port: 80 };
-const router = (...routes: readonly Route[]): Router => new Router(routes, SCOPE);
+const router = (...routes: readonly Route[]): Router => new Router(routes);
 /** Name of the backend that a request reaches, or 404. */
 function reached(r: Router, fields: RequestFields | string): string | number {
   const result = r.match(request(typeof fields === "string" ? { url: fields } : fields));
@@ -100,35 +101,40 @@ describe("the Gateway API's conformance cases: query parameters", () => {
 
 describe("the Gateway API's conformance cases: gRPC methods", () => {
   const echo = "/gateway_api_conformance.echo_basic.grpcecho.GrpcEcho";
+  describe("a service, a method, both", () => table({ kind: "GRPCRoute", rules: [to("method", { path: regex("/[^/]+/M") }), to("service", { path: path.text("/s.S/") }), to("both", { path: path.exact("/s.S/M") })] }, [
+    ["both", { url: "/s.S/M" }, "both"], ["the service", { url: "/s.S/N" }, "service"], ["the method", { url: "/t.T/M" }, "method"], ["neither", { url: "/t.T/N" }, 404], ["a longer name", { url: "/s.SS/N" }, 404],
+  ]));
   table({ kind: "GRPCRoute", rules: [to("v1", { path: path.exact(`${echo}/Echo`) }), to("v2", { path: path.exact(`${echo}/EchoTwo`) })] }, [
     ["the first", { url: `${echo}/Echo`, method: "POST" }, "v1"], ["the second", { url: `${echo}/EchoTwo`, method: "POST" }, "v2"], ["one that no rule names", { url: `${echo}/EchoThree`, method: "POST" }, 404],
   ]);
 });
 
 describe("the Gateway API's conformance cases: what a route is attached to", () => {
-  const parent = (fields: Partial<Route["parents"][number]>): RouteFields["parents"] => [{ service: WEB, port: null, clientNamespace: null, ...fields }];
+  const parent = (fields: Partial<Route["parents"][number]>): Route["parents"] => [{ service: WEB, port: null, clientNamespace: null, ...fields }];
+  const storeOf = (...routes: readonly Route[]): L7Store => {
+    const store = new L7Store();
+    store.apply({ ...EMPTY_L7_DELTA, routes });
+    return store;
+  };
+  const from = (store: L7Store, namespace: string | null, url = "/", port = 80) => reached(routerOf(store.routes(WEB, port, namespace)), { url, source: { namespace } });
   test("a route of one port leaves the others alone", () => {
-    const one = route({ parents: parent({ port: 80 }), rules: [to("v1")] });
-    expect(reached(router(one), "/")).toBe("v1");
-    expect(reached(new Router([one], { service: WEB, port: 8080 }), "/")).toBe("no routes");
+    const store = storeOf(route({ parents: parent({ port: 80 }), rules: [to("v1")] }));
+    expect([from(store, "shop"), from(store, "shop", "/", 8080)]).toEqual(["v1", "no routes"]);
   });
-  test("without a port it is for all", () => expect(reached(new Router([route({ rules: [to("v1")] })], { service: WEB, port: 8080 }), "/")).toBe("v1"));
-  test("another service's route is none of ours", () => expect(reached(router(route({ parents: parent({ service: "shop/else" as NamespacedName }), rules: [to("v1")] })), "/")).toBe("no routes"));
-  test("TLS and TCP routes say nothing of requests", () => {
-    const tls: Route = { ...route({ rules: [] }), rules: { protocol: "tls", rules: [] } };
-    expect(reached(router(tls), "/")).toBe("no routes");
-  });
+  test("another service's route is none of ours", () => expect(from(storeOf(route({ parents: parent({ service: "shop/else" as NamespacedName }), rules: [to("v1")] })), "shop")).toBe("no routes"));
+  test("TLS and TCP routes say nothing of requests", () => expect(from(storeOf({ ...route({ rules: [] }), rules: { protocol: "tls", rules: [] } }), "shop")).toBe("no routes"));
   test("a consumer's routes are for its namespace, and take the place of the producer's", () => {
-    const r = router(
-      route({ name: "producer", rules: [to("v1")] }),
-      route({ name: "consumer", namespace: "front", parents: parent({ clientNamespace: "front" }), rules: [to("v2", { path: path.prefix("/v2") })] }),
+    const store = storeOf(
+      route({ name: "producer", rules: [to("v1")] }), route({ name: "consumer", namespace: "front", parents: parent({ clientNamespace: "front" }), rules: [to("v2", { path: path.prefix("/v2") })] }),
     );
-    const from = (namespace: string | null, url: string) => reached(r, { url, source: { namespace } });
-    expect([from("front", "/v2"), from("front", "/"), from("shop", "/v2"), from(null, "/v2")]).toEqual(["v2", 404, "v1", "v1"]);
+    expect([from(store, "front", "/v2"), from(store, "front"), from(store, "shop", "/v2"), from(store, null, "/v2")]).toEqual(["v2", 404, "v1", "v1"]);
   });
-  test("a consumer's routes without a producer's", () => {
-    const r = router(route({ parents: parent({ clientNamespace: "front" }), rules: [to("v2")] }));
-    expect([reached(r, { source: { namespace: "front" } }), reached(r, {})]).toEqual(["v2", "no routes"]);
+  test("a set is compiled once, and anew when it changes", () => {
+    const store = storeOf(route({ rules: [to("v1")] }));
+    const before = routerOf(store.routes(WEB, 80, null));
+    expect(routerOf(store.routes(WEB, 80, "shop"))).toBe(before);
+    store.apply({ ...EMPTY_L7_DELTA, routes: [route({ rules: [to("v2")] })] });
+    expect(from(store, "shop")).toBe("v2");
   });
 });
 

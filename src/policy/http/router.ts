@@ -1,10 +1,10 @@
-// Finds the rule of a request: all HTTPRoutes, GRPCRoutes and VirtualServices of one service and port, compiled into one index that
+// Finds the rule of a request: all routes that decide for one service, port and client, compiled into one index that
 // costs about the same for ten rules and for ten thousand. Says which match of which rule decided, and why nothing did.
 
-import type { NamespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
+import type { RouteSet } from "../../mesh/l7/l7-store.ts";
 import { ANY_REQUEST } from "../../mesh/l7/match.ts";
-import type { Route, RouteParent } from "../../mesh/l7/route.ts";
+import type { Route } from "../../mesh/l7/route.ts";
 import { compileRule, type CompiledRule } from "./compiled-rule.ts";
 import { PathIndex, type Ranked } from "./path-index.ts";
 import { type Candidate, compareCandidates } from "./precedence.ts";
@@ -12,11 +12,6 @@ import type { MatchedPrefix } from "./path-change.ts";
 import { compileConditions, compilePath, type RequestTest, segmentPrefix } from "./request-match.ts";
 import type { RequestView } from "./request.ts";
 import type { WholeMatch } from "./simple-regex.ts";
-
-export interface RouterScope {
-  readonly service: NamespacedName;
-  readonly port: number;
-}
 
 export interface MatchedRule {
   readonly kind: "matched";
@@ -45,64 +40,37 @@ interface Entry extends Ranked {
   readonly result: MatchedRule;
 }
 
+/** Compiled once for each set; the store hands out a new set when any route in it changes. */
+const compiledSets = new WeakMap<RouteSet, Router>();
+
+/** @param set of HTTP or gRPC routes; of any other protocol none speaks of requests. */
+export function routerOf(set: RouteSet): Router {
+  let router = compiledSets.get(set);
+  if (router === undefined) compiledSets.set(set, (router = new Router(set.routes)));
+  return router;
+}
+
 export class Router {
-  readonly #producer: RouteIndex | null;
-  /** Namespaces with routes of their own, which take the place of the producer's. */
-  readonly #consumers: ReadonlyMap<string, RouteIndex>;
+  readonly #paths = new PathIndex<Entry>();
+  /** When no rule matches. */
+  readonly #otherwise: RouteResult;
   readonly problems: readonly RouteProblem[];
 
-  /** @param routes any routes; those that attach to the scope are used. */
-  constructor(routes: readonly Route[], scope: RouterScope) {
-    const problems: RouteProblem[] = [];
-    const attached = routes.flatMap((route) => route.parents.filter((parent) => covers(parent, scope)).map((parent) => ({ route, parent })));
-    const of = (namespace: string | null): readonly Route[] =>
-      [...new Set(attached.filter(({ parent }) => parent.clientNamespace === namespace).map(({ route }) => route))];
-    const namespaces = new Set(attached.map(({ parent }) => parent.clientNamespace).filter((namespace) => namespace !== null));
-    this.#producer = RouteIndex.of(of(null), problems);
-    const consumers = new Map<string, RouteIndex>();
-    for (const namespace of namespaces) {
-      const index = RouteIndex.of(of(namespace), problems);
-      if (index !== null) consumers.set(namespace, index);
-    }
-    this.#consumers = consumers;
-    this.problems = problems;
-  }
-
-  match(request: RequestView): RouteResult {
-    const { namespace } = request.source;
-    const own = namespace === null || this.#consumers.size === 0 ? undefined : this.#consumers.get(namespace);
-    const index = own ?? this.#producer;
-    return index === null ? NO_ROUTES : index.match(request);
-  }
-}
-
-const NO_ROUTES: RouteResult = Object.freeze({ kind: "noRoutes" });
-
-function covers(parent: RouteParent, scope: RouterScope): boolean {
-  return parent.service === scope.service && (parent.port === null || parent.port === scope.port);
-}
-
-class RouteIndex {
-  readonly #paths = new PathIndex<Entry>();
-  readonly #unmatched: RouteResult;
-
-  /** Null when no route speaks of HTTP. */
-  static of(routes: readonly Route[], problems: RouteProblem[]): RouteIndex | null {
+  /** @param routes all that decide together for one service, port and client; in any order. */
+  constructor(routes: readonly Route[]) {
     const http = routes.filter(({ rules }) => rules.protocol === "http" || rules.protocol === "grpc");
-    return http.length === 0 ? null : new RouteIndex(http, problems);
-  }
-
-  private constructor(routes: readonly Route[], problems: RouteProblem[]) {
-    this.#unmatched = Object.freeze({ kind: "unmatched", routes: routes.length });
-    const prepared = routes.flatMap((route) => prepareRoute(route, problems)).sort((a, b) => compareCandidates(a.candidate, b.candidate));
+    const problems: RouteProblem[] = [];
+    const prepared = http.flatMap((route) => prepareRoute(route, problems)).sort((a, b) => compareCandidates(a.candidate, b.candidate));
     prepared.forEach(({ candidate, rule, pathRegex, conditions, provenance }, rank) => {
       const { route, match } = candidate;
       this.#paths.add({ rank, match, pathRegex, conditions, result: { kind: "matched", route, rule, prefix: prefixOf(candidate), provenance } });
     });
+    this.#otherwise = Object.freeze(http.length === 0 ? { kind: "noRoutes" } : { kind: "unmatched", routes: http.length });
+    this.problems = problems;
   }
 
   match(request: RequestView): RouteResult {
-    return this.#paths.find(request)?.result ?? this.#unmatched;
+    return this.#paths.find(request)?.result ?? this.#otherwise;
   }
 }
 

@@ -60,7 +60,7 @@ export function sessionHeader(
   const text = encode({ backend, endpoint, startedMs, lastUsedMs: nowMs }, scope.signer, scope.owner);
   if (persistence.kind === "header") return { name: persistence.name.toLowerCase(), value: text };
   const lifetime = absoluteTimeoutMs === null ? "" : `; Max-Age=${Math.max(0, Math.ceil((startedMs + absoluteTimeoutMs - nowMs) / 1000))}`;
-  return { name: "set-cookie", value: `${persistence.name}=${text}; Path=/${lifetime}; HttpOnly; SameSite=Lax${secure ? "; Secure" : ""}` };
+  return { name: "set-cookie", value: `${persistence.name}=${text}; Path=${persistence.path ?? "/"}${lifetime}; HttpOnly; SameSite=Lax${secure ? "; Secure" : ""}` };
 }
 
 /** Every value of a cookie, in order: a client may send several of one name. */
