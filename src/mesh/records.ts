@@ -17,10 +17,11 @@ export interface Locality {
   readonly subzone: string;
 }
 
-/** Where a gateway or waypoint is found: by service hostname or by address. */
+/** Where a gateway or waypoint is found: by service hostname, by address, or as one workload. */
 export type GatewayDestination =
   | { readonly kind: "hostname"; readonly service: NamespacedName }
-  | { readonly kind: "address"; readonly network: string; readonly ip: IpAddress };
+  | { readonly kind: "address"; readonly network: string; readonly ip: IpAddress }
+  | { readonly kind: "workload"; readonly uid: WorkloadUid };
 
 export interface GatewayAddress {
   readonly destination: GatewayDestination;

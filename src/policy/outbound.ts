@@ -357,9 +357,12 @@ function refuseInstance(error: "unknown" | NothingPicked, what: "waypoint" | "ga
 }
 
 function gatewayName({ destination, hboneMtlsPort }: GatewayAddress): string {
-  return destination.kind === "hostname"
-    ? `${destination.service}:${hboneMtlsPort}`
-    : `${destination.network}/${formatSocketAddress({ ip: destination.ip, port: hboneMtlsPort })}`;
+  switch (destination.kind) {
+    case "hostname": return `${destination.service}:${hboneMtlsPort}`;
+    case "address": return `${destination.network}/${formatSocketAddress({ ip: destination.ip, port: hboneMtlsPort })}`;
+    case "workload": return `${destination.uid}, port ${hboneMtlsPort},`;
+    default: return destination satisfies never;
+  }
 }
 
 // ---- other networks

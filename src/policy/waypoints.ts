@@ -31,8 +31,9 @@ export function resolveGateway(store: MeshStore, destination: GatewayDestination
     const service = store.service(destination.service);
     return service === undefined ? { kind: "unknown" } : { kind: "service", service };
   }
-  const workload = store.workloadByAddress(destination.network, destination.ip);
+  const workload = destination.kind === "workload" ? store.workload(destination.uid) : store.workloadByAddress(destination.network, destination.ip);
   if (workload !== undefined) return { kind: "workload", workload };
+  if (destination.kind === "workload") return { kind: "unknown" };
   const service = store.serviceByVip(destination.network, destination.ip, null);
   return service === undefined ? { kind: "unknown" } : { kind: "service", service };
 }

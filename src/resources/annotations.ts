@@ -12,6 +12,13 @@ export const USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace";
 export const WAYPOINT_FOR = "istio.io/waypoint-for";
 /** Workload label, `http`: the workload ends HBONE itself. */
 export const NATIVE_TUNNEL = "networking.istio.io/tunnel";
+/** Label of a Gateway of class `istio-remote`: the network that it leads to. */
+export const NETWORK = "topology.istio.io/network";
+/** Gateway annotations: whose identity it proves, where that is not `NAME-CLASS` in its namespace and our own trust domain. */
+export const GATEWAY_SERVICE_ACCOUNT = "gateway.istio.io/service-account";
+export const GATEWAY_TRUST_DOMAIN = "gateway.istio.io/trust-domain";
+/** Workload annotation, `PROXY` or `PROXY/PORT`: its application takes every connection with a PROXY protocol header. */
+export const INBOUND_BINDING = "ambient.istio.io/waypoint-inbound-binding";
 /** Workload annotation, `enabled`: somebody else captures it; it is reached by HBONE. */
 export const REDIRECTION = "ambient.istio.io/redirection";
 /** Workload annotation, `true`: inbound plaintext is left alone. */

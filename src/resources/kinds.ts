@@ -2,6 +2,7 @@
 // the places that must say what it means.
 
 import { authorizationPolicyKind } from "./kinds/authorization-policy.ts";
+import { gatewayKind } from "./kinds/gateway.ts";
 import { namespaceKind } from "./kinds/namespace.ts";
 import { peerAuthenticationKind } from "./kinds/peer-authentication.ts";
 import { serviceKind } from "./kinds/service.ts";
@@ -9,7 +10,7 @@ import { workloadEntryKind } from "./kinds/workload-entry.ts";
 import type { ResourceOfKind } from "./resource.ts";
 import { editDistanceWithin } from "./suggestion.ts";
 
-export const KINDS = [namespaceKind, serviceKind, workloadEntryKind, authorizationPolicyKind, peerAuthenticationKind] as const;
+export const KINDS = [namespaceKind, serviceKind, workloadEntryKind, authorizationPolicyKind, peerAuthenticationKind, gatewayKind] as const;
 
 export type Kind = (typeof KINDS)[number];
 export type Resource = ResourceOfKind<Kind>;
@@ -21,7 +22,7 @@ const NOT_YET: Readonly<Record<string, readonly string[]>> = {
   "apps": ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"],
   "batch": ["Job", "CronJob"],
   "discovery.k8s.io": ["EndpointSlice"],
-  "gateway.networking.k8s.io": ["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy"],
+  "gateway.networking.k8s.io": ["GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy"],
   "gateway.networking.x-k8s.io": ["XBackendTrafficPolicy"],
   "security.istio.io": ["RequestAuthentication"],
   "networking.istio.io": ["DestinationRule", "VirtualService", "ServiceEntry", "Gateway", "Sidecar", "WorkloadGroup"],

@@ -1,9 +1,9 @@
 // For tests of this folder: a directory as texts, and results as short lines that can be read and compared.
 
-import { formatSocketAddress, formatCidr, parseCidr, parseIp } from "../core/ip.ts";
+import { formatSocketAddress, formatCidr, parseCidr } from "../core/ip.ts";
 import { parseTrustDomain } from "../core/spiffe.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
-import type { AuthorizationPolicy, PolicyMatch, Service, StringMatch, WeightedWaypoint, Workload } from "../mesh/records.ts";
+import type { AuthorizationPolicy, GatewayAddress, PolicyMatch, Service, StringMatch, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { Diagnostic } from "./diagnostic.ts";
 import { type Evaluation, type FileReading, ResourceSet } from "./resource-set.ts";
 import type { TranslationOptions } from "./resource.ts";
@@ -74,6 +74,8 @@ function describeWorkload(w: Workload): string {
     `workload ${w.uid}`, `${w.tunnelProtocol}${w.nativeTunnel ? " native" : ""}`, [...w.addresses, w.hostname].filter((text) => text !== "").join(" "),
     `sa ${w.serviceAccount}`, `node ${w.node}`, `net ${JSON.stringify(w.network)}`, `canonical ${w.canonicalName}/${w.canonicalRevision}`, `locality ${region}/${zone}/${subzone}`, `capacity ${w.capacity}`,
     ...w.services.map((m) => `in ${m.service} ${m.ports.map((p) => `${p.servicePort}->${p.targetPort}`).join(" ")}`),
+    ...(w.networkGateway === null ? [] : [`through ${describeGateway(w.networkGateway)}`]),
+    ...(w.applicationTunnel === null ? [] : [`binding ${w.applicationTunnel.protocol}/${w.applicationTunnel.port}`]),
     `policies ${w.authorizationPolicies.join(" ")}`, ...waypoints(w.waypoints), `@${w.provenance.source}`,
   ].join(" | ");
 }
@@ -108,6 +110,14 @@ function describeMatch(m: PolicyMatch): string {
 }
 
 function waypoints(all: readonly WeightedWaypoint[]): string[] {
-  return all.map(({ gateway: { destination, hboneMtlsPort }, weight }) =>
-    `waypoint ${destination.kind === "hostname" ? `${destination.service}:${hboneMtlsPort}` : formatSocketAddress({ ip: parseIp(destination.ip)!, port: hboneMtlsPort })} weight ${weight}`);
+  return all.map(({ gateway, weight }) => `waypoint ${describeGateway(gateway)} weight ${weight}`);
+}
+
+function describeGateway({ destination, hboneMtlsPort }: GatewayAddress): string {
+  switch (destination.kind) {
+    case "hostname": return `${destination.service}:${hboneMtlsPort}`;
+    case "address": return formatSocketAddress({ ip: destination.ip, port: hboneMtlsPort });
+    case "workload": return `${destination.uid}:${hboneMtlsPort}`;
+    default: return destination satisfies never;
+  }
 }

@@ -9,12 +9,14 @@ import { NETNS, USE_WAYPOINT, WAYPOINT_FOR } from "./annotations.ts";
 import type { DiagnosticCode, FieldPath, Severity } from "./diagnostic.ts";
 import type { Resource } from "./kinds.ts";
 import { type AuthorizationPolicyResource, policySelector, translateAuthorizationPolicy } from "./kinds/authorization-policy.ts";
+import type { GatewayResource } from "./kinds/gateway.ts";
 import type { NamespaceResource } from "./kinds/namespace.ts";
 import { type ConvertedPeers, byAge, convertPeerAuthentications, oldest, type PeerAuthenticationResource, peerSelector } from "./kinds/peer-authentication.ts";
 import { type ServiceResource, translateService } from "./kinds/service.ts";
 import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type WorkloadEntryResource } from "./kinds/workload-entry.ts";
 import type { MeshSnapshot } from "./mesh-delta.ts";
 import type { Labels } from "./object-meta.ts";
+import { translateRemoteGateways, type RemoteNetworks } from "./remote-gateway.ts";
 import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "./resource.ts";
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
@@ -43,6 +45,7 @@ interface NamespaceResources {
   readonly entries: Placed<WorkloadEntryResource>[];
   readonly policies: Placed<AuthorizationPolicyResource>[];
   readonly peers: Placed<PeerAuthenticationResource>[];
+  readonly gateways: Placed<GatewayResource>[];
 }
 
 /** Everything the workloads of a namespace depend on besides themselves, with what was made of it. */
@@ -50,6 +53,7 @@ interface NamespaceContext {
   /** Identity of all inputs; the context is used again while they are the same objects. */
   readonly inputs: readonly unknown[];
   readonly labels: Labels;
+  readonly gateways: RemoteNetworks["gateways"];
   readonly services: readonly Service[];
   readonly serviceIndex: SelectorIndex<Placed<ServiceResource>>;
   readonly policies: readonly AuthorizationPolicy[];
@@ -64,6 +68,7 @@ interface NamespaceContext {
 interface MeshContext {
   readonly rootPolicies: readonly Placed<AuthorizationPolicyResource>[];
   readonly meshPeer: Placed<PeerAuthenticationResource> | null;
+  readonly networks: RemoteNetworks;
   /** What a waypoint is for, by `namespace/name` of its service. */
   waypointFor(waypoint: WaypointName): string;
 }
@@ -83,10 +88,11 @@ export class MeshTranslator {
     const reportFor = collectInto(diagnostics);
     const allServices = [...byNamespace.values()].flatMap((namespace) => namespace.services);
     const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor);
-    const mesh = this.#meshContext(byNamespace, allServices);
+    const gateways = [...byNamespace.values()].flatMap((namespace) => namespace.gateways);
+    const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor));
     reportMissingWaypoints(byNamespace, allServices, reportFor);
 
-    const workloads = new Map<WorkloadUid, Workload>();
+    const workloads = new Map<WorkloadUid, Workload>(mesh.networks.workloads.map((gateway) => [gateway.uid, gateway]));
     const services = new Map<NamespacedName, Service>();
     const policies = new Map<NamespacedName, AuthorizationPolicy>();
     const local: { workload: LocalWorkload; placed: Placed<WorkloadEntryResource> }[] = [];
@@ -115,13 +121,14 @@ export class MeshTranslator {
     return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), diagnostics };
   }
 
-  #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[]): MeshContext {
+  #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], networks: RemoteNetworks): MeshContext {
     const root = byNamespace.get(this.#options.rootNamespace);
     const labels = new Map(services.map(({ resource }) => [`${resource.namespace}/${resource.name}`, resource.labels]));
     return {
       rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
       // Which of several holds is reported once, with the root namespace's own context.
       meshPeer: oldest((root?.peers ?? []).filter(({ resource }) => peerSelector(resource) === null), () => () => {}),
+      networks,
       waypointFor: ({ namespace, name }) => labels.get(`${namespace}/${name}`)?.[WAYPOINT_FOR] ?? "service",
     };
   }
@@ -132,7 +139,7 @@ export class MeshTranslator {
     const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
     const inputs: unknown[] = [
       namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
-      "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers,
+      "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
     ];
     const previous = this.#contexts.get(namespace.name);
     if (previous !== undefined && sameItems(previous.inputs, inputs)) {
@@ -198,7 +205,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     if (bound === null || members.some((service) => service.namespace === bound.namespace && service.name === bound.name)) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
-  return { inputs, labels, services, serviceIndex, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  return { inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
@@ -210,7 +217,7 @@ function translateEntry(placed: Placed<WorkloadEntryResource>, context: Namespac
   const peer = context.peers.attached(labels);
   if (peer !== null) policies.push(peer);
   const translated = translateWorkloadEntry(placed, {
-    options, namespaceLabels: context.labels, services, policies: policies.sort(), waypoints: context.entryWaypoint(placed.resource, services),
+    options, namespaceLabels: context.labels, gateways: context.gateways, services, policies: policies.sort(), waypoints: context.entryWaypoint(placed.resource, services),
   });
   context.translated.set(placed, translated);
   return translated;
@@ -221,7 +228,7 @@ function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceReso
   const of = (name: string): NamespaceResources => {
     let found = byNamespace.get(name);
     if (found === undefined) {
-      found = { name, namespace: null, services: [], entries: [], policies: [], peers: [] };
+      found = { name, namespace: null, services: [], entries: [], policies: [], peers: [], gateways: [] };
       byNamespace.set(name, found);
     }
     return found;
@@ -243,6 +250,9 @@ function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceReso
         break;
       case "PeerAuthentication":
         of(resource.namespace).peers.push(placed as Placed<PeerAuthenticationResource>);
+        break;
+      case "Gateway":
+        of(resource.namespace).gateways.push(placed as Placed<GatewayResource>);
         break;
       default:
         unreachable(resource);

@@ -1,6 +1,7 @@
 // /config_dump in the shape that `istioctl ztunnel-config` reads: camelCase keys, protocol HBONE or TCP, certificates as base64 of
 // PEM. Pure. Private keys are not even among the inputs.
 
+import { unreachable } from "../core/result.ts";
 import { formatCidr } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type {
@@ -178,7 +179,12 @@ function waypointOf(waypoints: readonly WeightedWaypoint[]): Record<string, unkn
 }
 
 function dumpGateway({ destination, hboneMtlsPort }: GatewayAddress): Record<string, unknown> {
-  return { destination: destination.kind === "hostname" ? destination.service : `${destination.network}/${destination.ip}`, hboneMtlsPort };
+  switch (destination.kind) {
+    case "hostname": return { destination: destination.service, hboneMtlsPort };
+    case "address": return { destination: `${destination.network}/${destination.ip}`, hboneMtlsPort };
+    case "workload": return { destination: destination.uid, hboneMtlsPort };
+    default: return unreachable(destination);
+  }
 }
 
 function capitalise(text: string): string {

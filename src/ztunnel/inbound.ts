@@ -474,10 +474,18 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection, Byte
     return encodeProxyV2({ source: { ip: this.#tunnel.peerIp, port: this.#tunnel.peerPort }, destination, sourceIdentity: this.#tunnel.peerIdentity });
   }
 
+  /** Who is at the peer's address; null when that is a gateway's, as the sender is on another network: then its baggage tells. */
+  #source(): Workload | null {
+    const { config, store } = this.#tunnel.context;
+    const from = this.#request?.forwardedNetwork ?? null;
+    if (from !== null && from.toLowerCase() !== config.network.toLowerCase()) return null;
+    return store.workloadByAddress(config.network, this.#tunnel.peerIp) ?? null;
+  }
+
   #reported(): ReportedConnection {
     this.#report ??= this.#tunnel.context.reporter.open({
       reporter: "destination",
-      source: this.#tunnel.context.store.workloadByAddress(this.#tunnel.context.config.network, this.#tunnel.peerIp) ?? null,
+      source: this.#source(),
       destination: this.#destination ?? null,
       service: this.#service,
       nodeLocal: false,

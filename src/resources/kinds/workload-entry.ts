@@ -4,10 +4,10 @@ import { z } from "zod";
 import { namespacedName, type NamespacedName, parseWorkloadUid, type WorkloadUid } from "../../core/brand.ts";
 import { type Cidr, type IpAddress, isLoopback, parseCidr, parseIp, parsePort } from "../../core/ip.ts";
 import type { CaptureExclusions, LocalWorkload, NetworkNamespace, UidRange } from "../../mesh/local-workload.ts";
-import type { Locality, PortMapping, ServiceMembership, TunnelProtocol, WeightedWaypoint, Workload } from "../../mesh/records.ts";
+import type { ApplicationTunnel, GatewayAddress, Locality, PortMapping, ServiceMembership, TunnelProtocol, WeightedWaypoint, Workload } from "../../mesh/records.ts";
 import {
   ADDRESSES, APP, BYPASS_INBOUND_CAPTURE, CANONICAL_NAME, CANONICAL_REVISION, DATAPLANE_MODE, DNS_CAPTURE, EXCLUDE_CGROUPS, EXCLUDE_INBOUND_PORTS,
-  EXCLUDE_OUTBOUND_IP_RANGES, EXCLUDE_OUTBOUND_PORTS, EXCLUDE_UIDS, NATIVE_TUNNEL, NETNS, NETNS_HOST, NODE, REDIRECTION, VERSION,
+  EXCLUDE_OUTBOUND_IP_RANGES, EXCLUDE_OUTBOUND_PORTS, EXCLUDE_UIDS, INBOUND_BINDING, NATIVE_TUNNEL, NETNS, NETNS_HOST, NODE, REDIRECTION, VERSION,
 } from "../annotations.ts";
 import { show } from "../diagnostic.ts";
 import { dnsSubdomain, isDnsSubdomain, labelMap, type Labels, port } from "../object-meta.ts";
@@ -78,6 +78,7 @@ export interface EntryAnnotations {
   readonly redirected: boolean;
   readonly inboundCapture: boolean;
   readonly dnsCapture: boolean | null;
+  readonly applicationTunnel: ApplicationTunnel | null;
   readonly exclusions: CaptureExclusions;
 }
 
@@ -117,6 +118,9 @@ export function readEntryAnnotations(entry: WorkloadEntryResource, report: Repor
   const redirection = annotations[REDIRECTION];
   if (redirection !== undefined && !["enabled", "disabled", "pending"].includes(redirection)) bad(REDIRECTION, '"enabled" or "disabled"');
 
+  const applicationTunnel = parseInboundBinding(annotations[INBOUND_BINDING]);
+  if (annotations[INBOUND_BINDING] !== undefined && applicationTunnel === null) bad(INBOUND_BINDING, "PROXY, NONE, or one of them with a port: PROXY/15088");
+
   const exclusions: CaptureExclusions = {
     outboundPorts: list(EXCLUDE_OUTBOUND_PORTS, "ports 1..65535", parseExcludedPort),
     inboundPorts: list(EXCLUDE_INBOUND_PORTS, "ports 1..65535", parseExcludedPort),
@@ -126,7 +130,7 @@ export function readEntryAnnotations(entry: WorkloadEntryResource, report: Repor
   };
   return {
     node, networkNamespace, addresses, redirected: redirection === "enabled",
-    inboundCapture: flag(BYPASS_INBOUND_CAPTURE) !== true, dnsCapture: flag(DNS_CAPTURE), exclusions,
+    inboundCapture: flag(BYPASS_INBOUND_CAPTURE) !== true, dnsCapture: flag(DNS_CAPTURE), applicationTunnel, exclusions,
   };
 }
 
@@ -134,6 +138,14 @@ function parseNetworkNamespace(text: string | undefined): NetworkNamespace | nul
   if (text === undefined) return null;
   if (text === NETNS_HOST) return { kind: "host" };
   return isPlainPath(text, true) ? { kind: "path", path: text } : null;
+}
+
+/** `PROTOCOL` or `PROTOCOL/PORT`. */
+function parseInboundBinding(text: string | undefined): ApplicationTunnel | null {
+  const [, protocol, portText] = /^(PROXY|NONE)(?:\/([0-9]{1,5}))?$/.exec(text ?? "") ?? [];
+  if (protocol !== "PROXY" && protocol !== "NONE") return null;
+  const number = portText === undefined ? 0 : parseExcludedPort(portText);
+  return number === null ? null : { protocol, port: number };
 }
 
 function parseExcludedPort(text: string): number | null {
@@ -175,6 +187,8 @@ function addressesOf(entry: WorkloadEntryResource, further: readonly IpAddress[]
 export interface EntrySurroundings {
   readonly options: TranslationOptions;
   readonly namespaceLabels: Labels;
+  /** The way to each network that is not ours. */
+  readonly gateways: ReadonlyMap<string, GatewayAddress>;
   readonly services: readonly ServiceResource[];
   readonly policies: readonly NamespacedName[];
   readonly waypoints: readonly WeightedWaypoint[];
@@ -196,6 +210,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
   const uid = workloadUid(entry, options.clusterId);
   const addresses = addressesOf(entry, annotated.addresses);
   const provenance = provenanceOf(placed);
+  const network = entry.spec.network || options.network;
   const nativeTunnel = labels[NATIVE_TUNNEL] === "http";
   const captured = annotated.networkNamespace !== null && !nativeTunnel && isAmbient(labels, surroundings.namespaceLabels);
   const missingPorts: { service: string; port: string }[] = [];
@@ -206,7 +221,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     clusterId: options.clusterId,
     trustDomain: options.trustDomain,
     serviceAccount: entry.spec.serviceAccount || SERVICE_ACCOUNT_DEFAULT,
-    network: entry.spec.network || options.network,
+    network,
     node: annotated.node,
     addresses,
     hostname: addresses.length > 0 ? "" : (entry.spec.address ?? ""),
@@ -225,8 +240,8 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     services: surroundings.services.map((service) => membership(entry, service, options, missingPorts)),
     authorizationPolicies: surroundings.policies,
     waypoints: surroundings.waypoints,
-    networkGateway: null,
-    applicationTunnel: null,
+    networkGateway: network === options.network ? null : (surroundings.gateways.get(network) ?? null),
+    applicationTunnel: annotated.applicationTunnel,
     provenance,
   };
   const local: LocalWorkload | null = annotated.networkNamespace === null || annotated.node !== options.node ? null : {
