@@ -1,0 +1,14 @@
+// Text into an output buffer: one char is one byte. Nothing here checks what it writes; see fields.ts for that.
+
+import { latin1Write } from "./latin1.ts";
+import type { OutputBuffer } from "./output-buffer.ts";
+
+export function writeText(output: OutputBuffer, text: string): void {
+  const at = output.reserve(text.length);
+  latin1Write(output.bytes, text, at);
+}
+
+export function writeBytes(output: OutputBuffer, bytes: Uint8Array): void {
+  const at = output.reserve(bytes.length);
+  output.bytes.set(bytes, at);
+}
