@@ -19,13 +19,16 @@ import type { SocketAddress } from "../../src/core/ip.ts";
 import { type SpiffeId, parseSpiffeId } from "../../src/core/spiffe.ts";
 import { createRequest } from "../../src/identity/csr.ts";
 import { dial } from "../../src/net/dial.ts";
-import { errnoName } from "../../src/net/libc.ts";
+import { close, connect, errnoName } from "../../src/net/libc.ts";
 import { listenTcpAnyAddress } from "../../src/net/listen.ts";
-import type { Mesh } from "./mesh.ts";
+import { encodeSockaddr } from "../../src/net/socket-address.ts";
+import { type Mesh, until } from "./mesh.ts";
 import type { Place } from "./network.ts";
 
 export const HBONE_PORT = 15008;
 const HANDSHAKE_MS = 5_000;
+const EISCONN = 106;
+const EALREADY = 114;
 const NO_KEEPALIVE = { idleS: 0, intervalS: 0, probes: 0 };
 
 /** PEM texts, as node:tls takes them. */
@@ -48,16 +51,27 @@ export function issueSvid(mesh: Mesh, id: SpiffeId): PeerSvid {
   return { cert: issued.value.chainPem.join(""), key: request.privateKeyPem, ca: issued.value.trustBundlePem };
 }
 
-/** TCP from a place. @param mark 0x539 where the place is captured. */
-export function dialFrom(place: Place, to: SocketAddress, mark = 0): Socket {
+/** A TCP connection from a place. Rejects with the errno's name. @param mark 0x539 where the place is captured. */
+export async function dialFrom(place: Place, to: SocketAddress, mark = 0): Promise<Socket> {
   const fd = dial({ namespaceFd: place.namespaceFd, to, mark, transparentSource: null, keepalive: NO_KEEPALIVE });
-  if (fd < 0) throw new Error(`cannot dial ${to.ip} port ${to.port} from ${place.name}: ${errnoName(fd)}`);
+  const failed = (errno: number) => new Error(`cannot dial ${to.ip} port ${to.port} from ${place.name}: ${errnoName(errno)}`);
+  if (fd < 0) throw failed(fd);
+  // A socket that is adopted while it connects does not say when it has: asking again does.
+  const address = encodeSockaddr(to);
+  const state = await until(`${to.ip} port ${to.port} to answer`, HANDSHAKE_MS, () => {
+    const errno = connect(fd, address);
+    return errno === -EALREADY ? null : errno === 0 ? -EISCONN : errno;
+  });
+  if (state !== -EISCONN) {
+    close(fd);
+    throw failed(state);
+  }
   return connectNet({ fd, allowHalfOpen: true } as unknown as Parameters<typeof connectNet>[0]);
 }
 
 /** TLS as HBONE has it: 1.3, our certificate, ALPN h2; the peer's chain is checked, its identity is not. */
 export async function connectTls(place: Place, to: SocketAddress, svid: PeerSvid): Promise<tls.TLSSocket> {
-  const socket = tls.connect({ socket: dialFrom(place, to), ...svid, ALPNProtocols: ["h2"], minVersion: "TLSv1.3", checkServerIdentity: () => undefined });
+  const socket = tls.connect({ socket: await dialFrom(place, to), ...svid, ALPNProtocols: ["h2"], minVersion: "TLSv1.3", checkServerIdentity: () => undefined });
   await once(socket, "secureConnect", { signal: AbortSignal.timeout(HANDSHAKE_MS) });
   socket.on("error", () => {}); // `close` follows
   return socket;

@@ -60,6 +60,8 @@ export interface MeshOptions {
   readonly nodes: readonly Node[];
   /** Further flags for every agent. */
   readonly flags?: readonly string[];
+  /** Further flags for one of them. */
+  readonly flagsOf?: (node: Node) => readonly string[];
   /** The program: the sources by default, a compiled binary where one is given. */
   readonly weft?: readonly string[];
 }
@@ -86,7 +88,7 @@ export class Mesh implements AsyncDisposable {
       const ca = node === first
         ? ["--ca-listen", `${first.ipv4}:15012`, "--ca-tokens", tokensPath]
         : ["--ca-address", `${first.ipv4}:15012`, "--ca-root", join(this.directory, `state-${first.name}`, "ca/root-cert.pem"), "--auth-token", tokenPath];
-      const argv = [...weft, "up", "--config", this.configDirectory, "--state", state, "--node", node.name, ...ca, ...(options.flags ?? [])];
+      const argv = [...weft, "up", "--config", this.configDirectory, "--state", state, "--node", node.name, ...ca, ...(options.flags ?? []), ...(options.flagsOf?.(node) ?? [])];
       this.#agents.set(node, new Agent(node, argv, join(this.directory, `${node.name}.log`)));
     }
   }
@@ -253,6 +255,8 @@ export interface EntryOptions {
   readonly labels?: Readonly<Record<string, string>>;
   /** For selectors; the workload's name by default. */
   readonly app?: string;
+  /** Its network, where that is not the node's. */
+  readonly network?: string;
 }
 
 export const namespaceYaml = (name: string, ambient: boolean): string =>
@@ -265,7 +269,7 @@ export function entryYaml(workload: Workload, options: EntryOptions = {}): strin
   return JSON.stringify({
     apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry",
     metadata: { name: workload.name, namespace: options.namespace ?? "shop", annotations, labels: options.labels ?? {} },
-    spec: { address: workload.ipv4, labels: { app: options.app ?? workload.name }, serviceAccount: options.serviceAccount ?? workload.name },
+    spec: { address: workload.ipv4, labels: { app: options.app ?? workload.name }, serviceAccount: options.serviceAccount ?? workload.name, ...(options.network === undefined ? {} : { network: options.network }) },
   });
 }
 
