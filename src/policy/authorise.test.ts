@@ -7,7 +7,8 @@ import { seededRandom } from "../core/ports.ts";
 import type { TrustDomain } from "../core/spiffe.ts";
 import type { AuthorizationPolicy, PolicyMatch, Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
-import { type AuthorisationSubject, authorise, explainAuthorisation, type TrustDomainAliases } from "./authorise.ts";
+import { authorise, explainAuthorisation } from "./authorise.ts";
+import type { AuthorisationSubject, TrustDomainAliases } from "./connection-facts.ts";
 
 const WEB = identity("shop", "web");
 const facts = (fields: Partial<AuthorisationSubject> = {}): AuthorisationSubject => ({

@@ -3,27 +3,11 @@
 
 import type { NamespacedName } from "../core/brand.ts";
 import { formatProvenance, type Provenance } from "../core/fault.ts";
-import { formatSocketAddress, type IpAddress } from "../core/ip.ts";
-import { parseSpiffeId, type SpiffeId, type TrustDomain } from "../core/spiffe.ts";
-import type { AuthorizationPolicy, Workload } from "../mesh/records.ts";
+import type { AuthorizationPolicy, PolicyMatch, Workload } from "../mesh/records.ts";
 import type { MeshStore, PolicySet } from "../mesh/store.ts";
-import { type CompiledRules, type ConnectionFacts, compileRules, findMatch } from "./rules.ts";
-
-/** What is known of a connection when it is judged. */
-export interface AuthorisationSubject {
-  /** Identity the peer proved; null on plain TCP. */
-  readonly peer: SpiffeId | null;
-  readonly sourceIp: IpAddress;
-  readonly destinationIp: IpAddress;
-  /** The application's port, never the tunnel's. */
-  readonly destinationPort: number;
-}
-
-/** Trust domains that name the same identities. A principal in one of them is compared under each. */
-export interface TrustDomainAliases {
-  readonly own: TrustDomain;
-  readonly aliases: readonly TrustDomain[];
-}
+import { type AuthorisationSubject, type ConnectionFacts, connectionFacts, type TrustDomainAliases } from "./connection-facts.ts";
+import { type DryRunVerdict, rehearsePolicy } from "./dry-run.ts";
+import { type CompiledRules, findMatch, RuleCompiler } from "./rules.ts";
 
 export type AuthorisationReason =
   /** Nothing binds the workload. */
@@ -34,12 +18,6 @@ export type AuthorisationReason =
   | "no allow matched"
   /** The workload names a policy that is not here: denied until it arrives. */
   | "policy not delivered";
-
-export interface DryRunVerdict {
-  readonly policy: Provenance;
-  /** What the decision would be, were this policy enforced too. */
-  readonly wouldAllow: boolean;
-}
 
 export interface AuthorisationDecision {
   readonly allowed: boolean;
@@ -53,10 +31,10 @@ export interface AuthorisationDecision {
 }
 
 interface CompiledSet {
-  readonly deny: CompiledRules;
-  readonly allow: CompiledRules;
+  readonly deny: CompiledRules<ConnectionFacts>;
+  readonly allow: CompiledRules<ConnectionFacts>;
   readonly hasAllow: boolean;
-  readonly dryRun: readonly { readonly policy: AuthorizationPolicy; readonly rules: CompiledRules }[];
+  readonly dryRun: readonly { readonly policy: AuthorizationPolicy; readonly rules: CompiledRules<ConnectionFacts> }[];
 }
 
 const NO_DRY_RUN: readonly DryRunVerdict[] = Object.freeze([]);
@@ -67,6 +45,9 @@ const NO_ALLOW_POLICY: AuthorisationDecision = Object.freeze({
 const NO_ALLOW_MATCHED: AuthorisationDecision = Object.freeze({
   allowed: false, reason: "no allow matched", policy: null, missing: NONE_MISSING, dryRun: NO_DRY_RUN,
 });
+
+/** HTTP is not looked at here. */
+const rules = new RuleCompiler<AuthorizationPolicy, PolicyMatch, ConnectionFacts>({ opens: ({ action }) => action === "allow", further: () => null });
 
 /** Compiled once for each policy set; the store hands out a new set when any policy in it changes. */
 const compiledSets = new WeakMap<PolicySet, CompiledSet>();
@@ -105,12 +86,6 @@ export function explainAuthorisation(decision: AuthorisationDecision): string {
   }
 }
 
-/** The subject in words: `spiffe://td/ns/a/sa/b at 198.18.0.1 to 198.18.0.2:80`. */
-export function formatSubject(subject: AuthorisationSubject): string {
-  const to = formatSocketAddress({ ip: subject.destinationIp, port: subject.destinationPort });
-  return `${subject.peer ?? "an unauthenticated peer"} at ${subject.sourceIp} to ${to}`;
-}
-
 function enforce(policies: PolicySet, compiled: CompiledSet, facts: ConnectionFacts): AuthorisationDecision {
   const denied = findMatch(compiled.deny, facts);
   if (denied !== null) return { allowed: false, reason: "denied by", policy: denied, missing: NONE_MISSING, dryRun: NO_DRY_RUN };
@@ -126,15 +101,8 @@ function enforce(policies: PolicySet, compiled: CompiledSet, facts: ConnectionFa
 function rehearse(compiled: CompiledSet, facts: ConnectionFacts, decision: AuthorisationDecision): DryRunVerdict[] {
   const verdicts: DryRunVerdict[] = [];
   for (const { policy, rules } of compiled.dryRun) {
-    const match = findMatch(rules, facts);
-    if (policy.action === "deny") {
-      if (match !== null) verdicts.push({ policy: match, wouldAllow: false });
-    } else if (match !== null) {
-      // One more allow policy that matches overrules only the lack of a match.
-      verdicts.push({ policy: match, wouldAllow: decision.allowed || decision.reason === "no allow matched" });
-    } else if (decision.reason === "no allow policy") {
-      verdicts.push({ policy: policy.provenance, wouldAllow: false });
-    }
+    const verdict = rehearsePolicy(policy, findMatch(rules, facts), decision);
+    if (verdict !== null) verdicts.push(verdict);
   }
   return verdicts;
 }
@@ -144,34 +112,11 @@ function compile(policies: PolicySet): CompiledSet {
   if (known !== undefined) return known;
   const enforcedAllow = policies.allow.filter((p) => !p.dryRun);
   const compiled: CompiledSet = {
-    deny: compileRules(policies.deny.filter((p) => !p.dryRun)),
-    allow: compileRules(enforcedAllow),
+    deny: rules.compile(policies.deny.filter((p) => !p.dryRun)),
+    allow: rules.compile(enforcedAllow),
     hasAllow: enforcedAllow.length > 0,
-    dryRun: [...policies.deny, ...policies.allow].filter((p) => p.dryRun).map((policy) => ({ policy, rules: compileRules([policy]) })),
+    dryRun: [...policies.deny, ...policies.allow].filter((p) => p.dryRun).map((policy) => ({ policy, rules: rules.compile([policy]) })),
   };
   compiledSets.set(policies, compiled);
   return compiled;
-}
-
-function connectionFacts(subject: AuthorisationSubject, trustDomains: TrustDomainAliases | null): ConnectionFacts {
-  const { sourceIp, destinationIp, destinationPort } = subject;
-  const parts = subject.peer === null ? null : parseSpiffeId(subject.peer);
-  if (parts === null) return { principals: NO_PRINCIPALS, namespace: null, serviceAccount: null, sourceIp, destinationIp, destinationPort };
-  return {
-    principals: principalsOf(parts.id, parts.trustDomain, trustDomains),
-    namespace: parts.namespace,
-    serviceAccount: `${parts.namespace}/${parts.serviceAccount}`,
-    sourceIp, destinationIp, destinationPort,
-  };
-}
-
-const NO_PRINCIPALS: readonly string[] = Object.freeze([]);
-
-function principalsOf(id: SpiffeId, domain: TrustDomain, trustDomains: TrustDomainAliases | null): readonly string[] {
-  const principal = id.slice("spiffe://".length);
-  if (trustDomains === null || trustDomains.aliases.length === 0) return [principal];
-  const domains = [trustDomains.own, ...trustDomains.aliases];
-  if (!domains.includes(domain)) return [principal];
-  const rest = principal.slice(domain.length);
-  return [...new Set([principal, ...domains.map((other) => other + rest)])];
 }

@@ -5,7 +5,7 @@ import { type NamespacedName, namespacedName, type WorkloadUid } from "../../src
 import { cidrContains, type IpAddress } from "../../src/core/ip.ts";
 import { parseSpiffeId, type TrustDomain } from "../../src/core/spiffe.ts";
 import type { AuthorizationPolicy, MeshDelta, PolicyMatch, PortMapping, Service, StringMatch, Workload } from "../../src/mesh/records.ts";
-import type { AuthorisationSubject } from "../../src/policy/authorise.ts";
+import type { AuthorisationSubject } from "../../src/policy/connection-facts.ts";
 
 export class MeshModel {
   workloads: Workload[] = [];
