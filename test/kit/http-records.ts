@@ -1,10 +1,12 @@
 // Requests, routes and request policies for tests: whole records from the few fields that a test is about.
 
 import type { NamespacedName } from "../../src/core/brand.ts";
+import type { ConditionKey, ExternalAuthorizer, JwtRule, RequestPolicy, RequestPolicyAction, RequestPolicyMatch } from "../../src/mesh/l7/access.ts";
 import { type HeaderPattern, ANY_REQUEST, type PathPattern, type QueryPattern, type RequestMatch, type TextPattern } from "../../src/mesh/l7/match.ts";
 import { type HttpRule, INHERITED_TIMEOUTS, type Route, type RouteBackend, type RouteFilter, type RouteParent } from "../../src/mesh/l7/route.ts";
+import type { StringMatch } from "../../src/mesh/records.ts";
 import type { FieldLookup, RequestSource, RequestView } from "../../src/policy/http/request.ts";
-import { ip, provenance } from "./mesh-records.ts";
+import { ip, NO_FIELDS, provenance } from "./mesh-records.ts";
 
 export const WEB = "shop/web.shop.svc.cluster.local" as NamespacedName;
 
@@ -98,3 +100,38 @@ export function route(fields: RouteFields): Route {
 
 /** A rule of one match that goes to one backend. */
 export const to = (name: string, ...matches: readonly Partial<RequestMatch>[]): Omit<HttpRule, "fieldPath"> => rule({ matches: matches.map(when), backends: [backend(name)] });
+
+// ---- access
+
+export const NO_REQUEST_FIELDS: RequestPolicyMatch = {
+  ...NO_FIELDS, requestPrincipals: [], notRequestPrincipals: [], remoteIps: [], notRemoteIps: [], hosts: [], notHosts: [], methods: [], notMethods: [], paths: [], notPaths: [], conditions: [],
+};
+export const requestMatch = (fields: Partial<RequestPolicyMatch>): RequestPolicyMatch => ({ ...NO_REQUEST_FIELDS, ...fields });
+
+export function condition(key: ConditionKey, values: readonly StringMatch[], notValues: readonly StringMatch[] = []): Partial<RequestPolicyMatch> {
+  return { conditions: [{ key, values, notValues }] };
+}
+
+/** An AuthorizationPolicy `shop/NAME` of the service WEB, one rule for each match. */
+export function requestPolicy(
+  fields: Partial<Omit<RequestPolicy, "action" | "rules">> & { readonly name: string; readonly action?: RequestPolicyAction | "allow" | "deny" | "audit"; readonly rules?: readonly Partial<RequestPolicyMatch>[] },
+): RequestPolicy {
+  const { action = "allow", rules = [], ...rest } = fields;
+  const namespace = fields.namespace ?? "shop";
+  return {
+    namespace, targets: [{ kind: "service", service: WEB }], action: typeof action === "string" ? { kind: action } : action, dryRun: false,
+    provenance: provenance("AuthorizationPolicy", namespace, fields.name),
+    rules: rules.map((match, i) => ({ clauses: [{ matches: [requestMatch(match)] }], fieldPath: `spec.rules[${i}]` })), ...rest,
+  };
+}
+
+export const AUTHORIZER: ExternalAuthorizer = {
+  protocol: "grpc", service: WEB, port: 9000, timeoutMs: 100, onFailure: "deny", statusOnError: 403, pathPrefix: "", includeRequestHeaders: [], includeBodyBytesMax: 0, allowPartialBody: false,
+  additionalHeaders: [], headersUpstream: [], headersDownstreamOnAllow: [], headersDownstream: [],
+};
+
+/** Tokens of https://issuer.example, in the Authorization header. */
+export const jwtRule = (fields: Partial<JwtRule> = {}): JwtRule => ({
+  issuer: "https://issuer.example", audiences: [], keys: { kind: "inline", jwks: "{}" }, sources: [], forwardOriginalToken: false, payloadHeader: null, claimsToHeaders: [],
+  spaceDelimitedClaims: ["scope", "permission"], fetchTimeoutMs: 1000, clockSkewMs: 60_000, fieldPath: "spec.jwtRules[0]", ...fields,
+});

@@ -20,7 +20,7 @@ export type ConditionKey =
   | { readonly kind: "header"; readonly name: string }
   | { readonly kind: "claim"; readonly path: readonly string[] }
   | { readonly kind: "audiences" | "presenter" | "requestPrincipal" | "sni" }
-  /** A key that this version does not know: never true, and its `not` twin neither, so that it opens nothing. */
+  /** A key that this version does not know: false in an allow policy, its `not` twin too, and true in any other, so that it opens nothing. */
   | { readonly kind: "unknown"; readonly text: string };
 
 export interface RequestCondition {

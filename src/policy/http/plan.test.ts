@@ -1,9 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { createHmac } from "node:crypto";
-import { backend, header, invalidBackend, path, regex, request, type RequestFields, route, rule, to, WEB, when } from "../../../test/kit/http-records.ts";
+import { AUTHORIZER, backend, header, invalidBackend, path, regex, request, type RequestFields, route, rule, to, when } from "../../../test/kit/http-records.ts";
 import { formatProvenance } from "../../core/fault.ts";
 import { type Random, seededRandom } from "../../core/ports.ts";
-import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import type { Fault, FaultAction } from "../../mesh/l7/fault.ts";
 import type { RequestMatch } from "../../mesh/l7/match.ts";
 import type { Cors, HttpRule, PathChange, Redirect, RouteFilter } from "../../mesh/l7/route.ts";
@@ -171,11 +170,7 @@ test("a gRPC request is answered in gRPC's way", () => {
 });
 
 test("an external authorizer stands before what comes after it, a redirect too, and not before what ended earlier", () => {
-  const authorizer: ExternalAuthorizer = {
-    protocol: "grpc", service: WEB, port: 9000, timeoutMs: 100, onFailure: "deny", statusOnError: 403, pathPrefix: "", includeRequestHeaders: [], includeBodyBytesMax: 0, allowPartialBody: false,
-    additionalHeaders: [], headersUpstream: [], headersDownstreamOnAllow: [], headersDownstream: [],
-  };
-  const asked = { kind: "externalAuth", authorizer } as const;
+  const asked = { kind: "externalAuth", authorizer: AUTHORIZER } as const;
   const respond = { kind: "respond", status: 200, body: "" } as const;
   const plans = [[asked], [asked, respond], [respond, asked]].map((filters) => plan([rule({ filters, backends: [backend("v1")] })]).authorizers.length);
   expect(plans).toEqual([1, 1, 0]);
