@@ -32,6 +32,7 @@ function openLibc() {
     write: { args: ["i32", "ptr", FFIType.u64_fast], returns: FFIType.i64_fast },
     close: { args: ["i32"], returns: "i32" },
     fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+    madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     prctl: { args: ["i32", FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast], returns: "i32" },
   } as const;
   return dlopen("libc.so.6", symbols);
@@ -226,3 +227,8 @@ export function pollOne(fd: number, events: number, timeoutMs: number): number {
   const result = checked(C.poll(ptr(entry), 1, timeoutMs));
   return result <= 0 ? result : entry[1]! >>> 16;
 }
+
+const MADV_DONTNEED = 4;
+
+/** Drops the pages of a range from this process. What was not written to a file is lost: for clean mappings of files only. */
+export const adviseUnneeded = (start: number, bytes: number): number => checked(C.madvise(start, bytes, MADV_DONTNEED));

@@ -1,9 +1,14 @@
-// What must be so before the first library is loaded: the copying routine of glibc, and an environment that cannot put code into
-// this process. Both are decided from the environment alone (pure), and take effect by executing ourselves once more.
+// What must be so before the first library is loaded: the copying routine of glibc, the tiers of the JavaScript compiler, and an
+// environment that cannot put code into this process. All are decided from the environment alone (pure), and take effect by executing ourselves once more.
 
 /** Copies of up to 256 MiB without `rep movsb`, which is slow on many virtual machines: see docs/operations.md. */
 export const TUNABLE = "glibc.cpu.x86_rep_movsb_threshold";
 const TUNABLE_VALUE = "0x10000000";
+/**
+ * The last tier of the JavaScript compiler is left out: compiling with it takes more processor time than the faster code gives back
+ * in a process that spends nine tenths of its time in the kernel and in TLS, and it does so in the first seconds of a load.
+ */
+export const LAST_TIER = "BUN_JSC_useFTLJIT";
 /** Set on the second run, so that there is never a third. */
 export const EXECUTED_MARKER = "WEFT_EXECUTED";
 
@@ -31,13 +36,16 @@ export function judgeEnvironment(environment: Environment, machine: Machine): En
   if (dangerous.length > 0) {
     return { kind: "refuse", message: `${dangerous.join(", ")} set: such variables load code into this process; unset them and start again` };
   }
-  if (environment[EXECUTED_MARKER] !== undefined) return { kind: "proceed" };
-  if (machine.platform !== "linux" || machine.arch !== "x64" || !machine.glibc) return { kind: "proceed" };
+  if (environment[EXECUTED_MARKER] !== undefined || machine.platform !== "linux") return { kind: "proceed" };
+  const wanted: Record<string, string> = {};
+  if (environment[LAST_TIER] === undefined) wanted[LAST_TIER] = "0";
   const tunables = environment["GLIBC_TUNABLES"] ?? "";
-  if (tunables.split(":").some((each) => each.startsWith(`${TUNABLE}=`))) return { kind: "proceed" };
+  if (machine.arch === "x64" && machine.glibc && !tunables.split(":").some((each) => each.startsWith(`${TUNABLE}=`))) {
+    wanted["GLIBC_TUNABLES"] = tunables === "" ? `${TUNABLE}=${TUNABLE_VALUE}` : `${tunables}:${TUNABLE}=${TUNABLE_VALUE}`;
+  }
+  if (Object.keys(wanted).length === 0) return { kind: "proceed" };
   const next: Record<string, string> = {};
   for (const [name, value] of Object.entries(environment)) if (value !== undefined) next[name] = value;
-  next["GLIBC_TUNABLES"] = tunables === "" ? `${TUNABLE}=${TUNABLE_VALUE}` : `${tunables}:${TUNABLE}=${TUNABLE_VALUE}`;
-  next[EXECUTED_MARKER] = "1";
+  Object.assign(next, wanted, { [EXECUTED_MARKER]: "1" });
   return { kind: "execute", environment: next };
 }

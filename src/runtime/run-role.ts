@@ -8,6 +8,7 @@ import { descriptorSink, fileSink, LogWriter, writeLastWords } from "./log-write
 import { formatLine, Log } from "./logger.ts";
 import type { RoleMain, Runtime } from "./runtime.ts";
 import { ServiceManager } from "./service-manager.ts";
+import { trimWhenIdle } from "./resident-memory.ts";
 import { type ParsedSettings, type Role } from "./settings.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
@@ -76,7 +77,7 @@ function createRuntime(role: Role, parsed: ParsedSettings): Runtime {
 }
 
 /** The service manager learns that we are ready when the first task set has been done, and that we stop when we do. */
-function followReadiness({ lifecycle, serviceManager, log }: Runtime): void {
+function followReadiness({ lifecycle, serviceManager, log, clock }: Runtime): void {
   const logger = log.scope("weft");
   let announced = false;
   lifecycle.readiness.onChange((ready, before) => {
@@ -86,6 +87,7 @@ function followReadiness({ lifecycle, serviceManager, log }: Runtime): void {
       serviceManager.ready();
       serviceManager.startWatchdog(() => true);
       logger.info("ready");
+      trimWhenIdle(() => clock.monotonicMs());
     } else if (ready) {
       logger.info("ready again");
     } else if (before && announced) {

@@ -5,6 +5,7 @@ import type { SocketHandler } from "bun";
 import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
 import { MeshStore } from "../mesh/store.ts";
+import { SocketReserve } from "../net/socket-reserve.ts";
 import { Balancer } from "../policy/balance.ts";
 import { DescriptorLimit } from "../net/descriptor-limit.ts";
 import { Admission } from "./admission.ts";
@@ -128,6 +129,7 @@ export class DataPlane {
     const local: LocalWorkload = {
       uid,
       namespaceFd,
+      sockets: new SocketReserve(namespaceFd, this.#context.config.packetMark),
       connections,
       stopAccepting: () => {
         for (const listener of adopted.splice(0)) listener.stop();
@@ -173,6 +175,7 @@ export class DataPlane {
     for (const local of this.#released) {
       if (local.connections.size > 0) continue;
       this.#released.delete(local);
+      local.sockets.close();
       closeFd(local.namespaceFd);
       this.#post({ kind: "released", uid: local.uid, namespaceFd: local.namespaceFd });
     }
@@ -204,6 +207,7 @@ export class DataPlane {
       for (const tunnel of [...this.#tunnels]) tunnel.tick(nowMs);
       this.#context.handshakes.tick();
       this.#context.budget.tick(nowMs);
+      for (const local of this.#everyLocal()) local.sockets.tick(nowMs);
       this.#closeReleased();
     }
     if (this.#draining !== null) this.#finishDrain(nowMs);

@@ -3,7 +3,8 @@
 import type { IpAddress, SocketAddress } from "../core/ip.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
-import { dial } from "../net/dial.ts";
+import { connectFrom, type Destination, kindFor } from "../net/dial.ts";
+import type { SocketReserve } from "../net/socket-reserve.ts";
 import { EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, EPERM, errnoName } from "../net/libc.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
@@ -30,15 +31,16 @@ export class Dialled implements PlainEnd, Expiring {
   }
 
   /** @param source address to appear from; null, or one equal to the destination, for the namespace's own. */
-  start(namespaceFd: number, source: IpAddress | null): void {
+  start(sockets: SocketReserve, source: IpAddress | null): void {
     const { config, keepalive, deadlines, nowMs } = this.#context;
+    const now = nowMs();
     // With a source to keep the destination is an application inside the namespace.
-    const options = { namespaceFd, to: this.#to, mark: config.packetMark, keepalive: source === null ? keepalive : null };
+    const kept = source === null ? keepalive : null;
     const wanted = config.preserveSource === "off" || source === this.#to.ip ? null : source;
-    let fd = dial({ ...options, transparentSource: wanted });
+    let fd = this.#connecting(sockets, { to: this.#to, transparentSource: wanted, keepalive: kept }, now);
     if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {
       this.#context.reporter.sourceNotPreserved();
-      fd = dial({ ...options, transparentSource: null });
+      fd = this.#connecting(sockets, { to: this.#to, transparentSource: null, keepalive: kept }, now);
     }
     if (fd === -EMFILE || fd === -ENFILE || this.#context.admission.exhausted(fd)) {
       if (fd >= 0) closeFd(fd);
@@ -49,8 +51,12 @@ export class Dialled implements PlainEnd, Expiring {
       this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} failed: ${errnoName(fd)}`));
       return;
     }
-    this.#deadline = deadlines.connect.add(this, nowMs());
+    this.#deadline = deadlines.connect.add(this, now);
     adoptSocket(fd, this);
+  }
+
+  #connecting(sockets: SocketReserve, destination: Destination, nowMs: number): number {
+    return connectFrom(sockets.take(kindFor(destination), nowMs), destination);
   }
 
   /** The owner no longer wants it. Nothing is reported any more. */

@@ -71,7 +71,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
     this.#context.reporter.authorised("destination", decision);
     if (!decision.allowed) return this.#close(causes.policyDenied(explainAuthorisation(decision)));
     this.#dialled = new Dialled(this.#context, this, to);
-    this.#dialled.start(this.#local.namespaceFd, this.#sourceIp);
+    this.#dialled.start(this.#local.sockets, this.#sourceIp);
   }
 
   dialConnected(socket: PlainSocket): void {

@@ -355,7 +355,7 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection, Byte
 
     local.connections.add(this);
     this.#dialled = new Dialled(context, this, verdict.to);
-    this.#dialled.start(local.namespaceFd, isLoopback(verdict.to.ip) ? null : this.#tunnel.peerIp);
+    this.#dialled.start(local.sockets, isLoopback(verdict.to.ip) ? null : this.#tunnel.peerIp);
   }
 
   dialConnected(socket: PlainSocket): void {

@@ -1,6 +1,7 @@
 // Workloads attached to this data thread: their namespace, their listeners, and the connections that belong to them.
 
 import type { WorkloadUid } from "../core/brand.ts";
+import type { SocketReserve } from "../net/socket-reserve.ts";
 import type { CloseCause } from "./close-cause.ts";
 
 /** A live connection or tunnel as its workload sees it. */
@@ -24,6 +25,8 @@ export interface LiveConnectionDescription {
 export interface LocalWorkload {
   readonly uid: WorkloadUid;
   readonly namespaceFd: number;
+  /** Where connections dialled from its namespace get their sockets. */
+  readonly sockets: SocketReserve;
   readonly connections: Set<LiveConnection>;
   /** No new connections are accepted; those that live may go on. */
   stopAccepting(): void;

@@ -7,6 +7,7 @@ import { unreachable } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
+import type { SocketReserve } from "../net/socket-reserve.ts";
 import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgeInbound } from "../policy/inbound.ts";
@@ -151,9 +152,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   // 3a. Plain: dial from the workload's own namespace.
 
-  #dial(to: SocketAddress, transparentSource: IpAddress | null, namespaceFd: number = this.#local.namespaceFd): void {
+  #dial(to: SocketAddress, transparentSource: IpAddress | null, sockets: SocketReserve = this.#local.sockets): void {
     this.#dialled = new Dialled(this.#context, this, to);
-    this.#dialled.start(namespaceFd, transparentSource);
+    this.#dialled.start(sockets, transparentSource);
   }
 
   dialConnected(socket: PlainSocket): void {
@@ -197,7 +198,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#nodeLocalDestination = destination;
     destination.connections.add(this);
     this.#proxyHeader = judged.proxyHeader;
-    this.#dial(judged.to, isLoopback(judged.to.ip) ? null : this.#sourceIp, destination.namespaceFd);
+    this.#dial(judged.to, isLoopback(judged.to.ip) ? null : this.#sourceIp, destination.sockets);
   }
 
   /** What port 15008 of the destination would say to this source: the same two decisions, from the same store. */

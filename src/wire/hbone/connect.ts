@@ -145,10 +145,17 @@ function pseudoField(name: string): keyof Pseudo | null {
 const refused = (reason: string) => err<ConnectRefused>({ status: ConnectStatus.BAD_REQUEST, reason });
 
 function pushBaggage(fields: string[], workload: BaggageSource, clusterId: string): void {
-  const baggage = baggageOf(workload);
-  const text = encodeBaggage(baggage.clusterId === "" ? { ...baggage, clusterId } : baggage);
-  if (text !== "") fields.push("baggage", text);
+  let known = encodedBaggage.get(workload);
+  if (known === undefined || known.clusterId !== clusterId) {
+    const baggage = baggageOf(workload);
+    known = { clusterId, text: encodeBaggage(baggage.clusterId === "" ? { ...baggage, clusterId } : baggage) };
+    encodedBaggage.set(workload, known);
+  }
+  if (known.text !== "") fields.push("baggage", known.text);
 }
+
+/** Records are immutable, so a workload's header value is made once, not once for each connection. */
+const encodedBaggage = new WeakMap<BaggageSource, { readonly clusterId: string; readonly text: string }>();
 
 /** Two different values name no network. */
 function readNetwork(values: readonly string[]): string | null {

@@ -1,0 +1,120 @@
+// Gives back what only the start needed. A program of a hundred megabytes touches half of its pages while it starts and few of
+// them afterwards; until something asks the kernel, all of them count as resident. Clean pages of files are dropped from this
+// process alone: they stay in the page cache, and one that is needed again costs a minor fault.
+
+// It is done in quiet moments only, so that no page is taken away from work under way.
+
+import { readFileSync } from "node:fs";
+import { adviseUnneeded } from "../net/libc.ts";
+
+/** A mapping of a file whose resident pages are all clean. Addresses as numbers: user space ends below 2^53. */
+export interface CleanMapping {
+  readonly start: number;
+  readonly bytes: number;
+  readonly residentBytes: number;
+}
+
+/**
+ * Mappings of files that can be dropped without losing anything: private, not writable, and without a single page of their own
+ * (relocated data and copied pages show as `Anonymous`). Pure.
+ * @param smaps text of /proc/PID/smaps
+ */
+export function cleanFileMappings(smaps: string): CleanMapping[] {
+  const found: CleanMapping[] = [];
+  let current: { start: number; end: number; eligible: boolean; residentKb: number; anonymousKb: number } | null = null;
+  const settle = (): void => {
+    if (current === null || !current.eligible || current.anonymousKb > 0 || current.residentKb === 0) return;
+    found.push({ start: current.start, bytes: current.end - current.start, residentBytes: current.residentKb * 1024 });
+  };
+  for (const line of smaps.split("\n")) {
+    const header = /^([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])[x-]([ps]) [0-9a-f]+ \S+ (\d+) +(\/.*)$/.exec(line);
+    if (header !== null || /^[0-9a-f]+-[0-9a-f]+ /.test(line)) {
+      settle();
+      current = header === null ? null : {
+        start: Number.parseInt(header[1]!, 16), end: Number.parseInt(header[2]!, 16),
+        eligible: header[3] === "r" && header[4] === "-" && header[5] === "p" && header[6] !== "0",
+        residentKb: 0, anonymousKb: 0,
+      };
+      continue;
+    }
+    if (current === null) continue;
+    const field = /^(Rss|Anonymous): +(\d+) kB$/.exec(line);
+    if (field?.[1] === "Rss") current.residentKb = Number(field[2]);
+    else if (field !== null) current.anonymousKb = Number(field[2]);
+  }
+  settle();
+  return found;
+}
+
+/** Drops the clean pages of this process. @returns bytes that were resident in what was dropped; 0 where /proc does not tell. */
+export function releaseCleanPages(): number {
+  let smaps: string;
+  try {
+    smaps = readFileSync("/proc/self/smaps", "latin1");
+  } catch {
+    return 0;
+  }
+  let released = 0;
+  for (const { start, bytes, residentBytes } of cleanFileMappings(smaps)) {
+    if (adviseUnneeded(start, bytes) === 0) released += residentBytes;
+  }
+  return released;
+}
+
+/** How often it is looked whether there is something to give back. */
+export const TRIM_CHECK_MS = 10_000;
+/** Less is not worth reading the list of mappings, which takes a millisecond or two. */
+export const TRIM_BYTES_MIN = 8 * 1024 * 1024;
+/** Above this share of one processor over the last check the process is at work, and keeps what it has. */
+export const TRIM_BUSY_SHARE = 0.05;
+
+export interface MemoryUse {
+  /** Pages of files in this process's memory. */
+  readonly fileBytes: number;
+  /** Processor time used so far, all threads. */
+  readonly cpuMs: number;
+}
+
+/** Decides when to trim. Pure: what the process uses and the time come in. */
+export class TrimPolicy {
+  #last: { readonly cpuMs: number; readonly nowMs: number } | null = null;
+  #afterTrimBytes = 0;
+
+  /** Call once per check, and `trimmed` after doing what it asked for. */
+  wants(use: MemoryUse, nowMs: number): boolean {
+    const last = this.#last;
+    this.#last = { cpuMs: use.cpuMs, nowMs };
+    if (last === null || nowMs <= last.nowMs) return false;
+    const busy = (use.cpuMs - last.cpuMs) / (nowMs - last.nowMs) > TRIM_BUSY_SHARE;
+    return !busy && use.fileBytes - this.#afterTrimBytes >= TRIM_BYTES_MIN;
+  }
+
+  trimmed(use: MemoryUse): void {
+    this.#afterTrimBytes = use.fileBytes;
+  }
+}
+
+/** Trims in the background until the process ends. Keeps nothing alive. */
+export function trimWhenIdle(nowMs: () => number): void {
+  const policy = new TrimPolicy();
+  setInterval(() => {
+    const use = memoryUse();
+    if (use === null || !policy.wants(use, nowMs())) return;
+    releaseCleanPages();
+    policy.trimmed(memoryUse() ?? use);
+  }, TRIM_CHECK_MS).unref();
+}
+
+const PAGE_BYTES = 4096;
+
+/** Null where /proc does not tell. */
+function memoryUse(): MemoryUse | null {
+  try {
+    // /proc/self/statm: size, resident, shared (pages of files and of shared memory), in pages.
+    const sharedPages = Number(readFileSync("/proc/self/statm", "latin1").split(" ")[2]);
+    const { user, system } = process.cpuUsage();
+    return { fileBytes: sharedPages * PAGE_BYTES, cpuMs: (user + system) / 1000 };
+  } catch {
+    return null;
+  }
+}
