@@ -264,7 +264,7 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
   }
 
   onReset(stream: Http2Stream, code: number, by: "peer" | "us" | "connection"): void {
-    const cause = by === "connection" ? this.#lost : causes.streamReset(code, errorName(code));
+    const cause = by === "connection" ? this.#lost : causes.streamReset(code, errorName(code), by);
     (stream.user as TunnelStreamUser).onStreamReset(code, by, cause);
   }
 

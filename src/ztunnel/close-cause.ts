@@ -46,7 +46,9 @@ export const causes = {
   socketClosedEarly: cause("socket_closed_early", "peer", "the application closed its socket with bytes still under way to it"),
   tunnelLost: (why: string) => cause("tunnel_lost", "peer", `the tunnel was lost: ${why}`),
   socketReset: (errno: string) => cause("socket_reset", "peer", `the application's socket was reset (${errno})`),
-  streamReset: (code: number, name: string) => cause("stream_reset", "peer", `the other end reset the stream (HTTP/2 error ${code} ${name})`),
+  streamReset: (code: number, name: string, by: "peer" | "us") => cause("stream_reset", "peer", by === "peer"
+    ? `the other end reset the stream (HTTP/2 error ${code} ${name})`
+    : `the other end broke a rule of HTTP/2 on this stream, which was reset with error ${code} ${name}`),
   halfCloseIdle: (ms: number) => cause("half_close_idle", "none", `one side ended and nothing moved for ${ms} ms`),
   connectFailed: (message: string) => cause("connect_failed", "peer", message, "CONNECT"),
   connectTimeout: (message: string) => cause("connect_timeout", "peer", message, "CONNECT"),

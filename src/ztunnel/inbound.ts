@@ -178,7 +178,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection, Ha
   }
 
   onReset(stream: Http2Stream, code: number, by: "peer" | "us" | "connection"): void {
-    const cause = by === "connection" ? causes.tunnelLost(`tunnel from ${this.peerIp} ended`) : causes.streamReset(code, errorName(code));
+    const cause = by === "connection" ? causes.tunnelLost(`tunnel from ${this.peerIp} ended`) : causes.streamReset(code, errorName(code), by);
     (stream.user as TunnelStreamUser | undefined)?.onStreamReset(code, by, cause);
   }
 
@@ -408,8 +408,9 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection, Byte
   onSendable(): void {}
   onStreamClosed(): void {}
 
-  onStreamReset(_code: number, by: "peer" | "us" | "connection", cause: CloseCause): void {
-    if (by !== "us") this.#end(cause);
+  /** By whomever: a stream that the engine gives up for what its peer sent is over like any other. */
+  onStreamReset(_code: number, _by: "peer" | "us" | "connection", cause: CloseCause): void {
+    this.#end(cause);
   }
 
   judgeAgain(): void {

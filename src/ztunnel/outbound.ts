@@ -294,8 +294,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   onSendable(): void {}
   onStreamClosed(): void {}
 
-  onStreamReset(_code: number, by: "peer" | "us" | "connection", cause: CloseCause): void {
-    if (this.#closed || by === "us") return;
+  onStreamReset(_code: number, _by: "peer" | "us" | "connection", cause: CloseCause): void {
+    if (this.#closed) return;
     cancelDeadline(this.#deadline);
     this.#dropStream();
     this.#failed(cause, true, this.#tunnel?.beyondGateway);

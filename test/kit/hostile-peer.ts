@@ -12,6 +12,7 @@ import tls from "node:tls";
 import type { SocketAddress } from "../../src/core/ip.ts";
 import { dial } from "../../src/net/dial.ts";
 import { errnoName } from "../../src/net/libc.ts";
+import { listenTcpAnyAddress } from "../../src/net/listen.ts";
 import { CLIENT_PREFACE, Flag, FRAME_HEADER_BYTES, FrameType, readUint31, readUint32, writeFrameHeader, writeUint32 } from "../../src/wire/http2/frames.ts";
 import { headerValue } from "../../src/wire/http2/headers.ts";
 import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
@@ -116,6 +117,49 @@ export class RawPeer implements Disposable {
   }
 }
 
+/** An application that accepts every connection and reads none of them, until it is told to. */
+export class StalledServer implements Disposable {
+  readonly #listener: Bun.TCPSocketListener<undefined>;
+  readonly #sockets = new Set<Bun.Socket>();
+  readBytes = 0;
+
+  private constructor(fd: number) {
+    this.#listener = Bun.listen<undefined>({
+      fd, allowHalfOpen: true,
+      socket: {
+        open: (socket: Bun.Socket) => {
+          socket.pause();
+          this.#sockets.add(socket);
+        },
+        data: (_: Bun.Socket, bytes: Uint8Array) => void (this.readBytes += bytes.length),
+        end: (socket: Bun.Socket) => void socket.end(),
+        close: (socket: Bun.Socket) => void this.#sockets.delete(socket),
+        error: () => {},
+      },
+    } as never);
+  }
+
+  static listen(place: Place, port: number): StalledServer {
+    const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark: 0, keepalive: null });
+    if (fd < 0) throw new Error(`cannot listen on port ${port} in ${place.name}: ${errnoName(fd)}`);
+    return new StalledServer(fd);
+  }
+
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
+  /** Reads all there is from here on. */
+  resume(): void {
+    for (const socket of this.#sockets) socket.resume();
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of this.#sockets) socket.terminate();
+    this.#listener.stop(true);
+  }
+}
+
 export interface Leaf {
   /** Leaf first, then what leads to the root. */
   readonly certificatePem: string;
@@ -129,6 +173,8 @@ export interface TlsPeerOptions extends tls.ConnectionOptions {
 
 export class TlsPeer implements Disposable {
   readonly socket: tls.TLSSocket;
+  /** What it runs over: to end it without TLS's own goodbye. */
+  readonly raw: net.Socket;
   /** True when our side of the handshake was done; the agent may refuse us after that. */
   readonly secured: Promise<boolean>;
   readonly closed: Promise<string>;
@@ -136,6 +182,7 @@ export class TlsPeer implements Disposable {
   onData: (chunk: Buffer) => void = (chunk) => void (this.received = Buffer.concat([this.received, chunk]));
 
   private constructor(raw: net.Socket, { leaf, ...options }: TlsPeerOptions) {
+    this.raw = raw;
     this.socket = tls.connect({
       socket: raw, rejectUnauthorized: false, ALPNProtocols: ["h2"], minVersion: "TLSv1.3",
       ...(leaf === null ? {} : { cert: leaf.certificatePem, key: leaf.keyPem }),
@@ -195,6 +242,7 @@ export class HbonePeer implements Disposable {
   readonly #answers = new Map<number, readonly string[]>();
   #pending: Buffer = Buffer.alloc(0);
   #nextStreamId = 1;
+  #pings = 0;
   /** What the agent lets us send, by its SETTINGS and WINDOW_UPDATEs; stream 0 is the connection. */
   readonly #windows = new Map<number, number>([[0, 65_535]]);
   #initialWindow = 65_535;
@@ -209,7 +257,10 @@ export class HbonePeer implements Disposable {
     const peer = new HbonePeer(TlsPeer.open(place, to, { leaf }));
     if (!(await peer.tls.secured)) throw new Error(`TLS to ${to.ip} port ${to.port}: ${await peer.tls.closed}`);
     peer.write(CLIENT_PREFACE, settings());
-    await until("the agent's SETTINGS", ANSWER_MS, () => peer.frames.some(({ type }) => type === FrameType.settings));
+    let ended: string | null = null;
+    void peer.tls.closed.then((how) => (ended = how));
+    await until("the agent's SETTINGS", ANSWER_MS, () => ended !== null || peer.frames.some(({ type }) => type === FrameType.settings));
+    if (ended !== null) throw new Error(`the agent ended the tunnel: ${ended}`);
     peer.write(frame(FrameType.settings, Flag.ack, 0));
     return peer;
   }
@@ -262,6 +313,17 @@ export class HbonePeer implements Disposable {
   async goaway(): Promise<string> {
     const found = await until("GOAWAY", ANSWER_MS, () => this.frames.findLast(({ type }) => type === FrameType.goaway));
     return `${readUint32(found.payload, 4)} ${found.payload.subarray(8).toString()}`;
+  }
+
+  answered(streamId: number): boolean {
+    return this.#answers.has(streamId);
+  }
+
+  /** Resolves when a PING sent now comes back: the agent has read all that went before. */
+  async ping(): Promise<void> {
+    const payload = Buffer.from(`ping${String(++this.#pings).padStart(4, "0")}`);
+    this.write(frame(FrameType.ping, 0, 0, payload));
+    await until("the PING's answer", ANSWER_MS, () => this.frames.some(({ type, flags, payload: echoed }) => type === FrameType.ping && (flags & Flag.ack) !== 0 && payload.equals(echoed)));
   }
 
   bodyOf(streamId: number): string {
