@@ -45,6 +45,26 @@ export interface ConnectionFacts {
   readonly traceId?: string | null;
 }
 
+/** Finds a cell by three label values that come from small sets of constants, without building its key anew each time. */
+class CellsByThree {
+  readonly #make: (first: string, second: string, third: string) => Cell;
+  readonly #cells = new Map<string, Map<string, Map<string, Cell>>>();
+
+  constructor(make: (first: string, second: string, third: string) => Cell) {
+    this.#make = make;
+  }
+
+  get(first: string, second: string, third: string): Cell {
+    let bySecond = this.#cells.get(first);
+    if (bySecond === undefined) this.#cells.set(first, (bySecond = new Map()));
+    let byThird = bySecond.get(second);
+    if (byThird === undefined) bySecond.set(second, (byThird = new Map()));
+    let cell = byThird.get(third);
+    if (cell === undefined) byThird.set(third, (cell = this.#make(first, second, third)));
+    return cell;
+  }
+}
+
 type Direction = "inbound" | "outbound";
 /** How a request for a stream was met: at once, by a new tunnel, by one that others wait for too, or not at all. */
 type PoolOutcome = "hit" | "opened" | "waited" | "refused";
@@ -61,6 +81,8 @@ export class Reporter {
   readonly #socketsOpen: Record<ConnectionFacts["reporter"], Cell>;
   readonly #poolRequests: Record<PoolOutcome, Cell>;
   readonly #warnings: TokenBucket;
+  readonly #closedCells = new CellsByThree((reporter, code, blame) => this.#metrics.cell("weft_connections_closed_total", { reporter, code, blame }));
+  readonly #decisionCells = new CellsByThree((reporter, verdict, reason) => this.#metrics.cell("weft_policy_decisions_total", { reporter, verdict, reason }));
   readonly #okBlocks = new WeakMap<Workload, HeaderBlock>();
 
   /** @param logCredit shared with the writer of the log, so that lines under way are bounded. */
@@ -98,7 +120,7 @@ export class Reporter {
   closed(connection: ReportedConnection, cause: CloseCause, nowMs: number): void {
     const { facts } = connection;
     this.#socketsOpen[facts.reporter].value--;
-    this.#metrics.cell("weft_connections_closed_total", { reporter: facts.reporter, code: cause.code, blame: cause.blame }).value++;
+    this.#closedCells.get(facts.reporter, cause.code, cause.blame).value++;
     if (!this.#log.wants(cause.code !== "clean")) return;
     this.#log.write({
       reporter: facts.reporter, source: facts.source, destination: facts.destination, service: facts.service,
@@ -119,7 +141,7 @@ export class Reporter {
   }
 
   authorised(reporter: ConnectionFacts["reporter"], decision: AuthorisationDecision): void {
-    this.#metrics.cell("weft_policy_decisions_total", { reporter, verdict: decision.allowed ? "allow" : "deny", reason: decision.reason }).value++;
+    this.#decisionCells.get(reporter, decision.allowed ? "allow" : "deny", decision.reason).value++;
     for (const { wouldAllow } of decision.dryRun) this.#metrics.cell("weft_policy_dry_run_total", { would: wouldAllow ? "allow" : "deny" }).value++;
   }
 
