@@ -290,6 +290,16 @@ describe("http1 client: a server that may not be believed", () => {
   });
 });
 
+test("http1 client: a request of known length has ended with its last byte, before endBody is called", () => {
+  const harness = new Harness();
+  const exchange = harness.request({ method: "POST", contentLength: 5 }, false);
+  harness.connection.sendBody(exchange, Buffer.from("hello"));
+  harness.feed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  harness.connection.endBody(exchange);
+  expect(harness.connection.reusable).toBe(true);
+  expect(harness.connection.counters.earlyResponses).toBe(0);
+});
+
 describe("http1 client: back-pressure, reuse, tunnels", () => {
   test("pause holds the rest, resume delivers it", () => {
     const harness = new Harness();

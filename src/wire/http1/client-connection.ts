@@ -340,7 +340,8 @@ export class Http1ClientConnection extends TransportSide {
 
   private responseEnded(exchange: ClientExchange): void {
     exchange.responseDone = true;
-    if (!exchange.requestDone) {
+    // On the wire a body of known length has ended with its last byte, whether or not `endBody` was called yet.
+    if (!exchange.requestDone && !(exchange.send === Send.length && exchange.sendLeft === 0)) {
       this.counters.earlyResponses++;
       exchange.keepAlive = false;
     }
@@ -350,8 +351,10 @@ export class Http1ClientConnection extends TransportSide {
   private endExchange(exchange: ClientExchange): void {
     this.current = null;
     this.paused = false;
-    if (!exchange.keepAlive || this.draining || this.inputEnded || this.trailing) this.close();
-    if (this.trailing) this.report(UNEXPECTED_BYTES);
+    const lasts = exchange.keepAlive && !this.draining && !this.inputEnded;
+    if (!lasts || this.trailing) this.close();
+    // After a response that was the last anyway, nobody looks at what follows.
+    if (lasts && this.trailing) this.report(UNEXPECTED_BYTES);
     this.closeExchange(exchange);
     // Not before: `onClosed` may still look at the fields. And not over the next request, which has done it itself.
     if (this.current === null) this.parser.reset(HeadOf.response);
