@@ -5,7 +5,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { MeshDelta, Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { parseAuthority } from "../wire/hbone/authority.ts";
-import { explainInbound, type InboundDecision, type InboundOptions, judgeInbound, judgePlaintext } from "./inbound.ts";
+import { explainInbound, type InboundDecision, type InboundOptions, judgeInbound, judgePlaintext, serviceSaid } from "./inbound.ts";
 import { isNeverRemote } from "./ports.ts";
 
 const POD = "198.18.0.1";
@@ -131,6 +131,13 @@ describe("an application tunnel", () => {
     const given = { ...tunnel("PROXY", 9), pod: { ...tunnel("PROXY", 9).pod, services: member({ [WEB]: { 80: 8080 } }) } };
     expect(judge(`${HOST}:80`, given)).toMatchObject({ to: { ip: "127.0.0.1", port: 9 }, proxyDestination: { ip: "198.19.0.1", port: 80 }, policyDestination: { port: 8080 } });
   });
+});
+
+test("the service that a peer says it addressed is believed when this workload is an endpoint of it", () => {
+  const other = service({ name: "other" });
+  const { store, destination } = storeFor({ pod: { services: member({ [serviceName(WEB_SERVICE)]: { 80: 8080 } }) }, mesh: { services: [WEB_SERVICE, other] } });
+  const said = (hostname: string | null) => serviceSaid(store, destination, hostname)?.name ?? null;
+  expect([said("web.shop.svc.cluster.local"), said("WEB.shop.svc.cluster.local"), said("other.shop.svc.cluster.local"), said("none.example"), said(null)]).toEqual(["web", "web", null, null, null]);
 });
 
 describe("plain TCP", () => {

@@ -77,6 +77,19 @@ export function judgePlaintext(store: MeshStore, destination: Workload, to: Sock
   return { kind: "deliver", to, policyDestination: to, proxyDestination: null, service: null };
 }
 
+/**
+ * The service that a peer says was addressed (`forwarded: host=`), when `destination` really is an endpoint of it: for telemetry alone.
+ * Its own namespace's comes first, as with authorities.
+ */
+export function serviceSaid(store: MeshStore, destination: Workload, hostname: string | null): Service | null {
+  return hostname === null ? null : (backedBy(store.servicesByHostname(hostname), destination) ?? null);
+}
+
+function backedBy(services: readonly Service[], destination: Workload): Service | undefined {
+  return services.find((service) => service.namespace === destination.namespace && membershipOf(destination, nameOf(service)) !== null)
+    ?? services.find((service) => membershipOf(destination, nameOf(service)) !== null);
+}
+
 /** One line: where it goes or why not. */
 export function explainInbound(decision: InboundDecision): string {
   if (decision.kind === "deliver") return `delivered to ${formatSocketAddress(decision.to)}`;
@@ -119,8 +132,7 @@ function judgeHostname(
   store: MeshStore, destination: Workload, { hostname, port }: { readonly hostname: string; readonly port: number }, request: InboundRequest, options: InboundOptions,
 ): InboundDecision {
   const services = store.servicesByHostname(hostname);
-  const backed = services.find((service) => service.namespace === destination.namespace && membershipOf(destination, nameOf(service)) !== null)
-    ?? services.find((service) => membershipOf(destination, nameOf(service)) !== null);
+  const backed = backedBy(services, destination);
   if (backed === undefined) {
     const fronted = services.find((service) => isWaypointInstance(store, service.waypoints, destination));
     if (fronted !== undefined) {

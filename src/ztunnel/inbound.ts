@@ -10,7 +10,7 @@ import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadl
 import { localAddress } from "../net/original-destination.ts";
 import { type NativeTlsSocket, peerChain, upgradeServer } from "../net/tls.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
-import { type InboundDelivery, judgeInbound } from "../policy/inbound.ts";
+import { type InboundDelivery, judgeInbound, serviceSaid } from "../policy/inbound.ts";
 import { identityOf } from "../policy/waypoints.ts";
 import { summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type ConnectRequest, readConnect } from "../wire/hbone/connect.ts";
@@ -346,7 +346,7 @@ class InboundStream implements TunnelStreamUser, DialOwner, LiveConnection, Byte
     const verdict = judgeInbound(context.store, destination, { authority: read.value.authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
     if (verdict.kind === "reject") return this.#reject(verdict.status, causes.destinationRefused(verdict.reason));
     this.#delivery = verdict;
-    this.#service = verdict.service;
+    this.#service = verdict.service ?? serviceSaid(context.store, destination, read.value.forwardedHost);
 
     const decision = authorise(context.store, destination, this.#facts(verdict), context.config.trustDomains);
     this.#decision = decision;
