@@ -1,7 +1,7 @@
 // A plain TCP connection being made: dials from a namespace and reports once, connected or failed.
 
 import type { IpAddress, SocketAddress } from "../core/ip.ts";
-import { formatSocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, isIpv6 } from "../core/ip.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
 import { connectFrom, type Destination, kindFor } from "../net/dial.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
@@ -36,7 +36,14 @@ export class Dialled implements PlainEnd, Expiring {
     const now = nowMs();
     // With a source to keep the destination is an application inside the namespace.
     const kept = source === null ? keepalive : null;
-    const wanted = config.preserveSource === "off" || source === this.#to.ip ? null : source;
+    // An application of two families may be asked for by the one and come to by the other.
+    const otherFamily = source !== null && isIpv6(source) !== isIpv6(this.#to.ip);
+    if (otherFamily && config.preserveSource === "require") {
+      this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} not tried: the client's address ${source} is of the other family and cannot be kept, as --preserve-source require demands`));
+      return;
+    }
+    if (otherFamily && config.preserveSource === "bestEffort") this.#context.reporter.sourceNotPreserved();
+    const wanted = config.preserveSource === "off" || source === this.#to.ip || otherFamily ? null : source;
     let fd = this.#connecting(sockets, { to: this.#to, transparentSource: wanted, keepalive: kept }, now);
     if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {
       this.#context.reporter.sourceNotPreserved();
