@@ -17,3 +17,15 @@ export function parseContentLength(text: string): number {
   }
   return value;
 }
+
+/** The same of bytes `start` to `end`. */
+export function parseContentLengthBytes(bytes: Uint8Array, start: number, end: number): number {
+  if (start === end || end - start > CONTENT_LENGTH_DIGITS_MAX) return LENGTH_UNKNOWN;
+  let value = 0;
+  for (let at = start; at < end; at++) {
+    const digit = bytes[at]! - 0x30;
+    if (digit < 0 || digit > 9) return LENGTH_UNKNOWN;
+    value = value * 10 + digit;
+  }
+  return value;
+}

@@ -58,6 +58,8 @@ export function separatorOf(name: string): string {
 /** Fields as plain strings: what HTTP/2 brings, and what we make ourselves. */
 export class ListFields implements HttpFields {
   private list: HeaderList;
+  /** The lines as they are written, made once: the same fields go out with many a response. */
+  private lines: string | null = null;
 
   /** @param list kept; checked already, without pseudo headers and connection-specific fields. */
   constructor(list: HeaderList) {
@@ -91,6 +93,7 @@ export class ListFields implements HttpFields {
 
   remove(name: string): void {
     if (!this.has(name)) return;
+    this.lines = null;
     const kept: HeaderList = [];
     for (let i = 0; i < this.list.length; i += 2) if (this.list[i] !== name) kept.push(this.list[i]!, this.list[i + 1]!);
     this.list = kept;
@@ -98,12 +101,14 @@ export class ListFields implements HttpFields {
 
   append(name: string, value: string): void {
     checkField(name, value);
+    this.lines = null;
     this.list.push(name, value);
   }
 
   set(name: string, value: string): void {
     checkField(name, value);
     this.remove(name);
+    this.lines = null;
     this.list.push(name, value);
   }
 
@@ -112,7 +117,7 @@ export class ListFields implements HttpFields {
   }
 
   writeLines(output: OutputBuffer): void {
-    if (this.list.length > 0) writeText(output, linesOf(this.list));
+    if (this.list.length > 0) writeText(output, (this.lines ??= linesOf(this.list)));
   }
 }
 

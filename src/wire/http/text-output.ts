@@ -1,5 +1,6 @@
 // Text into an output buffer: one char is one byte. Nothing here checks what it writes; see fields.ts for that.
 
+import { copyBytes } from "./copy-bytes.ts";
 import { latin1Write } from "./latin1.ts";
 import type { OutputBuffer } from "./output-buffer.ts";
 
@@ -10,5 +11,5 @@ export function writeText(output: OutputBuffer, text: string): void {
 
 export function writeBytes(output: OutputBuffer, bytes: Uint8Array): void {
   const at = output.reserve(bytes.length);
-  output.bytes.set(bytes, at);
+  copyBytes(bytes, 0, bytes.length, output.bytes, at);
 }

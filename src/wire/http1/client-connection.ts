@@ -9,7 +9,7 @@ import { isForbiddenTrailer } from "../http/fields.ts";
 import type { HeaderList } from "../http/header-list.ts";
 import { writeBytes } from "../http/text-output.ts";
 import { BodyDecoder } from "./body-decoder.ts";
-import { ClientExchange, IncomingResponse, type OutgoingRequest } from "./client-exchange.ts";
+import { ClientExchange, IncomingResponse } from "./client-exchange.ts";
 import type { Http1Counters } from "./counters.ts";
 import { type Http1Code, type Http1Error, peerError } from "./errors.ts";
 import { HeadFacts, readFacts } from "./framing.ts";
@@ -17,9 +17,10 @@ import { HeadOf, HeadParser, Parsed } from "./head-parser.ts";
 import type { Http1Limits } from "./limits.ts";
 import { Send } from "./server-exchange.ts";
 import { type TransportEvents, TransportSide } from "./transport-side.ts";
-import { CHUNKED, type Framing, UNFRAMED, writeChunk, writeLastChunk, writeRequestHead } from "./writer.ts";
+import { CHUNKED, type Framing, type OutgoingRequest, UNFRAMED, writeChunk, writeLastChunk, writeRequestHead } from "./writer.ts";
 
-export { ClientExchange, IncomingResponse, outgoingRequest, type OutgoingRequest } from "./client-exchange.ts";
+export { ClientExchange, IncomingResponse, outgoingRequest } from "./client-exchange.ts";
+export type { OutgoingRequest } from "./writer.ts";
 
 export interface Http1ClientHandler extends TransportEvents {
   /** A 1xx before the response; never 101. */
@@ -96,7 +97,7 @@ export class Http1ClientConnection extends TransportSide {
     if (exchange.mayBecomeTunnel && !endStream) throw new Error("http1: a request for a tunnel has no body; its bytes come after the answer");
     this.parser.reset(HeadOf.response);
     const pending = this.output.pendingBytes;
-    writeRequestHead(this.output, { ...request, framing: frame(exchange, request, endStream), expectsContinue: request.expectsContinue && !endStream, close: false });
+    writeRequestHead(this.output, request, frame(exchange, request, endStream), !endStream);
     this.current = exchange;
     this.sawBytes = false;
     this.counters.requests++;

@@ -1,25 +1,10 @@
 // One request and its response on a client connection. The connection is the only writer; everybody else reads.
 
 import { LENGTH_UNKNOWN } from "../http/content-length.ts";
-import type { HttpFields } from "../http/fields.ts";
 import type { HttpRequest, HttpResponse } from "../http/message.ts";
 import type { RawHead } from "./raw-head.ts";
 import { Send } from "./server-exchange.ts";
-
-/** A request as it goes out. Hop-by-hop fields are not among `fields`: the engine writes them from the rest. */
-export interface OutgoingRequest {
-  readonly method: string;
-  /** As on the request line: path and query, or host and port for CONNECT. */
-  readonly target: string;
-  readonly host: string;
-  readonly fields: HttpFields;
-  /** Of the body that follows; LENGTH_UNKNOWN sends it in chunks. */
-  readonly contentLength: number;
-  readonly acceptsTrailers: boolean;
-  /** Wait for a 100, or the response, before the body. */
-  readonly expectsContinue: boolean;
-  readonly upgrade: string | null;
-}
+import type { OutgoingRequest } from "./writer.ts";
 
 /** The request as it came in, to be sent on: the same target in its one form. */
 export function outgoingRequest(request: HttpRequest): OutgoingRequest {

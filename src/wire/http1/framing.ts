@@ -4,7 +4,7 @@
 // Whatever two readers could understand differently is a fault: two lengths, a length and an encoding, an encoding that is not exactly
 // "chunked", an encoding in HTTP/1.0.
 
-import { LENGTH_UNKNOWN, parseContentLength } from "../http/content-length.ts";
+import { LENGTH_UNKNOWN, parseContentLengthBytes } from "../http/content-length.ts";
 import { isToken } from "../http/field-bytes.ts";
 import type { Http1Code } from "./errors.ts";
 import { FieldKind, type RawHead } from "./raw-head.ts";
@@ -20,7 +20,8 @@ export class HeadFacts {
   upgrade: string | null = null;
   expectsContinue = false;
   hostCount = 0;
-  host = "";
+  /** Index of the last Host. */
+  hostAt = 0;
 
   faultCode: Http1Code = "badConnection";
   faultMessage = "";
@@ -33,7 +34,7 @@ export class HeadFacts {
     this.upgrade = null;
     this.expectsContinue = false;
     this.hostCount = 0;
-    this.host = "";
+    this.hostAt = 0;
   }
 }
 
@@ -62,11 +63,11 @@ export function readFacts(head: RawHead, facts: HeadFacts): boolean {
     switch (kind) {
       case FieldKind.host:
         facts.hostCount++;
-        facts.host = head.valueAt(i);
+        facts.hostAt = i;
         break;
       case FieldKind.contentLength:
         if (facts.contentLength !== LENGTH_UNKNOWN) return fault(facts, "severalContentLengths", "more than one Content-Length");
-        facts.contentLength = parseContentLength(head.valueAt(i));
+        facts.contentLength = parseContentLengthBytes(head.bytes, head.offsets[i * 4 + 2]!, head.offsets[i * 4 + 3]!);
         if (facts.contentLength === LENGTH_UNKNOWN) return fault(facts, "badContentLength", "Content-Length is not a plain decimal number below 10^15");
         break;
       case FieldKind.transferEncoding:
@@ -93,6 +94,17 @@ export function readFacts(head: RawHead, facts: HeadFacts): boolean {
     if (facts.contentLength !== LENGTH_UNKNOWN) return fault(facts, "lengthAndEncoding", "both Content-Length and Transfer-Encoding");
   }
   if (connection < 0) return true;
+  if (!severalConnections) {
+    // The values that nearly every message has, without making a string.
+    if (head.valueIs(connection, "keep-alive") || head.valueIs(connection, "Keep-Alive")) {
+      facts.keepAlive = true;
+      return true;
+    }
+    if (head.valueIs(connection, "close")) {
+      facts.keepAlive = false;
+      return true;
+    }
+  }
   return readConnection(head, facts, severalConnections ? allConnections(head) : head.valueAt(connection), upgrade);
 }
 
@@ -129,15 +141,6 @@ function allConnections(head: RawHead): string {
 }
 
 function readConnection(head: RawHead, facts: HeadFacts, value: string, upgrade: string | null): boolean {
-  // The two values that nearly every message has, without cutting them up.
-  if (value === "keep-alive" || value === "Keep-Alive") {
-    facts.keepAlive = true;
-    return true;
-  }
-  if (value === "close") {
-    facts.keepAlive = false;
-    return true;
-  }
   const tokens: ConnectionTokens = { close: false, keepAlive: false, upgrade: false };
   for (const part of value.split(",")) {
     const token = part.replace(/^[ \t]+|[ \t]+$/g, "").toLowerCase();

@@ -263,10 +263,11 @@ export class Http1ServerConnection extends TransportSide {
     if (!readFacts(head, facts)) return this.fault(facts.faultCode, facts.faultMessage);
     if (facts.hostCount > 1) return this.fault("severalHosts", "more than one Host");
     if (facts.hostCount === 0 && head.minor === 1) return this.fault("noHost", "HTTP/1.1 without Host");
-    if (facts.hostCount === 1 && (facts.host !== this.lastHostText || this.lastHost === null)) {
-      const host = parseHost(facts.host);
+    if (facts.hostCount === 1 && (this.lastHost === null || !head.valueIs(facts.hostAt, this.lastHostText))) {
+      const text = head.valueAt(facts.hostAt);
+      const host = parseHost(text);
       if (!host.ok) return this.fault("badHost", `in Host, ${host.error}`);
-      this.lastHostText = facts.host;
+      this.lastHostText = text;
       this.lastHost = host.value;
     }
     const method = head.method();

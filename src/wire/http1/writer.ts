@@ -1,5 +1,6 @@
 // Heads, chunks and trailers as bytes, into an output buffer. Knows no state of a connection: what may be said when is for the engines.
 
+import { copyBytes } from "../http/copy-bytes.ts";
 import { checkField, linesOf } from "../http/fields.ts";
 import type { HttpFields } from "../http/fields.ts";
 import { isToken } from "../http/field-bytes.ts";
@@ -12,45 +13,43 @@ export type Framing = { readonly kind: "length"; readonly bytes: number } | { re
 export const UNFRAMED: Framing = { kind: "unframed" };
 export const CHUNKED: Framing = { kind: "chunked" };
 
-export interface RequestHeadOptions {
+/** A request as it goes out. Hop-by-hop fields are not among `fields`: they are written from the rest. */
+export interface OutgoingRequest {
   readonly method: string;
-  /** As on the request line. */
+  /** As on the request line: path and query, or host and port for CONNECT. */
   readonly target: string;
-  /** Empty only towards HTTP/1.0 servers, which we never address as such. */
   readonly host: string;
   readonly fields: HttpFields;
-  readonly framing: Framing;
+  /** Of the body that follows; LENGTH_UNKNOWN sends it in chunks. */
+  readonly contentLength: number;
   readonly acceptsTrailers: boolean;
+  /** Wait for a 100, or the response, before the body. */
   readonly expectsContinue: boolean;
   readonly upgrade: string | null;
-  /** Ask for the connection to end after the response. */
-  readonly close: boolean;
 }
 
 const FORBIDDEN_IN_TARGET = /[^\x21-\x7e\x80-\xff]|#/;
 const FORBIDDEN_IN_HOST = /[^\x21-\x7e]/;
 
 /** Throws on a method, target or host with bytes that would break the line: our own fault, never a peer's. */
-export function writeRequestHead(output: OutputBuffer, options: RequestHeadOptions): void {
-  const { method, target, host, upgrade } = options;
+export function writeRequestHead(output: OutputBuffer, request: OutgoingRequest, framing: Framing, hasBody: boolean): void {
+  const { method, target, host, upgrade } = request;
   if (!isToken(method) || target === "" || FORBIDDEN_IN_TARGET.test(target) || FORBIDDEN_IN_HOST.test(host)) {
     throw new Error(`http1: ${JSON.stringify(`${method} ${target}`)} for ${JSON.stringify(host)} cannot be written as a request`);
   }
   if (upgrade !== null && !/^[!-~]+$/.test(upgrade)) throw new Error(`http1: ${JSON.stringify(upgrade)} is no protocol to upgrade to`);
   writeText(output, `${method} ${target} HTTP/1.1\r\nhost: ${host}\r\n`);
-  options.fields.writeLines(output);
+  request.fields.writeLines(output);
   let connection = "";
-  let last = framingLine(options.framing);
-  if (options.acceptsTrailers) {
+  let last = framingLine(framing);
+  if (request.acceptsTrailers) {
     last += "te: trailers\r\n";
     connection = "te";
   }
-  if (options.expectsContinue) last += "expect: 100-continue\r\n";
+  if (request.expectsContinue && hasBody) last += "expect: 100-continue\r\n";
   if (upgrade !== null) {
     last += `upgrade: ${upgrade}\r\n`;
     connection += connection === "" ? "upgrade" : ", upgrade";
-  } else if (options.close) {
-    connection += connection === "" ? "close" : ", close";
   }
   if (connection !== "") last += `connection: ${connection}\r\n`;
   writeText(output, `${last}\r\n`);
@@ -99,7 +98,7 @@ export function writeChunk(output: OutputBuffer, chunk: Uint8Array): void {
   for (let i = 0; i < size.length; i++) bytes[at++] = size.charCodeAt(i);
   bytes[at++] = 0x0d;
   bytes[at++] = 0x0a;
-  bytes.set(chunk, at);
+  copyBytes(chunk, 0, chunk.length, bytes, at);
   at += chunk.length;
   bytes[at] = 0x0d;
   bytes[at + 1] = 0x0a;
