@@ -24,14 +24,18 @@ export interface ReferenceWorkload {
   readonly workload: Workload;
   /** `namespace/hostname` to port mapping, service port first. */
   readonly services: Readonly<Record<string, Ports>>;
+  /** Its network, where there are several. */
+  readonly network?: string;
 }
 
 export interface ReferenceMesh {
   readonly workloads: readonly ReferenceWorkload[];
   /** By `namespace/hostname`. */
-  readonly services: Readonly<Record<string, { readonly vips: readonly string[]; readonly ports: Ports }>>;
+  readonly services: Readonly<Record<string, { readonly vips: readonly string[]; readonly ports: Ports; readonly identities?: readonly string[] }>>;
   /** Ports of the place itself that nobody may reach. */
   readonly deniedPorts: readonly number[];
+  /** The network of the place, and the gateway to every other one. */
+  readonly network?: { readonly own: string; readonly gateway: { readonly place: Workload; readonly network: string; readonly namespace: string; readonly serviceAccount: string } };
 }
 
 export class ReferenceZtunnel implements AsyncDisposable {
@@ -57,7 +61,7 @@ export class ReferenceZtunnel implements AsyncDisposable {
       env: {
         LOCAL_XDS_PATH: configuration, XDS_ADDRESS: "", CA_ADDRESS: `https://${ca.ipv4}:${CA_PORT}`, CA_ROOT_CA: join(mesh.directory, `state-${ca.name}`, "ca/root-cert.pem"),
         AUTH_TOKEN: join(mesh.directory, "token"), PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: `shop/${place.name}/${place.name}`, NODE_NAME: place.node.name,
-        CLUSTER_ID: "Kubernetes", PACKET_MARK: "1337", DNS_CAPTURE: "false", RUST_LOG: "info",
+        CLUSTER_ID: "Kubernetes", PACKET_MARK: "1337", DNS_CAPTURE: "false", RUST_LOG: "info", NETWORK: known.network?.own ?? "",
       },
     });
     const ztunnel = new ReferenceZtunnel(child, logPath);
@@ -83,15 +87,21 @@ type Ports = Readonly<Record<number, number>>;
 const portMap = (ports: Ports): Map<number, number> => new Map(Object.entries(ports).map(([from, to]) => [Number(from), to]));
 
 /** What it reads as its whole mesh. */
-function localConfiguration({ workloads, services, deniedPorts }: ReferenceMesh): object {
+function localConfiguration({ workloads, services, deniedPorts, network }: ReferenceMesh): object {
+  const gateway = network?.gateway;
+  const wayTo = (of: string): object => (gateway === undefined || of === network?.own ? {} : { networkGateway: { destination: `${gateway.network}/${gateway.place.ipv4}`, hboneMtlsPort: 15008 } });
+  const gateways = gateway === undefined ? [] : [{
+    uid: `Kubernetes//Pod/${gateway.namespace}/${gateway.place.name}`, name: gateway.place.name, namespace: gateway.namespace, trustDomain: "cluster.local", serviceAccount: gateway.serviceAccount,
+    workloadIps: [gateway.place.ipv4], protocol: "HBONE", node: gateway.place.node.name, network: gateway.network, services: {},
+  }];
   return {
-    workloads: workloads.map(({ workload, services: memberships }) => ({
-      uid: `Kubernetes//Pod/shop/${workload.name}`, name: workload.name, namespace: "shop", trustDomain: "cluster.local", serviceAccount: workload.name,
-      workloadIps: workload.addresses, protocol: "HBONE", node: workload.node.name, network: "", services: Object.fromEntries(Object.entries(memberships).map(([name, ports]) => [name, portMap(ports)])),
-    })),
-    services: Object.entries(services).map(([name, { vips, ports }]) => {
+    workloads: [...gateways, ...workloads.map(({ workload, services: memberships, network: of = "" }) => ({
+      uid: `Kubernetes//Pod/shop/${workload.name}`, name: workload.name, workloadName: workload.name, canonicalName: workload.name, namespace: "shop", trustDomain: "cluster.local", serviceAccount: workload.name,
+      workloadIps: workload.addresses, protocol: "HBONE", node: workload.node.name, network: of, ...wayTo(of), services: Object.fromEntries(Object.entries(memberships).map(([name, ports]) => [name, portMap(ports)])),
+    }))],
+    services: Object.entries(services).map(([name, { vips, ports, identities = [] }]) => {
       const [namespace, hostname] = name.split("/") as [string, string];
-      return { name: hostname.split(".")[0], namespace, hostname, vips: vips.map((vip) => `/${vip}`), ports: portMap(ports), canonical: true };
+      return { name: hostname.split(".")[0], namespace, hostname, vips: vips.map((vip) => `${network?.own ?? ""}/${vip}`), ports: portMap(ports), subjectAltNames: identities, canonical: true };
     }),
     policies: deniedPorts.length === 0 ? [] : [{ name: "denied", namespace: "shop", scope: "Namespace", action: "Deny", dryRun: false, rules: [[[{ destinationPorts: deniedPorts }]]] }],
   };
