@@ -559,6 +559,35 @@ describe("http1 server: pipelining and back-pressure", () => {
     expect(harness.sent()).toBe(OK.repeat(10_000));
   });
 
+  test("a client that does not read its answers is not answered further, and its requests are bounded", () => {
+    const harness = answering({ outputDataBytesMax: 1000 });
+    harness.feed(GET.repeat(100));
+    expect(harness.connection.output.pendingBytes).toBeLessThan(1000 + OK.length);
+    expect(harness.connection.wantsInput).toBe(false);
+    const before = harness.exchanges.length;
+    harness.sent();
+    expect(harness.exchanges.length).toBeGreaterThan(before);
+    while (harness.connection.output.pendingBytes > 0) harness.sent();
+    expect(harness.exchanges.length).toBe(100);
+    expect(harness.connection.wantsInput).toBe(true);
+
+    const endless = answering({ outputDataBytesMax: 1000 });
+    for (let i = 0; i < 200; i++) endless.feed(GET.repeat(100));
+    expect(endless.connection.counters.pipelineOverflows).toBe(1);
+    expect(endless.connection.finished).toBe(true);
+    expect(endless.connection.output.pendingBytes).toBeLessThan(1000 + OK.length);
+  });
+
+  test("held input may come in the smallest pieces", () => {
+    const harness = new Harness();
+    harness.whenBody = () => harness.connection.pause();
+    harness.feed(`${post("Content-Length: 100001")}x`);
+    for (let i = 0; i < 100_000; i++) harness.feed("y");
+    harness.whenBody = () => {};
+    harness.connection.resume();
+    expect(harness.heard().slice(-3)).toEqual([`body ${"y".repeat(100_000)}`, "end", "read"]);
+  });
+
   test("pause holds the rest of the chunk, resume delivers it", () => {
     const harness = new Harness();
     harness.whenBody = () => harness.connection.pause();
@@ -699,6 +728,13 @@ describe("http1 server: tunnels", () => {
     harness.answer();
     expect(harness.sent()).toBe(OK_CLOSE);
     expect(harness.exchanges.length).toBe(1);
+    for (const first of [UPGRADE, CONNECT]) {
+      const atOnce = answering();
+      if (first === CONNECT) atOnce.whenRequest = () => atOnce.answer(403);
+      atOnce.feed(`${first}${GET}`);
+      expect(atOnce.exchanges.length, "answered inside the callback").toBe(1);
+      expect(atOnce.sent()).toContain("connection: close");
+    }
     const polite = answering();
     polite.feed(UPGRADE);
     polite.feed(GET);

@@ -71,6 +71,8 @@ export class Http1ServerConnection extends TransportSide {
   private draining = false;
   /** Too much was pipelined: what comes is dropped, and the present answer is the last. */
   private overflowed = false;
+  /** Bytes came right behind the present request's head. */
+  private bytesFollow = false;
   private discardLeft = 0;
   private lingerLeft: number;
   private abortive = false;
@@ -233,6 +235,8 @@ export class Http1ServerConnection extends TransportSide {
       } else if (this.overflowed) {
         at = end;
       } else if (exchange === null) {
+        // Who does not read the answers gets no more of them: the next request waits for the socket.
+        if (this.output.pendingBytes >= this.limits.outputDataBytesMax) break;
         at = this.receiveHead(chunk, at, end);
       } else if (exchange.requestDone || this.paused) {
         break;
@@ -252,6 +256,7 @@ export class Http1ServerConnection extends TransportSide {
       return end;
     }
     const next = parser.next;
+    this.bytesFollow = next < end;
     this.beginRequest();
     return next;
   }
@@ -350,9 +355,13 @@ export class Http1ServerConnection extends TransportSide {
 
   protected override heldTooMuch(bytes: number): boolean {
     const exchange = this.current;
-    if (exchange !== null && exchange.requestDone && !exchange.mayBecomeTunnel) {
+    if (exchange === null || (exchange.requestDone && !exchange.mayBecomeTunnel)) {
       if (bytes <= this.limits.pipelinedBytesMax) return true;
       this.counters.pipelineOverflows++;
+      if (exchange === null) {
+        this.endConnection();
+        return false;
+      }
       this.overflowed = true;
       this.dropHeld();
       this.want(false);
@@ -365,9 +374,13 @@ export class Http1ServerConnection extends TransportSide {
 
   protected override outputConsumed(): void {
     const exchange = this.current;
-    if (exchange === null || !exchange.waiting || this.output.pendingBytes >= this.limits.outputDataBytesMax) return;
-    exchange.waiting = false;
-    this.handler.onSendable(exchange);
+    if (this.output.pendingBytes >= this.limits.outputDataBytesMax) return;
+    if (exchange === null) {
+      this.advance();
+    } else if (exchange.waiting) {
+      exchange.waiting = false;
+      this.handler.onSendable(exchange);
+    }
   }
 
   // ── The response and the end ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -412,7 +425,7 @@ export class Http1ServerConnection extends TransportSide {
     // The client may or may not send the body that it asked about: whatever comes next could be either.
     if (exchange.expectsContinue && !exchange.continueSent && this.decoder.receivedBytes === 0 && !exchange.requestDone) return false;
     // Bytes that were meant for a tunnel which is not opened are no request.
-    return !(exchange.mayBecomeTunnel && this.heldCount > 0);
+    return !(exchange.mayBecomeTunnel && (this.bytesFollow || this.heldCount > 0));
   }
 
   private writeHead(options: ResponseHeadOptions): void {

@@ -1,6 +1,7 @@
 // The side of an HTTP/1 connection that faces the transport, the same for both roles: input that cannot be taken yet is held and the
 // shell told to stop reading; output is gathered for one write per turn. Knows nothing of messages.
 
+import { copyBytes } from "../http/copy-bytes.ts";
 import { OutputBuffer } from "../http/output-buffer.ts";
 import { Http1Counters } from "./counters.ts";
 import { assertLimits, DEFAULT_LIMITS, type Http1Limits } from "./limits.ts";
@@ -20,8 +21,10 @@ export abstract class TransportSide {
   protected readonly limits: Http1Limits;
   private readonly events: TransportEvents;
 
+  /** Held input lies from `heldAt` to `heldEnd`; there may be room behind it. */
   private heldBytes: Uint8Array | null = null;
   private heldAt = 0;
+  private heldEnd = 0;
   private running = false;
   private wanted = true;
   protected paused = false;
@@ -90,23 +93,25 @@ export abstract class TransportSide {
   protected abstract heldTooMuch(bytes: number): boolean;
   protected abstract outputConsumed(): void;
 
+  /** Inside `run` over held input it still counts what that has taken. */
   protected get heldCount(): number {
-    return this.heldBytes === null ? 0 : this.heldBytes.length - this.heldAt;
+    return this.heldEnd - this.heldAt;
   }
 
   protected dropHeld(): void {
     this.heldBytes = null;
-    this.heldAt = 0;
+    this.heldAt = this.heldEnd = 0;
     this.want(true);
   }
 
   /** Goes on with what is held. Does nothing inside `run`, whose loop goes on by itself. */
   protected advance(): void {
     if (this.running || this.heldBytes === null) return;
-    const held = this.heldBytes;
-    this.heldAt = this.runOver(held, this.heldAt);
-    if (this.heldBytes !== held) return;
-    if (this.heldAt < held.length && !this.isClosed) return;
+    const held = this.heldBytes.subarray(0, this.heldEnd);
+    const at = this.runOver(held, this.heldAt);
+    if (this.heldBytes === null) return;
+    this.heldAt = at;
+    if (at < held.length && !this.isClosed) return;
     this.dropHeld();
     if (this.inputEnded && !this.isClosed) this.endOfInput();
   }
@@ -142,11 +147,16 @@ export abstract class TransportSide {
     const before = this.heldCount;
     const bytes = before + chunk.length - at;
     if (!this.heldTooMuch(bytes)) return;
-    const held = new Uint8Array(bytes);
-    if (this.heldBytes !== null) held.set(this.heldBytes.subarray(this.heldAt));
-    held.set(chunk.subarray(at), before);
-    this.heldBytes = held;
-    this.heldAt = 0;
+    if (this.heldBytes === null || this.heldEnd + chunk.length - at > this.heldBytes.length) {
+      // Twice what is needed when it grows, so that a peer of many small pieces cannot make us copy the whole for each.
+      const larger = new Uint8Array(before === 0 ? bytes : 2 * bytes);
+      if (this.heldBytes !== null) larger.set(this.heldBytes.subarray(this.heldAt, this.heldEnd));
+      this.heldBytes = larger;
+      this.heldAt = 0;
+      this.heldEnd = before;
+    }
+    copyBytes(chunk, at, chunk.length, this.heldBytes, this.heldEnd);
+    this.heldEnd += chunk.length - at;
     this.want(false);
   }
 }
