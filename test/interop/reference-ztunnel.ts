@@ -96,7 +96,7 @@ function localConfiguration({ workloads, services, deniedPorts, network }: Refer
   }];
   return {
     workloads: [...gateways, ...workloads.map(({ workload, services: memberships, network: of = "" }) => ({
-      uid: `Kubernetes//Pod/shop/${workload.name}`, name: workload.name, workloadName: workload.name, canonicalName: workload.name, namespace: "shop", trustDomain: "cluster.local", serviceAccount: workload.name,
+      uid: `Kubernetes//Pod/shop/${workload.name}`, name: workload.name, workloadName: workload.name, workloadType: "deployment", canonicalName: workload.name, namespace: "shop", trustDomain: "cluster.local", serviceAccount: workload.name,
       workloadIps: workload.addresses, protocol: "HBONE", node: workload.node.name, network: of, ...wayTo(of), services: Object.fromEntries(Object.entries(memberships).map(([name, ports]) => [name, portMap(ports)])),
     }))],
     services: Object.entries(services).map(([name, { vips, ports, identities = [] }]) => {
