@@ -1,18 +1,19 @@
 // Finds, among the matches of many rules, the one of the lowest rank that holds for a request. By exact path, by the configured lengths
-// of prefixes, and inside one path by a header or authority that must have one value; regular expressions alone are tried in turn.
+// of prefixes, and inside one path by a header or authority that must have one value; regular expressions are tried in turn, those only
+// whose first characters are the path's.
 // Bounded by the configuration, never by the length of a request's path.
 
 import type { PathPattern, RequestMatch } from "../../mesh/l7/match.ts";
 import { segmentPrefix, type RequestTest } from "./request-match.ts";
 import { fieldOf, type RequestView } from "./request.ts";
-import type { WholeMatch } from "./simple-regex.ts";
 
 /** What is filed: `rank` decides between two that hold, the lower one wins. Filed in the order of rank. */
 export interface Ranked {
   readonly rank: number;
   readonly match: RequestMatch;
-  /** For a path that is a regular expression; null also when it could not be compiled, and then every path matches. */
-  readonly pathRegex: WholeMatch | null;
+  /** What the path begins with in every request that matches, where no table can say more: that of a regular expression. */
+  readonly pathBeginning: string;
+  /** All that is not said by a path in a table. */
   readonly conditions: RequestTest | null;
 }
 
@@ -24,13 +25,12 @@ const SLASH = 0x2f;
 export class PathIndex<T extends Ranked> {
   readonly #caseSensitive = new PathTables<T>();
   readonly #ignoringCase = new PathTables<T>();
-  readonly #regexes: T[] = [];
   readonly #anyPath = new Bucket<T>();
 
   /** To be called in the order of rank. */
   add(entry: T): void {
     const { path, pathIgnoresCase } = entry.match;
-    if (entry.pathRegex !== null) this.#regexes.push(entry);
+    if (entry.pathBeginning !== "") this.#caseSensitive.add(entry, { kind: "textPrefix", value: entry.pathBeginning }, entry.pathBeginning);
     else if (path === null || path.kind === "regex" || path.kind === "prefix" && segmentPrefix(path.value) === "") this.#anyPath.add(entry);
     else if (pathIgnoresCase) this.#ignoringCase.add(entry, path, path.value.toLowerCase());
     else this.#caseSensitive.add(entry, path, path.value);
@@ -40,13 +40,6 @@ export class PathIndex<T extends Ranked> {
     const { path } = request;
     let best = this.#caseSensitive.find(path, request, null);
     if (!this.#ignoringCase.isEmpty) best = this.#ignoringCase.find(path.toLowerCase(), request, best);
-    for (const entry of this.#regexes) {
-      if (best !== null && entry.rank > best.rank) break;
-      if (entry.pathRegex?.(path) === true && (entry.conditions === null || entry.conditions(request))) {
-        best = entry;
-        break;
-      }
-    }
     return this.#anyPath.find(request, best);
   }
 }

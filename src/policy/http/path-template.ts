@@ -2,6 +2,7 @@
 // most, so that a path is compared from both ends, in time that grows with its length alone.
 
 import { err, ok, type Result } from "../../core/result.ts";
+import { normalPathText } from "./path-text.ts";
 
 /** Null stands for one segment of any text. */
 type Segment = string | null;
@@ -23,7 +24,7 @@ export function parsePathTemplate(text: string): Result<PathTemplate, string> {
   if (odd !== undefined) return err(`path template ${JSON.stringify(text)}: ${JSON.stringify(odd)} is neither text nor a whole {*}, {**} or {name}`);
   const at = segments.indexOf(ANY);
   if (at !== segments.lastIndexOf(ANY)) return err(`path template ${JSON.stringify(text)} has more than one {**}`);
-  const compiled = segments.map((segment): Segment => (ONE.test(segment) ? null : segment));
+  const compiled = segments.map((segment): Segment => (ONE.test(segment) ? null : segment === ANY ? segment : normalPathText(segment)));
   return ok(at < 0 ? { head: compiled, tail: null } : { head: compiled.slice(0, at), tail: compiled.slice(at + 1) });
 }
 

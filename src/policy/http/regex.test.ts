@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { RE2JS } from "re2js";
-import { compileRegex, compileRewrite } from "./regex.ts";
+import { compileRegex, compileRewrite, literalPrefix } from "./regex.ts";
 import { simpleRegex } from "./simple-regex.ts";
 
 const isSimple = (pattern: string): boolean => simpleRegex(pattern) !== null;
@@ -51,4 +51,10 @@ describe("rewrites", () => {
   test.each([["a", "\\1", "names group 1, the pattern has 0"], ["a", "\\x", "backslash"], ["a", "x\\", "backslash"], ["(", "x", "missing"]])("refused: %s to %s", (pattern, substitution, why) =>
     expect(rewrite(pattern, substitution, "a")).toContain(why));
   test("empty matches do not hang", () => expect(rewrite("x*", "-", "abc")).toBe("-a-b-c-"));
+});
+
+describe("what every match begins with", () => {
+  test.each([
+    ["/api/v[0-9]+", "/api/v"], ["^/api/.*", "/api/"], ["/ab?c", "/a"], ["/ab*", "/a"], ["/ab{0}c", "/a"], ["/ab+", "/ab"], ["/a|/b", ""], ["(?i)/a", ""], ["/a\\.b", "/a"], ["", ""], ["?", ""], ["/a(b)?", "/a"], ["[a]", ""], ["/a b", "/a b"], ["/a$", "/a"],
+  ])("%s: %j", (pattern, prefix) => expect(literalPrefix(pattern)).toBe(prefix));
 });

@@ -15,11 +15,10 @@ export const REGEX_PROGRAM_MAX = 2000;
 export function compileRegex(pattern: string): Result<WholeMatch, string> {
   const parsed = parseRegex(pattern);
   if (!parsed.ok) return parsed;
-  const simple = simpleRegex(pattern);
-  if (simple !== null) return ok(simple);
   const engine = parsed.value;
+  const test = simpleRegex(pattern) ?? ((text: string) => engine.matches(text));
   const prefix = literalPrefix(pattern);
-  return ok(prefix === "" ? (text) => engine.matches(text) : (text) => text.startsWith(prefix) && engine.matches(text));
+  return ok(prefix === "" ? test : (text) => text.startsWith(prefix) && test(text));
 }
 
 /** Replaces what the pattern matches, everywhere, by the substitution (`\1` for the first group, as RE2 writes it). */
@@ -46,11 +45,12 @@ function parseRegex(pattern: string): Result<RE2JS, string> {
   }
 }
 
-/** What every match begins with, so that most texts never reach the engine. */
-function literalPrefix(pattern: string): string {
-  const plain = /^[A-Za-z0-9/_~:@%,;=&!' -]*/.exec(pattern)![0];
-  const next = pattern[plain.length];
+/** What every match begins with, so that most texts never reach the engine; empty when that is not known. */
+export function literalPrefix(pattern: string): string {
   if (pattern.includes("|")) return "";
+  const body = pattern.startsWith("^") ? pattern.slice(1) : pattern;
+  const plain = /^[A-Za-z0-9/_~:@%,;=&!' -]*/.exec(body)![0];
+  const next = body[plain.length];
   // The last character belongs to an operator that may make it optional.
   return next === "?" || next === "*" || next === "{" ? plain.slice(0, -1) : plain;
 }

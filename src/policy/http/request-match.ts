@@ -2,6 +2,7 @@
 // A condition that cannot be compiled is reported; the match then holds where its other conditions do, and the rule is broken.
 
 import type { HeaderPattern, PathPattern, QueryPattern, RequestMatch } from "../../mesh/l7/match.ts";
+import { normalPathPattern } from "./path-text.ts";
 import { queryValue } from "./query.ts";
 import { fieldOf, type RequestView } from "./request.ts";
 import { compileText, inLowerCase, overBytes } from "./text-pattern.ts";
@@ -60,7 +61,8 @@ export function compileConditions(match: RequestMatch, precedence: "gatewayApi" 
 /** The whole match in one test, path included: for what is not found through the router. */
 export function wholeMatch(match: RequestMatch): { readonly test: RequestTest; readonly problems: readonly string[] } {
   const { conditions, problems } = compileConditions(match, "asWritten");
-  const path = match.path === null ? null : compilePath(match.path, match.pathIgnoresCase);
+  const pattern = normalPathPattern(match.path);
+  const path = pattern === null ? null : compilePath(pattern, match.pathIgnoresCase);
   const test = allOf([
     ...(path === null || !path.ok ? [] : [(request: RequestView) => path.value(request.path)]),
     ...(conditions === null ? [] : [conditions]),

@@ -11,6 +11,7 @@ import type { ConnectionFacts } from "../connection-facts.ts";
 import { type FurtherTest, ipSet, isIn, RuleCompiler, type StringSet, stringSet } from "../rules.ts";
 import { claimTexts } from "./claims.ts";
 import { matchesTemplate, parsePathTemplate, type PathTemplate } from "./path-template.ts";
+import { normalPathText } from "./path-text.ts";
 import { authorityText, fieldOf, type RequestView } from "./request.ts";
 import type { RequestToken } from "./tokens.ts";
 
@@ -95,7 +96,8 @@ function pathSet(paths: readonly PathMatch[]): PathSet | null {
   const templates: PathTemplate[] = [];
   let unreadable = false;
   for (const path of paths) {
-    if (path.kind !== "template") texts.push(path);
+    if (path.kind === "presence") texts.push(path);
+    else if (path.kind !== "template") texts.push({ kind: path.kind, value: normalPathText(path.value) });
     else {
       const template = parsePathTemplate(path.value);
       if (template.ok) templates.push(template.value);

@@ -9,6 +9,8 @@ import { compileRule, type CompiledRule } from "./compiled-rule.ts";
 import { PathIndex, type Ranked } from "./path-index.ts";
 import { type Candidate, compareCandidates } from "./precedence.ts";
 import type { MatchedPrefix } from "./path-change.ts";
+import { normalPathPattern } from "./path-text.ts";
+import { literalPrefix } from "./regex.ts";
 import { compileConditions, compilePath, type RequestTest, segmentPrefix } from "./request-match.ts";
 import type { RequestView } from "./request.ts";
 import type { WholeMatch } from "./simple-regex.ts";
@@ -61,9 +63,9 @@ export class Router {
     const http = routes.filter(({ rules }) => rules.protocol === "http" || rules.protocol === "grpc");
     const problems: RouteProblem[] = [];
     const prepared = http.flatMap((route) => prepareRoute(route, problems)).sort((a, b) => compareCandidates(a.candidate, b.candidate));
-    prepared.forEach(({ candidate, rule, pathRegex, conditions, provenance }, rank) => {
+    prepared.forEach(({ candidate, rule, pathBeginning, conditions, provenance }, rank) => {
       const { route, match } = candidate;
-      this.#paths.add({ rank, match, pathRegex, conditions, result: { kind: "matched", route, rule, prefix: prefixOf(candidate), provenance } });
+      this.#paths.add({ rank, match, pathBeginning, conditions, result: { kind: "matched", route, rule, prefix: prefixOf(candidate), provenance } });
     });
     this.#otherwise = Object.freeze(http.length === 0 ? { kind: "noRoutes" } : { kind: "unmatched", routes: http.length });
     this.problems = problems;
@@ -77,7 +79,7 @@ export class Router {
 interface Prepared {
   readonly candidate: Candidate;
   readonly rule: CompiledRule;
-  readonly pathRegex: WholeMatch | null;
+  readonly pathBeginning: string;
   readonly conditions: RequestTest | null;
   readonly provenance: Provenance;
 }
@@ -88,18 +90,28 @@ function prepareRoute(route: Route, problems: RouteProblem[]): Prepared[] {
   const { precedence } = rules;
   return rules.rules.flatMap((rule, ruleIndex) => {
     const wrong: string[] = [];
-    const matches = (rule.matches.length === 0 ? [ANY_REQUEST] : rule.matches).map((match, matchIndex) => {
+    const matches = (rule.matches.length === 0 ? [ANY_REQUEST] : rule.matches).map((written, matchIndex) => {
+      const match = { ...written, path: normalPathPattern(written.path) };
       const fieldPath = rule.matches.length === 0 ? rule.fieldPath : `${rule.fieldPath}.matches[${matchIndex}]`;
       const { conditions, problems: ofMatch } = compileConditions(match, precedence);
-      const path = match.path?.kind === "regex" ? compilePath(match.path, match.pathIgnoresCase) : null;
-      const said = path === null || path.ok ? ofMatch : [...ofMatch, `path: ${path.error}`];
+      const regex = match.path?.kind === "regex" ? compilePath(match.path, match.pathIgnoresCase) : null;
+      const said = regex === null || regex.ok ? ofMatch : [...ofMatch, `path: ${regex.error}`];
       wrong.push(...said.map((message) => `${fieldPath}: ${message}`));
-      return { candidate: { route, precedence, ruleIndex, matchIndex, match }, pathRegex: path?.ok === true ? path.value : null, conditions, provenance: { ...route.provenance, fieldPath } };
+      // One that cannot be compiled is any path: its rule is broken.
+      const sound = regex?.ok === true ? regex.value : null;
+      return {
+        candidate: { route, precedence, ruleIndex, matchIndex, match }, provenance: { ...route.provenance, fieldPath },
+        pathBeginning: sound === null || match.path === null || match.pathIgnoresCase ? "" : literalPrefix(match.path.value), conditions: sound === null ? conditions : alsoPath(sound, conditions),
+      };
     });
     const compiled = compileRule(route, rule, wrong);
     for (const message of compiled.problems) problems.push({ provenance: compiled.provenance, message });
     return matches.map((match) => ({ ...match, rule: compiled }));
   });
+}
+
+function alsoPath(path: WholeMatch, conditions: RequestTest | null): RequestTest {
+  return conditions === null ? (request) => path(request.path) : (request) => path(request.path) && conditions(request);
 }
 
 /** Without a path there is the one that covers all: by segments in the Gateway API, "/" as text in a VirtualService. */

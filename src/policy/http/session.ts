@@ -22,6 +22,9 @@ export interface SessionSigner {
 /** Longer texts are not ours. */
 export const SESSION_CHARS_MAX = 2048;
 
+/** A client has one; each text that it sends costs a signature. */
+const SESSIONS_TRIED_MAX = 4;
+
 /** The idle time is kept in the text, which is renewed when this share of it is gone: not with each answer. */
 const RENEW_AFTER_IDLE_SHARE = 0.25;
 
@@ -36,7 +39,7 @@ export interface SessionScope {
 export function readSession(fields: FieldLookup, scope: SessionScope, nowMs: number): Session | null {
   const { persistence, signer, owner } = scope;
   const texts = persistence.kind === "header" ? fields.values(persistence.name.toLowerCase()) : cookieValues(fields, persistence.name);
-  for (const text of texts) {
+  for (const text of texts.slice(0, SESSIONS_TRIED_MAX)) {
     const session = decode(text, signer, owner);
     if (session !== null && isAlive(session, persistence, nowMs)) return session;
   }
