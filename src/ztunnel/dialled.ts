@@ -101,8 +101,9 @@ export class Dialled implements PlainEnd, Expiring {
   onDeadline(): void {
     this.#deadline = null;
     const cause = causes.connectTimeout(`TCP connect to ${formatSocketAddress(this.#to)}: no answer within ${this.#context.config.connectTimeoutMs} ms`);
-    this.#socket?.terminate();
+    // The cause before its consequence: ending the socket tells us that it was closed.
     this.#fail(cause);
+    this.#socket?.terminate();
   }
 
   #fail(cause: CloseCause): void {
