@@ -2,6 +2,7 @@
 // few fields, a clock that the test moves.
 
 import { type Random, seededRandom } from "../../src/core/ports.ts";
+import { emptyTrafficPolicy } from "../../src/mesh/l7/merge-traffic.ts";
 import type { TrafficPolicy } from "../../src/mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../../src/mesh/records.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
@@ -10,7 +11,7 @@ import type { UpstreamEndpoint } from "../../src/policy/upstream/endpoint.ts";
 import { type LabelSource, NO_LABELS } from "../../src/policy/upstream/labels.ts";
 import type { Outcome } from "../../src/policy/upstream/outcome.ts";
 import type { RequestFacts } from "../../src/policy/upstream/request-facts.ts";
-import { mergeSettings, type UpstreamSettings } from "../../src/policy/upstream/settings.ts";
+import { effectiveSettings, type UpstreamSettings } from "../../src/policy/upstream/settings.ts";
 import { type Pick, Upstream, type UpstreamPickRequest } from "../../src/policy/upstream/upstream.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
@@ -19,14 +20,10 @@ const NAME = serviceName(SERVICE);
 
 /** A record that says nothing but what the test gives. */
 export function trafficPolicy(fields: Partial<TrafficPolicy>): TrafficPolicy {
-  return {
-    service: NAME, port: null, subset: null, clientNamespace: null, balancing: null, locality: null, slowStartMs: null, limits: null, outliers: null,
-    healthCheck: null, localRateLimits: [], globalRateLimits: [], adaptiveConcurrency: null, hedging: null, retry: null, retryBudget: null, timeouts: null,
-    sessionPersistence: null, tls: null, faults: [], provenance: {}, ...fields,
-  };
+  return { ...emptyTrafficPolicy(NAME), ...fields };
 }
 
-export const DEFAULT_SETTINGS: UpstreamSettings = mergeSettings([], { port: 80, subset: null, clientNamespace: "shop" })!;
+export const DEFAULT_SETTINGS: UpstreamSettings = effectiveSettings(null, null)!;
 
 /** An endpoint of the service named by its uid. */
 export const endpoint = (name: string, fields: Partial<Workload> = {}): Workload =>

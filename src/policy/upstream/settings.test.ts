@@ -1,12 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { provenance } from "../../../test/kit/mesh-records.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { mergeTrafficPolicies, policiesFor, type TrafficScope } from "../../mesh/l7/merge-traffic.ts";
 import { INHERITED_TIMEOUTS } from "../../mesh/l7/route.ts";
 import type { ConnectionLimits, LocalRateLimit, OutlierDetection } from "../../mesh/l7/traffic-policy.ts";
 import {
   ACTIVE_REQUESTS_MAX, BASE_EJECTION_MS, BASE_EJECTION_UNCONFIGURED_MS, CONNECTIONS_MAX, CONSECUTIVE_5XX, RETRY_ATTEMPTS, RETRY_ATTEMPTS_MAX, STREAM_IDLE_TIMEOUT_MS, UNLIMITED,
 } from "./defaults.ts";
-import { effectiveRetry, effectiveTimeouts, mergeSettings, RETRY_DEFAULT, type UpstreamSettings } from "./settings.ts";
+import { effectiveRetry, effectiveSettings, effectiveTimeouts, RETRY_DEFAULT, type UpstreamSettings } from "./settings.ts";
 
 const NO_LIMITS: ConnectionLimits = {
   connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null,
@@ -19,8 +20,9 @@ const NO_OUTLIERS: OutlierDetection = {
 const v1 = { name: "v1", labels: { version: "v1" } };
 const limit = (name: string): LocalRateLimit => ({ name, requests: 1, perMs: 1, burst: 1, keys: [], matches: [], fieldPath: "" });
 
-function merge(policies: Parameters<typeof trafficPolicy>[0][], scope: Partial<Parameters<typeof mergeSettings>[1]> = {}): UpstreamSettings {
-  const settings = mergeSettings(policies.map(trafficPolicy), { port: 80, subset: null, clientNamespace: "shop", ...scope });
+function merge(policies: Parameters<typeof trafficPolicy>[0][], scope: Partial<TrafficScope> = {}): UpstreamSettings {
+  const whole = { port: 80, subset: null, clientNamespace: "shop", ...scope };
+  const settings = effectiveSettings(mergeTrafficPolicies(policiesFor(policies.map(trafficPolicy), whole)), whole.subset);
   if (settings === null) throw new Error("no settings");
   return settings;
 }
@@ -33,7 +35,7 @@ describe("settings", () => {
     expect(settings.retry.attempts).toBe(RETRY_ATTEMPTS);
     expect(settings.limits.activeRequestsMax).toBe(ACTIVE_REQUESTS_MAX);
     expect(settings.outliers).toMatchObject({ consecutive5xx: 0, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 3, baseEjectionMs: BASE_EJECTION_UNCONFIGURED_MS });
-    expect(settings.provenance.size).toBe(0);
+    expect(settings.provenance).toEqual({});
   });
 
   test("the more specific record wins field by field: client, then subset, then port", () => {
@@ -59,10 +61,13 @@ describe("settings", () => {
   test("tell where each field came from", () => {
     const from = provenance("DestinationRule", "shop", "web");
     const settings = merge([{ slowStartMs: 5, limits: { ...NO_LIMITS, connectionsMax: 2 }, provenance: { slowStartMs: from, limits: from } }]);
-    expect([...settings.provenance]).toEqual([["slowStartMs", from], ["limits.connectionsMax", from]]);
+    expect(settings.provenance).toEqual({ slowStartMs: from, limits: from });
   });
 
-  test("a subset that nobody defines is none", () => expect(mergeSettings([trafficPolicy({})], { port: 80, subset: "v9", clientNamespace: "shop" })).toBeNull());
+  test("a subset that nobody defines is none", () => {
+    expect([effectiveSettings(null, "v9"), effectiveSettings(trafficPolicy({}), "v9"), effectiveSettings(trafficPolicy({ subset: v1 }), "v9")]).toEqual([null, null, null]);
+    expect(effectiveSettings(trafficPolicy({ subset: v1 }), "v1")?.subset).toEqual(v1);
+  });
 
   test("configured outlier detection has Istio's thresholds where it says nothing; 0 switches one off", () => {
     expect(merge([{ outliers: NO_OUTLIERS }]).outliers).toMatchObject({ consecutive5xx: CONSECUTIVE_5XX, baseEjectionMs: BASE_EJECTION_MS });
@@ -76,7 +81,7 @@ describe("settings", () => {
   });
 
   test("rate limits of the service and of its port add up", () => {
-    expect(merge([{ localRateLimits: [limit("a")] }, { port: 80, localRateLimits: [limit("b")] }, { port: 90, localRateLimits: [limit("c")] }]).localRateLimits.map(({ name }) => name)).toEqual(["b", "a"]);
+    expect(merge([{ localRateLimits: [limit("a")] }, { port: 80, localRateLimits: [limit("b")] }, { port: 90, localRateLimits: [limit("c")] }]).localRateLimits.map(({ name }) => name)).toEqual(["a", "b"]);
   });
 
   test("a route's own retries and timeouts go first, within bounds", () => {

@@ -1,5 +1,5 @@
-// What holds for one service, port and subset: its TrafficPolicy records merged field by field, the most specific first, with our
-// defaults below. Compiled once per configuration; nothing here is looked at per request.
+// What holds for one service, port and subset: its merged TrafficPolicy (src/mesh/l7/merge-traffic.ts) with our defaults below it.
+// Compiled once per configuration; nothing here is looked at per request.
 
 import type { Provenance } from "../../core/fault.ts";
 import type { Fault } from "../../mesh/l7/fault.ts";
@@ -56,15 +56,7 @@ export interface UpstreamSettings {
   readonly tls: BackendTls;
   readonly faults: readonly Fault[];
   /** Field name to the record that it came from; a field that is not here is our default. */
-  readonly provenance: ReadonlyMap<string, Provenance>;
-}
-
-/** Which part of a service is asked for, and by whom. */
-export interface SettingsScope {
-  readonly port: number;
-  /** Name of a subset; null for all endpoints. */
-  readonly subset: string | null;
-  readonly clientNamespace: string;
+  readonly provenance: Readonly<Record<string, Provenance>>;
 }
 
 export const RETRY_DEFAULT: RetryPolicy = {
@@ -75,39 +67,35 @@ export const RETRY_DEFAULT: RetryPolicy = {
 const NO_TLS: BackendTls = { mode: "off" };
 
 /**
- * Merges the records of one service for a scope. Records of other ports, subsets and clients are left out; of those that apply the more specific
- * wins field by field (client, then subset, then port), also inside `limits` and `outliers`. Equal ones: the first given.
- * @returns null when the scope names a subset that no record defines: requests to it have no endpoint.
+ * @param policy what the configuration says of the scope, merged; null when it says nothing
+ * @param subset name of the subset that is asked for, null for all endpoints
+ * @returns null when no record defines that subset: requests to it have no endpoint
  */
-export function mergeSettings(policies: readonly TrafficPolicy[], scope: SettingsScope): UpstreamSettings | null {
-  const applicable = policies.filter((policy) => applies(policy, scope)).sort((a, b) => specificity(b) - specificity(a));
-  const subset = applicable.find((policy) => policy.subset !== null)?.subset ?? null;
-  if (scope.subset !== null && subset === null) return null;
-  const merge = new Merge(applicable);
-  const timeout = merge.parts("timeouts", (policy) => policy.timeouts);
+export function effectiveSettings(policy: TrafficPolicy | null, subset: string | null): UpstreamSettings | null {
+  if (subset !== null && policy?.subset?.name !== subset) return null;
   return {
-    subset,
-    balancing: merge.field("balancing") ?? { kind: BALANCING_DEFAULT },
-    locality: merge.field("locality"),
-    slowStartMs: merge.field("slowStartMs") ?? 0,
-    limits: limitSettings(merge),
-    outliers: outlierSettings(merge),
-    healthCheck: merge.field("healthCheck"),
-    localRateLimits: merge.list("localRateLimits", (policy) => policy.localRateLimits),
-    globalRateLimits: merge.list("globalRateLimits", (policy) => policy.globalRateLimits),
-    adaptiveConcurrency: merge.field("adaptiveConcurrency"),
-    hedging: merge.field("hedging"),
-    retry: boundedRetry(merge.field("retry") ?? RETRY_DEFAULT),
-    retryBudget: merge.field("retryBudget") ?? { fraction: RETRY_BUDGET_FRACTION, intervalMs: RETRY_BUDGET_INTERVAL_MS, retriesMin: RETRIES_MIN },
+    subset: policy?.subset ?? null,
+    balancing: policy?.balancing ?? { kind: BALANCING_DEFAULT },
+    locality: policy?.locality ?? null,
+    slowStartMs: policy?.slowStartMs ?? 0,
+    limits: limitSettings(policy?.limits ?? null),
+    outliers: outlierSettings(policy?.outliers ?? null),
+    healthCheck: policy?.healthCheck ?? null,
+    localRateLimits: policy?.localRateLimits ?? [],
+    globalRateLimits: policy?.globalRateLimits ?? [],
+    adaptiveConcurrency: policy?.adaptiveConcurrency ?? null,
+    hedging: policy?.hedging ?? null,
+    retry: boundedRetry(policy?.retry ?? RETRY_DEFAULT),
+    retryBudget: policy?.retryBudget ?? { fraction: RETRY_BUDGET_FRACTION, intervalMs: RETRY_BUDGET_INTERVAL_MS, retriesMin: RETRIES_MIN },
     timeouts: {
-      requestMs: timeout("requestMs") ?? REQUEST_TIMEOUT_MS,
-      backendRequestMs: timeout("backendRequestMs") ?? BACKEND_REQUEST_TIMEOUT_MS,
-      streamIdleMs: timeout("streamIdleMs") ?? STREAM_IDLE_TIMEOUT_MS,
+      requestMs: policy?.timeouts?.requestMs ?? REQUEST_TIMEOUT_MS,
+      backendRequestMs: policy?.timeouts?.backendRequestMs ?? BACKEND_REQUEST_TIMEOUT_MS,
+      streamIdleMs: policy?.timeouts?.streamIdleMs ?? STREAM_IDLE_TIMEOUT_MS,
     },
-    sessionPersistence: merge.field("sessionPersistence"),
-    tls: merge.field("tls") ?? NO_TLS,
-    faults: merge.list("faults", (policy) => policy.faults),
-    provenance: merge.provenance,
+    sessionPersistence: policy?.sessionPersistence ?? null,
+    tls: policy?.tls ?? NO_TLS,
+    faults: policy?.faults ?? [],
+    provenance: policy?.provenance ?? {},
   };
 }
 
@@ -132,44 +120,32 @@ export function effectivePersistence(route: SessionPersistence | null, settings:
   return route ?? settings.sessionPersistence;
 }
 
-function applies(policy: TrafficPolicy, scope: SettingsScope): boolean {
-  if (policy.port !== null && policy.port !== scope.port) return false;
-  if (policy.subset !== null && policy.subset.name !== scope.subset) return false;
-  return policy.clientNamespace === null || policy.clientNamespace === scope.clientNamespace;
-}
-
-function specificity(policy: TrafficPolicy): number {
-  return (policy.clientNamespace === null ? 0 : 4) + (policy.subset === null ? 0 : 2) + (policy.port === null ? 0 : 1);
-}
-
-function limitSettings(merge: Merge): LimitSettings {
-  const part = merge.parts("limits", (policy) => policy.limits);
+function limitSettings(limits: ConnectionLimits | null): LimitSettings {
   return {
-    connectionsMax: part("connectionsMax") ?? CONNECTIONS_MAX,
-    pendingRequestsMax: part("pendingRequestsMax") ?? PENDING_REQUESTS_MAX,
-    activeRequestsMax: part("activeRequestsMax") ?? ACTIVE_REQUESTS_MAX,
-    activeRetriesMax: part("activeRetriesMax") ?? ACTIVE_RETRIES_MAX,
-    requestsPerConnectionMax: orUnlimited(part("requestsPerConnectionMax") ?? REQUESTS_PER_CONNECTION_MAX),
-    connectTimeoutMs: part("connectTimeoutMs") ?? CONNECT_TIMEOUT_MS,
-    idleTimeoutMs: orUnlimited(part("idleTimeoutMs") ?? IDLE_TIMEOUT_MS),
-    connectionAgeMaxMs: orUnlimited(part("connectionAgeMaxMs") ?? CONNECTION_AGE_MAX_MS),
-    upgradeToHttp2: part("upgradeToHttp2") ?? false,
+    connectionsMax: limits?.connectionsMax ?? CONNECTIONS_MAX,
+    pendingRequestsMax: limits?.pendingRequestsMax ?? PENDING_REQUESTS_MAX,
+    activeRequestsMax: limits?.activeRequestsMax ?? ACTIVE_REQUESTS_MAX,
+    activeRetriesMax: limits?.activeRetriesMax ?? ACTIVE_RETRIES_MAX,
+    requestsPerConnectionMax: orUnlimited(limits?.requestsPerConnectionMax ?? REQUESTS_PER_CONNECTION_MAX),
+    connectTimeoutMs: limits?.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+    idleTimeoutMs: orUnlimited(limits?.idleTimeoutMs ?? IDLE_TIMEOUT_MS),
+    connectionAgeMaxMs: orUnlimited(limits?.connectionAgeMaxMs ?? CONNECTION_AGE_MAX_MS),
+    upgradeToHttp2: limits?.upgradeToHttp2 ?? false,
   };
 }
 
-function outlierSettings(merge: Merge): OutlierSettings {
-  const configured = merge.has("outliers");
-  const part = merge.parts("outliers", (policy) => policy.outliers);
+function outlierSettings(outliers: OutlierDetection | null): OutlierSettings {
+  const baseEjectionMs = outliers === null ? BASE_EJECTION_UNCONFIGURED_MS : outliers.baseEjectionMs ?? BASE_EJECTION_MS;
   return {
-    consecutive5xx: part("consecutive5xx") ?? (configured ? CONSECUTIVE_5XX : 0),
-    consecutiveGatewayErrors: part("consecutiveGatewayErrors") ?? 0,
-    consecutiveConnectFailures: part("consecutiveConnectFailures") ?? CONSECUTIVE_CONNECT_FAILURES,
-    successRate: part("successRate"),
-    intervalMs: part("intervalMs") ?? OUTLIER_INTERVAL_MS,
-    baseEjectionMs: part("baseEjectionMs") ?? (configured ? BASE_EJECTION_MS : BASE_EJECTION_UNCONFIGURED_MS),
-    ejectionMaxMs: Math.max(part("ejectionMaxMs") ?? EJECTION_MAX_MS, part("baseEjectionMs") ?? 0),
-    ejectedShareMax: part("ejectedShareMax") ?? EJECTED_SHARE_MAX,
-    panicThreshold: part("panicThreshold") ?? PANIC_THRESHOLD,
+    consecutive5xx: outliers === null ? 0 : outliers.consecutive5xx ?? CONSECUTIVE_5XX,
+    consecutiveGatewayErrors: outliers?.consecutiveGatewayErrors ?? 0,
+    consecutiveConnectFailures: outliers?.consecutiveConnectFailures ?? CONSECUTIVE_CONNECT_FAILURES,
+    successRate: outliers?.successRate ?? null,
+    intervalMs: outliers?.intervalMs ?? OUTLIER_INTERVAL_MS,
+    baseEjectionMs,
+    ejectionMaxMs: Math.max(outliers?.ejectionMaxMs ?? EJECTION_MAX_MS, baseEjectionMs),
+    ejectedShareMax: outliers?.ejectedShareMax ?? EJECTED_SHARE_MAX,
+    panicThreshold: outliers?.panicThreshold ?? PANIC_THRESHOLD,
   };
 }
 
@@ -180,50 +156,4 @@ function orUnlimited(value: number): number {
 
 function boundedRetry(retry: RetryPolicy): RetryPolicy {
   return retry.attempts <= RETRY_ATTEMPTS_MAX ? retry : { ...retry, attempts: RETRY_ATTEMPTS_MAX };
-}
-
-/** Reads fields out of records, the most specific first, and notes where each came from. */
-class Merge {
-  readonly provenance = new Map<string, Provenance>();
-  readonly #policies: readonly TrafficPolicy[];
-
-  constructor(policies: readonly TrafficPolicy[]) {
-    this.#policies = policies;
-  }
-
-  has(name: "outliers"): boolean {
-    return this.#policies.some((policy) => policy[name] !== null);
-  }
-
-  field<K extends Exclude<keyof TrafficPolicy, "provenance" | "service" | "localRateLimits" | "globalRateLimits" | "faults">>(name: K): TrafficPolicy[K] | null {
-    const from = this.#policies.find((policy) => policy[name] !== null);
-    if (from === undefined) return null;
-    this.#note(name, name, from);
-    return from[name];
-  }
-
-  /** Lists add up: a limit for the whole service holds for each of its ports too. */
-  list<T>(name: string, read: (policy: TrafficPolicy) => readonly T[]): readonly T[] {
-    const from = this.#policies.filter((policy) => read(policy).length > 0);
-    for (const policy of from) this.#note(name, name, policy);
-    return from.flatMap(read);
-  }
-
-  /** Reads parts of a nested record, each from the most specific one that says it. */
-  parts<T extends object>(name: string, read: (policy: TrafficPolicy) => T | null): <K extends keyof T & string>(part: K) => NonNullable<T[K]> | null {
-    return (part) => {
-      for (const policy of this.#policies) {
-        const value = read(policy)?.[part];
-        if (value === null || value === undefined) continue;
-        this.#note(`${name}.${part}`, name, policy);
-        return value;
-      }
-      return null;
-    };
-  }
-
-  #note(path: string, field: string, policy: TrafficPolicy): void {
-    const from = policy.provenance[field];
-    if (from !== undefined && !this.provenance.has(path)) this.provenance.set(path, from);
-  }
 }
