@@ -1,5 +1,5 @@
 // Generates TypeScript from the .proto files under src/wire/protobuf, beside each of them. The output is committed: a build needs
-// neither protoc nor this script. Needs protoc on the PATH (Debian: protobuf-compiler). Run: bun scripts/generate-protobuf.ts
+// neither protoc nor this script. Needs protoc and its google/protobuf files (Debian: protobuf-compiler, libprotobuf-dev). Run: bun scripts/generate-protobuf.ts
 
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ const repository = join(import.meta.dir, "..");
 const source = join(repository, "src/wire/protobuf");
 const plugin = join(repository, "node_modules/.bin/protoc-gen-es");
 
-if (Bun.which("protoc") === null) throw new Error("protoc is not on the PATH; on Debian: apt-get install protobuf-compiler");
+if (Bun.which("protoc") === null) throw new Error("protoc is not on the PATH; on Debian: apt-get install protobuf-compiler libprotobuf-dev");
 if (!existsSync(plugin)) throw new Error(`${plugin} is missing; run npm ci first`);
 
 const files = readdirSync(source, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".proto")).sort();
