@@ -16,11 +16,11 @@ export const LATENCY_DECAY_MS = 10_000;
 export const LATENCY_INITIAL_MS = 10;
 /** Below this the difference between two endpoints is noise of the scheduler, not a reason to prefer one. */
 export const LATENCY_FLOOR_MS = 0.25;
-/** A failed answer counts as this multiple of the service's mean latency: an endpoint that fails fast must not look like the best. */
-export const FAILURE_LATENCY_FACTOR = 4;
+/** Weight of one outcome in an endpoint's share of failures: four in a row make it half as attractive, ten all but unattractive. */
+export const FAILURE_WEIGHT = 1 / 4;
 /** An endpoint that owes answers counts as slow as its silence is long, up to this multiple: a long poll is not an outage. */
 export const SILENCE_FACTOR_MAX = 8;
-/** Cost multiple of an endpoint that asked not to be called for a while: used only when all others are far worse. */
+/** Cost multiple of an endpoint that asked not to be called for a while, or that only fails: used when all others are far worse. */
 export const PENALTY_FACTOR = 64;
 /** How long a 429 or 503 without Retry-After is held against an endpoint: about one retry of a polite client. */
 export const PENALTY_MS = 1_000;

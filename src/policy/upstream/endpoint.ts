@@ -29,7 +29,9 @@ export class UpstreamEndpoint {
   awaiting = 0;
   /** Decayed latency up to the head of an answer; 0 before the first one. */
   latencyMs = 0;
-  /** When `latencyMs` was last observed. */
+  /** Decayed share of its answers that were failures, 0 to 1. */
+  failureShare = 0;
+  /** When `latencyMs` and `failureShare` were last observed. */
   observedMs = 0;
   /** While `awaiting`: since when nothing has come. */
   silentSinceMs = 0;

@@ -1,8 +1,8 @@
 // Latency of endpoints as a decaying average that jumps at peaks: up at once, down slowly. An endpoint that owes an answer is known
-// to be slow before it answers, and one that fails fast is not taken for a fast one.
+// to be slow before it answers, and one that fails fast is not taken for a fast one: what counts is the time to an answer that is one.
 
 import {
-  FAILURE_LATENCY_FACTOR, LATENCY_DECAY_MS, LATENCY_FLOOR_MS, LATENCY_INITIAL_MS, PENALTY_FACTOR, SILENCE_FACTOR_MAX,
+  FAILURE_WEIGHT, LATENCY_DECAY_MS, LATENCY_FLOOR_MS, LATENCY_INITIAL_MS, PENALTY_FACTOR, SILENCE_FACTOR_MAX,
 } from "../defaults.ts";
 import type { UpstreamEndpoint } from "../endpoint.ts";
 
@@ -20,20 +20,23 @@ export class LatencyBook {
   /** An answer arrived (its head), or the attempt failed. */
   observe(endpoint: UpstreamEndpoint, latencyMs: number, failed: boolean, nowMs: number): void {
     if (!failed) this.#observeMean(latencyMs);
-    const seenMs = failed ? Math.max(latencyMs, this.meanMs * FAILURE_LATENCY_FACTOR) : latencyMs;
+    const ageMs = nowMs - endpoint.observedMs;
+    if (failed || endpoint.failureShare > 0) {
+      const before = endpoint.failureShare * Math.exp(-ageMs / LATENCY_DECAY_MS);
+      endpoint.failureShare = before + (Number(failed) - before) * FAILURE_WEIGHT;
+    }
+    // How fast it fails says nothing of how fast it would answer.
+    const seenMs = failed ? Math.max(latencyMs, this.meanMs) : latencyMs;
     const before = endpoint.latencyMs;
     if (before === 0) endpoint.latencyMs = Math.max(seenMs, LATENCY_FLOOR_MS);
     else if (seenMs >= before) endpoint.latencyMs = Math.min(seenMs, before * PEAK_RISE_MAX);
-    else {
-      const kept = Math.exp((endpoint.observedMs - nowMs) / LATENCY_DECAY_MS);
-      endpoint.latencyMs = Math.max(seenMs + (before - seenMs) * kept, LATENCY_FLOOR_MS);
-    }
+    else endpoint.latencyMs = Math.max(seenMs + (before - seenMs) * Math.exp(-ageMs / LATENCY_DECAY_MS), LATENCY_FLOOR_MS);
     endpoint.observedMs = nowMs;
   }
 
   /** No answer came in this time, and none is awaited any more: slow at least so much. */
   observeSilence(endpoint: UpstreamEndpoint, silentMs: number, nowMs: number): void {
-    if (silentMs > (endpoint.latencyMs === 0 ? this.meanMs : endpoint.latencyMs)) this.observe(endpoint, silentMs, true, nowMs);
+    if (silentMs > (endpoint.latencyMs === 0 ? this.meanMs : endpoint.latencyMs)) this.observe(endpoint, silentMs, false, nowMs);
   }
 
   /** What a further request would cost there: expected latency times the requests that would share the endpoint, by weight. */
@@ -51,7 +54,11 @@ export class LatencyBook {
       const silentMs = nowMs - endpoint.silentSinceMs;
       if (silentMs > latencyMs) latencyMs = Math.min(silentMs, latencyMs * SILENCE_FACTOR_MAX);
     }
-    const cost = (latencyMs * (endpoint.active + 1)) / endpoint.weight;
+    let cost = (latencyMs * (endpoint.active + 1)) / endpoint.weight;
+    if (endpoint.failureShare > 0) {
+      const failureShare = endpoint.failureShare * Math.exp((endpoint.observedMs - nowMs) / LATENCY_DECAY_MS);
+      cost /= Math.max(1 - failureShare, 1 / PENALTY_FACTOR);
+    }
     return nowMs < endpoint.avoidUntilMs ? cost * PENALTY_FACTOR : cost;
   }
 
