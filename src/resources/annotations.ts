@@ -10,6 +10,8 @@ export const USE_WAYPOINT = "istio.io/use-waypoint";
 export const USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace";
 /** Label of a waypoint's service: what may use it; `service` by default. */
 export const WAYPOINT_FOR = "istio.io/waypoint-for";
+/** Workload label: the waypoint (Gateway) whose instance it is. */
+export const GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name";
 /** Workload label, `http`: the workload ends HBONE itself. */
 export const NATIVE_TUNNEL = "networking.istio.io/tunnel";
 /** Label of a Gateway of class `istio-remote`: the network that it leads to. */

@@ -2,15 +2,34 @@
 // the places that must say what it means.
 
 import { authorizationPolicyKind } from "./kinds/authorization-policy.ts";
-import { gatewayKind } from "./kinds/gateway.ts";
+import { backendTlsPolicyKind } from "./kinds/backend-tls-policy.ts";
+import { configMapKind, secretKind } from "./kinds/config-map.ts";
+import { tcpRouteKind, tlsRouteKind } from "./kinds/connection-routes.ts";
+import { destinationRuleKind } from "./kinds/destination-rule.ts";
+import { gatewayClassKind, gatewayKind } from "./kinds/gateway.ts";
+import { grpcRouteKind } from "./kinds/grpc-route.ts";
+import { httpRouteKind } from "./kinds/http-route.ts";
+import { loginPolicyKind, tokenIntrospectionKind } from "./kinds/login-policy.ts";
+import { meshConfigKind } from "./kinds/mesh-config.ts";
 import { namespaceKind } from "./kinds/namespace.ts";
 import { peerAuthenticationKind } from "./kinds/peer-authentication.ts";
+import { referenceGrantKind } from "./kinds/reference-grant.ts";
+import { requestAuthenticationKind } from "./kinds/request-authentication.ts";
+import { serviceEntryKind } from "./kinds/service-entry.ts";
 import { serviceKind } from "./kinds/service.ts";
+import { telemetryKind } from "./kinds/telemetry.ts";
+import { trafficPolicyKind } from "./kinds/traffic-policy.ts";
+import { virtualServiceKind } from "./kinds/virtual-service.ts";
 import { workloadEntryKind } from "./kinds/workload-entry.ts";
+import { xBackendTrafficPolicyKind } from "./kinds/x-backend-traffic-policy.ts";
 import type { ResourceOfKind } from "./resource.ts";
 import { editDistanceWithin } from "./suggestion.ts";
 
-export const KINDS = [namespaceKind, serviceKind, workloadEntryKind, authorizationPolicyKind, peerAuthenticationKind, gatewayKind] as const;
+export const KINDS = [
+  namespaceKind, serviceKind, workloadEntryKind, serviceEntryKind, authorizationPolicyKind, peerAuthenticationKind, requestAuthenticationKind,
+  gatewayClassKind, gatewayKind, httpRouteKind, grpcRouteKind, tcpRouteKind, tlsRouteKind, referenceGrantKind, backendTlsPolicyKind, xBackendTrafficPolicyKind,
+  virtualServiceKind, destinationRuleKind, telemetryKind, trafficPolicyKind, loginPolicyKind, tokenIntrospectionKind, meshConfigKind, configMapKind, secretKind,
+] as const;
 
 export type Kind = (typeof KINDS)[number];
 export type Resource = ResourceOfKind<Kind>;
@@ -18,16 +37,13 @@ export type KindName = Resource["kind"];
 
 /** Known by name; nothing is applied from them, which is said. */
 const NOT_YET: Readonly<Record<string, readonly string[]>> = {
-  "": ["Pod", "Node", "ServiceAccount", "ConfigMap", "Secret", "Endpoints"],
+  "": ["Pod", "Node", "ServiceAccount", "Endpoints"],
   "apps": ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"],
   "batch": ["Job", "CronJob"],
   "discovery.k8s.io": ["EndpointSlice"],
-  "gateway.networking.k8s.io": ["GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy"],
-  "gateway.networking.x-k8s.io": ["XBackendTrafficPolicy"],
-  "security.istio.io": ["RequestAuthentication"],
-  "networking.istio.io": ["DestinationRule", "VirtualService", "ServiceEntry", "Gateway", "Sidecar", "WorkloadGroup"],
-  "telemetry.istio.io": ["Telemetry"],
-  "weft.dev": ["TrafficPolicy"],
+  "gateway.networking.k8s.io": ["UDPRoute", "ListenerSet"],
+  "gateway.networking.x-k8s.io": ["XMesh", "XBackend", "XListenerSet"],
+  "networking.istio.io": ["Gateway", "Sidecar", "WorkloadGroup", "EnvoyFilter", "ProxyConfig"],
 };
 
 export type KindLookup =

@@ -24,3 +24,14 @@ export const DIAGNOSTICS_MAX = 1000;
 /** Rules of one policy, and values in one field: each connection may have to walk them. */
 export const POLICY_RULES_MAX = 10_000;
 export const POLICY_VALUES_MAX = 10_000;
+/** Rules of one route resource, and alternatives of one rule: the Gateway API's own bounds are 16 and 64. */
+export const ROUTE_RULES_MAX = 256;
+export const ROUTE_MATCHES_MAX = 256;
+/** Backends of one rule: each request draws from them. */
+export const BACKENDS_MAX = 128;
+/** Headers, query parameters or labels of one match. */
+export const MATCH_FIELDS_MAX = 64;
+/** Names or entries in any other list of an L7 kind. */
+export const LIST_MAX = 1024;
+/** Records that hosts with a wildcard, or one resource with many hosts, may become. */
+export const HOSTS_PER_RESOURCE_MAX = 1024;

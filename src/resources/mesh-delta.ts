@@ -30,7 +30,7 @@ export function isEmptyDelta(delta: MeshDelta): boolean {
   return Object.values(delta).every((part: readonly unknown[]) => part.length === 0);
 }
 
-function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): { upserted: V[]; removed: K[] } {
+export function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): { upserted: V[]; removed: K[] } {
   const upserted: V[] = [];
   const removed: K[] = [];
   for (const [key, value] of next) {
@@ -42,7 +42,7 @@ function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equ
   return { upserted, removed };
 }
 
-function equalButSource<T extends { readonly provenance: Provenance }>(a: T, b: T): boolean {
+export function equalButSource<T extends { readonly provenance: Provenance }>(a: T, b: T): boolean {
   return deepEqual({ ...a, provenance: { ...a.provenance, source: "" } }, { ...b, provenance: { ...b.provenance, source: "" } });
 }
 

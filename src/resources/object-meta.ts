@@ -57,9 +57,15 @@ export const objectMeta = z.strictObject({
   ...serverFields,
 });
 
-/** A kind's whole document. `status` is what a cluster says about it, not what is asked for. */
+/** A kind's whole document, with what is asked for below `spec`. `status` is what a cluster says about it. */
 export function objectSchema<Spec extends z.ZodType>(spec: Spec) {
   return z.strictObject({ apiVersion: z.string(), kind: z.string(), metadata: objectMeta, spec, status: ignored });
+}
+
+/** A document whose fields stand beside its metadata. */
+export function flatObjectSchema(fields: z.ZodType) {
+  if (!(fields instanceof z.ZodObject)) throw new Error("a kind whose content is its document has an object as schema");
+  return z.strictObject({ apiVersion: z.string(), kind: z.string(), metadata: objectMeta, ...fields.shape });
 }
 
 /** Namespace of an object that names none, as kubectl has it. */

@@ -6,7 +6,7 @@ import { contentHash } from "./content-hash.ts";
 import { type DocumentDiagnostic, type FieldPath, formatFieldPath, show } from "./diagnostic.ts";
 import { apiVersions, KINDS, type Kind, lookUpKind, type Resource } from "./kinds.ts";
 import { DIAGNOSTICS_PER_DOCUMENT_MAX, LIST_ITEMS_MAX } from "./limits.ts";
-import { isDnsLabel, isDnsSubdomain, NAMESPACE_DEFAULT, objectSchema } from "./object-meta.ts";
+import { flatObjectSchema, isDnsLabel, isDnsSubdomain, NAMESPACE_DEFAULT, objectSchema } from "./object-meta.ts";
 import { identityKey, type Report, type ResourceIdentity } from "./resource.ts";
 import { schemaFaults } from "./schema-diagnostics.ts";
 import { parseDocument, type ParsedDocument } from "./yaml-document.ts";
@@ -29,7 +29,8 @@ export interface ParsedItem {
   readonly diagnostics: readonly DocumentDiagnostic[];
 }
 
-const schemas: ReadonlyMap<string, z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, objectSchema(kind.spec)]));
+const isFlat = (kind: Kind): boolean => "content" in kind && kind.content === "document";
+const schemas: ReadonlyMap<string, z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, isFlat(kind) ? flatObjectSchema(kind.spec) : objectSchema(kind.spec)]));
 
 /** Never throws. An empty document gives no items. */
 export function parseResources(text: string): readonly ParsedItem[] {
@@ -107,12 +108,13 @@ interface CheckedObject {
   readonly spec?: unknown;
 }
 
-function toResource(value: Record<string, unknown>, { metadata, spec }: CheckedObject, definition: Kind, report: Report): Resource {
+function toResource(value: Record<string, unknown>, checked: CheckedObject, definition: Kind, report: Report): Resource {
+  const { metadata } = checked;
   if (!definition.namespaced && metadata.namespace !== undefined) {
     report("error", "unknown_field", ["metadata", "namespace"], `found ${show(metadata.namespace)}; a ${definition.kind} is in no namespace`);
   }
   // The status is not ours to look at, and server-side bookkeeping is no change of what was asked for.
-  const content = { apiVersion: value["apiVersion"], name: metadata.name, labels: metadata.labels, annotations: metadata.annotations, spec: value["spec"] };
+  const content = { apiVersion: value["apiVersion"], name: metadata.name, labels: metadata.labels, annotations: metadata.annotations, ...contentOf(value, definition) };
   return {
     kind: definition.kind,
     namespace: definition.namespaced ? (metadata.namespace ?? NAMESPACE_DEFAULT) : "",
@@ -120,9 +122,16 @@ function toResource(value: Record<string, unknown>, { metadata, spec }: CheckedO
     labels: metadata.labels ?? {},
     annotations: metadata.annotations ?? {},
     creationTimestamp: metadata.creationTimestamp ?? "",
-    spec,
+    spec: isFlat(definition) ? contentOf(checked, definition) : checked.spec,
     resourceVersion: contentHash(JSON.stringify(content)),
   } as Resource;
+}
+
+/** What is asked for, without the head every object has. */
+function contentOf(value: object, definition: Kind): Record<string, unknown> {
+  if (!isFlat(definition)) return { spec: (value as CheckedObject).spec };
+  const { apiVersion: _, kind: __, metadata: ___, ...fields } = value as Record<string, unknown>;
+  return fields;
 }
 
 /** Which resource a document that may be broken speaks of. */

@@ -194,7 +194,7 @@ describe("deltas", () => {
 describe("documents and files", () => {
   const only = (text: string): string[] => evaluate({ "a.yaml": text }).diagnostics.map(describeDiagnostic);
   test("a kind that is known and not supported is a warning", () => {
-    expect(only("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\n")).toEqual(["a.yaml:2:7 warning unsupported_kind  kind: HTTPRoute is not supported by this role yet, nothing was applied from it"]);
+    expect(only("apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: a}\n")).toEqual(["a.yaml:2:7 warning unsupported_kind  kind: UDPRoute is not supported by this role yet, nothing was applied from it"]);
   });
   test("an unknown kind is an error, with the nearest named", () => {
     expect(only("apiVersion: v1\nkind: Servce\nmetadata: {name: a}\n")[0]).toContain('kind: found "Servce" of "v1", did you mean Service of v1?');

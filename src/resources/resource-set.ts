@@ -1,16 +1,21 @@
 // The state of a configuration directory: what its files say, what of that is in force, and what was in force before
 // wherever a file no longer says it well. Pure: texts in, records and diagnostics out.
 
+import { EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import { type Diagnostic, type DiagnosticCode, type FieldPath, formatFieldPath, type Severity } from "./diagnostic.ts";
 import type { Resource } from "./kinds.ts";
+import { diffL7 } from "./l7/l7-delta.ts";
+import type { ResourceStatus } from "./l7/status.ts";
+import { L7Translator } from "./l7/translate-l7.ts";
 import { DIAGNOSTICS_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, TOTAL_CHARS_MAX } from "./limits.ts";
 import { diff, emptySnapshot, type MeshSnapshot } from "./mesh-delta.ts";
 import { NAMESPACE_DEFAULT } from "./object-meta.ts";
 import { type ParsedItem, parseResources } from "./parse-resources.ts";
 import { describeIdentity, identityKey, type Placed, type ResourceIdentity, type TranslationOptions } from "./resource.ts";
 import { MeshTranslator, type ResourceDiagnostic } from "./translate-mesh.ts";
+import { WaypointServices } from "./waypoint-services.ts";
 import { type DocumentText, parseDocument, type ParsedDocument, type Position, splitDocuments } from "./yaml-document.ts";
 
 /** One file of the directory as it was found; paths are relative to it. */
@@ -31,6 +36,10 @@ export interface Evaluation {
   readonly mesh: MeshSnapshot;
   /** From the state before to this one. */
   readonly delta: MeshDelta;
+  readonly l7: L7Snapshot;
+  readonly l7Delta: L7Delta;
+  /** What the status of each object in force would say. */
+  readonly statuses: readonly ResourceStatus[];
   /** Workloads of this node, by uid. */
   readonly localWorkloads: readonly LocalWorkload[];
   readonly diagnostics: readonly Diagnostic[];
@@ -72,6 +81,8 @@ interface InForce {
 
 export class ResourceSet {
   readonly #translator: MeshTranslator;
+  readonly #l7Translator: L7Translator;
+  readonly #waypointServices = new WaypointServices();
   /** Namespaces that need no Namespace resource. */
   readonly #implicitNamespaces: readonly string[];
   /** Files as last read, and what their documents were before: a change taken back costs no parsing. */
@@ -79,13 +90,15 @@ export class ResourceSet {
   #restoredDocuments = new Map<string, readonly ParsedItem[]>();
   #inForce = new Map<string, InForce>();
   #mesh = emptySnapshot;
+  #l7 = EMPTY_L7_SNAPSHOT;
   #lastGood = new Map<string, { readonly members: readonly InForce[]; readonly file: LastGoodFile }>();
   /** False until something is known to have been in force: then a policy that cannot be read is taken to deny. */
   #hasHistory = false;
   readonly #located = new WeakMap<Placed<unknown>, Map<string, Position>>();
 
   constructor(options: TranslationOptions) {
-    this.#translator = new MeshTranslator(options);
+    this.#translator = new MeshTranslator(options, this.#waypointServices);
+    this.#l7Translator = new L7Translator(options);
     this.#implicitNamespaces = [NAMESPACE_DEFAULT, options.rootNamespace];
   }
 
@@ -118,12 +131,16 @@ export class ResourceSet {
     this.#hasHistory = true;
     this.#restoredDocuments = new Map();
 
-    const translated = this.#translator.translate([...this.#inForce.values()].map(({ placed }) => placed));
-    diagnostics.push(...this.#locateAll(translated.diagnostics));
+    const resources = this.#waypointServices.complete([...this.#inForce.values()].map(({ placed }) => placed));
+    const translated = this.#translator.translate(resources);
+    const l7 = this.#l7Translator.translate(resources);
+    diagnostics.push(...this.#locateAll([...translated.diagnostics, ...l7.diagnostics]));
     const delta = diff(this.#mesh, translated.mesh);
+    const l7Delta = diffL7(this.#l7, l7.snapshot);
     this.#mesh = translated.mesh;
+    this.#l7 = l7.snapshot;
     return {
-      mesh: translated.mesh, delta, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
+      mesh: translated.mesh, delta, l7: l7.snapshot, l7Delta, statuses: l7.statuses, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
       lastGood: this.#rememberLastGood(), resourceCount: this.#inForce.size,
     };
   }
@@ -353,6 +370,9 @@ function standInFor(identity: ResourceIdentity, at: { readonly file: string; rea
     case "PeerAuthentication":
       resource = { ...common, kind: "PeerAuthentication", spec: { mtls: { mode: "STRICT" } } };
       break;
+    case "LoginPolicy":
+      resource = { ...common, kind: "LoginPolicy", spec: { targetRefs: [], issuer: "", clientId: "", clientSecretRef: { name: "" }, cookie: { keysRef: { name: "" } } } };
+      break;
     default:
       return null;
   }
@@ -362,6 +382,7 @@ function standInFor(identity: ResourceIdentity, at: { readonly file: string; rea
 function describeFallback(fallback: InForce | null): string {
   if (fallback === null) return "nothing of it is in force";
   if (!fallback.standIn) return "its last good version stays in force";
+  if (fallback.identity.kind === "LoginPolicy") return "until it can be read requests to the services of its namespace get 500";
   return fallback.identity.kind === "PeerAuthentication" ? "until it can be read its namespace takes no plain text" : "until it can be read everything it may cover is denied";
 }
 

@@ -57,6 +57,8 @@ export interface KindDefinition<Kind extends string, Schema extends z.ZodType> {
   readonly group: string;
   readonly versions: readonly string[];
   readonly namespaced: boolean;
+  /** `document` for kinds whose fields stand beside their metadata, as ConfigMap's do; else they stand below `spec`. */
+  readonly content?: "document";
   readonly spec: Schema;
   /** What a schema cannot say: rules across fields, labels and annotations. Errors break the resource. Knows no other resource. */
   check(resource: ResourceOf<Kind, z.output<Schema>>, report: Report): void;

@@ -4,9 +4,11 @@
 import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { hash64 } from "./content-hash.ts";
 import { isHeadless, type ServiceResource, virtualAddresses, wantedFamilies } from "./kinds/service.ts";
-import type { Placed, ReportFor } from "./resource.ts";
+import { entryHosts, type ServiceEntryResource } from "./kinds/service-entry.ts";
+import type { Placed, ReportFor, ResourceOf } from "./resource.ts";
 
-export type ServiceAddresses = ReadonlyMap<ServiceResource, readonly IpAddress[]>;
+/** Of services by their resource; of the hosts of ServiceEntries that name no address by `NAMESPACE/HOST`. */
+export type ServiceAddresses = ReadonlyMap<ServiceResource | string, readonly IpAddress[]>;
 
 /** Places in one range. IPv4 leaves out the first and the last address, IPv6 the first. */
 interface Range {
@@ -16,9 +18,10 @@ interface Range {
   free: number;
 }
 
-export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor): ServiceAddresses {
-  const taken = new Map<IpAddress, Placed<ServiceResource>>();
-  const result = new Map<ServiceResource, readonly IpAddress[]>();
+/** @param entries their hosts choose after all services, so that no service's address depends on them. */
+export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = []): ServiceAddresses {
+  const taken = new Map<IpAddress, Placed<ResourceOf<string, unknown>>>();
+  const result = new Map<ServiceResource | string, readonly IpAddress[]>();
   const ranges = cidrs.map(toRange);
   const inOrder = [...services].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : nameOf(a) > nameOf(b) ? 1 : 0));
   const choosing: Placed<ServiceResource>[] = [];
@@ -33,20 +36,30 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
         taken.set(ip, placed);
         for (const range of ranges) if (cidrContains(range.cidr, ip)) range.free--;
       } else {
-        reportFor(placed)("warning", "conflict", ["spec", "clusterIP"], `found ${ip}, which Service ${nameOf(owner)} (${owner.file}:${owner.line}) has too; clients of neither namespace reach ${nameOf(owner)}`);
+        reportFor(placed)("warning", "conflict", ["spec", "clusterIP"], `found ${ip}, which ${owner.resource.kind} ${nameOf(owner)} (${owner.file}:${owner.line}) has too; clients of neither namespace reach ${nameOf(owner)}`);
       }
     }
   }
-  for (const placed of choosing) result.set(placed.resource, choose(placed, ranges, taken, reportFor));
+  for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec) }, ranges, taken, reportFor));
+  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: null })));
+  for (const claim of hosts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
+    // One name in two entries of a namespace is one host.
+    if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));
+  }
   return result;
 }
 
-function choose(placed: Placed<ServiceResource>, ranges: readonly Range[], taken: Map<IpAddress, Placed<ServiceResource>>, reportFor: ReportFor): IpAddress[] {
-  const wanted = wantedFamilies(placed.resource.spec);
+interface Claim {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly name: string;
+  readonly wanted: readonly (4 | 6)[] | null;
+}
+
+function choose({ placed, name, wanted }: Claim, ranges: readonly Range[], taken: Map<IpAddress, Placed<ResourceOf<string, unknown>>>, reportFor: ReportFor): IpAddress[] {
   const eligible = wanted === null ? ranges.slice(0, 1) : ranges.filter((range) => wanted.includes(range.family));
   const chosen: IpAddress[] = [];
   for (const range of eligible) {
-    const ip = firstFree(nameOf(placed), range, taken);
+    const ip = firstFree(name, range, taken);
     if (ip === null) {
       reportFor(placed)("error", "conflict", ["metadata", "name"], "found no free virtual address; give a clusterIP or a larger service CIDR");
       continue;
@@ -94,4 +107,4 @@ function addressAt(range: Range, place: number): IpAddress | null {
   return ipFromBytes(bytes);
 }
 
-const nameOf = (placed: Placed<ServiceResource>): string => `${placed.resource.namespace}/${placed.resource.name}`;
+const nameOf = (placed: Placed<ResourceOf<string, unknown>>): string => `${placed.resource.namespace}/${placed.resource.name}`;

@@ -9,10 +9,11 @@ import { NETNS, USE_WAYPOINT, WAYPOINT_FOR } from "./annotations.ts";
 import type { DiagnosticCode, FieldPath, Severity } from "./diagnostic.ts";
 import type { Resource } from "./kinds.ts";
 import { type AuthorizationPolicyResource, policySelector, translateAuthorizationPolicy } from "./kinds/authorization-policy.ts";
-import type { GatewayResource } from "./kinds/gateway.ts";
+import { type GatewayResource, isWaypoint } from "./kinds/gateway.ts";
 import type { NamespaceResource } from "./kinds/namespace.ts";
 import { type ConvertedPeers, byAge, convertPeerAuthentications, oldest, type PeerAuthenticationResource, peerSelector } from "./kinds/peer-authentication.ts";
 import { type ServiceResource, translateService } from "./kinds/service.ts";
+import type { ServiceEntryResource } from "./kinds/service-entry.ts";
 import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type WorkloadEntryResource } from "./kinds/workload-entry.ts";
 import type { MeshSnapshot } from "./mesh-delta.ts";
 import type { Labels } from "./object-meta.ts";
@@ -20,7 +21,9 @@ import { translateRemoteGateways, type RemoteNetworks } from "./remote-gateway.t
 import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "./resource.ts";
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
+import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
 import { boundWaypoint, serviceHostname, type WaypointName, waypointRecord } from "./waypoint-binding.ts";
+import type { WaypointServices } from "./waypoint-services.ts";
 
 /** A diagnostic of a resource in force, before its field is located in the file. */
 export interface ResourceDiagnostic {
@@ -42,6 +45,7 @@ interface NamespaceResources {
   readonly name: string;
   namespace: Placed<NamespaceResource> | null;
   readonly services: Placed<ServiceResource>[];
+  readonly serviceEntries: Placed<ServiceEntryResource>[];
   readonly entries: Placed<WorkloadEntryResource>[];
   readonly policies: Placed<AuthorizationPolicyResource>[];
   readonly peers: Placed<PeerAuthenticationResource>[];
@@ -56,6 +60,9 @@ interface NamespaceContext {
   readonly gateways: RemoteNetworks["gateways"];
   readonly services: readonly Service[];
   readonly serviceIndex: SelectorIndex<Placed<ServiceResource>>;
+  readonly serviceEntryIndex: SelectorIndex<Placed<ServiceEntryResource>>;
+  /** Endpoints that ServiceEntries list themselves. */
+  readonly workloads: readonly Workload[];
   readonly policies: readonly AuthorizationPolicy[];
   readonly policyIndex: SelectorIndex<Placed<AuthorizationPolicyResource>>;
   readonly peers: ConvertedPeers;
@@ -76,10 +83,13 @@ interface MeshContext {
 /** Translates states of the directory one after the other, reusing what did not change. The result depends on the last state alone. */
 export class MeshTranslator {
   readonly #options: TranslationOptions;
+  readonly #waypointServices: WaypointServices;
   #contexts = new Map<string, NamespaceContext>();
 
-  constructor(options: TranslationOptions) {
+  /** @param waypointServices which services were made for a waypoint, so that nobody is told of what they lack. */
+  constructor(options: TranslationOptions, waypointServices: WaypointServices) {
     this.#options = options;
+    this.#waypointServices = waypointServices;
   }
 
   translate(resources: Iterable<Placed<Resource>>): TranslatedMesh {
@@ -87,7 +97,8 @@ export class MeshTranslator {
     const diagnostics: ResourceDiagnostic[] = [];
     const reportFor = collectInto(diagnostics);
     const allServices = [...byNamespace.values()].flatMap((namespace) => namespace.services);
-    const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor);
+    const allServiceEntries = [...byNamespace.values()].flatMap((namespace) => namespace.serviceEntries);
+    const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor, allServiceEntries);
     const gateways = [...byNamespace.values()].flatMap((namespace) => namespace.gateways);
     const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor));
     reportMissingWaypoints(byNamespace, allServices, reportFor);
@@ -102,6 +113,7 @@ export class MeshTranslator {
       contexts.set(namespace.name, context);
       diagnostics.push(...context.diagnostics);
       for (const service of context.services) services.set(namespacedName(service.namespace, service.hostname), service);
+      for (const workload of context.workloads) workloads.set(workload.uid, workload);
       for (const policy of context.policies) policies.set(namespacedName(policy.namespace, policy.name), policy);
       const selected = new Set<string>();
       for (const placed of namespace.entries) {
@@ -114,7 +126,8 @@ export class MeshTranslator {
           reportFor(placed)("warning", "missing_port", ["spec", "ports"], `Service ${service} wants a port named ${JSON.stringify(port)}, which this entry does not have; it is no endpoint for that port`);
         }
       }
-      reportUnselected(namespace, selected, mesh, this.#options, reportFor);
+      const written = namespace.services.filter((placed) => !this.#waypointServices.isMade(placed));
+      reportUnselected({ ...namespace, services: written }, selected, mesh, this.#options, reportFor);
     }
     this.#contexts = contexts;
     reportRootUnselected(mesh, workloads, reportFor);
@@ -123,7 +136,9 @@ export class MeshTranslator {
 
   #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], networks: RemoteNetworks): MeshContext {
     const root = byNamespace.get(this.#options.rootNamespace);
-    const labels = new Map(services.map(({ resource }) => [`${resource.namespace}/${resource.name}`, resource.labels]));
+    const waypoints = [...byNamespace.values()].flatMap(({ gateways }) => gateways.filter(({ resource }) => isWaypoint(resource)));
+    // What a waypoint's Gateway says holds before what its service says.
+    const labels = new Map([...services, ...waypoints].map(({ resource }) => [`${resource.namespace}/${resource.name}`, resource.labels]));
     return {
       rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
       // Which of several holds is reported once, with the root namespace's own context.
@@ -139,6 +154,7 @@ export class MeshTranslator {
     const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
     const inputs: unknown[] = [
       namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
+      "serviceEntries", ...namespace.serviceEntries, "hosts", ...namespace.serviceEntries.flatMap(({ resource }) => resource.spec.hosts.map((host) => (addresses.get(`${resource.namespace}/${host}`) ?? []).join())),
       "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
     ];
     const previous = this.#contexts.get(namespace.name);
@@ -171,12 +187,13 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     // A service without selector has no workload entries; its endpoints would come from an EndpointSlice.
     if (Object.keys(selector).length > 0) serviceIndex.add(selector, placed);
   }
-  const services = namespace.services.map((placed) => {
-    const bound = boundWaypoint(placed.resource, labels);
-    const isItself = bound !== null && bound.namespace === placed.resource.namespace && bound.name === placed.resource.name;
+  const serviceWaypoints = (object: ResourceOf<string, unknown>): readonly WeightedWaypoint[] => {
+    const bound = boundWaypoint(object, labels);
+    const isItself = bound !== null && bound.namespace === object.namespace && bound.name === object.name;
     const takes = bound === null || isItself ? false : bound.from === "object" || waypointFor === "service" || waypointFor === "all";
-    return translateService(placed, { options, addresses: addresses.get(placed.resource) ?? [], waypoints: takes ? waypointRecord(bound!, options.clusterDomain) : [] });
-  });
+    return takes ? waypointRecord(bound!, options.clusterDomain) : [];
+  };
+  const services = namespace.services.map((placed) => translateService(placed, { options, addresses: addresses.get(placed.resource) ?? [], waypoints: serviceWaypoints(placed.resource) }));
 
   const policyIndex = new SelectorIndex<Placed<AuthorizationPolicyResource>>();
   const policies: AuthorizationPolicy[] = [];
@@ -200,12 +217,25 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     selecting: namespace.peers.filter(({ resource }) => peerSelector(resource) !== null).sort(byAge),
   });
 
+  const policiesFor = (selected: Labels): readonly NamespacedName[] => selectingPolicies(selected, policyIndex, peers);
+  const serviceEntryIndex = new SelectorIndex<Placed<ServiceEntryResource>>();
+  const workloads: Workload[] = [];
+  for (const placed of namespace.serviceEntries) {
+    const selector = placed.resource.spec.workloadSelector?.labels ?? {};
+    if (Object.keys(selector).length > 0) serviceEntryIndex.add(selector, placed);
+    const translated = translateServiceEntry(placed, {
+      options, waypoints: serviceWaypoints(placed.resource), namespaceLabels: labels, gateways: mesh.networks.gateways, addressesOf: (hostname) => addresses.get(`${placed.resource.namespace}/${hostname}`) ?? [], policiesFor,
+    }, reportFor(placed));
+    services.push(...translated.services);
+    workloads.push(...translated.workloads);
+  }
+
   const entryWaypoint = (entry: WorkloadEntryResource, members: readonly ServiceResource[]): readonly WeightedWaypoint[] => {
     const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry) }, labels);
     if (bound === null || members.some((service) => service.namespace === bound.namespace && service.name === bound.name)) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
-  return { inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  return { inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
@@ -213,14 +243,19 @@ function translateEntry(placed: Placed<WorkloadEntryResource>, context: Namespac
   if (known !== undefined) return known;
   const labels = entryLabels(placed.resource);
   const services = context.serviceIndex.selecting(labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
-  const policies = context.policyIndex.selecting(labels).map(({ resource }) => namespacedName(resource.namespace, resource.name));
-  const peer = context.peers.attached(labels);
-  if (peer !== null) policies.push(peer);
+  const further = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {}));
   const translated = translateWorkloadEntry(placed, {
-    options, namespaceLabels: context.labels, gateways: context.gateways, services, policies: policies.sort(), waypoints: context.entryWaypoint(placed.resource, services),
+    options, namespaceLabels: context.labels, gateways: context.gateways, services, further, policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services),
   });
   context.translated.set(placed, translated);
   return translated;
+}
+
+function selectingPolicies(labels: Labels, index: SelectorIndex<Placed<AuthorizationPolicyResource>>, peers: ConvertedPeers): readonly NamespacedName[] {
+  const policies = index.selecting(labels).map(({ resource }) => namespacedName(resource.namespace, resource.name));
+  const peer = peers.attached(labels);
+  if (peer !== null) policies.push(peer);
+  return policies.sort();
 }
 
 function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceResources> {
@@ -228,7 +263,7 @@ function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceReso
   const of = (name: string): NamespaceResources => {
     let found = byNamespace.get(name);
     if (found === undefined) {
-      found = { name, namespace: null, services: [], entries: [], policies: [], peers: [], gateways: [] };
+      found = { name, namespace: null, services: [], serviceEntries: [], entries: [], policies: [], peers: [], gateways: [] };
       byNamespace.set(name, found);
     }
     return found;
@@ -251,8 +286,15 @@ function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceReso
       case "PeerAuthentication":
         of(resource.namespace).peers.push(placed as Placed<PeerAuthenticationResource>);
         break;
+      case "ServiceEntry":
+        of(resource.namespace).serviceEntries.push(placed as Placed<ServiceEntryResource>);
+        break;
       case "Gateway":
         of(resource.namespace).gateways.push(placed as Placed<GatewayResource>);
+        break;
+      // Of L7 alone.
+      case "RequestAuthentication": case "GatewayClass": case "HTTPRoute": case "GRPCRoute": case "TCPRoute": case "TLSRoute": case "ReferenceGrant": case "BackendTLSPolicy": case "XBackendTrafficPolicy":
+      case "VirtualService": case "DestinationRule": case "Telemetry": case "TrafficPolicy": case "LoginPolicy": case "TokenIntrospection": case "MeshConfig": case "ConfigMap": case "Secret":
         break;
       default:
         unreachable(resource);
@@ -330,9 +372,9 @@ function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResour
       reportFor(placed)("warning", "missing_waypoint", [...at, USE_WAYPOINT], `found the waypoint ${bound.namespace}/${bound.name}, which no Service is; traffic that needs it is refused until it is there`);
     }
   };
-  for (const { name, namespace, services: own, entries } of byNamespace.values()) {
+  for (const { name, namespace, services: own, serviceEntries, entries } of byNamespace.values()) {
     if (namespace !== null) check(namespace, name, namespace.resource.labels, ["metadata", "labels"]);
-    for (const placed of own) check(placed, name, placed.resource.labels, ["metadata", "labels"]);
+    for (const placed of [...own, ...serviceEntries]) check(placed, name, placed.resource.labels, ["metadata", "labels"]);
     for (const placed of entries) {
       check(placed, name, placed.resource.labels, ["metadata", "labels"]);
       check(placed, name, placed.resource.spec.labels ?? {}, ["spec", "labels"]);

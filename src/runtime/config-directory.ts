@@ -3,9 +3,12 @@
 
 import { closeSync, constants, fstatSync, type FSWatcher, openSync, readdirSync, readSync, statSync, watch } from "node:fs";
 import { join } from "node:path";
+import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
+import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
+import type { ResourceStatus } from "../resources/l7/status.ts";
 import { FILE_BYTES_MAX } from "../resources/limits.ts";
 import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../resources/mesh-delta.ts";
 import type { TranslationOptions } from "../resources/resource.ts";
@@ -40,6 +43,11 @@ export interface ConfigState {
   readonly mesh: MeshSnapshot;
   /** From the state before to this one; of the first state, everything. */
   readonly delta: MeshDelta;
+  /** What waypoints need, with its own delta. */
+  readonly l7: L7Snapshot;
+  readonly l7Delta: L7Delta;
+  /** What the status of each object in force would say. */
+  readonly statuses: readonly ResourceStatus[];
   readonly localWorkloads: readonly LocalWorkload[];
   readonly diagnostics: readonly Diagnostic[];
   readonly resourceCount: number;
@@ -216,16 +224,16 @@ export class ConfigDirectory implements AsyncDisposable {
     const state = this.state;
     const fault = this.#directoryFault(reason);
     if (state.diagnostics.some((diagnostic) => deepEqual(diagnostic, fault))) return;
-    this.#tell({ ...state, delta: noChange, diagnostics: [fault, ...state.diagnostics.filter(({ file }) => file !== ".")] });
+    this.#tell({ ...state, delta: noChange, l7Delta: EMPTY_L7_DELTA, diagnostics: [fault, ...state.diagnostics.filter(({ file }) => file !== ".")] });
   }
 
   #apply({ readings, diagnostics }: Scan): void {
     const evaluation: Evaluation = this.#resources.update(readings);
     const faults = this.#storeFaults.map((message): Diagnostic => ({ severity: "warning", file: ".", line: 1, column: 1, fieldPath: "", code: "restored", resource: "", message }));
     const all = [...faults, ...diagnostics, ...evaluation.diagnostics];
-    const { mesh, delta, localWorkloads, lastGood, resourceCount } = evaluation;
+    const { lastGood, ...state } = evaluation;
     this.#keep(lastGood);
-    this.#tell({ mesh, delta, localWorkloads, diagnostics: all, resourceCount });
+    this.#tell({ ...state, diagnostics: all });
   }
 
   #tell(next: Omit<ConfigState, "version">): void {
@@ -234,8 +242,10 @@ export class ConfigDirectory implements AsyncDisposable {
       this.#state = { version: 1, ...next };
       return;
     }
-    if (isEmptyDelta(next.delta) && deepEqual(before.localWorkloads, next.localWorkloads) && deepEqual(before.diagnostics, next.diagnostics)) {
-      this.#state = { ...before, mesh: next.mesh };
+    const same = isEmptyDelta(next.delta) && isEmptyL7Delta(next.l7Delta) && deepEqual(before.localWorkloads, next.localWorkloads) && deepEqual(before.diagnostics, next.diagnostics);
+    // Of statuses a new version of an object is news too.
+    if (same && deepEqual(before.statuses, next.statuses)) {
+      this.#state = { ...before, mesh: next.mesh, l7: next.l7 };
       return;
     }
     this.#state = { version: before.version + 1, ...next };

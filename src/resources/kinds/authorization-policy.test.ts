@@ -85,10 +85,11 @@ describe("AuthorizationPolicy: what L4 cannot decide fails closed", () => {
     expect(codes("{action: CUSTOM, provider: {name: x}, rules: [{}]}")).toEqual(["error fail_closed spec.action"]);
   });
   test("AUDIT decides nothing and is said not to", () => expect(codes("{action: AUDIT, rules: [{}]}")).toEqual(["warning not_supported spec.action"]));
-  test("targetRefs are for a waypoint and are said not to be enforced here", () => {
-    const evaluation = evaluate(documents(shop, policy("p", "{targetRefs: [{kind: Service, group: '', name: web}], action: DENY, rules: [{}]}")));
+  test("targetRefs are for a waypoint: no policy of L4, and a target without one is told", () => {
+    const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n";
+    const evaluation = evaluate(documents(shop, service, policy("p", "{targetRefs: [{kind: Service, group: '', name: web}], action: DENY, rules: [{}]}")));
     expect(evaluation.mesh.policies.size).toBe(0);
-    expect(codesOf(evaluation)).toEqual(["info not_enforced spec.targetRefs"]);
+    expect(codesOf(evaluation)).toEqual(["warning missing_waypoint spec.targetRefs[0].name"]);
   });
 });
 

@@ -8,8 +8,9 @@ import type { AuthorizationPolicy, PolicyAction, PolicyClause, PolicyMatch, Poli
 import { DRY_RUN } from "../annotations.ts";
 import { type FieldPath, show } from "../diagnostic.ts";
 import { POLICY_RULES_MAX, POLICY_VALUES_MAX } from "../limits.ts";
-import { ipBlock, isDnsLabel, isDnsSubdomain, labelMap, type Labels } from "../object-meta.ts";
+import { ipBlock, isDnsLabel, isDnsSubdomain, type Labels } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type Report, type ResourceOfKind, type TranslationOptions } from "../resource.ts";
+import { attachment, checkAttachment, targetsOf } from "../targets.ts";
 
 const VALUE_CHARS_MAX = 2048;
 
@@ -27,7 +28,14 @@ const serviceAccount = z.string().refine((text) => {
   const [first = "", second, ...rest] = text.split("/");
   return rest.length === 0 && (second === undefined ? isDnsSubdomain(first) : isDnsLabel(first) && isDnsSubdomain(second));
 }, { error: "expected SERVICE_ACCOUNT or NAMESPACE/SERVICE_ACCOUNT, without wildcards" });
+/** As in Istio: operators are whole segments, and nothing that has a wildcard of its own stands beside them. */
+const PATH_TEMPLATE = /^(\/([^/{}*]*|\{\*\}))*(\/\{\*\*\}(\/[^/{}*]*)*)?$/;
 const l7Value = z.string().min(1).max(VALUE_CHARS_MAX);
+
+/** A path with wildcard, or a template: `{*}` is one segment, `{**}` any number of them, at the end. */
+const pathValue = z.string().refine((text) => (/[{}]/.test(text) ? PATH_TEMPLATE.test(text) : wildcard.safeParse(text).success), {
+  error: "expected an exact path, prefix*, *suffix, *, or a template of whole segments: {*} for one, {**} at the end for any number",
+});
 
 const source = z.strictObject({
   principals: listOf(principal), notPrincipals: listOf(principal),
@@ -55,12 +63,8 @@ const rule = z.strictObject({
     .refine((condition) => condition.values !== undefined || condition.notValues !== undefined, { error: "expected values or notValues" })),
 });
 
-const targetRef = z.strictObject({ group: z.string().optional(), kind: z.string().min(1), name: z.string().min(1), namespace: z.string().optional() });
-
 const spec = z.strictObject({
-  selector: z.strictObject({ matchLabels: labelMap.nullish() }).nullish(),
-  targetRef: targetRef.nullish(),
-  targetRefs: z.array(targetRef).max(16).nullish(),
+  ...attachment,
   action: z.enum(["ALLOW", "DENY", "AUDIT", "CUSTOM"]).optional(),
   provider: z.strictObject({ name: z.string() }).nullish(),
   rules: z.array(rule.nullable()).max(POLICY_RULES_MAX).nullish(),
@@ -78,21 +82,21 @@ export const authorizationPolicyKind = defineKind({
       report("error", "bad_value", ["metadata", "annotations", DRY_RUN], `found ${show(dryRun)}, expected "true" or "false"`);
     }
     const { spec } = policy;
-    if (spec?.selector && (spec.targetRef || (spec.targetRefs?.length ?? 0) > 0)) {
-      report("error", "conflict", ["spec", "selector"], "found a selector beside targetRefs, expected one of them");
-    }
-    if (spec?.targetRef && (spec.targetRefs?.length ?? 0) > 0) report("error", "conflict", ["spec", "targetRef"], "found targetRef beside targetRefs, expected targetRefs alone");
+    checkAttachment(spec, report);
     if (spec?.action === "CUSTOM" && !spec.provider) report("error", "missing_field", ["spec", "provider"], "found no provider, which CUSTOM needs");
     if (spec?.action !== "CUSTOM" && spec?.provider) report("error", "conflict", ["spec", "provider"], "found a provider, which only CUSTOM has");
-    for (const [index, entry] of (spec?.rules ?? []).entries()) checkRule(entry ?? {}, ["spec", "rules", index], report);
+    for (const [index, entry] of (spec?.rules ?? []).entries()) {
+      checkRule(entry ?? {}, ["spec", "rules", index], report);
+      if (targetsOf(spec).length > 0) checkHttpValues(entry ?? {}, ["spec", "rules", index], report);
+    }
   },
 });
 
 export type AuthorizationPolicyResource = ResourceOfKind<typeof authorizationPolicyKind>;
-type Rule = NonNullable<NonNullable<NonNullable<AuthorizationPolicyResource["spec"]>["rules"]>[number]>;
-type Source = NonNullable<Rule["from"]>[number]["source"];
-type Operation = NonNullable<Rule["to"]>[number]["operation"];
-type Condition = NonNullable<Rule["when"]>[number];
+export type AuthorizationRule = NonNullable<NonNullable<NonNullable<AuthorizationPolicyResource["spec"]>["rules"]>[number]>;
+type Source = NonNullable<AuthorizationRule["from"]>[number]["source"];
+type Operation = NonNullable<AuthorizationRule["to"]>[number]["operation"];
+export type AuthorizationCondition = NonNullable<AuthorizationRule["when"]>[number];
 
 /** Conditions that L4 can decide, and what their values must look like. */
 const L4_CONDITIONS = {
@@ -107,9 +111,9 @@ type L4Condition = keyof typeof L4_CONDITIONS;
 /** Conditions that Istio knows but which need the request; anything else is a mistake. */
 const L7_CONDITION = /^(request\.headers\[.+\]|request\.auth\.(principal|audiences|presenter)|request\.auth\.claims(\[[^\]]+\])+|remote\.ip|connection\.sni|source\.serviceAccount|experimental\.envoy\.filters\..+)$/;
 
-const isL4Condition = (key: string): key is L4Condition => Object.hasOwn(L4_CONDITIONS, key);
+export const isL4Condition = (key: string): key is L4Condition => Object.hasOwn(L4_CONDITIONS, key);
 
-function checkRule(rule: Rule, at: FieldPath, report: Report): void {
+function checkRule(rule: AuthorizationRule, at: FieldPath, report: Report): void {
   for (const [index, { source }] of (rule.from ?? []).entries()) {
     const names = source.serviceAccounts !== undefined || source.notServiceAccounts !== undefined;
     const others = (["principals", "notPrincipals", "namespaces", "notNamespaces"] as const).find((field) => source[field] !== undefined);
@@ -132,6 +136,27 @@ function checkRule(rule: Rule, at: FieldPath, report: Report): void {
   }
 }
 
+/** Values that a waypoint compares with requests: one that could never match would leave a DENY rule open. */
+function checkHttpValues(rule: AuthorizationRule, at: FieldPath, report: Report): void {
+  const check = (values: readonly string[] | undefined, path: FieldPath, schema: z.ZodType): void => {
+    for (const [i, value] of (values ?? []).entries()) {
+      const checked = schema.safeParse(value);
+      if (!checked.success) report("error", "bad_value", [...path, i], `found ${show(value)}, ${checked.error.issues[0]?.message ?? "expected another value"}`);
+    }
+  };
+  for (const [index, { source }] of (rule.from ?? []).entries()) {
+    for (const field of ["requestPrincipals", "notRequestPrincipals"] as const) check(source[field], [...at, "from", index, "source", field], wildcard);
+  }
+  for (const [index, { operation }] of (rule.to ?? []).entries()) {
+    for (const field of ["hosts", "notHosts", "methods", "notMethods"] as const) check(operation[field], [...at, "to", index, "operation", field], wildcard);
+    for (const field of ["paths", "notPaths"] as const) check(operation[field], [...at, "to", index, "operation", field], pathValue);
+  }
+  for (const [index, condition] of (rule.when ?? []).entries()) {
+    const schema = condition.key === "remote.ip" ? ipBlock : wildcard;
+    if (!isL4Condition(condition.key)) for (const field of ["values", "notValues"] as const) check(condition[field], [...at, "when", index, field], schema);
+  }
+}
+
 /** Labels the policy selects by; null when it applies to its whole namespace, or mesh. */
 export function policySelector(policy: AuthorizationPolicyResource): Labels | null {
   const labels = policy.spec?.selector?.matchLabels ?? {};
@@ -142,10 +167,8 @@ export function policySelector(policy: AuthorizationPolicyResource): Labels | nu
 export function translateAuthorizationPolicy(placed: Placed<AuthorizationPolicyResource>, options: TranslationOptions, report: Report): AuthorizationPolicy | null {
   const policy = placed.resource;
   const { spec } = policy;
-  if (spec?.targetRef || (spec?.targetRefs?.length ?? 0) > 0) {
-    report("info", "not_enforced", spec?.targetRef ? ["spec", "targetRef"] : ["spec", "targetRefs"], "a policy with targetRefs is for a waypoint; a ztunnel does not enforce it");
-    return null;
-  }
+  // A policy with targetRefs is for a waypoint.
+  if (targetsOf(spec).length > 0) return null;
   const written = spec?.action ?? "ALLOW";
   if (written === "AUDIT") {
     report("warning", "not_supported", ["spec", "action"], "found AUDIT, which decides nothing and is not reported at L4; use istio.io/dry-run to see what a policy would do");
@@ -172,7 +195,7 @@ interface RuleContext {
   readonly at: FieldPath;
 }
 
-function translateRule(rule: Rule, { action, namespace, at }: RuleContext, report: Report): PolicyRule | null {
+function translateRule(rule: AuthorizationRule, { action, namespace, at }: RuleContext, report: Report): PolicyRule | null {
   const needsHttp = l7Parts(rule, at);
   for (const path of needsHttp) {
     report("warning", "enforced_stricter", path, action === "allow"
@@ -189,7 +212,7 @@ function translateRule(rule: Rule, { action, namespace, at }: RuleContext, repor
 }
 
 /** Fields of a rule that only a reader of HTTP can decide. */
-function l7Parts(rule: Rule, at: FieldPath): FieldPath[] {
+function l7Parts(rule: AuthorizationRule, at: FieldPath): FieldPath[] {
   const paths: FieldPath[] = [];
   for (const [index, { source }] of (rule.from ?? []).entries()) {
     for (const field of SOURCE_L7) if (source[field] !== undefined) paths.push([...at, "from", index, "source", field]);
@@ -212,7 +235,7 @@ export const emptyMatch: PolicyMatch = {
   sourceIps: [], notSourceIps: [], destinationIps: [], notDestinationIps: [], destinationPorts: [], notDestinationPorts: [],
 };
 
-function sourceMatch(source: Source, namespace: string): PolicyMatch {
+export function sourceMatch(source: Source, namespace: string): PolicyMatch {
   const accounts = (texts: readonly string[] | undefined): ServiceAccountMatch[] => (texts ?? []).map((text) => {
     const [first = "", second] = text.split("/");
     return second === undefined ? { namespace, serviceAccount: first } : { namespace: first, serviceAccount: second };
@@ -226,11 +249,11 @@ function sourceMatch(source: Source, namespace: string): PolicyMatch {
   };
 }
 
-function operationMatch(operation: Operation): PolicyMatch {
+export function operationMatch(operation: Operation): PolicyMatch {
   return { ...emptyMatch, destinationPorts: ports(operation.ports), notDestinationPorts: ports(operation.notPorts) };
 }
 
-function conditionMatch({ key, values, notValues }: Condition): PolicyMatch {
+export function conditionMatch({ key, values, notValues }: AuthorizationCondition): PolicyMatch {
   if (!isL4Condition(key)) return emptyMatch;
   switch (key) {
     case "source.ip": return { ...emptyMatch, sourceIps: cidrs(values), notSourceIps: cidrs(notValues) };
@@ -241,7 +264,7 @@ function conditionMatch({ key, values, notValues }: Condition): PolicyMatch {
   }
 }
 
-function stringMatches(texts: readonly string[] | undefined): StringMatch[] {
+export function stringMatches(texts: readonly string[] | undefined): StringMatch[] {
   return (texts ?? []).map((text) => {
     if (text === "*") return { kind: "presence" };
     if (text.startsWith("*")) return { kind: "suffix", value: text.slice(1) };
@@ -251,5 +274,5 @@ function stringMatches(texts: readonly string[] | undefined): StringMatch[] {
 }
 
 // The schema and checkRule() let through what these parse, and nothing else.
-const cidrs = (texts: readonly string[] | undefined): Cidr[] => (texts ?? []).map((text) => parseCidr(text)!);
+export const cidrs = (texts: readonly string[] | undefined): Cidr[] => (texts ?? []).map((text) => parseCidr(text)!);
 const ports = (texts: readonly string[] | undefined): number[] => (texts ?? []).map((text) => parsePort(text)!);

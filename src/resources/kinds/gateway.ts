@@ -1,20 +1,41 @@
-// gateway.networking.k8s.io Gateway. What it means depends on its class; the one of the L4 mesh stands before another network
-// (remote-gateway.ts).
+// gateway.networking.k8s.io GatewayClass and Gateway. What a Gateway means depends on its class: a waypoint, or what stands before
+// another network (remote-gateway.ts); gateways of other classes are somebody else's.
 
 import { z } from "zod";
-import { dnsSubdomain, labelMap, port } from "../object-meta.ts";
+import { parseIp } from "../../core/ip.ts";
+import { WAYPOINT_FOR } from "../annotations.ts";
+import { show } from "../diagnostic.ts";
+import { dnsLabel, dnsSubdomain, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { checkRemoteGateway, isRemoteGateway, REMOTE_CLASSES } from "../remote-gateway.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
 
-/** What matters to gateways at the edge alone. */
+export const WAYPOINT_CLASSES: readonly string[] = ["weft-waypoint", "istio-waypoint"];
+export const WAYPOINT_USES = ["service", "workload", "all", "none"] as const;
+/** Protocol of a listener that takes HBONE. */
+export const HBONE_PROTOCOL = "HBONE";
+export const HBONE_PORT = 15008;
+
+const reference = z.strictObject({ group: z.string().max(253), kind: z.string().min(1).max(63), name: dnsSubdomain, namespace: dnsLabel.optional() });
+
+export const gatewayClassKind = defineKind({
+  kind: "GatewayClass",
+  group: "gateway.networking.k8s.io",
+  versions: ["v1", "v1beta1"],
+  namespaced: false,
+  spec: z.strictObject({ controllerName: z.string().regex(/^[a-z0-9.-]+\/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$/, { error: "expected DOMAIN/PATH" }).max(253), description: z.string().max(64).optional(), parametersRef: reference.optional() }),
+  check({ name, spec }, report) {
+    if (WAYPOINT_CLASSES.includes(name) && spec.parametersRef !== undefined) report("error", "not_supported", ["spec", "parametersRef"], "found parameters, which a waypoint class does not take");
+  },
+});
+
 const unused = z.unknown().optional();
 const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: unused });
-
 const spec = z.strictObject({
   gatewayClassName: dnsSubdomain,
   listeners: z.array(listener).min(1).max(64),
   addresses: z.array(z.strictObject({ type: z.string().max(253).optional(), value: z.string().max(253).optional() })).max(16).optional(),
   infrastructure: z.strictObject({ labels: labelMap.optional(), annotations: z.record(z.string(), z.string()).optional(), parametersRef: unused }).optional(),
+  // About traffic that enters the cluster, which is not a waypoint's.
   allowedListeners: unused, backendTLS: unused, defaultScope: unused, tls: unused,
 });
 
@@ -25,9 +46,27 @@ export const gatewayKind = defineKind({
   namespaced: true,
   spec,
   check(gateway, report) {
+    const { spec, labels } = gateway;
     if (isRemoteGateway(gateway)) return checkRemoteGateway(gateway, report);
-    report("warning", "unsupported_kind", ["spec", "gatewayClassName"], `Gateway of class ${gateway.spec.gatewayClassName} is not supported by this role yet, nothing was applied from it; expected ${REMOTE_CLASSES.join(" or ")}`);
+    if (!isWaypoint(gateway)) {
+      report("info", "not_supported", ["spec", "gatewayClassName"], `found the class ${show(spec.gatewayClassName)}, expected ${[...WAYPOINT_CLASSES, ...REMOTE_CLASSES].join(", ")}: any other is not ours`);
+      return;
+    }
+    const use = labels[WAYPOINT_FOR];
+    if (use !== undefined && !(WAYPOINT_USES as readonly string[]).includes(use)) report("error", "bad_value", ["metadata", "labels", WAYPOINT_FOR], `found ${show(use)}, expected ${WAYPOINT_USES.join(", ")}`);
+    if (!spec.listeners.some((one) => one.protocol === HBONE_PROTOCOL && one.port === HBONE_PORT)) {
+      report("error", "missing_field", ["spec", "listeners"], `found no listener for ${HBONE_PROTOCOL} on port ${HBONE_PORT}, by which a waypoint is reached`);
+    }
+    spec.listeners.forEach((one, index) => {
+      if (one.protocol !== HBONE_PROTOCOL) report("warning", "not_supported", ["spec", "listeners", index, "protocol"], `found ${show(one.protocol)}; a waypoint is reached by ${HBONE_PROTOCOL} alone`);
+    });
+    spec.addresses?.forEach(({ type = "IPAddress", value = "" }, index) => {
+      const sound = type === "IPAddress" ? parseIp(value) !== null : type === "Hostname" && isDnsSubdomain(value);
+      if (!sound) report("error", "bad_value", ["spec", "addresses", index], `found ${show(value)} of type ${show(type)}, expected an IPAddress or a Hostname`);
+    });
   },
 });
 
 export type GatewayResource = ResourceOfKind<typeof gatewayKind>;
+
+export const isWaypoint = (gateway: GatewayResource): boolean => WAYPOINT_CLASSES.includes(gateway.spec.gatewayClassName);

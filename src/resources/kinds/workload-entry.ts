@@ -190,6 +190,8 @@ export interface EntrySurroundings {
   /** The way to each network that is not ours. */
   readonly gateways: ReadonlyMap<string, GatewayAddress>;
   readonly services: readonly ServiceResource[];
+  /** Memberships in services that are no Kubernetes services. */
+  readonly further: readonly ServiceMembership[];
   readonly policies: readonly NamespacedName[];
   readonly waypoints: readonly WeightedWaypoint[];
 }
@@ -237,7 +239,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     locality: parseLocality(entry.spec.locality ?? ""),
     status: "healthy",
     capacity: entry.spec.weight ?? CAPACITY_DEFAULT,
-    services: surroundings.services.map((service) => membership(entry, service, options, missingPorts)),
+    services: [...surroundings.services.map((service) => membership(entry, service, options, missingPorts)), ...surroundings.further],
     authorizationPolicies: surroundings.policies,
     waypoints: surroundings.waypoints,
     networkGateway: network === options.network ? null : (surroundings.gateways.get(network) ?? null),

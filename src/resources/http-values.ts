@@ -1,0 +1,44 @@
+// Header names, header values, methods, hosts and paths, as every HTTP kind checks them.
+
+import { z } from "zod";
+import { isDnsSubdomain } from "./object-meta.ts";
+
+const TOKEN = /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/;
+const HEADER_VALUE = /^[\t\x20-\x7e]*$/;
+const HEADER_NAME_CHARS_MAX = 256;
+const HEADER_VALUE_CHARS_MAX = 4096;
+const PATH_CHARS_MAX = 1024;
+const PATH = /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+$/;
+
+export const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] as const;
+
+export const isToken = (text: string): boolean => text.length <= HEADER_NAME_CHARS_MAX && TOKEN.test(text);
+export const headerName = z.string().refine(isToken, { error: `expected a header name: at most ${HEADER_NAME_CHARS_MAX} letters, digits and !#$%&'*+-.^_\`|~` });
+
+/** They frame or route the message itself: a rule that changes them would smuggle or break it. */
+const UNTOUCHABLE = new Set(["host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "proxy-connection", "http2-settings"]);
+export const changedHeaderName = headerName.refine((name) => !UNTOUCHABLE.has(name.toLowerCase()), {
+  error: "expected a header that does not frame the message; change the host with a rewrite of the hostname, the others not at all",
+});
+export const headerValue = z.string().max(HEADER_VALUE_CHARS_MAX).refine((text) => HEADER_VALUE.test(text) && text === text.trim(), { error: "expected a header value: printable ASCII, no space at either end" });
+
+/** An absolute path in normal form, without query and fragment: what requests are compared with. */
+export function pathFault(path: string): string | null {
+  if (!path.startsWith("/")) return "expected a path that begins with /";
+  if (path.length > PATH_CHARS_MAX) return `expected a path of at most ${PATH_CHARS_MAX} characters`;
+  if (/\/\/|\/\.\.?(\/|$)/.test(path)) return "expected a path without //, /./ and /../: requests are compared in their normal form, which has none";
+  if (/%2f/i.test(path)) return "expected a path without %2F: an encoded slash is never matched";
+  return PATH.test(path) ? null : "expected a path of letters, digits, -._~!$&'()*+,;=:@/ and percent-encoded bytes";
+}
+
+export const pathText = z.string().superRefine((text, context) => {
+  const fault = pathFault(text);
+  if (fault !== null) context.addIssue({ code: "custom", message: fault });
+});
+
+export const hostname = z.string().refine(isDnsSubdomain, { error: "expected a host name in lower case, without port and wildcard" });
+export const isWildcardHost = (text: string): boolean => isDnsSubdomain(text.startsWith("*.") ? text.slice(2) : text);
+export const wildcardHostname = z.string().refine(isWildcardHost, { error: "expected a host name in lower case, or *. and one" });
+
+export const httpStatus = z.int().min(200).max(599);
+export const percentOfHundred = z.number().min(0).max(100);

@@ -1,0 +1,23 @@
+// Which of two resources is the older: it wins every conflict. Without dates, the first by name.
+
+import type { Placed, ResourceOf } from "../resource.ts";
+
+type AnyPlaced = Placed<ResourceOf<string, unknown>>;
+
+/** For resources without a creation time, and ones that cannot be read as a time: younger than all others. */
+const YOUNGEST_MS = Number.MAX_SAFE_INTEGER;
+
+/** Milliseconds since 1970. */
+export function createdMs(resource: ResourceOf<string, unknown>): number {
+  const ms = resource.creationTimestamp === "" ? Number.NaN : Date.parse(resource.creationTimestamp);
+  return Number.isNaN(ms) ? YOUNGEST_MS : ms;
+}
+
+export function byAge(a: AnyPlaced, b: AnyPlaced): number {
+  return createdMs(a.resource) - createdMs(b.resource) || compareText(nameOf(a), nameOf(b)) || compareText(a.resource.kind, b.resource.kind);
+}
+
+export const nameOf = ({ resource }: AnyPlaced): string => `${resource.namespace}/${resource.name}`;
+/** `DestinationRule shop/web (web.yaml:3)`: for messages that name another resource. */
+export const describePlaced = (placed: AnyPlaced): string => `${placed.resource.kind} ${nameOf(placed)} (${placed.file}:${placed.line})`;
+const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

@@ -1,0 +1,67 @@
+// Routes that hold for the same clients of the same port, of kinds that exclude each other: the Gateway API's order says which holds.
+// The store decides in the same way; here the others are told.
+
+import type { NamespacedName } from "../../core/brand.ts";
+import type { Route } from "../../mesh/l7/route.ts";
+import { type FieldPath, formatFieldPath } from "../diagnostic.ts";
+import type { Placed, ReportFor, ResourceOf } from "../resource.ts";
+import { byAge, describePlaced } from "./age.ts";
+
+export interface AttachedRoute {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly rules: Route["rules"];
+  readonly service: NamespacedName;
+  readonly port: number | null;
+  readonly clientNamespace: string | null;
+  /** Where it is attached, e.g. `spec.parentRefs[0]`. */
+  readonly path: FieldPath;
+}
+
+/** A parent of a route that does not hold there at all. */
+export interface LostParent {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly path: FieldPath;
+  readonly message: string;
+}
+
+/** The first excludes those after it. A VirtualService's HTTP rules stand behind those of the Gateway API. */
+function rank({ rules }: AttachedRoute): number {
+  switch (rules.protocol) {
+    case "grpc": return 0;
+    case "http": return rules.precedence === "gatewayApi" ? 1 : 2;
+    case "tls": return 3;
+    case "tcp": return 4;
+  }
+}
+
+const nameOfRank = ({ placed, rules }: AttachedRoute): string => (placed.resource.kind === "VirtualService" ? `${rules.protocol} of a VirtualService` : placed.resource.kind);
+
+export function findConflicts(attached: Iterable<AttachedRoute>, reportFor: ReportFor): LostParent[] {
+  const scopes = new Map<string, AttachedRoute[]>();
+  for (const one of attached) {
+    const key = `${one.service} ${one.clientNamespace ?? ""}`;
+    const scope = scopes.get(key);
+    if (scope === undefined) scopes.set(key, [one]);
+    else scope.push(one);
+  }
+  const lost: LostParent[] = [];
+  const said = new Set<string>();
+  for (const members of scopes.values()) {
+    const first = rank(members[0]!);
+    if (members.every((member) => rank(member) === first)) continue;
+    const ordered = [...members].sort((a, b) => rank(a) - rank(b) || byAge(a.placed, b.placed));
+    for (const loser of ordered) {
+      // A resource does not exclude its own other rules.
+      const winner = ordered.find((other) => rank(other) < rank(loser) && other.placed !== loser.placed && (other.port === null || loser.port === null || other.port === loser.port));
+      if (winner === undefined) continue;
+      const whole = winner.port === null || winner.port === loser.port;
+      const message = `${describePlaced(winner.placed)} holds for ${loser.service}${winner.port === null ? "" : `:${winner.port}`}, and ${nameOfRank(winner)} comes before ${nameOfRank(loser)}`;
+      const key = `${describePlaced(loser.placed)} ${formatFieldPath(loser.path)} ${message}`;
+      if (said.has(key)) continue;
+      said.add(key);
+      reportFor(loser.placed)("warning", "conflict", loser.path, whole ? `not in force: ${message}` : `not in force there: ${message}`);
+      if (whole) lost.push({ placed: loser.placed, path: loser.path, message });
+    }
+  }
+  return lost;
+}

@@ -1,0 +1,246 @@
+// What one L7 resource may ask about the others: hosts, gateways, secrets, providers. Every question goes through a View, which
+// remembers it with its answer: a translation is used again as long as all its questions still have the same answers.
+
+import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { USE_WAYPOINT, WAYPOINT_FOR } from "../annotations.ts";
+import type { Resource } from "../kinds.ts";
+import type { ConfigMapResource, SecretResource } from "../kinds/config-map.ts";
+import { type GatewayResource, isWaypoint } from "../kinds/gateway.ts";
+import type { MeshConfigResource, ProviderSpec } from "../kinds/mesh-config.ts";
+import type { NamespaceResource } from "../kinds/namespace.ts";
+import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts";
+import type { ServiceEntryResource } from "../kinds/service-entry.ts";
+import type { Placed, ResourceOf, TranslationOptions } from "../resource.ts";
+import { boundWaypoint, serviceHostname } from "../waypoint-binding.ts";
+import { byAge } from "./age.ts";
+
+export interface HostPort {
+  readonly number: number;
+  readonly name: string;
+  /** As declared by appProtocol, the protocol of a ServiceEntry, or the name of the port; null when nothing is said. */
+  readonly protocol: "http" | "tls" | "tcp" | null;
+}
+
+const HTTP = /^(http|http2|h2c|ws|grpc|grpc-web)$/;
+
+function declaredProtocol(appProtocol: string, name: string): HostPort["protocol"] {
+  const said = (appProtocol === "" ? (/^(grpc-web|[a-z0-9]+)/.exec(name)?.[0] ?? "") : appProtocol.replace(/^kubernetes\.io\//, "")).toLowerCase();
+  if (HTTP.test(said)) return "http";
+  if (said === "https" || said === "tls") return "tls";
+  return said === "tcp" || appProtocol !== "" ? "tcp" : null;
+}
+
+/** One service of the mesh under its host name. */
+export interface Host {
+  readonly service: NamespacedName;
+  readonly namespace: string;
+  readonly hostname: string;
+  readonly kind: "Service" | "ServiceEntry";
+  readonly ports: readonly HostPort[];
+  /** Routes cannot be attached: its clients connect to its endpoints, not to it. */
+  readonly headless: boolean;
+  /** Namespaces that see it; null for all. */
+  readonly visibleIn: readonly string[] | null;
+  /** `namespace/name` of the waypoint it is bound to by its labels; null for none. */
+  readonly waypoint: NamespacedName | null;
+}
+
+/** Hosts are made once for each resource, so that an answer that did not change is the same object. */
+export class HostCache {
+  readonly #services = new WeakMap<object, { readonly key: string; readonly host: Host }>();
+  readonly #entries = new WeakMap<object, { readonly key: string; readonly hosts: readonly Host[] }>();
+
+  service(resource: ServiceResource, waypoint: NamespacedName | null, options: TranslationOptions): Host {
+    const key = waypoint ?? "";
+    const known = this.#services.get(resource);
+    if (known !== undefined && known.key === key) return known.host;
+    const { namespace, name, spec } = resource;
+    const hostname = serviceHostname(name, namespace, options.clusterDomain);
+    const host: Host = {
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "Service", ports: tcpPorts(spec).map((port) => ({ number: port.port, name: port.name ?? "", protocol: declaredProtocol(port.appProtocol ?? "", port.name ?? "") })), headless: isHeadless(spec), visibleIn: null, waypoint,
+    };
+    this.#services.set(resource, { key, host });
+    return host;
+  }
+
+  entry(resource: ServiceEntryResource, waypoint: NamespacedName | null): readonly Host[] {
+    const key = waypoint ?? "";
+    const known = this.#entries.get(resource);
+    if (known !== undefined && known.key === key) return known.hosts;
+    const { namespace, spec } = resource;
+    const ports = (spec.ports ?? []).filter(({ protocol }) => protocol?.toUpperCase() !== "UDP").map(({ number, name, protocol = "" }) => ({ number, name, protocol: declaredProtocol(protocol, name) }));
+    const hosts = spec.hosts.map((hostname): Host => ({
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "ServiceEntry", ports, headless: false, visibleIn: exportedTo(spec.exportTo, namespace), waypoint,
+    }));
+    this.#entries.set(resource, { key, hosts });
+    return hosts;
+  }
+}
+
+/** Namespaces that `exportTo` names; null for all. `~` is none. */
+export function exportedTo(exportTo: readonly string[] | undefined, own: string): readonly string[] | null {
+  if (exportTo === undefined || exportTo.length === 0 || exportTo.includes("*")) return null;
+  return [...new Set(exportTo.filter((text) => text !== "~").map((text) => (text === "." ? own : text)))];
+}
+
+const NO_HOSTS: readonly Host[] = [];
+const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
+
+export class World {
+  readonly options: TranslationOptions;
+  readonly #services = new Map<string, Host>();
+  readonly #entries = new Map<string, readonly Host[]>();
+  readonly #byHostname = new Map<string, Host[]>();
+  readonly #gateways = new Map<string, Placed<GatewayResource>>();
+  readonly #secrets = new Map<string, SecretResource>();
+  readonly #configMaps = new Map<string, ConfigMapResource>();
+  readonly #namespaces = new Map<string, NamespaceResource>();
+  readonly #behind = new Map<NamespacedName, Host[]>();
+  readonly meshConfig: Placed<MeshConfigResource> | null;
+
+  constructor(resources: readonly Placed<Resource>[], cache: HostCache, options: TranslationOptions) {
+    this.options = options;
+    const configs: Placed<MeshConfigResource>[] = [];
+    const entries: ServiceEntryResource[] = [];
+    const services: ServiceResource[] = [];
+    const waypointUse = new Map<string, string>();
+    for (const placed of resources) {
+      const { resource } = placed;
+      const key = mapKey(resource.namespace, resource.name);
+      switch (resource.kind) {
+        case "Namespace":
+          this.#namespaces.set(resource.name, resource);
+          break;
+        case "Service":
+          services.push(resource);
+          if (!waypointUse.has(key) && resource.labels[WAYPOINT_FOR] !== undefined) waypointUse.set(key, resource.labels[WAYPOINT_FOR]);
+          break;
+        case "ServiceEntry":
+          entries.push(resource);
+          break;
+        case "Gateway":
+          if (!isWaypoint(resource)) break;
+          this.#gateways.set(key, placed as Placed<GatewayResource>);
+          if (resource.labels[WAYPOINT_FOR] !== undefined) waypointUse.set(key, resource.labels[WAYPOINT_FOR]);
+          break;
+        case "Secret":
+          this.#secrets.set(key, resource);
+          break;
+        case "ConfigMap":
+          this.#configMaps.set(key, resource);
+          break;
+        case "MeshConfig":
+          if (resource.namespace === options.rootNamespace) configs.push(placed as Placed<MeshConfigResource>);
+          break;
+        default:
+          break;
+      }
+    }
+    this.meshConfig = configs.sort(byAge)[0] ?? null;
+    for (const resource of services) {
+      const host = cache.service(resource, this.#waypointOf(resource, waypointUse), options);
+      this.#services.set(mapKey(resource.namespace, resource.name), host);
+      this.#add(host);
+    }
+    for (const resource of entries) {
+      const hosts = cache.entry(resource, this.#waypointOf(resource, waypointUse));
+      this.#entries.set(mapKey(resource.namespace, resource.name), hosts);
+      for (const host of hosts) this.#add(host);
+    }
+  }
+
+  service(namespace: string, name: string): Host | null {
+    return this.#services.get(mapKey(namespace, name)) ?? null;
+  }
+
+  /** The hosts of a ServiceEntry; null when there is none of that name. */
+  entry(namespace: string, name: string): readonly Host[] | null {
+    return this.#entries.get(mapKey(namespace, name)) ?? null;
+  }
+
+  /** A host as a resource of `namespace` names it: in full, or a service's short name (`web`, `web.shop`, `web.shop.svc`). */
+  host(text: string, namespace: string): Host | null {
+    const exact = this.#byHostname.get(text);
+    const visible = exact === undefined ? undefined : pickHost(exact, namespace);
+    if (visible !== undefined) return visible;
+    const [name = "", at = namespace, svc, ...rest] = text.split(".");
+    return rest.length === 0 && (svc === undefined || svc === "svc") ? this.service(at, name) : null;
+  }
+
+  /** Hosts that `text` names for a resource of `namespace`: one, or by a wildcard all that it covers. */
+  hostsMatching(text: string, namespace: string): readonly Host[] {
+    if (text !== "*" && !text.startsWith("*.")) {
+      const host = this.host(text, namespace);
+      return host === null ? NO_HOSTS : [host];
+    }
+    const suffix = text.slice(1);
+    const found: Host[] = [];
+    for (const [hostname, hosts] of this.#byHostname) {
+      if (!hostname.endsWith(suffix)) continue;
+      const host = pickHost(hosts, namespace);
+      if (host !== undefined) found.push(host);
+    }
+    return found;
+  }
+
+  /** Every service of a namespace. */
+  hostsIn(namespace: string): readonly Host[] {
+    return [...this.#byHostname.values()].flat().filter((host) => host.namespace === namespace);
+  }
+
+  waypointGateway(namespace: string, name: string): GatewayResource | null {
+    return this.#gateways.get(mapKey(namespace, name))?.resource ?? null;
+  }
+
+  /** `namespace/name` of all waypoints of a class, in order; joined, so that equal lists are equal. */
+  waypointsOfClass(name: string): string {
+    return [...this.#gateways.values()].filter(({ resource }) => resource.spec.gatewayClassName === name).map(({ resource }) => mapKey(resource.namespace, resource.name)).sort().join(" ");
+  }
+
+  gateways(): readonly Placed<GatewayResource>[] {
+    return [...this.#gateways.values()];
+  }
+
+  secret(namespace: string, name: string): SecretResource | null {
+    return this.#secrets.get(mapKey(namespace, name)) ?? null;
+  }
+
+  configMap(namespace: string, name: string): ConfigMapResource | null {
+    return this.#configMaps.get(mapKey(namespace, name)) ?? null;
+  }
+
+  provider(name: string): ProviderSpec | null {
+    return this.meshConfig?.resource.spec.extensionProviders?.find((provider) => provider.name === name) ?? null;
+  }
+
+  /** Everything that is bound to a waypoint. */
+  behind(waypoint: NamespacedName): readonly Host[] {
+    return this.#behind.get(waypoint) ?? NO_HOSTS;
+  }
+
+  #add(host: Host): void {
+    const named = this.#byHostname.get(host.hostname);
+    if (named === undefined) this.#byHostname.set(host.hostname, [host]);
+    else named.push(host);
+    if (host.waypoint === null) return;
+    const behind = this.#behind.get(host.waypoint);
+    if (behind === undefined) this.#behind.set(host.waypoint, [host]);
+    else behind.push(host);
+  }
+
+  /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. */
+  #waypointOf(object: ResourceOf<string, unknown>, use: ReadonlyMap<string, string>): NamespacedName | null {
+    const labels = this.#namespaces.get(object.namespace)?.labels ?? {};
+    if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return null;
+    const bound = boundWaypoint(object, labels);
+    if (bound === null || (bound.namespace === object.namespace && bound.name === object.name)) return null;
+    const serves = use.get(mapKey(bound.namespace, bound.name)) ?? "service";
+    return bound.from === "object" || serves === "service" || serves === "all" ? namespacedName(bound.namespace, bound.name) : null;
+  }
+}
+
+/** Of several services with one host name: the asking namespace's own, then Kubernetes', then the first by namespace. */
+function pickHost(hosts: readonly Host[], namespace: string): Host | undefined {
+  const visible = hosts.filter(({ visibleIn }) => visibleIn === null || visibleIn.includes(namespace));
+  return visible.find((host) => host.namespace === namespace) ?? visible.find(({ kind }) => kind === "Service") ?? [...visible].sort((a, b) => (a.namespace < b.namespace ? -1 : 1))[0];
+}
