@@ -49,7 +49,7 @@ export const gatewayKind = defineKind({
     const { spec, labels } = gateway;
     if (isRemoteGateway(gateway)) return checkRemoteGateway(gateway, report);
     if (!isWaypoint(gateway)) {
-      report("info", "not_supported", ["spec", "gatewayClassName"], `found the class ${show(spec.gatewayClassName)}, expected ${[...WAYPOINT_CLASSES, ...REMOTE_CLASSES].join(", ")}: any other is not ours`);
+      report("warning", "unsupported_kind", ["spec", "gatewayClassName"], `found the class ${show(spec.gatewayClassName)}, expected ${[...WAYPOINT_CLASSES, ...REMOTE_CLASSES].join(", ")}; nothing was applied from it`);
       return;
     }
     const use = labels[WAYPOINT_FOR];
