@@ -1,6 +1,7 @@
 // Changes to headers as a list of operations in the order in which they are done, checked once when the rule is compiled.
 
 import type { HeaderChange } from "../../mesh/l7/route.ts";
+import { wireText } from "./wire-text.ts";
 
 /** `name` is in lower case. `append` adds a further field. */
 export type HeaderOperation =
@@ -23,8 +24,9 @@ export function compileHeaderChange(change: HeaderChange, side: "request" | "res
   const operations: HeaderOperation[] = [];
   const problems: string[] = [];
   let host: string | null = null;
-  const write = (kind: "set" | "append", [written, value]: readonly [string, string]): void => {
+  const write = (kind: "set" | "append", [written, text]: readonly [string, string]): void => {
     const name = written.toLowerCase();
+    const value = wireText(text);
     if (side === "request" && (name === "host" || name === ":authority")) host = value;
     else if (!isChangeable(name)) problems.push(`header ${JSON.stringify(written)} cannot be changed by a rule`);
     else if (!isFieldValue(value)) problems.push(`header ${name}: ${JSON.stringify(value)} has characters that no header may have`);

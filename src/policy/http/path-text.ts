@@ -3,13 +3,14 @@
 
 import type { PathPattern } from "../../mesh/l7/match.ts";
 import { normalisePath } from "../../wire/http/path.ts";
+import { wireText } from "./wire-text.ts";
 
 /** Escaped or not. Where they stand in a pattern they are text: removing them would change what the pattern says. */
 const DOT_SEGMENT = /(?:^|\/)(?:\.|%2e){1,2}(?:\/|$)/i;
 
 /** A path, or a part of one, spelled as requests spell it. What has no normal form is left as it is, and meets nothing. */
 export function normalPathText(text: string): string {
-  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
+  const bytes = wireText(text);
   if (DOT_SEGMENT.test(bytes)) return text;
   const slash = bytes.startsWith("/") ? "" : "/";
   const normal = normalisePath(slash + bytes, "base");

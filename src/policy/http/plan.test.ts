@@ -101,6 +101,10 @@ describe("hosts and headers", () => {
     const of = (n: string) => [{ kind: "set", name: "x-set", value: n }, { kind: "append", name: "x-add", value: n }, { kind: "remove", name: "x-remove" }];
     expect(p.requestHeaders as unknown).toEqual([...of("rule"), ...of("backend")]);
   });
+  test("a value that is more than ASCII goes out as UTF-8", () => {
+    const p = forwarded(plan([rule({ filters: [{ kind: "requestHeaders", change: { set: [["x", "é—"]], add: [], remove: [] } }], backends: [backend("v1")] })]));
+    expect(p.requestHeaders).toEqual([{ kind: "set", name: "x", value: "\u00c3\u00a9\u00e2\u0080\u0094" }]);
+  });
   test("setting Host changes the host", () => {
     const p = forwarded(plan([rule({ filters: [{ kind: "requestHeaders", change: { set: [["Host", "x.example"]], add: [], remove: [] } }], backends: [backend("v1")] })]));
     expect([p.host, p.requestHeaders]).toEqual(["x.example", []]);

@@ -3,6 +3,7 @@
 
 import type { SessionPersistence } from "../../mesh/l7/route.ts";
 import type { FieldLookup } from "./request.ts";
+import { wireText } from "./wire-text.ts";
 
 export interface Session {
   /** Service, port and subset: whichever of the rule's backends this is. */
@@ -118,8 +119,7 @@ function equalsInConstantTime(a: string, b: string): boolean {
 }
 
 function toBase64Url(text: string): string {
-  const bytes = new TextEncoder().encode(text);
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  return btoa(wireText(text)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
 /** Of a text whose signature was checked: it is our own. */

@@ -4,8 +4,7 @@ import { err, ok, type Result } from "../../core/result.ts";
 import type { TextPattern } from "../../mesh/l7/match.ts";
 import { compileRegex } from "./regex.ts";
 import type { WholeMatch } from "./simple-regex.ts";
-
-const utf8 = new TextEncoder();
+import { wireText } from "./wire-text.ts";
 
 /** The error says what is wrong with the pattern. `present` is true of any text: whether there is one is the caller's to know. */
 export function compileText(pattern: TextPattern): Result<WholeMatch, string> {
@@ -33,8 +32,7 @@ export function compileText(pattern: TextPattern): Result<WholeMatch, string> {
 
 /** A pattern as it meets header bytes: one char per byte, UTF-8 where it is more than ASCII. */
 export function overBytes(pattern: TextPattern): TextPattern {
-  if (pattern.kind === "present" || !/[^\x00-\x7f]/.test(pattern.value)) return pattern;
-  return { ...pattern, value: String.fromCharCode(...utf8.encode(pattern.value)) };
+  return pattern.kind === "present" ? pattern : { ...pattern, value: wireText(pattern.value) };
 }
 
 /** For host names, which have no case. */

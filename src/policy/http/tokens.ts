@@ -9,6 +9,7 @@ import { queryValue, withoutQueryParameter } from "./query.ts";
 import { type ReasonCode, reasonEntry } from "./reason-codes.ts";
 import type { FieldLookup, RequestView } from "./request.ts";
 import { cookieValues, withoutCookie } from "./session.ts";
+import { wireText } from "./wire-text.ts";
 
 export interface BoundRule {
   readonly rule: JwtRule;
@@ -204,17 +205,6 @@ function headerText(value: JsonValue | undefined): string | null {
   return base64Url(JSON.stringify(value));
 }
 
-/** UTF-8, one char per byte. */
-function wireText(text: string): string {
-  return /[^\x00-\x7f]/.test(text) ? binary(text) : text;
-}
-
 function base64Url(text: string): string {
-  return btoa(binary(text)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
-}
-
-function binary(text: string): string {
-  let out = "";
-  for (const byte of new TextEncoder().encode(text)) out += String.fromCharCode(byte);
-  return out;
+  return btoa(wireText(text)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
