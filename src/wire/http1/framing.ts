@@ -66,11 +66,13 @@ export function readFacts(head: RawHead, facts: HeadFacts): boolean {
         facts.hostAt = i;
         break;
       case FieldKind.contentLength:
+        if (head.hasTabAround(i)) return fault(facts, "badContentLength", "a tab beside the value of Content-Length");
         if (facts.contentLength !== LENGTH_UNKNOWN) return fault(facts, "severalContentLengths", "more than one Content-Length");
         facts.contentLength = parseContentLengthBytes(head.bytes, head.offsets[i * 4 + 2]!, head.offsets[i * 4 + 3]!);
         if (facts.contentLength === LENGTH_UNKNOWN) return fault(facts, "badContentLength", "Content-Length is not a plain decimal number below 10^15");
         break;
       case FieldKind.transferEncoding:
+        if (head.hasTabAround(i)) return fault(facts, "badTransferEncoding", "a tab beside the value of Transfer-Encoding");
         if (facts.chunked) return fault(facts, "badTransferEncoding", "more than one Transfer-Encoding");
         if (!readTransferEncoding(head.valueAt(i), facts)) return false;
         break;

@@ -107,6 +107,14 @@ export class RawHead implements HttpFields {
     return latin1Slice(this.bytes, this.offsets[i * 4 + 2]!, this.offsets[i * 4 + 3]!);
   }
 
+  /** A tab stands before or after the value: white space to the RFC, part of the value to some readers. */
+  hasTabAround(i: number): boolean {
+    const { bytes, offsets } = this;
+    for (let at = offsets[i * 4 + 1]! + 1; at < offsets[i * 4 + 2]!; at++) if (bytes[at] === 0x09) return true;
+    for (let at = offsets[i * 4 + 3]!; bytes[at] === 0x20 || bytes[at] === 0x09; at++) if (bytes[at] === 0x09) return true;
+    return false;
+  }
+
   /** The value is exactly `text`. */
   valueIs(i: number, text: string): boolean {
     const { bytes, offsets } = this;
