@@ -102,6 +102,8 @@ class CompiledLimit<R extends RequestFacts> {
   readonly windowMs: number;
   readonly #perTokenMs: number;
   readonly #buckets = new Buckets();
+  /** The one bucket of a limit without keys; negative with keys. */
+  readonly #shared: number;
 
   constructor(limit: LocalRateLimit, applies: AppliesTo<R>) {
     this.limit = limit;
@@ -109,15 +111,15 @@ class CompiledLimit<R extends RequestFacts> {
     this.capacity = Math.max(1, Math.floor(limit.burst));
     this.#perTokenMs = limit.perMs / limit.requests;
     this.windowMs = this.capacity * this.#perTokenMs;
+    this.#shared = limit.keys.length === 0 ? this.#buckets.placeOf("") : -1;
   }
 
   get bucketCount(): number {
     return this.#buckets.count;
   }
 
-  /** Without keys all requests share the one of the empty key. */
   bucketOf(request: R): number {
-    return this.#buckets.placeOf(this.limit.keys.length === 0 ? "" : bucketKey(this.limit.keys, request));
+    return this.#shared >= 0 ? this.#shared : this.#buckets.placeOf(bucketKey(this.limit.keys, request));
   }
 
   fullAtMs(bucket: number): number {
