@@ -8,7 +8,7 @@ import type { ExternalAuthorizer, TextName } from "../../mesh/l7/access.ts";
 import type { HeaderValueOption } from "../../wire/protobuf/envoy/config/core/v3/base_pb.ts";
 import { type CheckRequest, CheckRequestSchema, type CheckResponse, type DeniedHttpResponse, type OkHttpResponse } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { ANSWER_BODY_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
-import { checkHeaders, checkRemovals, type HeaderAction, type HeaderOperation, type SentHeader } from "./service-answer.ts";
+import { checkHeaders, checkRemovals, type HeaderAction, type AnswerHeader, type SentHeader } from "./service-answer.ts";
 
 export interface CheckPeer {
   readonly ip: string;
@@ -43,16 +43,16 @@ export interface CheckFacts {
 export type AuthorizationVerdict =
   | {
     readonly kind: "allowed";
-    readonly requestHeaders: readonly HeaderOperation[];
+    readonly requestHeaders: readonly AnswerHeader[];
     readonly removeHeaders: readonly string[];
-    readonly responseHeaders: readonly HeaderOperation[];
+    readonly responseHeaders: readonly AnswerHeader[];
     readonly setQuery: readonly (readonly [name: string, value: string])[];
     readonly removeQuery: readonly string[];
     /** Not allowed by the authoriser, but because it failed and `onFailure` says so; "" otherwise. */
     readonly failure: string;
   }
   /** `failure`: why nobody could decide; "" when the authoriser said no. */
-  | { readonly kind: "denied"; readonly status: number; readonly headers: readonly HeaderOperation[]; readonly body: Uint8Array; readonly failure: string };
+  | { readonly kind: "denied"; readonly status: number; readonly headers: readonly AnswerHeader[]; readonly body: Uint8Array; readonly failure: string };
 
 /** The authoriser said no and not with which status: as Envoy. */
 const STATUS_DENIED = 403;
@@ -150,7 +150,7 @@ export function judgeHttpAnswer(authorizer: ExternalAuthorizer, answer: HttpAnsw
 }
 
 /** Headers of an answer that go on: the first of a name takes the place of what is there, further ones stand beside it. */
-function passedOn(answer: HttpAnswer, isWanted: (name: string) => boolean): Result<readonly HeaderOperation[], string> {
+function passedOn(answer: HttpAnswer, isWanted: (name: string) => boolean): Result<readonly AnswerHeader[], string> {
   const seen = new Set<string>();
   return checkHeaders(answer.headers.filter(([name]) => isWanted(name)).map(([name, value]) => {
     const action: HeaderAction = seen.has(name) ? "append" : "set";

@@ -9,7 +9,7 @@ import { ANSWER_HEADER_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
 /** `append`: beside what is there; `addIfAbsent`, `setIfPresent`: only then; `set`: instead of what is there. */
 export type HeaderAction = "append" | "addIfAbsent" | "set" | "setIfPresent";
 
-export interface HeaderOperation {
+export interface AnswerHeader {
   readonly action: HeaderAction;
   /** Lower case. */
   readonly name: string;
@@ -29,9 +29,9 @@ export interface SentHeader {
  * Checks headers that a service sent. Pseudo headers, Host and those of the connection are left out: routing and framing are decided
  * already. Anything that no header may be makes the whole answer unusable: half of it must not be enforced.
  */
-export function checkHeaders(sent: readonly SentHeader[]): Result<readonly HeaderOperation[], string> {
+export function checkHeaders(sent: readonly SentHeader[]): Result<readonly AnswerHeader[], string> {
   if (sent.length > ANSWER_HEADERS_MAX) return err(`${sent.length} headers, wanted at most ${ANSWER_HEADERS_MAX}`);
-  const operations: HeaderOperation[] = [];
+  const operations: AnswerHeader[] = [];
   let size = 0;
   for (const { action, name: given, text, raw } of sent) {
     const name = given.toLowerCase();

@@ -6,7 +6,7 @@ import type { GlobalRateLimit } from "../../../mesh/l7/traffic-policy.ts";
 import { type RateLimitRequest, RateLimitRequestSchema, type RateLimitResponse, type RateLimitResponse_DescriptorStatus } from "../../../wire/protobuf/envoy/service/ratelimit/v3/rls_pb.ts";
 import { ANSWER_BODY_BYTES_MAX } from "../defaults.ts";
 import type { RequestFacts } from "../request-facts.ts";
-import { checkHeaders, type HeaderOperation, type SentHeader } from "../service-answer.ts";
+import { checkHeaders, type AnswerHeader, type SentHeader } from "../service-answer.ts";
 import type { RateLimitState } from "./headers.ts";
 import { valueOfKey } from "./keys.ts";
 
@@ -21,8 +21,8 @@ export interface GlobalRateLimitVerdict {
   readonly reason: GlobalRateLimitReason;
   /** 429, or 500 when the service failed and the limit says deny, as Envoy answers. */
   readonly status: number;
-  readonly requestHeaders: readonly HeaderOperation[];
-  readonly responseHeaders: readonly HeaderOperation[];
+  readonly requestHeaders: readonly AnswerHeader[];
+  readonly responseHeaders: readonly AnswerHeader[];
   readonly body: Uint8Array;
   /** The descriptor nearest to its limit, when the service tells. */
   readonly state: RateLimitState | null;
