@@ -20,7 +20,9 @@ import { InboundPlaintext } from "./inbound-plaintext.ts";
 import { type LiveConnection, type LiveConnectionDescription, type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
+import { InnerTunnel } from "./inner-tunnel.ts";
 import { OutboundConnection } from "./outbound.ts";
+import { OutboundTunnel } from "./outbound-tunnel.ts";
 import { NameResolver } from "./name-resolver.ts";
 import { TunnelPool } from "./pool.ts";
 import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
@@ -72,7 +74,8 @@ export class DataPlane {
       names: new NameResolver(),
     };
     const context = base as typeof base & { pool: TunnelPool };
-    context.pool = new TunnelPool(context);
+    context.pool = new TunnelPool(context, (target, tls, owner) =>
+      target.through === null ? new OutboundTunnel(context, target, tls, owner) : new InnerTunnel(context, target, target.through, tls, owner));
     this.#context = context;
     this.#timer = setInterval(() => this.#tick(), DEADLINE_TICK_MS);
   }

@@ -3,11 +3,10 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
+import type { TlsContext } from "../net/tls.ts";
 import type { ClientTunnel, RetireReason, TunnelOwner, TunnelTarget } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { InnerTunnel } from "./inner-tunnel.ts";
-import { OutboundTunnel } from "./outbound-tunnel.ts";
 
 /** Tunnels to one target at once; with 100 streams each more than one pair of workloads can use. Bounds what a connection storm opens. */
 export const TUNNELS_PER_TARGET_MAX = 256;
@@ -34,12 +33,19 @@ interface PoolEntry {
   waiters: PoolWaiter[];
 }
 
+/** What the pool needs of its thread. */
+export type PoolContext = Pick<DataPlaneContext, "config" | "identities" | "reporter">;
+/** A tunnel that was not opened yet. */
+export type MakeTunnel = (target: TunnelTarget, tls: TlsContext, owner: TunnelOwner) => ClientTunnel;
+
 export class TunnelPool implements TunnelOwner {
-  readonly #context: DataPlaneContext;
+  readonly #context: PoolContext;
+  readonly #make: MakeTunnel;
   readonly #entries = new Map<string, PoolEntry>();
 
-  constructor(context: DataPlaneContext) {
+  constructor(context: PoolContext, make: MakeTunnel) {
     this.#context = context;
+    this.#make = make;
   }
 
   /** Calls the waiter back, at once when a tunnel has room. */
@@ -49,7 +55,8 @@ export class TunnelPool implements TunnelOwner {
       entry = { target, tunnels: [], waiters: [] };
       this.#entries.set(target.key, entry);
     }
-    const tunnel = entry.waiters.length === 0 ? withRoom(entry) : undefined;
+    // Through a gateway, those who wait do so for a share of tunnels under way; whoever comes later takes what there is.
+    const tunnel = entry.waiters.length === 0 || target.through !== null ? withRoom(entry) : undefined;
     if (tunnel !== undefined) {
       this.#context.reporter.poolRequest("hit");
       waiter.tunnelAvailable(tunnel);
@@ -112,6 +119,9 @@ export class TunnelPool implements TunnelOwner {
       entry.waiters = [];
       const why = cause.code === "clean" ? causes.tunnelLost("the tunnel closed before it could be used") : cause;
       for (const waiter of failed) if (!waiter.cancelled) waiter.tunnelUnavailable(why, tunnel.beyondGateway);
+    } else {
+      // Its share is the others' now.
+      for (const other of [...entry.tunnels]) if (other.ready) this.#serve(other);
     }
     if (entry.tunnels.length === 0 && entry.waiters.length === 0) this.#entries.delete(tunnel.target.key);
   }
@@ -119,19 +129,22 @@ export class TunnelPool implements TunnelOwner {
   #serve(tunnel: ClientTunnel): void {
     const entry = this.#entries.get(tunnel.target.key);
     if (entry === undefined || entry.waiters.length === 0) return;
+    const connecting = entry.tunnels.filter((other) => other.connecting).length;
+    const share = entry.target.through === null ? Number.POSITIVE_INFINITY : Math.ceil(entry.waiters.length / (1 + connecting));
     // One at a time: a callback may end the tunnel, and then the rest of the queue is dealt with there.
-    while (tunnel.room > 0) {
+    for (let served = 0; served < share && tunnel.room > 0; served++) {
       const waiter = entry.waiters.shift();
       if (waiter === undefined) return;
       if (!waiter.cancelled) waiter.tunnelAvailable(tunnel);
     }
-    if (entry.waiters.length > 0) this.#openFor(entry);
+    if (entry.waiters.length > 0 && (entry.target.through === null || connecting === 0)) this.#openFor(entry);
   }
 
   /** Opens one more tunnel when those under way cannot take everybody who waits, and says what it did. */
   #openFor(entry: PoolEntry): "opened" | "waited" | "refused" {
     const connecting = entry.tunnels.filter((tunnel) => tunnel.connecting).length;
-    if (connecting * this.#context.config.poolStreamsMax >= entry.waiters.length || entry.tunnels.length >= TUNNELS_PER_TARGET_MAX) return "waited";
+    const enough = entry.target.through === null ? connecting * this.#context.config.poolStreamsMax >= entry.waiters.length : connecting >= Math.min(INNER_TUNNELS_SPREAD, entry.waiters.length);
+    if (enough || entry.tunnels.length >= TUNNELS_PER_TARGET_MAX) return "waited";
     if (!this.#open(entry)) {
       const waiters = entry.waiters;
       entry.waiters = [];
@@ -146,7 +159,7 @@ export class TunnelPool implements TunnelOwner {
   #open({ target, tunnels }: PoolEntry): boolean {
     const tls = this.#context.identities.tlsContext(target.sourceIdentity);
     if (tls === null) return false;
-    const tunnel = target.through === null ? new OutboundTunnel(this.#context, target, tls, this) : new InnerTunnel(this.#context, target, target.through, tls, this);
+    const tunnel = this.#make(target, tls, this);
     tunnels.push(tunnel);
     tunnel.open();
     return true;
@@ -170,6 +183,10 @@ export class TunnelPool implements TunnelOwner {
   }
 }
 
-function withRoom(entry: PoolEntry): ClientTunnel | undefined {
-  return entry.tunnels.find((tunnel) => tunnel.room > 0);
+/** The first with room, so that few tunnels carry much; through a gateway the one with the fewest streams, so that many endpoints do. */
+function withRoom({ target, tunnels }: PoolEntry): ClientTunnel | undefined {
+  if (target.through === null) return tunnels.find((tunnel) => tunnel.room > 0);
+  let best: ClientTunnel | undefined;
+  for (const tunnel of tunnels) if (tunnel.room > 0 && (best === undefined || tunnel.activeStreams < best.activeStreams)) best = tunnel;
+  return best;
 }

@@ -1,7 +1,7 @@
 // Weft and the reference ztunnel on two networks, with a gateway of neither before each: double HBONE from each end to the other.
 // Runs where ZTUNNEL_BIN names a ztunnel.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
 import { unsealed } from "../kit/box.ts";
@@ -12,6 +12,9 @@ import { MeshNetwork, type Workload } from "../kit/network.ts";
 import { ECHO_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { missingZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
+
+/** On a machine that is busy; what must be quick has a limit of its own. */
+setDefaultTimeout(30_000);
 
 const PORTS = { 80: HTTP_PORT, 90: ECHO_PORT, 91: GREETER_PORT } as const;
 const VIPS = { ours: "198.18.250.61", theirs: "198.18.250.62" } as const;

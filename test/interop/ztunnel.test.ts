@@ -1,13 +1,16 @@
 // Weft and the reference ztunnel, each with a workload, under one CA: ours. Every conversation is held in both directions and both
 // address families. Runs where ZTUNNEL_BIN names a ztunnel.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
 import { ask, documents, entryYaml, Mesh, namespaceYaml, policyYaml, program, serve, serviceYaml } from "../kit/mesh.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { addressOf, ECHO_PORT, type Family, FAREWELL_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { missingZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
+
+/** On a machine that is busy; what must be quick has a limit of its own. */
+setDefaultTimeout(30_000);
 
 /** An application listens there, and a policy of its own proxy lets nobody in. */
 const DENIED_PORT = 9300;

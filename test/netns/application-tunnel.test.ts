@@ -1,7 +1,7 @@
 // Applications that take every connection behind a PROXY protocol header (`PROXY/PORT`): servers that read it themselves, and one that
 // shows the bytes. All of them listen on loopback alone.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,9 @@ import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { addressOf, CHANGE_MS, urlOf } from "../kit/shop.ts";
 import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";
 import { parseTrustDomain, spiffeId } from "../../src/core/spiffe.ts";
+
+/** On a machine that is busy; what must be quick has a limit of its own. */
+setDefaultTimeout(30_000);
 
 const BOUND_PORT = 15088;
 /** Nothing listens there: it is where the client goes. */

@@ -1,7 +1,7 @@
 // Our agent and HBONE peers that somebody else wrote (node:http2 over node:tls): silent ones, and ones that send less, more or
 // other headers than we do.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
@@ -14,6 +14,9 @@ import { ask, documents, entryYaml, Mesh, namespaceYaml, serve, serviceYaml, unt
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { ECHO_PORT, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
+
+/** On a machine that is busy; what must be quick has a limit of its own. */
+setDefaultTimeout(30_000);
 
 const HTTP2_TIMEOUT_MS = 500;
 const VIP = "198.18.250.40";

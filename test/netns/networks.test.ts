@@ -1,7 +1,7 @@
 // Two networks with a gateway between them: double HBONE from our agent, through a gateway that is not ours, to our agent. All of it
 // from YAML. The namespaces of both networks can reach each other here, so what shows the path is the gateway's own book.
 
-import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { type IpAddress, parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
 import { INNER_TUNNELS_SPREAD } from "../../src/ztunnel/pool.ts";
@@ -12,6 +12,9 @@ import { type Agent, ask, documents, entryYaml, Mesh, namespaceYaml, program, se
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, FAREWELL_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
+
+/** On a machine that is busy; what must be quick has a limit of its own. */
+setDefaultTimeout(30_000);
 
 const VIP = "198.18.250.20";
 const HTTP = 80;
