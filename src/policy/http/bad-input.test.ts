@@ -6,6 +6,7 @@ import { backend, header, invalidBackend, param, path, regex, request, requestPo
 import { exact, ip, prefix } from "../../../test/kit/mesh-records.ts";
 import type { RequestPolicy } from "../../mesh/l7/access.ts";
 import type { Route } from "../../mesh/l7/route.ts";
+import { ListFields } from "../../wire/http/fields.ts";
 import { parseHost } from "../../wire/http/host.ts";
 import type { PathNormalisation } from "../../wire/http/path.ts";
 import { readPath } from "../../wire/http/request-target.ts";
@@ -19,7 +20,7 @@ import { isUntrusted, looksAtMethods } from "./untrusted-headers.ts";
 function arrive(target: string, { how = "base", host = "web", method = "GET" }: { readonly how?: PathNormalisation; readonly host?: string; readonly method?: string } = {}): RequestView | null {
   const read = readPath(target, how);
   const named = parseHost(host);
-  return read.ok && named.ok ? { ...request({ method, host: named.value.name }), path: read.value.path, query: read.value.query } : null;
+  return read.ok && named.ok ? { ...request({ method, host: named.value.name }), fields: new ListFields(["accept", "*/*"]), path: read.value.path, query: read.value.query } : null;
 }
 const allows = (policies: readonly RequestPolicy[], asked: RequestView): boolean =>
   authoriseRequest({ policies, authentications: [], logins: [] }, {

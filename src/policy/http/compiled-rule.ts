@@ -9,6 +9,7 @@ import { type CompiledCors, compileCors } from "./cors.ts";
 import { compileHeaderChange, type HeaderOperation } from "./header-change.ts";
 import { type CompiledPathChange, compilePathChange } from "./path-change.ts";
 import { type RequestTest, wholeMatch } from "./request-match.ts";
+import { sessionProblems } from "./session.ts";
 
 export type CompiledFilter =
   | { readonly kind: "requestHeaders"; readonly operations: readonly HeaderOperation[]; readonly host: string | null }
@@ -67,6 +68,7 @@ export function compileRule(route: Route, rule: HttpRule, matchProblems: readonl
     return { target: backend.target, key: backendKey(backend), until, filters: compileFilters(backend.filters, problems), provenance: { ...provenance, fieldPath: `${rule.fieldPath}.backendRefs[${i}]` } };
   });
   const faults = rule.faults.map((fault) => compileFault(fault, route.provenance, problems));
+  if (rule.sessionPersistence !== null) problems.push(...sessionProblems(rule.sessionPersistence));
   const cors = filters.find((filter) => filter.kind === "cors")?.cors ?? null;
   const broken = rule.broken ?? (problems.length > 0 ? problems.join("; ") : null);
   return { route, rule, provenance, owner: formatProvenance(provenance), broken, problems, filters, cors, backends, totalWeight: until, faults };

@@ -3,6 +3,7 @@
 
 import type { TextPattern } from "../../mesh/l7/match.ts";
 import type { Cors } from "../../mesh/l7/route.ts";
+import { isToken } from "../../wire/http/field-bytes.ts";
 import type { HeaderOperation } from "./header-change.ts";
 import type { RequestView } from "./request.ts";
 import type { WholeMatch } from "./simple-regex.ts";
@@ -27,8 +28,6 @@ const RESPONSE_NAMES = [
 ];
 const REMOVE_ALL: readonly HeaderOperation[] = RESPONSE_NAMES.map((name) => ({ kind: "remove", name }));
 
-/** A list that is sent back as it came must be a list of tokens. */
-const TOKENS = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\s*,\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*$/;
 /** Longer lists of requested headers are not sent back. */
 const ECHO_CHARS_MAX = 4096;
 
@@ -40,6 +39,7 @@ export function compileCors(cors: Cors): CompiledCors {
     if (typeof test === "string") problems.push(`origin: ${test}`);
     else tests.push(test);
   }
+  for (const name of [...cors.allowMethods, ...cors.allowHeaders, ...cors.exposeHeaders]) if (!isToken(name)) problems.push(`${JSON.stringify(name)} is no name of a method or header`);
   const any = cors.allowOrigins.some(isAnyOrigin);
   return { cors, allows: any ? () => true : (origin) => tests.some((test) => test(origin)), sameForAll: any && !cors.allowCredentials, problems };
 }
@@ -69,7 +69,7 @@ export function decideCors(compiled: CompiledCors, request: RequestView): CorsOu
       if (allow.length > 0) answer.push({ kind: "set", name, value: allow.join(", ") });
       return;
     }
-    if (requested.value === undefined || requested.value.length > ECHO_CHARS_MAX || !TOKENS.test(requested.value)) return;
+    if (requested.value === undefined || requested.value.length > ECHO_CHARS_MAX || !requested.value.split(",").every((part) => isToken(part.trim()))) return;
     answer.push({ kind: "set", name, value: requested.value });
     varyAll.push({ kind: "append", name: "vary", value: requested.header });
   };

@@ -1,6 +1,8 @@
 // Changes to headers as a list of operations in the order in which they are done, checked once when the rule is compiled.
 
 import type { HeaderChange } from "../../mesh/l7/route.ts";
+import { isName, isValue } from "../../wire/http/field-bytes.ts";
+import { isConnectionSpecific } from "../../wire/http/fields.ts";
 import { wireText } from "./wire-text.ts";
 
 /** `name` is in lower case. `append` adds a further field. */
@@ -15,11 +17,6 @@ export interface CompiledHeaderChange {
   readonly problems: readonly string[];
 }
 
-/** The engines decide these from the message itself; a rule that changed one would break the framing or the connection. */
-const NOT_TO_CHANGE = new Set(["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings", "content-length", "expect", "trailer"]);
-const NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
-const VALUE = /^(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?$/;
-
 export function compileHeaderChange(change: HeaderChange, side: "request" | "response"): CompiledHeaderChange {
   const operations: HeaderOperation[] = [];
   const problems: string[] = [];
@@ -29,7 +26,7 @@ export function compileHeaderChange(change: HeaderChange, side: "request" | "res
     const value = wireText(text);
     if (side === "request" && (name === "host" || name === ":authority")) host = value;
     else if (!isChangeable(name)) problems.push(`header ${JSON.stringify(written)} cannot be changed by a rule`);
-    else if (!isFieldValue(value)) problems.push(`header ${name}: ${JSON.stringify(value)} has characters that no header may have`);
+    else if (!isValue(value)) problems.push(`header ${name}: ${JSON.stringify(value)} has characters that no header may have`);
     else operations.push({ kind, name, value });
   };
   for (const pair of change.set) write("set", pair);
@@ -42,11 +39,7 @@ export function compileHeaderChange(change: HeaderChange, side: "request" | "res
   return { operations, host, problems };
 }
 
+/** The engines decide what belongs to the framing or the connection; a rule that changed it would break both. @param name lower case. */
 export function isChangeable(name: string): boolean {
-  return NAME.test(name) && !NOT_TO_CHANGE.has(name) && name !== "host";
-}
-
-/** Visible characters, spaces and tabs inside; one char per byte. */
-export function isFieldValue(value: string): boolean {
-  return VALUE.test(value);
+  return isName(name) && !name.startsWith(":") && !isConnectionSpecific(name) && name !== "trailer";
 }

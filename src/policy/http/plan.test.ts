@@ -256,7 +256,7 @@ describe("CORS: the Gateway API's conformance cases", () => {
     });
   });
   test.each([
-    ["https://www.bar.com", true], ["https://xpto.www.bar.com", true], ["https://bar.com", false], ["http://www.bar.com", false], ["https://www.bar.com.evil.example", false], ["https://evil.example/.bar.com", false], ["https://foobar.com", false], ["null", false],
+    ["https://www.bar.com", true], ["https://xpto.www.bar.com", true], ["https://bar.com", false], ["https://.bar.com", false], ["http://www.bar.com", false], ["https://www.bar.com.evil.example", false], ["https://evil.example/.bar.com", false], ["https://foobar.com", false], ["null", false],
     ["https://www.foo.com:8443", false], ["HTTPS://WWW.FOO.COM", true],
   ])("origin %s", (origin, allowed) => {
     const pre = ask(one, preflight(origin));
@@ -284,6 +284,7 @@ describe("CORS: the Gateway API's conformance cases", () => {
   });
   test("without requested headers a wildcard for headers says nothing", () => expect(seen(ask(everything, preflight("https://o.example", "PUT")))["access-control-allow-headers"]).toBeUndefined());
   test.each(["x\r\ny: z", "a b", "x, ", "\u0000"])("what is no list of tokens is not echoed: %j", (headers) => expect(seen(ask(everything, preflight("https://o.example", "PUT", headers)))["access-control-allow-headers"]).toBeUndefined());
+  test.each([["allowMethods", "GET\r\nx: y"], ["allowHeaders", "a b"], ["exposeHeaders", ""]])("%s with %j breaks the rule", (field, name) => expect(answered(ask({ ...one, [field]: [name] }, {})).code).toBe("rule_broken"));
   test("a preflight may be passed on when its origin is not allowed", () => expect(ask({ ...one, unmatchedPreflight: "forward" }, preflight("https://else.example")).kind).toBe("forward"));
   test("OPTIONS without a requested method is an ordinary request", () => expect(ask(one, { method: "OPTIONS", headers: { origin: "https://www.foo.com" } }).kind).toBe("forward"));
   test("two origins are not allowed", () => expect(answered(ask(anyOrigin, { method: "OPTIONS", headers: { origin: ["https://a.example", "https://b.example"], "access-control-request-method": "PUT" } })).code).toBe("cors_preflight_denied"));
@@ -301,6 +302,7 @@ describe("sessions", () => {
   };
   const cookie = (set: string): string => set.split(";")[0]!;
   test("the attributes of a session cookie", () => expect(given().value).toMatch(/^sid=[\w.-]+; Path=\/; HttpOnly; SameSite=Lax$/));
+  test.each([[{ name: "a b" }], [{ name: "" }], [{ name: "x\r\ny" }], [{ path: "/; Domain=example" }], [{ path: "/\r\nx: y" }]])("%j breaks the rule", (fields) => expect(answered(plan(rules(fields))).code).toBe("rule_broken"));
   test("a path of its own", () => expect(given(rules({ path: "/shop" })).value).toContain("; Path=/shop;"));
   test("secure, and with a lifetime", () => expect(given(rules({ absoluteTimeoutMs: 60_000 }), 0, true).value).toMatch(/; Path=\/; Max-Age=60; HttpOnly; SameSite=Lax; Secure$/));
   test("the client comes back to its backend and endpoint, even at weight 0", () => {

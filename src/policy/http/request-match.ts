@@ -2,6 +2,7 @@
 // A condition that cannot be compiled is reported; the match then holds where its other conditions do, and the rule is broken.
 
 import type { HeaderPattern, PathPattern, QueryPattern, RequestMatch } from "../../mesh/l7/match.ts";
+import { allOf } from "./all-of.ts";
 import { normalPathPattern } from "./path-text.ts";
 import { queryValue } from "./query.ts";
 import { fieldOf, type RequestView } from "./request.ts";
@@ -124,14 +125,3 @@ function compiled(result: Compiled, field: string, problems: string[]): WholeMat
 }
 
 const everyRequest: RequestTest = () => true;
-
-function allOf(tests: readonly RequestTest[]): RequestTest | null {
-  const [first, second] = tests;
-  if (first === undefined) return null;
-  if (second === undefined) return first;
-  if (tests.length === 2) return (request) => first(request) && second(request);
-  return (request) => {
-    for (const test of tests) if (!test(request)) return false;
-    return true;
-  };
-}

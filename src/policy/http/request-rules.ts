@@ -9,6 +9,7 @@ import type { StringMatch } from "../../mesh/records.ts";
 import type { IpAddress } from "../../core/ip.ts";
 import type { ConnectionFacts } from "../connection-facts.ts";
 import { type FurtherTest, ipSet, isIn, RuleCompiler, type StringSet, stringSet } from "../rules.ts";
+import { allOf } from "./all-of.ts";
 import { claimTexts } from "./claims.ts";
 import { matchesTemplate, parsePathTemplate, type PathTemplate } from "./path-template.ts";
 import { normalPathText } from "./path-text.ts";
@@ -29,14 +30,7 @@ type Test = FurtherTest<RequestFacts>;
 
 export const requestRules = new RuleCompiler<RequestPolicy, RequestPolicyMatch, RequestFacts>({
   opens: ({ action }) => action.kind === "allow",
-  further: (match, opens) => {
-    const tests = testsOf(match, opens);
-    if (tests.length === 0) return null;
-    return (facts) => {
-      for (const test of tests) if (!test(facts)) return false;
-      return true;
-    };
-  },
+  further: (match, opens) => allOf(testsOf(match, opens)),
 });
 
 /** Cheap ones first. */

@@ -2,6 +2,7 @@
 // nothing to the client, carries a signature over all of it, and is bound to the rule that made it. Gateway API, GEP-1619.
 
 import type { SessionPersistence } from "../../mesh/l7/route.ts";
+import { isToken } from "../../wire/http/field-bytes.ts";
 import type { FieldLookup } from "./request.ts";
 import { wireText } from "./wire-text.ts";
 
@@ -34,6 +35,14 @@ export interface SessionScope {
   /** What the session belongs to, e.g. the rule's provenance: a text made for another is not accepted. */
   readonly owner: string;
   readonly signer: SessionSigner;
+}
+
+/** What would break the header that it is written into. */
+export function sessionProblems({ name, path }: SessionPersistence): string[] {
+  return [
+    ...(isToken(name) ? [] : [`session persistence: ${JSON.stringify(name)} is no name of a cookie or header`]),
+    ...(path === null || /^[\x20-\x3a\x3c-\x7e]*$/.test(path) ? [] : [`session persistence: ${JSON.stringify(path)} is no path of a cookie`]),
+  ];
 }
 
 /** The session that the request brings; null without one, or when it is not ours, not whole, or over. */

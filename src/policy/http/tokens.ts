@@ -3,8 +3,9 @@
 
 import { formatProvenance, type Provenance } from "../../core/fault.ts";
 import type { JwtRule, RequestAuthentication, TokenSource } from "../../mesh/l7/access.ts";
+import { isValue } from "../../wire/http/field-bytes.ts";
 import { claimAt, type JsonObject, type JsonValue } from "./claims.ts";
-import { type HeaderOperation, isChangeable, isFieldValue } from "./header-change.ts";
+import { type HeaderOperation, isChangeable } from "./header-change.ts";
 import { queryValue, withoutQueryParameter } from "./query.ts";
 import { type ReasonCode, reasonEntry } from "./reason-codes.ts";
 import type { FieldLookup, RequestView } from "./request.ts";
@@ -194,7 +195,7 @@ function changesOf(rules: readonly BoundRule[], accepted: readonly { readonly pa
 /** A claim that cannot stand in a header is left out; the header itself is gone already. */
 function set(operations: HeaderOperation[], written: string, value: string): void {
   const name = written.toLowerCase();
-  if (isChangeable(name) && isFieldValue(value)) operations.push({ kind: "set", name, value });
+  if (isChangeable(name) && isValue(value)) operations.push({ kind: "set", name, value });
 }
 
 /** Text, numbers and truth values as they are, lists of those joined by commas, anything else as base64url of its JSON (as Envoy does). */
