@@ -8,6 +8,9 @@ export const GRPC_STATUS = {
 } as const;
 export type GrpcStatusName = keyof typeof GRPC_STATUS;
 
+/** The response header that carries the code. */
+export const REASON_HEADER = "x-weft-reason";
+
 export interface ReasonCodeEntry {
   /** Null: given by the rule that answers. */
   readonly status: number | null;

@@ -1,0 +1,192 @@
+// One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives until the
+// configuration says something else of it.
+
+import type { NamespacedName } from "../core/brand.ts";
+import { formatSocketAddress } from "../core/ip.ts";
+import type { Random } from "../core/ports.ts";
+import type { TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
+import type { Service, Workload } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
+import { type CompiledFault, compileFault } from "../policy/http/compiled-rule.ts";
+import { AdaptiveLimit } from "../policy/upstream/adaptive-concurrency.ts";
+import { CircuitBreaker } from "../policy/upstream/circuit-breaker.ts";
+import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
+import type { LabelSource } from "../policy/upstream/labels.ts";
+import { RetryBudgetState } from "../policy/upstream/retry-budget.ts";
+import type { UpstreamSettings } from "../policy/upstream/settings.ts";
+import { type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
+import type { Picked } from "../policy/candidates.ts";
+import { EndpointPool } from "./endpoint-pool.ts";
+import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import type { UpstreamHost } from "./upstream.ts";
+
+/** Reaches endpoints, however they are reached: plainly, or through their node's ztunnel. */
+export interface EndpointDialer {
+  /** Fails through `owner`, always after it returned. */
+  dial(target: Picked, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
+}
+
+export interface ClusterContext {
+  readonly store: MeshStore;
+  readonly random: Random;
+  readonly labels: LabelSource;
+  readonly host: UpstreamHost;
+  readonly dialer: EndpointDialer;
+  /** This waypoint's own record: where it is, for localities. */
+  readonly self: () => Workload;
+}
+
+export interface ClusterTarget {
+  readonly service: NamespacedName;
+  readonly port: number;
+  readonly subset: string | null;
+  readonly clientNamespace: string | null;
+}
+
+/** What the port's servers speak; `asClient`: what the client of the moment speaks, as it would without us between. */
+export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
+
+const SPEAKS_HTTP2 = /^(?:http2|grpc|grpc-web|h2c|kubernetes\.io\/h2c)(?:-|$)/i;
+const IPV4 = 4;
+
+interface Pooled {
+  readonly address: string;
+  readonly pool: EndpointPool;
+}
+
+export class Cluster {
+  readonly target: ClusterTarget;
+  /** What the settings were made from: a different one means a different cluster. */
+  readonly policy: TrafficPolicy | null;
+  readonly settings: UpstreamSettings;
+  readonly upstream: Upstream;
+  readonly breaker: CircuitBreaker;
+  readonly budget: RetryBudgetState;
+  readonly adaptive: AdaptiveLimit | null;
+  readonly faults: readonly CompiledFault[];
+  /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
+  readonly broken: string | null;
+  readonly #context: ClusterContext;
+  readonly #pools = new Map<UpstreamEndpoint, Pooled>();
+  #service: Service | null = null;
+  #protocol: ServerProtocol = "asClient";
+  #closed = false;
+
+  constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
+    this.#context = context;
+    this.target = target;
+    this.policy = policy;
+    this.settings = settings;
+    this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
+    this.breaker = new CircuitBreaker(settings.limits);
+    this.budget = new RetryBudgetState(settings.retryBudget);
+    this.adaptive = settings.adaptiveConcurrency === null ? null : new AdaptiveLimit(settings.adaptiveConcurrency);
+    const problems: string[] = [];
+    const origin = settings.provenance instanceof Map ? settings.provenance.get("faults") : undefined;
+    this.faults = settings.faults.map((fault) => compileFault(fault, origin ?? { kind: "TrafficPolicy", namespace: "", name: String(target.service), resourceVersion: "", fieldPath: "" }, problems));
+    this.broken = problems.length === 0 ? null : problems.join("; ");
+  }
+
+  get name(): string {
+    return `${this.target.service}:${this.target.port}${this.target.subset === null ? "" : `|${this.target.subset}`}`;
+  }
+
+  get protocol(): ServerProtocol {
+    return this.#protocol;
+  }
+
+  get pools(): Iterable<Pooled> {
+    return this.#pools.values();
+  }
+
+  /** Takes over the endpoints of the moment; cheap when nothing changed. False when the service is not known. */
+  refresh(nowMs: number): boolean {
+    const request = this.#refreshRequest();
+    if (request === null) return false;
+    if (this.#service !== request.service) {
+      this.#service = request.service;
+      this.#protocol = protocolOf(request.service, this.target.port, this.settings);
+    }
+    if (this.upstream.refresh(request, nowMs)) this.#retireMoved();
+    return true;
+  }
+
+  /** Why no endpoint could be picked. */
+  explainNothing(): string {
+    const request = this.#refreshRequest();
+    if (request === null) return `${this.name} is not known`;
+    const why = this.upstream.explainNoEndpoint(request);
+    const parts = Object.entries(why).filter(([key, count]) => key !== "endpoints" && count > 0).map(([key, count]) => `${count} ${key}`);
+    return `${this.name} has ${why.endpoints} endpoints${parts.length === 0 ? "" : `: ${parts.join(", ")}`}`;
+  }
+
+  poolOf(endpoint: UpstreamEndpoint): EndpointPool {
+    let pooled = this.#pools.get(endpoint);
+    if (pooled === undefined) this.#pools.set(endpoint, (pooled = this.#makePool(endpoint)));
+    return pooled.pool;
+  }
+
+  /** Periodic work: ejection intervals, hash tables. */
+  tick(nowMs: number): void {
+    this.upstream.tick(nowMs);
+    this.upstream.maintain();
+    if (this.refresh(nowMs)) this.#retireMoved();
+  }
+
+  /** The configuration says something else now: idle connections close, requests under way go on. */
+  retire(): void {
+    this.#closed = true;
+    for (const { pool } of this.#pools.values()) pool.retire();
+  }
+
+  destroy(): void {
+    this.#closed = true;
+    for (const { pool } of this.#pools.values()) pool.destroy();
+  }
+
+  /** Nothing is left of it after `retire`. */
+  get empty(): boolean {
+    for (const { pool } of this.#pools.values()) if (pool.connections + pool.waiting > 0) return false;
+    return true;
+  }
+
+  #makePool(endpoint: UpstreamEndpoint): Pooled {
+    const { target } = endpoint;
+    const address = addressOf(target);
+    const pool = new EndpointPool({
+      host: this.#context.host, breaker: this.breaker, limits: this.settings.limits, name: address,
+      dial: (owner, timeoutMs, nowMs) => this.#context.dialer.dial(target, owner, timeoutMs, nowMs),
+    });
+    if (this.#closed) pool.retire();
+    return { address, pool };
+  }
+
+  #retireMoved(): void {
+    for (const [endpoint, { address, pool }] of this.#pools) {
+      if (!endpoint.gone && addressOf(endpoint.target) === address) continue;
+      pool.retire();
+      this.#pools.delete(endpoint);
+    }
+  }
+
+  #refreshRequest(): RefreshRequest | null {
+    const { store, self } = this.#context;
+    const { service: name, port } = this.target;
+    const service = store.service(name);
+    const endpoints = store.endpointSet(name);
+    if (service === undefined || endpoints === undefined) return null;
+    return { service, endpoints, source: self(), servicePort: port, portFallback: null, anyNetwork: false, family: IPV4 };
+  }
+}
+
+/** Identifies where a pool's connections go: a workload that came back elsewhere gets new ones. */
+function addressOf({ workload, ip, targetPort }: Picked): string {
+  return ip === null ? `${workload.hostname}:${targetPort}` : formatSocketAddress({ ip, port: targetPort });
+}
+
+function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
+  if (settings.limits.upgradeToHttp2) return "HTTP/2";
+  const declared = service.ports.find(({ servicePort }) => servicePort === port);
+  if (declared === undefined) return "asClient";
+  return SPEAKS_HTTP2.test(declared.appProtocol === "" ? declared.name : declared.appProtocol) ? "HTTP/2" : "asClient";
+}

@@ -1,0 +1,231 @@
+// A client that speaks HTTP/1: the engine, its channel, its deadlines, and the request under way as a stream.
+
+import { LENGTH_UNKNOWN } from "../wire/http/content-length.ts";
+import type { HttpFields } from "../wire/http/fields.ts";
+import type { HeaderList } from "../wire/http/header-list.ts";
+import type { HttpResponse } from "../wire/http/message.ts";
+import type { Http1Error } from "../wire/http1/errors.ts";
+import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../wire/http1/server-connection.ts";
+import type { Channel, ChannelUser } from "./channel.ts";
+import { ChannelWriter } from "./channel-writer.ts";
+import type { Client } from "./client.ts";
+import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, WRITE_IDLE_MS } from "./downstream.ts";
+import { REASON_HEADER } from "../policy/http/reason-codes.ts";
+import { reasonOfHttp1 } from "./own-answer.ts";
+import type { DownstreamUser, HttpVersion } from "./streams.ts";
+
+export class Http1Downstream implements Http1ServerHandler, ChannelUser, DownstreamConnection {
+  dueMs = Infinity;
+  dueIndex = -1;
+  readonly client: Client;
+  readonly engine: Http1ServerConnection;
+  readonly writer: ChannelWriter;
+  readonly #host: DownstreamHost;
+  readonly #channel: Channel;
+  #gone = false;
+  /** Bytes written when the deadline of a slow reader was set. */
+  #writtenBytes = 0;
+
+  constructor(host: DownstreamHost, client: Client, channel: Channel) {
+    this.#host = host;
+    this.client = client;
+    this.#channel = channel;
+    this.engine = new Http1ServerConnection({
+      handler: this, counters: host.http1Counters, pathNormalisation: host.pathNormalisation,
+      errorFields: (error) => [REASON_HEADER, reasonOfHttp1(error.code)],
+    });
+    this.writer = new ChannelWriter(channel, this.engine.output, this.engine);
+    this.dueMs = host.nowMs() + CLIENT_IDLE_MS;
+    host.due.add(this);
+  }
+
+  drain(): void {
+    this.engine.drain();
+    this.settle();
+  }
+
+  destroy(): void {
+    if (this.#gone) return;
+    this.#channel.destroy();
+    this.#end();
+  }
+
+  // Channel
+
+  onBytes(chunk: Uint8Array): void {
+    this.engine.receive(chunk);
+    this.settle();
+  }
+
+  onWritable(): void {
+    this.writer.drained();
+  }
+
+  onPeerEnd(): void {
+    this.engine.receiveEnd();
+    this.settle();
+  }
+
+  onChannelClosed(): void {
+    this.#end();
+  }
+
+  // Engine
+
+  onRequest(exchange: ServerExchange): void {
+    const stream = new Http1DownstreamStream(this, exchange);
+    exchange.user = stream;
+    this.#host.serve(stream, this.client);
+  }
+
+  onBody(exchange: ServerExchange, bytes: Uint8Array): void {
+    streamOf(exchange).user?.onRequestBody(bytes);
+  }
+
+  onRequestEnd(exchange: ServerExchange, trailers: HeaderList): void {
+    streamOf(exchange).user?.onRequestEnd(trailers);
+  }
+
+  onSendable(exchange: ServerExchange): void {
+    streamOf(exchange).user?.onDownstreamSendable();
+  }
+
+  onAborted(exchange: ServerExchange, error: Http1Error | null): void {
+    streamOf(exchange).leave()?.onDownstreamAborted(error === null ? "the client closed the connection" : `the client's request broke HTTP: ${error.message}`);
+  }
+
+  onClosed(exchange: ServerExchange): void {
+    streamOf(exchange).leave()?.onDownstreamClosed();
+  }
+
+  onError(error: Http1Error): void {
+    this.#host.malformed(this.client, error.code, error.message);
+  }
+
+  onOutput(): void {
+    this.writer.schedule();
+  }
+
+  onWantsInput(wanted: boolean): void {
+    if (wanted) this.#channel.resume();
+    else this.#channel.pause();
+  }
+
+  onFinished(): void {
+    this.writer.schedule();
+  }
+
+  onDue(nowMs: number): void {
+    const { engine } = this;
+    switch (engine.phase) {
+      case "idle":
+      case "head":
+        engine.timeOut();
+        break;
+      case "finishing":
+      case "closed":
+        if (engine.output.pendingBytes === 0 || engine.output.consumedTotal === this.#writtenBytes) return this.destroy();
+        break;
+      default: // the request's own deadlines hold
+    }
+    this.settle(nowMs);
+  }
+
+  /** After whatever may have changed the phase. */
+  settle(nowMs: number = this.#host.nowMs()): void {
+    if (this.#gone) return;
+    const { engine } = this;
+    if (engine.needsReset) return this.destroy();
+    if (engine.closed) this.writer.schedule();
+    const { phase } = engine;
+    if (phase === "idle") this.dueMs = nowMs + CLIENT_IDLE_MS;
+    else if (phase === "head") this.#due(Math.min(this.dueMs, nowMs + HEAD_MS));
+    else if (phase === "finishing" || phase === "closed") {
+      this.#writtenBytes = engine.output.consumedTotal;
+      this.#due(nowMs + (engine.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
+    } else this.dueMs = Infinity;
+  }
+
+  #due(atMs: number): void {
+    this.dueMs = atMs;
+    this.#host.due.sooner(this);
+  }
+
+  #end(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.writer.stop();
+    this.#host.due.remove(this);
+    this.engine.transportClosed();
+    this.#host.connectionClosed(this);
+  }
+}
+
+const streamOf = (exchange: ServerExchange): Http1DownstreamStream => exchange.user as Http1DownstreamStream;
+
+class Http1DownstreamStream implements NewStream {
+  user: DownstreamUser | null = null;
+  readonly request: ServerExchange;
+  readonly #connection: Http1Downstream;
+
+  constructor(connection: Http1Downstream, exchange: ServerExchange) {
+    this.#connection = connection;
+    this.request = exchange;
+  }
+
+  get version(): HttpVersion {
+    return this.request.minor === 0 ? "HTTP/1.0" : "HTTP/1.1";
+  }
+
+  /** The user, for its last event. */
+  leave(): DownstreamUser | null {
+    const { user } = this;
+    this.user = null;
+    return user;
+  }
+
+  keepHead(): void {
+    this.request.fields.keep();
+  }
+
+  inform(status: number, fields: HttpFields): void {
+    this.#connection.engine.inform(this.request, status, fields);
+  }
+
+  respond(response: HttpResponse, endStream: boolean): void {
+    this.#connection.engine.respond(this.request, response, endStream);
+    if (endStream) this.#connection.settle();
+  }
+
+  openTunnel({ fields }: HttpResponse): void {
+    this.#connection.engine.respond(this.request, { status: 101, fields, contentLength: LENGTH_UNKNOWN }, false);
+  }
+
+  send(bytes: Uint8Array): number {
+    return this.#connection.engine.sendBody(this.request, bytes);
+  }
+
+  end(trailers: HeaderList): void {
+    this.#connection.engine.endBody(this.request, trailers);
+    this.#connection.settle();
+  }
+
+  reset(): void {
+    this.user = null;
+    const { engine } = this.#connection;
+    // Before a response there is nothing that could be taken for whole; the connection ends all the same.
+    engine.abort(this.request);
+    this.#connection.destroy();
+  }
+
+  pause(): void {
+    this.#connection.engine.pause();
+  }
+
+  resume(): void {
+    this.#connection.engine.resume();
+    this.#connection.settle();
+  }
+
+  consumed(): void {}
+}

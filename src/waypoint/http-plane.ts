@@ -1,0 +1,212 @@
+// HTTP of one data thread: connections from clients come in as channels, requests go out over clusters. Composition only: it knows no
+// listener, no tunnel and no source of configuration.
+
+import type { NamespacedName } from "../core/brand.ts";
+import type { Clock, Random } from "../core/ports.ts";
+import type { L7Store } from "../mesh/l7/l7-store.ts";
+import type { Workload } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
+import { type Due, DueList } from "../net/due-list.ts";
+import type { SessionSigner } from "../policy/http/session.ts";
+import type { LabelSource } from "../policy/upstream/labels.ts";
+import { Http1Counters } from "../wire/http1/counters.ts";
+import type { PathNormalisation } from "../wire/http/path.ts";
+import { DEFAULT_LIMITS, DEFAULT_SETTINGS, type LocalSettings } from "../wire/http2/limits.ts";
+import type { Channel, ChannelUser } from "./channel.ts";
+import type { Client } from "./client.ts";
+import type { ClusterContext, EndpointDialer } from "./cluster.ts";
+import { Clusters } from "./clusters.ts";
+import { detect } from "./detect.ts";
+import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, type NewStream } from "./downstream.ts";
+import { Http1Downstream } from "./downstream-http1.ts";
+import { Http2Downstream } from "./downstream-http2.ts";
+import type { RequestObserver } from "./observer.ts";
+import { ActiveRequest, type RequestHost, type TokenChecker } from "./request.ts";
+import { ServiceViews } from "./service-view.ts";
+import type { UpstreamHost } from "./upstream.ts";
+
+export interface HttpPlaneOptions {
+  readonly store: MeshStore;
+  readonly l7: L7Store;
+  /** `namespace/name` of the Gateway that this process is. */
+  readonly waypoint: NamespacedName;
+  readonly self: () => Workload;
+  readonly dialer: EndpointDialer;
+  readonly labels: LabelSource;
+  readonly tokens: TokenChecker;
+  readonly sessionSigner: SessionSigner | null;
+  readonly observer: RequestObserver;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly pathNormalisation: PathNormalisation;
+}
+
+/** Requests that one client connection may have under way: what gRPC channels open before they open a second connection. */
+const CLIENT_STREAMS_MAX = 1000;
+/** Of one request or answer: at most so much waits in memory for a slow other side. A tunnel around it has windows of its own. */
+const STREAM_WINDOW_BYTES = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES = 16 * STREAM_WINDOW_BYTES;
+/** Small enough that streams take turns, large enough that headers of frames cost nothing. */
+const FRAME_BYTES = 256 * 1024;
+
+const BOTH: LocalSettings = { ...DEFAULT_SETTINGS, initialWindowBytes: STREAM_WINDOW_BYTES, connectionWindowBytes: CONNECTION_WINDOW_BYTES, maxFrameBytes: FRAME_BYTES };
+const SERVER_SETTINGS: LocalSettings = { ...BOTH, maxConcurrentStreams: CLIENT_STREAMS_MAX, enableConnectProtocol: true };
+
+export type ChannelWithUser = Channel & { user: ChannelUser | null };
+
+export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
+  readonly due: DueList;
+  readonly nowMs: () => number;
+  readonly wallMs: () => number;
+  readonly store: MeshStore;
+  readonly random: Random;
+  readonly labels: LabelSource;
+  readonly dialer: EndpointDialer;
+  readonly self: () => Workload;
+  readonly tokens: TokenChecker;
+  readonly sessionSigner: SessionSigner | null;
+  readonly observer: RequestObserver;
+  readonly pathNormalisation: PathNormalisation;
+  readonly http1Counters = new Http1Counters();
+  readonly http2Settings = SERVER_SETTINGS;
+  readonly http2Limits = DEFAULT_LIMITS;
+  /** Of connections to servers. */
+  readonly host: UpstreamHost;
+  readonly views: ServiceViews;
+  readonly clusters: Clusters;
+  readonly requests = new Set<ActiveRequest>();
+  readonly connections = new Set<DownstreamConnection>();
+  readonly #detecting = new Set<Detecting>();
+  #draining = false;
+
+  constructor(options: HttpPlaneOptions) {
+    const { clock } = options;
+    this.nowMs = () => clock.monotonicMs();
+    this.wallMs = () => clock.wallMs();
+    this.due = new DueList(this.nowMs);
+    this.store = options.store;
+    this.random = options.random;
+    this.labels = options.labels;
+    this.dialer = options.dialer;
+    this.self = options.self;
+    this.tokens = options.tokens;
+    this.sessionSigner = options.sessionSigner;
+    this.observer = options.observer;
+    this.pathNormalisation = options.pathNormalisation;
+    this.host = { due: this.due, nowMs: this.nowMs, http1Counters: new Http1Counters(), http2Settings: BOTH, http2Limits: DEFAULT_LIMITS };
+    this.views = new ServiceViews(options.store, options.l7, options.waypoint);
+    this.clusters = new Clusters(this, options.l7);
+  }
+
+  /** A client that speaks HTTP, of whichever version. Sets the channel's user before it returns. */
+  accept(channel: ChannelWithUser, client: Client): void {
+    const detecting = new Detecting(this, channel, client, (left) => this.#detecting.delete(left));
+    this.#detecting.add(detecting);
+    channel.user = detecting;
+    this.due.add(detecting);
+  }
+
+  /** The first bytes have told. */
+  open(version: "HTTP/1" | "HTTP/2", channel: ChannelWithUser, client: Client): ChannelUser {
+    const connection = version === "HTTP/2" ? new Http2Downstream(this, client, channel) : new Http1Downstream(this, client, channel);
+    channel.user = connection;
+    this.connections.add(connection);
+    if (this.#draining) connection.drain();
+    return connection;
+  }
+
+  serve(stream: NewStream, client: Client): void {
+    const request = new ActiveRequest(this, stream, client);
+    stream.user = request;
+    request.start();
+  }
+
+  malformed(client: Client, code: string, message: string): void {
+    this.observer.malformed(client, code, message);
+  }
+
+  connectionClosed(connection: DownstreamConnection): void {
+    this.connections.delete(connection);
+  }
+
+  /** The stores were changed. Requests under way keep what was decided; the next one on the same connection is judged anew. */
+  changed(): void {
+    this.views.changed();
+    this.clusters.changed();
+  }
+
+  tick(): void {
+    this.clusters.tick(this.nowMs());
+  }
+
+  /** Clients are told to go elsewhere; requests under way may end by themselves. */
+  drain(): void {
+    if (this.#draining) return;
+    this.#draining = true;
+    for (const connection of [...this.connections]) connection.drain();
+    for (const detecting of [...this.#detecting]) detecting.destroy();
+  }
+
+  /** Everything ends now. */
+  destroy(): void {
+    this.drain();
+    for (const request of [...this.requests]) request.destroy();
+    for (const connection of [...this.connections]) connection.destroy();
+    this.clusters.destroy();
+    this.due.close();
+  }
+}
+
+/** A connection whose first bytes are awaited. */
+class Detecting implements ChannelUser, Due {
+  dueMs: number;
+  dueIndex = -1;
+  readonly #plane: HttpPlane;
+  readonly #channel: ChannelWithUser;
+  readonly #client: Client;
+  readonly #left: (self: Detecting) => void;
+  #bytes: Uint8Array | null = null;
+
+  constructor(plane: HttpPlane, channel: ChannelWithUser, client: Client, left: (self: Detecting) => void) {
+    this.#plane = plane;
+    this.#channel = channel;
+    this.#client = client;
+    this.#left = left;
+    this.dueMs = plane.nowMs() + CLIENT_IDLE_MS;
+  }
+
+  onBytes(chunk: Uint8Array): void {
+    const bytes = this.#bytes === null ? chunk : Buffer.concat([this.#bytes, chunk]);
+    const detected = detect(bytes, "HTTP");
+    if (detected === null) {
+      this.#bytes = new Uint8Array(bytes);
+      return;
+    }
+    this.#leave();
+    this.#plane.open(detected === "HTTP/2" ? "HTTP/2" : "HTTP/1", this.#channel, this.#client).onBytes(bytes);
+  }
+
+  onWritable(): void {}
+
+  onPeerEnd(): void {
+    this.destroy();
+  }
+
+  onChannelClosed(): void {
+    this.#leave();
+  }
+
+  onDue(): void {
+    this.destroy();
+  }
+
+  destroy(): void {
+    this.#leave();
+    this.#channel.destroy();
+  }
+
+  #leave(): void {
+    this.#plane.due.remove(this);
+    this.#left(this);
+  }
+}

@@ -1,0 +1,126 @@
+// The body of a request on its way to a server: what the server does not take is held and the client told to wait; what an attempt has
+// sent is kept while it is small, for the attempt after it. Before there is a server all of it waits.
+
+import type { HeaderList } from "../wire/http/header-list.ts";
+import type { BodySink, BodySource } from "./streams.ts";
+
+/** Of a body, kept for another attempt. Larger ones are sent once; Envoy's default is 1 MiB for each connection. */
+export const REPLAY_BYTES_MAX = 64 * 1024;
+
+const NO_TRAILERS: HeaderList = [];
+
+export class RequestBody {
+  receivedBytes = 0;
+  readonly #source: BodySource;
+  #sink: BodySink | null = null;
+  #queue: Uint8Array[] = [];
+  /** Everything so far; null when it is not kept, or no longer. */
+  #replay: Uint8Array[] | null = [];
+  #paused = false;
+  #ended = false;
+  #trailers: HeaderList = NO_TRAILERS;
+  /** Told to the present sink. */
+  #endSent = false;
+  /** Of the present attempt. */
+  #sentBytes = 0;
+  /** Told to the source. */
+  #consumedBytes = 0;
+
+  constructor(source: BodySource) {
+    this.#source = source;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Another attempt could send all of it again. */
+  get replayable(): boolean {
+    return this.#replay !== null || this.#sentBytes === 0;
+  }
+
+  receive(bytes: Uint8Array): void {
+    this.receivedBytes += bytes.length;
+    let copy: Uint8Array | null = null;
+    if (this.#replay !== null) {
+      if (this.receivedBytes > REPLAY_BYTES_MAX) this.#replay = null;
+      else this.#replay.push((copy = new Uint8Array(bytes)));
+    }
+    if (this.#sink !== null && this.#queue.length === 0) {
+      const taken = this.#sink.send(bytes);
+      this.#sent(taken);
+      if (taken === bytes.length) return;
+      // Nobody else keeps these bytes: a view of the copy does, where there is one.
+      this.#queue.push(copy === null ? new Uint8Array(bytes.subarray(taken)) : copy.subarray(taken));
+    } else {
+      this.#queue.push(copy ?? new Uint8Array(bytes));
+    }
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#source.pause();
+  }
+
+  receiveEnd(trailers: HeaderList): void {
+    this.#ended = true;
+    this.#trailers = trailers;
+    this.flush();
+  }
+
+  /** An attempt begins: all of the body so far goes to `sink`, and what follows. */
+  attach(sink: BodySink): void {
+    if (this.#sentBytes > 0) {
+      if (this.#replay === null) throw new Error("a body that is gone was asked for again");
+      this.#queue = [...this.#replay];
+    }
+    this.#sentBytes = 0;
+    this.#endSent = false;
+    this.#sink = sink;
+    this.flush();
+  }
+
+  /** The attempt is over. */
+  detach(): void {
+    this.#sink = null;
+  }
+
+  /** There will be no further attempt. */
+  forget(): void {
+    this.#replay = null;
+  }
+
+  /** The sink may take more. */
+  flush(): void {
+    const sink = this.#sink;
+    if (sink === null) return;
+    const queue = this.#queue;
+    let done = 0;
+    while (done < queue.length) {
+      const chunk = queue[done]!;
+      const taken = sink.send(chunk);
+      this.#sent(taken);
+      if (taken < chunk.length) {
+        queue[done] = chunk.subarray(taken);
+        break;
+      }
+      done++;
+    }
+    if (done > 0) queue.splice(0, done);
+    if (queue.length > 0) return;
+    if (this.#ended) {
+      if (this.#endSent) return;
+      this.#endSent = true;
+      sink.end(this.#trailers);
+    } else if (this.#paused) {
+      this.#paused = false;
+      this.#source.resume();
+    }
+  }
+
+  #sent(bytes: number): void {
+    this.#sentBytes += bytes;
+    if (this.#sentBytes <= this.#consumedBytes) return;
+    const more = this.#sentBytes - this.#consumedBytes;
+    this.#consumedBytes = this.#sentBytes;
+    this.#source.consumed(more);
+  }
+}

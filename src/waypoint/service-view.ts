@@ -1,0 +1,66 @@
+// What the configuration says of one service and port to clients of one namespace: routes, access, tokens. Looked up once for each
+// change of the configuration, not for each request.
+
+import { namespacedName, type NamespacedName } from "../core/brand.ts";
+import type { AccessSet, L7Store } from "../mesh/l7/l7-store.ts";
+import type { Service } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
+import { type Router, routerOf } from "../policy/http/router.ts";
+import { bindRules, type BoundRule } from "../policy/http/tokens.ts";
+import type { Client } from "./client.ts";
+
+export interface ServiceView {
+  /** Of the configuration that it was made from. */
+  readonly epoch: number;
+  /** Null when the service is not known. */
+  readonly service: Service | null;
+  readonly router: Router;
+  readonly access: AccessSet;
+  /** Empty when no tokens are looked at. */
+  readonly tokenRules: readonly BoundRule[];
+}
+
+export class ServiceViews {
+  readonly #store: MeshStore;
+  readonly #l7: L7Store;
+  readonly #waypoint: NamespacedName;
+  readonly #views = new Map<string, ServiceView>();
+  #epoch = 1;
+
+  /** @param waypoint `namespace/name` of the Gateway that this process is. */
+  constructor(store: MeshStore, l7: L7Store, waypoint: NamespacedName) {
+    this.#store = store;
+    this.#l7 = l7;
+    this.#waypoint = waypoint;
+  }
+
+  /** The stores were changed: every view is made anew when it is next asked for. */
+  changed(): void {
+    this.#epoch++;
+    this.#views.clear();
+  }
+
+  of(client: Client): ServiceView {
+    const { view } = client;
+    if (view !== null && view.epoch === this.#epoch) return view;
+    return (client.view = this.#find(client));
+  }
+
+  #find({ destination, source }: Client): ServiceView {
+    const key = `${destination.service}:${destination.port}/${source.namespace ?? ""}`;
+    const known = this.#views.get(key);
+    if (known !== undefined) return known;
+    const access = this.#l7.access(destination.service, this.#waypoint);
+    const view: ServiceView = {
+      epoch: this.#epoch,
+      service: this.#store.service(destination.service) ?? null,
+      router: routerOf(this.#l7.routes(destination.service, destination.port, source.namespace)),
+      access,
+      tokenRules: bindRules(access.authentications),
+    };
+    this.#views.set(key, view);
+    return view;
+  }
+}
+
+export const nameOf = (service: Service): NamespacedName => namespacedName(service.namespace, service.hostname);

@@ -1,0 +1,256 @@
+// A connection to a server that speaks HTTP/2, with prior knowledge: many requests at once.
+
+import type { HeaderList } from "../wire/http/header-list.ts";
+import { requestToHttp2, responseFromHttp2 } from "../wire/http/http2-message.ts";
+import type { HttpRequest } from "../wire/http/message.ts";
+import { Http2Connection, type Http2Handler, type ResetBy } from "../wire/http2/connection.ts";
+import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
+import { headerBlock } from "../wire/http2/headers.ts";
+import type { Http2Stream } from "../wire/http2/stream.ts";
+import type { ChannelUser } from "./channel.ts";
+import { ChannelWriter, type EngineEnd } from "./channel-writer.ts";
+import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
+import { CLOSE_MS, type UpstreamConnection } from "./upstream.ts";
+import type { UpstreamConnectionOptions } from "./upstream-http1.ts";
+
+const NO_TRAILERS: HeaderList = [];
+
+export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnection, EngineEnd {
+  dueMs = Infinity;
+  dueIndex = -1;
+  readonly version = "HTTP/2";
+  readonly openedMs: number;
+  readonly finished = false;
+  requestsTotal = 0;
+  readonly h2: Http2Connection;
+  readonly writer: ChannelWriter;
+  readonly #options: UpstreamConnectionOptions;
+  #retired = false;
+  #gone = false;
+  #fatal: Http2Error | null = null;
+
+  constructor(options: UpstreamConnectionOptions) {
+    this.#options = options;
+    const { host } = options;
+    this.h2 = new Http2Connection({ role: "client", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
+    this.writer = new ChannelWriter(options.channel, this.h2.output, this);
+    this.openedMs = host.nowMs();
+    this.dueMs = this.openedMs + options.idleTimeoutMs;
+    host.due.add(this);
+    this.writer.schedule();
+  }
+
+  /** For the writer. */
+  get closed(): boolean {
+    return this.h2.drained;
+  }
+
+  get room(): number {
+    if (this.#retired || !this.h2.canRequest) return 0;
+    return this.h2.remoteMaxConcurrentStreams - this.h2.activeStreams;
+  }
+
+  get used(): boolean {
+    return this.requestsTotal > 0;
+  }
+
+  get takesExtendedConnect(): boolean | null {
+    return this.h2.remoteSettingsSeen ? this.h2.remoteConnectProtocol : null;
+  }
+
+  request(request: HttpRequest, endStream: boolean, user: UpstreamUser): UpstreamStream | null {
+    const isTunnel = request.upgrade !== null;
+    const stream = this.h2.request(headerBlock(requestToHttp2(request, "http")), endStream && !isTunnel);
+    if (stream === null) return null;
+    this.requestsTotal++;
+    this.dueMs = Infinity;
+    const made = new Http2UpstreamStream(this, stream, user, isTunnel);
+    stream.user = made;
+    return made;
+  }
+
+  retire(): void {
+    if (!this.#retire()) return;
+    this.h2.goaway(ErrorCode.noError, "retired");
+    this.settle();
+  }
+
+  destroy(): void {
+    if (this.#gone) return;
+    this.#options.channel.destroy();
+    this.#end();
+  }
+
+  // Channel
+
+  onBytes(chunk: Uint8Array): void {
+    this.h2.receive(chunk);
+    this.settle();
+  }
+
+  onWritable(): void {
+    this.writer.drained();
+  }
+
+  onPeerEnd(): void {
+    this.#options.channel.close();
+    this.#end();
+  }
+
+  onChannelClosed(): void {
+    this.#end();
+  }
+
+  // Engine
+
+  onRequest(): void {}
+
+  onInformational(stream: Http2Stream, headers: HeaderList): void {
+    userOf(stream)?.onInformational(responseFromHttp2(headers));
+  }
+
+  onResponse(stream: Http2Stream, headers: HeaderList, endStream: boolean): void {
+    const made = stream.user as Http2UpstreamStream;
+    const response = responseFromHttp2(headers);
+    if (made.wantsTunnel && response.status >= 200 && response.status <= 299 && !endStream) made.user?.onTunnel(response);
+    else made.user?.onResponse(response, endStream);
+  }
+
+  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void {
+    if (chunk.length > 0) userOf(stream)?.onResponseBody(chunk);
+    if (endStream) userOf(stream)?.onResponseEnd(NO_TRAILERS);
+  }
+
+  onTrailers(stream: Http2Stream, headers: HeaderList): void {
+    userOf(stream)?.onResponseEnd(headers);
+  }
+
+  onSendable(stream: Http2Stream): void {
+    userOf(stream)?.onUpstreamSendable();
+  }
+
+  onReset(stream: Http2Stream, code: number, by: ResetBy): void {
+    const made = stream.user as Http2UpstreamStream;
+    const { user } = made;
+    made.user = null;
+    user?.onUpstreamFailed(this.#failureOf(code, by));
+  }
+
+  onClosed(stream: Http2Stream): void {
+    const made = stream.user as Http2UpstreamStream | null;
+    if (made !== null) made.user = null;
+    if (this.#gone) return;
+    if (this.h2.activeStreams === 0) {
+      this.dueMs = this.#options.host.nowMs() + this.#options.idleTimeoutMs;
+      this.#options.host.due.sooner(this);
+      if (this.h2.drained) this.writer.schedule();
+    }
+    if (this.room > 0) this.#options.owner.hasRoom(this);
+  }
+
+  onSettings(): void {
+    if (this.room > 0) this.#options.owner.hasRoom(this);
+  }
+
+  onGoaway(): void {
+    this.#retire();
+  }
+
+  onPong(): void {}
+
+  onFatal(error: Http2Error): void {
+    this.#fatal = error;
+    this.#retire();
+    this.writer.schedule();
+  }
+
+  onOutput(): void {
+    // For the first time inside the engine's constructor.
+    (this.writer as ChannelWriter | undefined)?.schedule();
+  }
+
+  onDue(): void {
+    if (this.h2.drained) this.destroy();
+    else if (this.h2.activeStreams === 0) this.retire();
+  }
+
+  settle(): void {
+    if (this.#gone || !this.h2.drained) return;
+    this.#retire();
+    this.writer.schedule();
+    const atMs = this.#options.host.nowMs() + CLOSE_MS;
+    if (this.dueMs <= atMs) return;
+    this.dueMs = atMs;
+    this.#options.host.due.sooner(this);
+  }
+
+  #failureOf(code: number, by: ResetBy): UpstreamFailure {
+    const { name } = this.#options;
+    if (this.#fatal !== null) return { kind: "protocol", message: `HTTP/2 with ${name} failed: ${this.#fatal.message}` };
+    if (code === ErrorCode.refusedStream) return { kind: "refused", message: `${name} did not take the request (REFUSED_STREAM)` };
+    if (by === "us") return { kind: "protocol", message: `the answer of ${name} breaks HTTP/2 (${errorName(code)})` };
+    if (by === "peer") return { kind: "reset", message: `${name} reset the stream (${errorName(code)})` };
+    return { kind: "reset", message: `the connection to ${name} ended` };
+  }
+
+  #retire(): boolean {
+    if (this.#retired) return false;
+    this.#retired = true;
+    this.#options.owner.retired(this);
+    return true;
+  }
+
+  #end(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#retire();
+    this.writer.stop();
+    this.#options.host.due.remove(this);
+    this.h2.receiveEnd();
+    this.#options.owner.gone(this);
+  }
+}
+
+const userOf = (stream: Http2Stream): UpstreamUser | null => (stream.user as Http2UpstreamStream | null)?.user ?? null;
+
+class Http2UpstreamStream implements UpstreamStream {
+  user: UpstreamUser | null;
+  readonly wantsTunnel: boolean;
+  readonly #connection: Http2Upstream;
+  readonly #stream: Http2Stream;
+
+  constructor(connection: Http2Upstream, stream: Http2Stream, user: UpstreamUser, wantsTunnel: boolean) {
+    this.#connection = connection;
+    this.#stream = stream;
+    this.user = user;
+    this.wantsTunnel = wantsTunnel;
+  }
+
+  send(bytes: Uint8Array): number {
+    return this.#connection.h2.sendData(this.#stream, bytes, false);
+  }
+
+  end(trailers: HeaderList): void {
+    const { h2 } = this.#connection;
+    if (trailers.length > 0 && !this.#stream.isTunnel) h2.sendTrailers(this.#stream, headerBlock(trailers));
+    else h2.endStream(this.#stream);
+  }
+
+  release(): void {
+    this.user = null;
+    if (this.#stream.canSend) this.#connection.h2.reset(this.#stream, ErrorCode.noError);
+  }
+
+  reset(): void {
+    this.user = null;
+    this.#connection.h2.reset(this.#stream, ErrorCode.cancel);
+    this.#connection.settle();
+  }
+
+  pause(): void {}
+  resume(): void {}
+
+  consumed(bytes: number): void {
+    this.#connection.h2.consumed(this.#stream, bytes);
+  }
+}

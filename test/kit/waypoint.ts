@@ -1,0 +1,255 @@
+// A waypoint's HTTP in this process, between real sockets on loopback: a listener for one service, servers behind it, records by hand.
+// At its end nothing may be left: no request, connection or deadline.
+
+import { expect } from "bun:test";
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
+import { createServer as createServer2, type Http2Server } from "node:http2";
+import { connect, type AddressInfo, type Socket } from "node:net";
+import { namespacedName, type NamespacedName } from "../../src/core/brand.ts";
+import type { IpAddress } from "../../src/core/ip.ts";
+import { seededRandom, systemClock } from "../../src/core/ports.ts";
+import { formatProvenance } from "../../src/core/fault.ts";
+import { EMPTY_L7_DELTA, type L7Delta } from "../../src/mesh/l7/delta.ts";
+import { L7Store } from "../../src/mesh/l7/l7-store.ts";
+import { MeshStore } from "../../src/mesh/store.ts";
+import { listenTcp } from "../../src/net/listen.ts";
+import { openNamespace } from "../../src/net/namespace.ts";
+import { localAddress } from "../../src/net/original-destination.ts";
+import { connectionFacts } from "../../src/policy/connection-facts.ts";
+import type { RequestSource } from "../../src/policy/http/request.ts";
+import { NO_LABELS } from "../../src/policy/upstream/labels.ts";
+import type { Client } from "../../src/waypoint/client.ts";
+import { HttpPlane } from "../../src/waypoint/http-plane.ts";
+import type { EndedRequest } from "../../src/waypoint/observer.ts";
+import { dialPlain, listenOn, type Listener } from "../../src/waypoint/plain-channel.ts";
+import type { TokenChecker } from "../../src/waypoint/request.ts";
+import { until } from "./mesh.ts";
+import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
+
+/** What is kept of a request that has ended. */
+export interface Told {
+  readonly method: string;
+  readonly path: string;
+  readonly status: number;
+  readonly code: string | null;
+  readonly flags: string;
+  readonly detail: string;
+  readonly provenance: string;
+  readonly attempts: number;
+  readonly upstreamAddress: string | null;
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+  readonly grpcStatus: number | null;
+}
+
+export interface BackendSpec {
+  /** Of its service; the first of several for the service that clients mean is `web`. */
+  readonly service?: string;
+  readonly port: number;
+}
+
+export interface WaypointOptions {
+  readonly l7?: Partial<L7Delta>;
+  readonly endpoints: readonly BackendSpec[];
+  /** Name of the port of each service: says what its servers speak. */
+  readonly portName?: string;
+  readonly source?: Partial<RequestSource>;
+  readonly tokens?: TokenChecker;
+}
+
+const LOOPBACK = ip("127.0.0.1");
+const WAYPOINT = namespacedName("shop", "waypoint");
+const NO_TOKENS: TokenChecker = { verify: () => Promise.reject(new Error("no verifier in this test")) };
+
+export class WaypointFixture implements AsyncDisposable {
+  readonly plane: HttpPlane;
+  readonly store = new MeshStore();
+  readonly l7 = new L7Store();
+  readonly told: Told[] = [];
+  readonly malformed: string[] = [];
+  readonly port: number;
+  readonly #listener: Listener;
+
+  constructor(options: WaypointOptions) {
+    const services = [...new Set(["web", ...options.endpoints.map(({ service: name = "web" }) => name)])];
+    this.store.apply(delta({
+      services: services.map((name) => service({ name, ports: [{ servicePort: 80, targetPort: 0, name: options.portName ?? "http", appProtocol: "" }] })),
+      workloads: options.endpoints.map((endpoint, i) => endpointOf(endpoint, i)),
+    }));
+    this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
+    const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
+    this.plane = new HttpPlane({
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, tokens: options.tokens ?? NO_TOKENS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
+      dialer: {
+        dial: ({ ip: address, targetPort }, owner, timeoutMs, nowMs) =>
+          dialPlain({ to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
+      },
+      observer: {
+        ended: (request) => this.told.push(tell(request)),
+        malformed: (_client, code) => this.malformed.push(code),
+      },
+    });
+    const fd = listenTcp({ namespaceFd: openNamespace("/proc/self/ns/net"), at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null });
+    if (fd < 0) throw new Error(`listen: ${fd}`);
+    this.port = portOf(fd);
+    this.#listener = listenOn(fd, (channel) => this.plane.accept(channel, clientOf(serviceName(service({ name: "web" })), options.source ?? {}, channel.remote.ip)));
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** The record of the request that ended last, once `count` have. */
+  async ended(count = 1): Promise<Told> {
+    await until(`${count} requests to have ended (${this.told.length} have)`, 5_000, () => this.told.length >= count || null);
+    return this.told[count - 1]!;
+  }
+
+  change(l7: Partial<L7Delta>): void {
+    this.l7.apply({ ...EMPTY_L7_DELTA, ...l7 });
+    this.plane.changed();
+  }
+
+  fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    return fetch(this.url + path, { redirect: "manual", ...init });
+  }
+
+  raw(): RawClient {
+    return new RawClient(this.port);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.stop();
+    const { plane } = this;
+    await until("requests to end", 5_000, () => plane.requests.size === 0 || null);
+    plane.destroy();
+    // Channels that close in order are gone after their last bytes.
+    await until("connections to close", 5_000, () => plane.connections.size === 0 || null);
+    expect(plane.requests.size).toBe(0);
+    expect(plane.due.size).toBe(0);
+    for (const cluster of plane.clusters) expect(cluster.empty).toBe(true);
+  }
+}
+
+function tell(request: EndedRequest): Told {
+  const { head, status, code, flags, detail, provenance, attempts, upstreamAddress, requestBytes, responseBytes, grpcStatus } = request;
+  return {
+    method: head.method, path: head.path, status, code, flags, detail, provenance: provenance === null ? "" : formatProvenance(provenance), attempts, upstreamAddress,
+    requestBytes, responseBytes, grpcStatus,
+  };
+}
+
+function endpointOf({ service: name = "web", port }: BackendSpec, i: number) {
+  const of = serviceName(service({ name }));
+  return workload({ name: `e${i}`, uid: uid(`e${i}`), addresses: [LOOPBACK], tunnelProtocol: "TCP", services: member({ [of]: { 80: port } }), locality: { region: "", zone: "", subzone: "" } });
+}
+
+function clientOf(name: NamespacedName, source: Partial<RequestSource>, address: IpAddress): Client {
+  return {
+    source: { identity: null, namespace: "shop", labels: {}, ip: address, ...source }, workload: null, address: { ip: address, port: 0 }, sni: null, mutualTls: source.identity != null,
+    facts: connectionFacts({ peer: source.identity ?? null, sourceIp: address, destinationIp: LOOPBACK, destinationPort: 80 }, null),
+    destination: { service: name, port: 80 }, view: null,
+  };
+}
+
+const portOf = (fd: number): number => localAddress(fd)!.port;
+
+/** A client that sends what it wants. */
+export class RawClient {
+  readonly socket: Socket;
+  received = "";
+  bytes = 0;
+  ended = false;
+  error: string | null = null;
+  /** False: counts only. */
+  keep = true;
+
+  constructor(port: number) {
+    this.socket = connect(port, "127.0.0.1");
+    this.socket.on("data", (chunk) => {
+      this.bytes += chunk.length;
+      if (this.keep) this.received += chunk.toString("latin1");
+    });
+    this.socket.on("end", () => (this.ended = true));
+    this.socket.on("error", (error: NodeJS.ErrnoException) => (this.error = error.code ?? error.message));
+    this.socket.on("close", () => (this.ended = true));
+  }
+
+  send(text: string): this {
+    this.socket.write(Buffer.from(text, "latin1"));
+    return this;
+  }
+
+  async until(what: string | RegExp): Promise<string> {
+    await until(`${String(what)} in ${JSON.stringify(this.received.slice(-400))}`, 5_000, () => (typeof what === "string" ? this.received.includes(what) : what.test(this.received)) || null);
+    return this.received;
+  }
+
+  async closed(): Promise<string> {
+    await until("the connection to close", 8_000, () => this.ended || null);
+    return this.received;
+  }
+
+  destroy(): void {
+    this.socket.resetAndDestroy();
+  }
+}
+
+export interface Backend extends AsyncDisposable {
+  readonly port: number;
+  /** Requests seen: method, target, and what the handler kept. */
+  readonly seen: { readonly method: string; readonly url: string; readonly headers: IncomingMessage["headers"] }[];
+  readonly server: Server | Http2Server;
+}
+
+/** An HTTP/1.1 server. */
+export async function backend1(handler: RequestListener): Promise<Backend> {
+  const seen: { method: string; url: string; headers: IncomingMessage["headers"] }[] = [];
+  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+    seen.push({ method: request.method!, url: request.url!, headers: request.headers });
+    handler(request, response as ServerResponse & { req: IncomingMessage });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { port: (server.address() as AddressInfo).port, seen, server, [Symbol.asyncDispose]: async () => void (server.closeAllConnections(), server.close()) };
+}
+
+/** An HTTP/2 server with prior knowledge. */
+export async function backend2(onStream: (stream: import("node:http2").ServerHttp2Stream, headers: import("node:http2").IncomingHttpHeaders) => void): Promise<Backend> {
+  const seen: { method: string; url: string; headers: IncomingMessage["headers"] }[] = [];
+  const server = createServer2();
+  const sessions = new Set<import("node:http2").ServerHttp2Session>();
+  server.on("session", (session) => sessions.add(session));
+  server.on("stream", (stream: import("node:http2").ServerHttp2Stream, headers: import("node:http2").IncomingHttpHeaders) => {
+    seen.push({ method: String(headers[":method"]), url: String(headers[":path"]), headers: headers as IncomingMessage["headers"] });
+    stream.on("error", () => {});
+    onStream(stream, headers);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    port: (server.address() as AddressInfo).port, seen, server,
+    [Symbol.asyncDispose]: async () => {
+      for (const session of sessions) session.destroy();
+      server.close();
+    },
+  };
+}
+
+/** A server that says what it wants. */
+export async function rawBackend(onConnection: (socket: Socket) => void): Promise<Backend> {
+  const { createServer: createTcp } = await import("node:net");
+  const sockets = new Set<Socket>();
+  const server = createTcp((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    onConnection(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    port: (server.address() as AddressInfo).port, seen: [], server: server as unknown as Server,
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    },
+  };
+}
