@@ -5,16 +5,20 @@ class Member implements Due {
   dueIndex = -1;
   readonly fired: number[] = [];
   readonly whenFired: Promise<void>;
+  dueMs: number;
+  readonly #then: (self: Member) => void;
   #resolve!: () => void;
 
-  constructor(public dueMs: number, private readonly then: (self: Member) => void = () => {}) {
+  constructor(dueMs: number, then: (self: Member) => void = () => {}) {
+    this.dueMs = dueMs;
+    this.#then = then;
     this.whenFired = new Promise((resolve) => (this.#resolve = resolve));
   }
 
   onDue(nowMs: number): void {
     this.fired.push(nowMs);
     this.#resolve();
-    this.then(this);
+    this.#then(this);
   }
 }
 

@@ -82,7 +82,7 @@ export class Cluster {
     this.budget = new RetryBudgetState(settings.retryBudget);
     this.adaptive = settings.adaptiveConcurrency === null ? null : new AdaptiveLimit(settings.adaptiveConcurrency);
     const problems: string[] = [];
-    const origin = settings.provenance instanceof Map ? settings.provenance.get("faults") : undefined;
+    const origin = settings.provenance["faults"];
     this.faults = settings.faults.map((fault) => compileFault(fault, origin ?? { kind: "TrafficPolicy", namespace: "", name: String(target.service), resourceVersion: "", fieldPath: "" }, problems));
     this.broken = problems.length === 0 ? null : problems.join("; ");
   }

@@ -1,7 +1,7 @@
 // All clusters of one data thread, made when a request first needs them and replaced when the configuration says something else.
 
 import type { L7Store } from "../mesh/l7/l7-store.ts";
-import { mergeSettings } from "../policy/upstream/settings.ts";
+import { effectiveSettings } from "../policy/upstream/settings.ts";
 import { Cluster, type ClusterContext, type ClusterTarget } from "./cluster.ts";
 
 export class Clusters {
@@ -24,7 +24,7 @@ export class Clusters {
     const key = `${service}:${port}|${subset ?? ""}`;
     const known = this.#live.get(key)?.find((cluster) => cluster.policy === policy);
     if (known !== undefined) return known;
-    const settings = mergeSettings(policy === null ? [] : [policy], { port, subset, clientNamespace: clientNamespace ?? "" });
+    const settings = effectiveSettings(policy, subset);
     if (settings === null) return null;
     const cluster = new Cluster(this.#context, target, policy, settings);
     const list = this.#live.get(key);
