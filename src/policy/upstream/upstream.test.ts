@@ -77,6 +77,10 @@ describe("ejection", () => {
     const f = withOutliers(10, { ejectedShareMax: 0.3 });
     for (let i = 0; i < 10; i++) times(f, `e${i}`, "connectFailure", 10);
     expect(f.upstream.counts().ejected).toBe(3);
+    // A quarter of nine is two.
+    const nine = withOutliers(9, { ejectedShareMax: 0.25 });
+    for (let i = 0; i < 9; i++) times(nine, `e${i}`, "connectFailure", 10);
+    expect(nine.upstream.counts().ejected).toBe(2);
     const whole = withOutliers(4, { ejectedShareMax: 1 });
     for (let i = 0; i < 4; i++) times(whole, `e${i}`, "connectFailure", 10);
     expect(whole.upstream.counts().ejected).toBe(3);
@@ -319,6 +323,19 @@ describe("locality", () => {
     expect(Math.abs(passed - 0.3)).toBeLessThan(0.02);
   });
 
+  test("a level that fails overflows before it panics; all panic when they cannot take the traffic together", () => {
+    const g = new UpstreamFixture([...endpoints(5, () => at("r1", "z1", "s1")), ...Array.from({ length: 5 }, (_, i) => endpoint(`x${i}`, at("r1", "z2")))], {
+      source, settings: { locality: failover, outliers: { ...OUTLIERS, ejectedShareMax: 1, panicThreshold: 0.5 } },
+    });
+    for (let i = 0; i < 4; i++) times(g, `e${i}`, "connectFailure", 3);
+    const counts = g.tally(2000);
+    expect(Object.keys(counts).filter((name) => name.startsWith("e"))).toEqual(["e4"]);
+    expect(g.pick().reason).toBe("balanced");
+    for (let i = 0; i < 4; i++) times(g, `x${i}`, "connectFailure", 3);
+    expect(g.pick().reason).toBe("panic");
+    expect(Object.keys(g.tally(2000)).length).toBe(10);
+  });
+
   test("distribute gives each place its share, and the share of a broken one to the others", () => {
     const distribute: LocalityFailover = { mode: "distribute", failover: [], failoverPriority: [], distribute: [{ from: "r1/z1/*", to: [{ locality: "r1/z1/*", weight: 70 }, { locality: "r1/z2/*", weight: 20 }, { locality: "r2/*", weight: 10 }] }] };
     const g = f(distribute);
@@ -386,6 +403,8 @@ describe("subsets and sessions", () => {
   test("passthrough takes the original destination and no other", () => {
     const g = new UpstreamFixture(endpoints(3), { settings: { balancing: { kind: "passthrough" } } });
     expect(g.name({ sticky: uid("e1") })).toBe("e1");
+    times(g, "e1", "connectFailure", 3);
+    expect(g.name({ sticky: uid("e1") })).toBe("e1");
     expect(g.pick({ sticky: uid("gone") })).toMatchObject({ endpoint: null, reason: "notThere" });
   });
 });
@@ -410,6 +429,28 @@ describe("endpoints come and go", () => {
     attempt.settle("connectFailure", 5);
     attempt.end(5);
     expect([gone.active, gone.awaiting, g.upstream.counts().activeRequests]).toEqual([0, 0, 0]);
+  });
+
+  test("failures at one that left take nobody's place among the ejected", () => {
+    const g = withOutliers(4);
+    const e0 = g.of("e0");
+    const late = Array.from({ length: 5 }, () => new Attempt());
+    for (const attempt of late) attempt.start(g.upstream, { endpoint: e0, reason: "balanced" }, 0);
+    g.remove("e0");
+    for (const attempt of late) attempt.settle("connectFailure", 5);
+    expect([g.upstream.counts().ejected, g.upstream.takeTransitions()]).toEqual([0, []]);
+  });
+
+  test("new settings keep what is known of endpoints", () => {
+    const g = withOutliers(4);
+    times(g, "e0", "connectFailure", 3);
+    g.request("e1", "success", 77);
+    g.upstream.reconfigure({ ...g.upstream.settings, balancing: { kind: "ringHash", key: { kind: "sourceIp" }, ringSizeMin: 1024 }, subset: { name: "s", labels: { version: "v1" } } });
+    expect(g.refresh()).toBe(true);
+    expect([g.of("e0").outlier.kind, g.of("e1").latencyMs, g.pick({ hash: 5 }).reason, g.name({ hash: 5 }) === g.name({ hash: 5 })]).toEqual(["ejected", 77, "hashed", true]);
+    g.upstream.reconfigure({ ...g.upstream.settings, subset: { name: "s", labels: { version: "v2" } } });
+    g.refresh();
+    expect(g.pick()).toMatchObject({ endpoint: null, reason: "noEndpoints" });
   });
 
   test("none at all is told apart", () => {

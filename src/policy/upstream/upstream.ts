@@ -107,12 +107,12 @@ interface MutablePick {
 const GROUP_SEED = 0x67726f75;
 
 export class Upstream {
-  readonly settings: UpstreamSettings;
   readonly latency = new LatencyBook();
   readonly #random: Random;
   readonly #labels: LabelSource;
-  readonly #isHashed: boolean;
-  readonly #isPassthrough: boolean;
+  #settings: UpstreamSettings;
+  #isHashed = false;
+  #isPassthrough = false;
   readonly #pick: MutablePick = { endpoint: null, reason: "noEndpoints" };
   readonly #byUid = new Map<WorkloadUid, UpstreamEndpoint>();
   #members: readonly UpstreamEndpoint[] = NO_ENDPOINTS;
@@ -126,17 +126,21 @@ export class Upstream {
   #nextProbeMs = Infinity;
   /** Usability has changed since the groups were last arranged. */
   #isDirty = true;
+  /** Settings are newer than the groups. */
+  #isReconfigured = false;
   #builtOf: { readonly version: number; readonly service: Service; readonly source: Workload; readonly endpoints: EndpointSet } | null = null;
   #intervalEndsMs = -Infinity;
   #transitions: EndpointTransition[] = [];
 
   constructor(options: UpstreamOptions) {
-    this.settings = options.settings;
+    this.#settings = options.settings;
     this.#random = options.random;
     this.#labels = options.labels;
-    const { kind } = options.settings.balancing;
-    this.#isHashed = kind === "ringHash" || kind === "maglev";
-    this.#isPassthrough = kind === "passthrough";
+    this.#noteBalancing();
+  }
+
+  get settings(): UpstreamSettings {
+    return this.#settings;
   }
 
   get endpoints(): readonly UpstreamEndpoint[] {
@@ -150,24 +154,37 @@ export class Upstream {
   // ---- cold: what the control plane says
 
   /**
+   * New settings for the same service, port and subset. What is known of endpoints stays: latencies, counts, who is ejected. Takes
+   * effect with the next `refresh`.
+   */
+  reconfigure(settings: UpstreamSettings): void {
+    const hadCheck = this.#settings.healthCheck !== null;
+    this.#settings = settings;
+    this.#isReconfigured = true;
+    this.#noteBalancing();
+    if (hadCheck === (settings.healthCheck !== null)) return;
+    for (const member of this.#members) member.health = settings.healthCheck === null ? "unchecked" : "unknown";
+  }
+
+  /**
    * Takes over the present endpoints; does nothing when service, source and endpoints are those of the last call. What was observed
    * of endpoints that stay is kept. Returns true when something changed.
    */
   refresh(request: RefreshRequest, nowMs: number): boolean {
     const { endpoints, service, source } = request;
     const built = this.#builtOf;
-    if (built !== null && built.version === endpoints.version && built.endpoints === endpoints && built.service === service && built.source === source) return false;
+    if (built !== null && !this.#isReconfigured && built.version === endpoints.version && built.endpoints === endpoints && built.service === service && built.source === source) return false;
     const left = new Set(this.#members);
     const members: UpstreamEndpoint[] = [];
     for (const candidate of endpoints.endpoints) {
       const { workload } = candidate;
-      if (this.settings.subset !== null && !hasLabels(workload, this.settings.subset.labels, this.#labels)) continue;
+      if (this.#settings.subset !== null && !hasLabels(workload, this.#settings.subset.labels, this.#labels)) continue;
       const target = judgeEndpoint(candidate, request);
       if (typeof target === "string") continue;
       let member = this.#byUid.get(workload.uid);
       if (member === undefined) {
         member = new UpstreamEndpoint(target, built === null ? -Infinity : nowMs);
-        if (this.settings.healthCheck !== null) member.health = "unknown";
+        if (this.#settings.healthCheck !== null) member.health = "unknown";
         this.#byUid.set(workload.uid, member);
       } else {
         member.target = target;
@@ -181,6 +198,8 @@ export class Upstream {
     // The order of endpoints depends on the history of changes; a choice must not.
     members.sort((a, b) => (a.target.workload.uid < b.target.workload.uid ? -1 : 1));
     this.#members = members;
+    if (this.#isReconfigured) this.#groups = [];
+    this.#isReconfigured = false;
     this.#plan(service, source);
     this.#builtOf = { version: endpoints.version, service, source, endpoints };
     this.#isDirty = true;
@@ -204,7 +223,7 @@ export class Upstream {
   tick(nowMs: number): number {
     if (nowMs < this.#intervalEndsMs) return this.#intervalEndsMs;
     if (this.#intervalEndsMs !== -Infinity) this.#endInterval(nowMs);
-    return (this.#intervalEndsMs = nowMs + this.settings.outliers.intervalMs);
+    return (this.#intervalEndsMs = nowMs + this.#settings.outliers.intervalMs);
   }
 
   /** Work that was put off so that no request waits for it: hash tables. Returns true when there was some. */
@@ -239,7 +258,8 @@ export class Upstream {
     if (this.#isDirty) this.#arrange();
     if (request.sticky !== null) {
       const own = this.#byUid.get(request.sticky);
-      if (own !== undefined && own.usable && !request.tried.includes(own)) return this.#picked(own, "sticky");
+      // A client that named the endpoint itself gets that one or none.
+      if (own !== undefined && (own.usable || this.#isPassthrough) && !request.tried.includes(own)) return this.#picked(own, "sticky");
     }
     if (this.#isPassthrough) return this.#picked(null, "notThere");
     if (request.nowMs >= (request.mayProbe ? this.#nextProbeMs : this.#nextProbeMs + PROBE_GRACE_MS)) {
@@ -343,7 +363,7 @@ export class Upstream {
 
   #judge(endpoint: UpstreamEndpoint, outcome: Outcome, isProbe: boolean, nowMs: number): void {
     const { outlier } = endpoint;
-    const settings = this.settings.outliers;
+    const settings = this.#settings.outliers;
     if (outlier.kind === "healthy") {
       const reason = observe(outlier, outcome, settings);
       if (reason !== null) this.#eject(endpoint, reason, nowMs);
@@ -357,10 +377,10 @@ export class Upstream {
 
   /** Ejects unless too many are out already. */
   #eject(endpoint: UpstreamEndpoint, reason: EjectionReason, nowMs: number): void {
-    const { ejectedShareMax } = this.settings.outliers;
+    const { ejectedShareMax } = this.#settings.outliers;
     const total = this.#members.length;
     if (this.#ejected.length + 1 > Math.floor(total * ejectedShareMax) || this.#ejected.length + 1 >= total) return;
-    eject(endpoint.outlier, reason, nowMs, this.#random, this.settings.outliers);
+    eject(endpoint.outlier, reason, nowMs, this.#random, this.#settings.outliers);
     this.#ejected.push(endpoint);
     this.#transitions.push({ endpoint, kind: "ejected", reason });
     this.#noteNextProbe();
@@ -391,7 +411,7 @@ export class Upstream {
   }
 
   #endInterval(nowMs: number): void {
-    const { outliers } = this.settings;
+    const { outliers } = this.#settings;
     if (outliers.successRate !== null) {
       const rates = successRates(this.#members.map(({ outlier }) => outlier), outliers);
       for (const member of this.#members) if (isSuccessRateOutlier(member.outlier, rates, outliers)) this.#eject(member, "successRate", nowMs);
@@ -401,9 +421,15 @@ export class Upstream {
 
   // ---- arranging
 
+  #noteBalancing(): void {
+    const { kind } = this.#settings.balancing;
+    this.#isHashed = kind === "ringHash" || kind === "maglev";
+    this.#isPassthrough = kind === "passthrough";
+  }
+
   #plan(service: Service, source: Workload): void {
     const members = this.#members.map((member) => ({ workload: member.target.workload, member }));
-    const plan = planLocality(members, { locality: this.settings.locality, service, source, labels: this.#labels });
+    const plan = planLocality(members, { locality: this.#settings.locality, service, source, labels: this.#labels });
     const former = new Map(this.#groups.map((group) => [group.name, group]));
     this.#planKind = plan.kind;
     this.#groups = plan.groups.map(({ name, weight, members: own }) => ({
@@ -421,7 +447,7 @@ export class Upstream {
       member.usable = isWell && member.outlier.kind === "healthy";
     }
     for (const group of this.#groups) group.usable = group.members.reduce((count, { usable }) => count + Number(usable), 0);
-    const shares = groupShares(this.#planKind, this.#groups.map(({ members, usable, weight }) => ({ members: members.length, usable, weight })), this.settings.outliers.panicThreshold);
+    const shares = groupShares(this.#planKind, this.#groups.map(({ members, usable, weight }) => ({ members: members.length, usable, weight })), this.#settings.outliers.panicThreshold);
     this.#cumulative = shares.cumulative;
     this.#groups.forEach((group, i) => {
       group.panicking = shares.panicking[i]!;
@@ -433,7 +459,7 @@ export class Upstream {
   }
 
   #newPicker(preferZone: boolean): Picker {
-    const { balancing, slowStartMs } = this.settings;
+    const { balancing, slowStartMs } = this.#settings;
     const random = this.#random;
     switch (balancing.kind) {
       case "peakEwma": return new TwoChoices({ random, latency: this.latency, slowStartMs, preferZone });

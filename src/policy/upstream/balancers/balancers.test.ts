@@ -63,6 +63,19 @@ describe("round robin", () => {
     expect(Object.values(f.tally(300)).map((n) => Math.abs(n - 100) <= 1)).toEqual([true, true, true]);
   });
 
+  test("who has not had a turn yet comes before those who had, also after a change", () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const f = fixture(4, { kind: "roundRobin" }, { seed });
+      const had = [f.name(), f.name()];
+      f.add(endpoint("new"));
+      const next = Array.from({ length: 5 }, () => f.name());
+      const waiting = ["e0", "e1", "e2", "e3"].filter((name) => !had.includes(name));
+      const lastOfWaiting = Math.max(...waiting.map((name) => next.indexOf(name)));
+      const firstAgain = Math.min(...had.map((name) => (next.includes(name) ? next.indexOf(name) : Infinity)));
+      expect(lastOfWaiting).toBeLessThan(firstAgain);
+    }
+  });
+
   test("of many waypoints does not begin with the same endpoint", () => {
     const firsts = new Set(Array.from({ length: 40 }, (_, seed) => fixture(8, { kind: "roundRobin" }, { seed }).name()));
     expect(firsts.size).toBeGreaterThan(4);
@@ -297,6 +310,20 @@ describe.each([
     for (const e of f.upstream.endpoints) f.upstream.setHealth(e, e.target.workload.uid === "e42" ? "healthy" : "unhealthy", 0);
     expect(new Set(owners(f).slice(0, 200))).toEqual(new Set(["e42"]));
   });
+});
+
+test("a ring that grows moves keys to the newcomer and nowhere else, at any size", () => {
+  const balancing: Balancing = { kind: "ringHash", key: { kind: "sourceIp" }, ringSizeMin: 1024 };
+  const hashes = Array.from({ length: 3000 }, (_, i) => hashText(`k${i}`));
+  const f = fixture(1, balancing);
+  let before = hashes.map((hash) => f.name({ hash }));
+  for (let i = 1; i < 40; i++) {
+    f.add(endpoint(`n${i}`));
+    f.upstream.maintain();
+    const after = hashes.map((hash) => f.name({ hash }));
+    expect(after.filter((owner, k) => owner !== before[k] && owner !== `n${i}`)).toEqual([]);
+    before = after;
+  }
 });
 
 describe("hash keys", () => {
