@@ -23,6 +23,8 @@ const GREETER = 91;
 const FAREWELL = 92;
 const REFUSED = 99;
 const HOSTNAME = "web.shop.svc.cluster.local";
+const NAMED = "named.example";
+const NAMED_VIP = "198.18.250.21";
 const STREAM_BYTES = 32 * 1024 * 1024;
 
 describeUnless(unsealed)("two networks", () => {
@@ -145,6 +147,27 @@ describeUnless(unsealed)("two networks", () => {
     // One of several: another choice is asked for before the application hears of it.
     endpoints = [parseIp(impostor.ipv4)!, parseIp(far.ipv4)!];
     expect(await get()).toBe(`200 far to ${gate.ipv4}`);
+  });
+
+  test("where the service names identities, those alone may answer", async () => {
+    const named = (subjectAltNames: readonly string[]): string => JSON.stringify({
+      apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "named", namespace: "shop" },
+      spec: { hosts: [NAMED], addresses: [NAMED_VIP], location: "MESH_INTERNAL", resolution: "STATIC", ports: [{ number: HTTP, name: "tcp", protocol: "TCP", targetPort: HTTP_PORT }], workloadSelector: { labels: { app: "web" } }, subjectAltNames },
+    });
+    const ask80 = () => ask(client, "get", urlOf(NAMED_VIP, HTTP));
+    mesh.write("named.yaml", named([identity("web")]));
+    try {
+      await until("the service to be reached", CHANGE_MS, async () => (await ask80()) === `200 far to ${gate.ipv4}`);
+      expect(gateway.connects).toContain(`${NAMED}:${HTTP}`);
+      const mark = mesh.agent(east).mark();
+      mesh.write("named.yaml", named([identity("somebody-else")]));
+      await until("the endpoint to be refused", CHANGE_MS, async () => (await ask80()).startsWith("failed"));
+      const line = await outbound(mark, "identity_refused");
+      expect(line["error"]).toContain(identity("web"));
+      expect(line["error"]).toContain(identity("somebody-else"));
+    } finally {
+      mesh.remove("named.yaml");
+    }
   });
 
   test("an application that is not there is said to be so; a gateway that reaches nobody too", async () => {
