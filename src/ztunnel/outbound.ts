@@ -15,9 +15,9 @@ import { chooseOutbound, explainOutbound, type OutboundDecision, type TunnelDeci
 import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
-import { connectFields } from "../wire/hbone/connect.ts";
+import { connectFields, type ConnectOptions } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
-import { type HeaderBlock, headerBlock, type HeaderList } from "../wire/http2/headers.ts";
+import { headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
 import type { ClientTunnel, TunnelStreamUser, TunnelTarget } from "./client-tunnel.ts";
@@ -232,13 +232,18 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (decision.inner === null) return target;
     const { acceptedIdentities, authority } = decision.inner;
     const key = `${target.key}|${formatAuthority(authority)}|${acceptedIdentities.join()}`;
-    return { ...target, key, acceptedIdentities, through: { gateway: target, connectBlock: () => this.#connectBlock(decision.authority, false) } };
+    // Kept with the tunnel, which outlives this connection.
+    const toGateway = this.#connectOptions(decision, decision.authority);
+    return { ...target, key, acceptedIdentities, through: { gateway: target, connectBlock: () => headerBlock(connectFields(toGateway)) } };
   }
 
   tunnelAvailable(tunnel: ClientTunnel): void {
     if (this.#closed) return;
-    const { inner, authority } = this.#decision as TunnelDecision;
-    const stream = tunnel.openStream(this.#connectBlock(inner?.authority ?? authority, inner !== null), this);
+    const decision = this.#decision as TunnelDecision;
+    const options = decision.inner === null
+      ? this.#connectOptions(decision, decision.authority)
+      : { ...this.#connectOptions(decision, decision.inner.authority), network: this.#context.config.network };
+    const stream = tunnel.openStream(headerBlock(connectFields(options)), this);
     if (stream === null) return this.#failed(causes.tunnelLost("no stream could be opened"), true);
     this.#stream = stream;
     this.#tunnel = tunnel;
@@ -249,13 +254,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (!this.#closed) this.#failed(cause, true, beyondGateway);
   }
 
-  #connectBlock(authority: Authority, crossesNetworks: boolean): HeaderBlock {
+  #connectOptions(decision: TunnelDecision, authority: Authority): ConnectOptions {
     const { config, random } = this.#context;
-    const decision = this.#decision as TunnelDecision;
-    return headerBlock(connectFields({
-      authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, random,
-      ...(crossesNetworks ? { network: config.network } : {}),
-    }));
+    return { authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, random };
   }
 
   onResponse(status: number, _headers: HeaderList, ended: boolean): void {
