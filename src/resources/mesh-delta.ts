@@ -46,12 +46,17 @@ export function equalButSource<T extends { readonly provenance: Provenance }>(a:
   return deepEqual({ ...a, provenance: { ...a.provenance, source: "" } }, { ...b, provenance: { ...b.provenance, source: "" } });
 }
 
-/** Equality of plain data: records, lists, byte arrays and scalars. */
+/** Equality of plain data: records, lists, maps by their keys, byte arrays and scalars. */
 export function deepEqual(a: unknown, b: unknown): boolean {
   if (Object.is(a, b)) return true;
   if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return false;
   if (ArrayBuffer.isView(a) || ArrayBuffer.isView(b)) {
     return a instanceof Uint8Array && b instanceof Uint8Array && a.length === b.length && a.every((byte, i) => byte === b[i]);
+  }
+  if (a instanceof Map || b instanceof Map) {
+    if (!(a instanceof Map) || !(b instanceof Map) || a.size !== b.size) return false;
+    for (const [key, value] of a) if (!b.has(key) || !deepEqual(value, b.get(key))) return false;
+    return true;
   }
   if (Array.isArray(a) !== Array.isArray(b)) return false;
   const keys = Object.keys(a);

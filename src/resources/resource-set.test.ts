@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { DIAGNOSTICS_MAX, FILE_BYTES_MAX } from "./limits.ts";
-import { isEmptyDelta } from "./mesh-delta.ts";
+import { deepEqual, isEmptyDelta } from "./mesh-delta.ts";
 import { type Evaluation, ResourceSet } from "./resource-set.ts";
 import { codesOf, describeDiagnostic, describeMesh, documents, entry, errorsOf, evaluate, namespace, peer, policy, readingsOf, testOptions } from "./test-kit.ts";
 
@@ -170,6 +170,10 @@ describe("restart", () => {
 });
 
 describe("deltas", () => {
+  test("equality looks into maps", () => {
+    expect(deepEqual(new Map([["a", { b: 1 }]]), new Map([["a", { b: 1 }]]))).toBe(true);
+    for (const other of [new Map([["a", { b: 2 }]]), new Map([["c", { b: 1 }]]), new Map(), {}, { a: { b: 1 } }]) expect(deepEqual(new Map([["a", { b: 1 }]]), other)).toBe(false);
+  });
   test("nothing changed, nothing told", () => expect(isEmptyDelta(started().update(GOOD).delta)).toBe(true));
   test("a comment, or a line above, is no change of a workload; a policy's line is told", () => {
     const evaluation = started().update({ ...GOOD, "web.yaml": `# a comment\n\n---\n${WEB}`, "deny.yaml": `${DENY}# after` });

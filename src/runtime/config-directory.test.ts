@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import { describeDiagnostic, documents, entry, namespace, policy, testOptions } from "../resources/test-kit.ts";
 import { ConfigDirectory, type ConfigState } from "./config-directory.ts";
 
@@ -71,6 +72,13 @@ class Watched {
 const DENY = policy("p", "{action: DENY, rules: [{}]}");
 const ALLOW = policy("p", "{action: ALLOW, rules: [{}]}");
 
+const WEB = documents(entry("web-1"), "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n");
+const route = (port: number): string => `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{group: "", kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: ${port}}]}]}
+`;
+
 describe("a watched directory", () => {
   beforeEach(() => {
     write("ns.yaml", namespace("shop"));
@@ -103,6 +111,31 @@ describe("a watched directory", () => {
     unlinkSync(config("p.yaml"));
     await one.until(() => one.policies.join() === "q allow");
     expect(one.told.at(-1)?.delta.removedPolicies).toEqual(["shop/p" as never]);
+  });
+  test("a route alone is news: its delta holds it and nothing else", async () => {
+    write("web.yaml", WEB);
+    write("route.yaml", route(80));
+    const one = await Watched.open();
+    expect(one.directory.state.l7Delta.routes.map(({ name }) => name)).toEqual(["r"]);
+    write("route.yaml", route(81));
+    await one.until(() => one.told.length === 1);
+    const { delta, l7, l7Delta, statuses } = one.told[0]!;
+    expect([isEmptyDelta(delta), l7Delta.routes.map(({ id }) => id), [...l7.routes.keys()]]).toEqual([true, ["HTTPRoute/shop/r"], ["HTTPRoute/shop/r"]]);
+    expect(statuses[0]?.parents[0]?.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: false, reason: "BackendNotFound" }));
+    unlinkSync(config("route.yaml"));
+    await one.until(() => one.told.length === 2);
+    expect(one.told[1]?.l7Delta.removedRoutes).toEqual(["HTTPRoute/shop/r"]);
+  });
+  test("a restart with a route that is broken keeps its last good state", async () => {
+    write("web.yaml", WEB);
+    write("route.yaml", route(80));
+    const first = await Watched.open({ state: true });
+    await first.directory.stored();
+    await first.close();
+    write("route.yaml", route(80).replace("rules", "rulez"));
+    const second = await Watched.open({ state: true });
+    expect([...second.directory.state.l7.routes.keys()]).toEqual(["HTTPRoute/shop/r"]);
+    expect(second.problems.join()).toContain("its last good version stays in force");
   });
   test("a ConfigMap's swap of ..data changes all its files at once", async () => {
     for (const version of ["1", "2"]) mkdirSync(config(`..v${version}`));

@@ -76,13 +76,124 @@ items:
   metadata: {name: other, namespace: shop}
   spec: {clusterIP: 198.19.0.1, selector: *s, ports: [{port: 9}]}
 `,
+  "waypoint.yaml": `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop}
+spec: {gatewayClassName: weft-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+`,
+  "http-route.yaml": `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 80}]
+  rules:
+  - matches:
+    - path: {type: RegularExpression, value: "/v[12]/.*"}
+      headers: [{name: x-a, value: b}]
+      queryParams: [{name: q, value: "1"}]
+    filters:
+    - type: RequestHeaderModifier
+      requestHeaderModifier: {set: [{name: x-b, value: c}], remove: [x-d]}
+    - type: URLRewrite
+      urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}
+    - {type: RequestMirror, requestMirror: {backendRef: {name: other, port: 9}, percent: 10}}
+    backendRefs: [{name: web, port: 80, weight: 9}, {name: other, port: 9}]
+    timeouts: {request: 10s, backendRequest: 1s}
+    retry: {codes: [503], attempts: 2, backoff: 10ms}
+`,
+  "routes.yaml": `apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: grpc, namespace: shop}
+spec: {parentRefs: [{group: "", kind: Service, name: other}], rules: [{matches: [{method: {service: a.B, method: C}}], backendRefs: [{name: other, port: 9}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: tls, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: other}], validation: {hostname: a.example, wellKnownCACertificates: System}}
+`,
+  "virtual-service.yaml": `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api, namespace: shop}
+spec:
+  hosts: [api.example]
+  http:
+  - match: [{uri: {prefix: /a}, headers: {x-a: {regex: "b.*"}}, withoutHeaders: {x-c: {}}, port: 443}]
+    route: [{destination: {host: api.example, subset: v1, port: {number: 443}}, weight: 90}, {destination: {host: web}, weight: 10}]
+    timeout: 1.5s
+    retries: {attempts: 2, retryOn: "5xx,429", perTryTimeout: 1s}
+    fault: {abort: {percentage: {value: 0.1}, grpcStatus: UNAVAILABLE}}
+  - redirect: {uri: /b, redirectCode: 308}
+`,
+  "destination-rule.yaml": `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api, namespace: shop}
+spec:
+  host: api.example
+  trafficPolicy:
+    loadBalancer: {consistentHash: {httpHeaderName: x-user}, localityLbSetting: {distribute: [{from: a/b, to: {a/b: 100}}]}}
+    connectionPool: {tcp: {maxConnections: 5}, http: {maxRetries: 2}}
+    outlierDetection: {consecutive5xxErrors: 5, interval: 10s}
+    tls: {mode: SIMPLE, sni: api.example}
+  subsets: [{name: v1, labels: {version: v1}}]
+`,
+  "service-entry.yaml": `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop}
+spec: {hosts: [api.example], ports: [{number: 443, name: tls, protocol: TLS}, {number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 198.18.0.9, labels: {version: v1}}]}
+`,
+  "access.yaml": `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: l7, namespace: shop}
+spec:
+  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: wp}]
+  action: CUSTOM
+  provider: {name: ask}
+  rules: [{to: [{operation: {paths: ["/a/{*}"], methods: [GET]}}], when: [{key: "request.auth.claims[a]", values: [b]}]}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: wp}], jwtRules: [{issuer: "https://a.example", fromCookies: [t], outputClaimToHeaders: [{header: x-a, claim: a.b}]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: LoginPolicy
+metadata: {name: login, namespace: shop}
+spec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: wp}], issuer: "https://a.example", clientId: c, clientSecretRef: {name: s}, cookie: {keysRef: {name: s}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s, namespace: shop}
+stringData: {clientSecret: x, keys: "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
+`,
+  "own.yaml": `apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: web}]
+  healthCheck: {http: {path: /h}, interval: 5s}
+  rateLimits: {local: [{name: a, requests: 5, per: 1s, keys: [{header: x-a}]}]}
+  faults: [{percent: 1, delay: 10ms, matches: [{path: {prefix: /a}}]}]
+---
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh, namespace: istio-system}
+spec: {extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: web.shop.svc.cluster.local, port: 80}}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: istio-system}
+spec: {tracing: [{randomSamplingPercentage: 1}], accessLogging: [{filter: {expression: response.code >= 400}}]}
+`,
 };
 const PATHS = Object.keys(GOOD);
+/** Files of several documents. */
+const SEVERAL = new Set(["list.yml", "routes.yaml", "access.yaml", "own.yaml"]);
 
 const TOKENS = [
   "---", "---\n", "\n---\n", "...", "- ", "? ", ": ", "{", "}", "[", "]", ",", "&a ", "*a", "*s", "!x ", "!!str ", "|", ">-", "'", "\"", "#", "%YAML 1.2\n", "\t", "  ", "\n", "\r\n", "\r", "\0", "\ufeff",
   "null", "~", "true", "0x10", ".nan", "1e999", "-1", "65536", "4294967296", "__proto__", "constructor", "toString", "apiVersion", "kind", "metadata", "spec", "name", "items", "List",
   "Service", "WorkloadEntry", "AuthorizationPolicy", "ExternalName", "ALLOW", "CUSTOM", "selector", "matchLabels", "methods", "portLevelMtls", "istio.io/use-waypoint", "istio-system", "shop", "web", "::1", "*", "a*b",
+  "HTTPRoute", "VirtualService", "TrafficPolicy", "targetRefs", "parentRefs", "backendRefs", "matches", "filters", "RequestRedirect", "ExtensionRef", "(?=a)", "(a{99}){99}", "/a/../b", "%2F", "0s", "99999h", "-1s", "1e9", "10.5", "{*}", "{**}", "api.example", "wp",
 ];
 
 const readings = (texts: Readonly<Record<string, string>>): FileReading[] => PATHS.map((path) => ({ kind: "text", path, text: texts[path]! }));
@@ -126,7 +237,7 @@ function check(set: ResourceSet, good: Evaluation, path: string, text: string): 
   }
   const errors = bad.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error");
   // In a file of several, one may be in error and another renamed.
-  const single = path !== "list.yml" || errors.some((diagnostic) => diagnostic.resource === "");
+  const single = !SEVERAL.has(path) || errors.some((diagnostic) => diagnostic.resource === "");
   if (errors.length > 0 && single) {
     const before = good.lastGood.find((file) => file.path === path)!;
     const after = new Set(bad.lastGood.flatMap((file) => file.resources.map((resource) => `${resource.kind}/${resource.namespace}/${resource.name}`)));
@@ -135,8 +246,8 @@ function check(set: ResourceSet, good: Evaluation, path: string, text: string): 
     }
   }
   const back = set.update(readings(GOOD));
-  if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
-    deepStrictEqual({ ...back.mesh, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, local: good.localWorkloads, diagnostics: [] });
+  if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.l7, good.l7) || !deepEqual(back.statuses, good.statuses) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
+    deepStrictEqual({ ...back.mesh, ...back.l7, statuses: back.statuses, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, ...good.l7, statuses: good.statuses, local: good.localWorkloads, diagnostics: [] });
     throw new Error("with the good files back, the state is another");
   }
 }

@@ -12,7 +12,7 @@ import { httpUrl } from "./request-authentication.ts";
 export const secretKeyRef = z.strictObject({ name: dnsSubdomain, key: z.string().min(1).max(253).optional() });
 const scope = z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, { error: "expected a scope without spaces and quotes" }).max(256);
 /** A session that never ends could not be taken back. */
-const SESSION_MS_MAX = 30 * 24 * 3_600_000;
+const SESSION_MS_MAX = 7 * 24 * 3_600_000;
 
 export const loginPolicyKind = defineKind({
   kind: "LoginPolicy",
@@ -25,7 +25,7 @@ export const loginPolicyKind = defineKind({
   }),
   check({ spec }, report) {
     if (spec.callbackPath !== undefined && spec.callbackPath === spec.logoutPath) report("error", "conflict", ["spec", "logoutPath"], "found the same path as callbackPath");
-    if (spec.cookie.lifetime !== undefined && durationMs(spec.cookie.lifetime) > SESSION_MS_MAX) report("error", "bad_value", ["spec", "cookie", "lifetime"], `found ${spec.cookie.lifetime}, expected at most 720h`);
+    if (spec.cookie.lifetime !== undefined && durationMs(spec.cookie.lifetime) > SESSION_MS_MAX) report("error", "bad_value", ["spec", "cookie", "lifetime"], `found ${spec.cookie.lifetime}, expected at most 168h`);
     if (!spec.issuer.startsWith("https:")) report("warning", "not_enforced", ["spec", "issuer"], "found http: who can change what it answers can log in as anybody");
   },
 });

@@ -1,0 +1,154 @@
+import { describe, expect, test } from "bun:test";
+import type { L7Delta, L7Snapshot } from "../../mesh/l7/delta.ts";
+import { L7Store } from "../../mesh/l7/l7-store.ts";
+import { namespacedName } from "../../core/brand.ts";
+import type { Resource } from "../kinds.ts";
+import { parseResources } from "../parse-resources.ts";
+import type { Placed } from "../resource.ts";
+import { type Evaluation, ResourceSet } from "../resource-set.ts";
+import { codesOf, documents, entry, errorsOf, evaluate, namespace, readingsOf, testOptions } from "../test-kit.ts";
+import { isEmptyL7Delta } from "./l7-delta.ts";
+import { describeL7 } from "./test-kit.ts";
+import { L7Translator } from "./translate-l7.ts";
+
+const service = (name: string, ports = "[{port: 80}]", meta = ""): string => `apiVersion: v1\nkind: Service\nmetadata: {name: ${name}, namespace: shop${meta}}\nspec: {selector: {app: web}, ports: ${ports}}\n`;
+const route = (name: string, parent: string, backend: string, over: { created?: string; kind?: string; namespace?: string } = {}): string => `apiVersion: gateway.networking.k8s.io/v1
+kind: ${over.kind ?? "HTTPRoute"}
+metadata: {name: ${name}, namespace: ${over.namespace ?? "shop"}${over.created === undefined ? "" : `, creationTimestamp: "${over.created}"`}}
+spec: {parentRefs: [{group: "", kind: Service, name: ${parent}, namespace: shop}], rules: [{backendRefs: [{name: ${backend}, namespace: shop, port: 80}]}]}
+`;
+const place = (text: string): Placed<Resource> => {
+  const [item] = parseResources(text);
+  if (item?.content.is !== "resource") throw new Error(`not a resource: ${text} ${JSON.stringify(item?.diagnostics)}`);
+  return { resource: item.content.resource, file: "a.yaml", line: 1, document: { text, line: 1 }, path: [] };
+};
+const base = documents(namespace("shop"), namespace("team"), entry("web-1"), service("a"), service("b"));
+const web = namespacedName("shop", "a.shop.svc.cluster.local");
+
+class Directory {
+  readonly set = new ResourceSet(testOptions);
+  update(texts: Readonly<Record<string, string>>): Evaluation {
+    return this.set.update(readingsOf(texts));
+  }
+}
+
+describe("only what changed is translated again", () => {
+  test("a route, when it or a service that it names changed", () => {
+    const placed = (texts: Readonly<Record<string, string>>, set: ResourceSet) => set.update(readingsOf(texts));
+    const texts = { "base.yaml": base, "one.yaml": route("one", "a", "a"), "two.yaml": route("two", "b", "b") };
+    const directory = new Directory();
+    const first = directory.update(texts);
+    const touched = directory.update({ ...texts, "one.yaml": route("one", "a", "b") });
+    expect(touched.l7Delta.routes.map(({ name }) => name)).toEqual(["one"]);
+    expect(touched.l7.routes.get("HTTPRoute/shop/two")).toBe(first.l7.routes.get("HTTPRoute/shop/two")!);
+    const port = placed({ ...texts, "base.yaml": base.replace("{name: b, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}", "{name: b, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 81}]}") }, directory.set);
+    expect(port.l7Delta.routes.map(({ name, rules }) => [name, JSON.stringify(rules).includes("invalid")])).toEqual([["one", false], ["two", true]]);
+  });
+  test("2 000 routes: one of them", () => {
+    const texts = [...base.split("---\n"), ...Array.from({ length: 2000 }, (_, i) => route(`r${i}`, "a", "a"))];
+    const resources = texts.map(place);
+    const translator = new L7Translator(testOptions);
+    translator.translate(resources);
+    expect(translator.translationCount).toBe(2000);
+    const again = translator.translate(resources.with(-7, place(route("r1993", "b", "a"))));
+    expect(translator.translationCount).toBe(2001);
+    expect(again.snapshot.routes.get("HTTPRoute/shop/r1993")?.parents[0]?.service).toBe(namespacedName("shop", "b.shop.svc.cluster.local"));
+    // The same service written anew is another answer to all that asked for it.
+    translator.translate(resources.with(3, place(service("a", "[{name: x, port: 80}]"))));
+    expect(translator.translationCount).toBeGreaterThan(4000);
+  }, 60_000);
+  test("a line more at the top of a file is no change of a route; nothing changed is nothing told", () => {
+    const directory = new Directory();
+    directory.update({ "base.yaml": base, "one.yaml": route("one", "a", "a") });
+    expect(isEmptyL7Delta(directory.update({ "base.yaml": base, "one.yaml": `# a comment\n---\n${route("one", "a", "a")}` }).l7Delta)).toBe(true);
+  });
+});
+
+describe("deltas", () => {
+  const rule = (name: string, spec: string): string => `apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ${name}, namespace: shop}\nspec: ${spec}\n`;
+  const policy = `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: Service, name: a}], action: DENY, rules: [{}]}\n`;
+  const states: readonly Readonly<Record<string, string>>[] = [
+    { "base.yaml": base },
+    { "base.yaml": base, "r.yaml": route("one", "a", "a"), "d.yaml": rule("d", "{host: a, subsets: [{name: v1}]}"), "p.yaml": policy },
+    { "base.yaml": base, "r.yaml": route("one", "b", "a"), "d.yaml": rule("d", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"), "p.yaml": policy.replace("DENY", "ALLOW") },
+    { "base.yaml": base, "d.yaml": documents(rule("d", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"), rule("e", "{host: b, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}")) },
+    { "base.yaml": documents(namespace("shop"), entry("web-1"), service("b")), "r.yaml": route("one", "b", "a") },
+  ];
+  test("add up to the state, whatever the way to it, and the store agrees", () => {
+    for (const way of [[0, 1, 2, 3, 4], [4, 3, 2, 1], [1, 4, 1], [2, 0], [3, 1, 3, 2]]) {
+      const directory = new Directory();
+      const seen = { routes: new Map<string, unknown>(), traffic: new Map<string, unknown>(), policies: new Map<string, unknown>() };
+      const store = new L7Store();
+      let last: Evaluation | null = null;
+      for (const index of way) {
+        last = directory.update(states[index]!);
+        accumulate(seen, last.l7Delta);
+        store.apply(last.l7Delta);
+      }
+      const fresh = evaluate(states[way.at(-1)!]!);
+      expect(describeL7(last!)).toEqual(describeL7(fresh));
+      expect(sizes(seen)).toEqual(snapshotSizes(fresh.l7));
+      expect(store.routes(web, 80, null).routes.map(({ id }) => id)).toEqual([...fresh.l7.routes.values()].filter(({ parents }) => parents.some((parent) => parent.service === web)).map(({ id }) => id));
+    }
+  });
+  const accumulate = (seen: { routes: Map<string, unknown>; traffic: Map<string, unknown>; policies: Map<string, unknown> }, delta: L7Delta): void => {
+    for (const one of delta.routes) seen.routes.set(one.id, one);
+    for (const one of delta.trafficPolicies) seen.traffic.set(one.service, one.policies);
+    for (const one of delta.requestPolicies) seen.policies.set(`${one.namespace}/${one.name}`, one);
+    for (const name of delta.removedRoutes) expect(seen.routes.delete(name)).toBe(true);
+    for (const name of delta.removedTrafficPolicies) expect(seen.traffic.delete(name)).toBe(true);
+    for (const name of delta.removedRequestPolicies) expect(seen.policies.delete(name)).toBe(true);
+  };
+  const sizes = (seen: { routes: Map<string, unknown>; traffic: Map<string, unknown>; policies: Map<string, unknown> }): unknown => [[...seen.routes.keys()].sort(), [...seen.traffic.keys()].sort(), [...seen.policies.keys()].sort()];
+  const snapshotSizes = (l7: L7Snapshot): unknown => [[...l7.routes.keys()].sort(), [...l7.trafficPolicies.keys()].sort(), [...l7.requestPolicies.keys()].sort()];
+});
+
+describe("conflicts", () => {
+  test("of two policies the older wins, the younger is told with both names", () => {
+    const rule = (name: string, simple: string, created: string): string => `apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ${name}, namespace: shop, creationTimestamp: "${created}"}\nspec: {host: a, trafficPolicy: {loadBalancer: {simple: ${simple}}}}\n`;
+    const evaluation = evaluate(documents(base, rule("young", "RANDOM", "2031-01-01T00:00:00Z"), rule("old", "ROUND_ROBIN", "2030-01-01T00:00:00Z")));
+    expect(evaluation.l7.trafficPolicies.get(web)?.[0]?.balancing).toEqual({ kind: "roundRobin" });
+    expect(evaluation.diagnostics.map(({ resource, code, message }) => [resource, code, message])).toEqual([
+      ["DestinationRule shop/young", "conflict", expect.stringMatching(/^not in force \(balancing\): DestinationRule shop\/old \(a\.yaml:\d+\) says otherwise/)],
+    ]);
+  });
+  test("of two kinds of routes the lower one's status says so", () => {
+    const evaluation = evaluate(documents(base, route("tcp", "a", "a", { kind: "TCPRoute" }), route("http", "a", "a")));
+    expect(evaluation.statuses.map(({ kind, parents }) => [kind, parents[0]?.conditions[0]])).toEqual([
+      ["TCPRoute", expect.objectContaining({ type: "Accepted", status: false, reason: "Conflicted" })], ["HTTPRoute", expect.objectContaining({ type: "Accepted", status: true })],
+    ]);
+  });
+  test("a consumer's routes and the producer's do not meet", () => {
+    expect(codesOf(evaluate(documents(base, route("tcp", "a", "a", { kind: "TCPRoute", namespace: "team" }), route("http", "a", "a"))))).toEqual([]);
+  });
+});
+
+describe("fail closed", () => {
+  const login = `apiVersion: weft.dev/v1alpha1\nkind: LoginPolicy\nmetadata: {name: l, namespace: shop}\nspec: {targetRefs: [{kind: Service, name: a}], issuer: "https://a.example", clientId: x, clientSecretRef: {name: s}, cookie: {keysRef: {name: s}}}\n`;
+  test("a login policy that could never be read closes the services of its namespace", () => {
+    const evaluation = evaluate(documents(base, login.replace("issuer", "isuer")));
+    expect([...evaluation.l7.loginPolicies.values()].map(({ broken, targets }) => [broken, targets.length])).toEqual([["the LoginPolicy shop/l cannot be read", 2]]);
+    expect(errorsOf(evaluation)[0]).toContain("until it can be read requests to the services of its namespace get 500");
+  });
+  test("added while running, it changes nothing", () => {
+    const directory = new Directory();
+    directory.update({ "base.yaml": base });
+    expect(directory.update({ "base.yaml": base, "l.yaml": login.replace("issuer", "isuer") }).l7.loginPolicies.size).toBe(0);
+  });
+  test("a Secret that comes mends it, one that goes breaks it", () => {
+    const secret = `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: shop}\nstringData: {clientSecret: x, keys: ${"ab".repeat(32)}}\n`;
+    const directory = new Directory();
+    const broken = (texts: Readonly<Record<string, string>>): (string | null)[] => [...directory.update(texts).l7.loginPolicies.values()].map((one) => one.broken);
+    expect(broken({ "base.yaml": base, "l.yaml": login })[0]).toContain("the Secret shop/s is not there");
+    expect(broken({ "base.yaml": base, "l.yaml": login, "s.yaml": secret })).toEqual([null]);
+    expect(broken({ "base.yaml": base, "l.yaml": login })[0]).toContain("the Secret shop/s is not there");
+  });
+  test("last good: a route that no longer parses stays as it was", () => {
+    const directory = new Directory();
+    directory.update({ "base.yaml": base, "r.yaml": route("one", "a", "a") });
+    const evaluation = directory.update({ "base.yaml": base, "r.yaml": route("one", "a", "a").replace("rules", "rulez") });
+    expect([...evaluation.l7.routes.keys()]).toEqual(["HTTPRoute/shop/one"]);
+    expect(isEmptyL7Delta(evaluation.l7Delta)).toBe(true);
+    expect(errorsOf(evaluation)[0]).toContain("its last good version stays in force");
+  });
+});

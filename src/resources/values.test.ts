@@ -1,0 +1,55 @@
+import { describe, expect, test } from "bun:test";
+import { parseAccessLogFilter } from "./access-log-filter.ts";
+import { DURATION_MS_MAX, parseDuration, parseGatewayDuration } from "./durations.ts";
+import { httpStatusOfGrpc, parseGrpcStatus } from "./grpc-status.ts";
+import { pathFault } from "./http-values.ts";
+import { regexFault } from "./patterns.ts";
+import { parseRetryOn } from "./retry-on.ts";
+
+describe("durations", () => {
+  test("of the Gateway API: whole numbers with units, up to four", () => {
+    expect(["0s", "500ms", "10s", "1h30m", "1h2m3s4ms"].map(parseGatewayDuration)).toEqual([0, 500, 10_000, 5_400_000, 3_723_004]);
+  });
+  for (const text of ["", "10", "s", "-1s", "1.5s", "1d", "100000s", "1s ", "1h1h1h1h1h", "1S", "10us"]) test(`of the Gateway API: not ${JSON.stringify(text)}`, () => expect(parseGatewayDuration(text)).toBeNull());
+  test("of Istio: fractions and small units too, in whole milliseconds", () => {
+    expect(["0s", "1.5s", "0.25h", "1h0.5s", "1000us", "2000000ns"].map(parseDuration)).toEqual([0, 1500, 900_000, 3_600_500, 1, 2]);
+  });
+  for (const text of ["", "1", "1.s", ".5s", "1s2", "0.1ms", "1us", "1e3s", "+1s", "600h1000000h", "1s".repeat(40)]) test(`of Istio: not ${JSON.stringify(text)}`, () => expect(parseDuration(text)).toBeNull());
+  test("a timer can hold each of them", () => expect([parseGatewayDuration("596h"), parseGatewayDuration("597h"), DURATION_MS_MAX]).toEqual([2_145_600_000, null, 2 ** 31 - 1]));
+});
+
+describe("regular expressions", () => {
+  test("RE2 syntax is sound", () => expect(["a.*", "(?i)x", "[[:alpha:]]+", "^/v[12]/", "a{1000}"].map(regexFault)).toEqual([null, null, null, null, null]));
+  test("what cannot be matched in linear time is refused", () => {
+    for (const text of ["(?=a)", "(a)\\1", "(?<!a)b", "a**", "(", "[z-a]", "a{1001}"]) expect(regexFault(text)).toStartWith("expected a regex in RE2 syntax");
+  });
+  test("length and size are bounded", () => {
+    expect(regexFault("a".repeat(1025))).toBe("expected a regex of at most 1024 characters");
+    expect(regexFault("(a{100}b{100}c{100}){10}d{1000}e{999}")).toContain("compiles to at most 4096 instructions");
+  });
+});
+
+test("paths: normal form alone", () => {
+  expect(["/", "/a/b", "/a/", "/a%20b", "/.well-known", "/a..b"].map(pathFault)).toEqual([null, null, null, null, null, null]);
+  for (const path of ["", "a", "//", "/a//b", "/./a", "/a/..", "/a/../b", "/a%2Fb", "/a%2fb", "/a#b", "/a?b", "/a b", "/%zz", `/${"a".repeat(1024)}`, "/é"]) expect([path.slice(0, 10), pathFault(path)]).not.toEqual([path.slice(0, 10), null]);
+});
+
+test("retryOn: names of Envoy and status codes", () => {
+  expect(parseRetryOn(" gateway-error, 429 ,retriable-status-codes,unavailable,refused-stream").conditions).toEqual({ statuses: [429, 502, 503, 504], grpcStatuses: [14], onConnectFailure: true, onReset: true, onRefusedStream: true });
+  expect(parseRetryOn("connect-failure,reset-before-request").conditions).toEqual({ statuses: [], grpcStatuses: [], onConnectFailure: true, onReset: false, onRefusedStream: false });
+  expect(parseRetryOn("reset,sometimes,600,retriable-headers")).toMatchObject({ unknown: ["sometimes", "600"], unsupported: ["retriable-headers"], conditions: { onReset: true, onConnectFailure: true } });
+});
+
+test("gRPC statuses: by name or number", () => {
+  expect(["OK", "UNAVAILABLE", "16", "17", "01", "unavailable", "-1"].map(parseGrpcStatus)).toEqual([0, 14, 16, null, null, null, null]);
+  expect([0, 4, 7, 8, 14, 16].map(httpStatusOfGrpc)).toEqual([200, 504, 403, 429, 503, 401]);
+});
+
+describe("access log filters", () => {
+  test("comparisons joined by &&", () => {
+    expect(parseAccessLogFilter("response.code != 200 && request.duration >= duration('500ms')&&random()<.5")).toEqual({ ok: true, value: [{ kind: "status", compare: "!=", value: 200 }, { kind: "slowerThanMs", value: 500 }, { kind: "sample", fraction: 0.5 }] });
+  });
+  for (const text of ["", "response.code >= 400 || true", "response.code > 4000", "random() < 2", "request.path == '/'", "response.duration > duration('x')", "response.code >= 400 &&"]) {
+    test(`not ${JSON.stringify(text)}`, () => expect(parseAccessLogFilter(text).ok).toBe(false));
+  }
+});
