@@ -214,6 +214,10 @@ describe("resolv.conf", () => {
     expect(parseResolvConf(text)).toEqual({ nameservers: [ip("198.18.0.1"), ip("2001:db8::1")], search: ["b.example", "c"] });
   });
 
+  test("a comment ends its line, whatever else the line ends with", () => {
+    expect(parseResolvConf("nameserver 198.18.0.1 # main\r\nsearch a;b\r\nsearch c # d e\u2028f\r\n")).toEqual({ nameservers: [ip("198.18.0.1")], search: ["c"] });
+  });
+
   test("three servers and 32 domains at most", () => {
     const text = Array.from({ length: 9 }, (_, i) => `nameserver 198.18.0.${i}`).join("\n") + `\nsearch ${Array.from({ length: 99 }, (_, i) => `d${i}`).join(" ")}`;
     const config = parseResolvConf(text);

@@ -21,7 +21,7 @@ export function parseResolvConf(text: string): ResolvConf {
   const nameservers: IpAddress[] = [];
   let search: readonly string[] = [];
   for (const line of text.slice(0, RESOLV_CONF_BYTES_MAX).split("\n")) {
-    const words = line.replace(/[#;].*$/, "").split(/[ \t\r]+/);
+    const words = line.replace(/[#;][^]*$/, "").split(/[ \t\r]+/);
     const [keyword, ...values] = words;
     if (keyword === "nameserver") {
       const ip = parseIp(values[0] ?? "");
