@@ -107,6 +107,19 @@ describe("byte budget", () => {
     expect(events.length).toBe(3);
   });
 
+  test("far beyond the limit whoever adds goes at once, in the same turn", () => {
+    const { events, budget, holder } = setUp();
+    const [large, late] = [holder("large"), holder("late")];
+    large.held.push(new Uint8Array(LIMIT));
+    late.held.push(new Uint8Array(LIMIT / 8));
+    budget.check(late);
+    expect(events).toEqual(["pressed"]);
+    late.held.push(new Uint8Array(LIMIT / 4));
+    budget.check(late);
+    expect(events).toEqual(["pressed", "shed limit", "late"]);
+    expect(budget.heldBytes).toBe(LIMIT);
+  });
+
   test("under pressure those who have read nothing for long go, the longest first; without it they may wait for ever", () => {
     const { events, budget, holder } = setUp();
     const [old, older, fresh] = [holder("old", 2_000), holder("older", 1_000), holder("fresh", 9_000)];

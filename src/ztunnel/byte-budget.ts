@@ -13,6 +13,9 @@ const RELIEF_SHARE = 0.4;
 /** Shedding at the limit goes on down to this share: a little room, so that it is not done again for the next byte. */
 const SHED_TO_SHARE = 0.9;
 
+/** Within one turn thousands of sockets may be read before the end of the turn comes: beyond this share whoever adds to it goes at once. */
+const OVERFLOW_SHARE = 1.25;
+
 /** A connection with bytes that its reader has not taken. */
 export interface ByteHolder {
   readonly heldBytes: number;
@@ -91,6 +94,13 @@ export class ByteBudget implements EndOfTurn {
     } else if (this.#pressed && this.#held < this.limitBytes * RELIEF_SHARE) {
       this.#relieve();
     }
+  }
+
+  /** For a holder that has just added to what is held, at the end of its own callback: ends it when the limit is long passed. */
+  check(holder: ByteHolder): void {
+    if (this.#held <= this.limitBytes * OVERFLOW_SHARE) return;
+    this.#events.shedding("limit");
+    holder.shed();
   }
 
   /** At the end of a turn and not in its middle: ending a connection from inside another's callback would surprise both. */

@@ -77,6 +77,10 @@ export class PlainRelay implements Expiring, ByteHolder {
     this.destroy(causes.limit(`${this.heldBytes} bytes waited for a reader that did not take them, and this thread's ${limitBytes} bytes for slow readers ran short (--buffer-limit)`));
   }
 
+  checkBudget(): void {
+    this.#options.budget.check(this);
+  }
+
   queued(bytes: number, first: boolean): void {
     if (first) {
       this.#options.budget.enter(this);
@@ -141,6 +145,7 @@ class Side implements PlainEnd {
   }
 
   accept(chunk: Uint8Array): void {
+    if (this.#relay.finished) return;
     if (this.#queue.length > 0) {
       this.#push(chunk);
       return;
@@ -152,6 +157,7 @@ class Side implements PlainEnd {
         this.other.paused = true;
         this.other.socket.pause();
       }
+      this.#relay.checkBudget();
     }
   }
 

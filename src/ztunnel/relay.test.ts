@@ -255,14 +255,14 @@ test("relay: what waits for a window is counted, and let go of when the connecti
 test("relay: at the limit the connection whose reader stopped is ended at both ends, and says why", () => {
   const { client, server, carry, budget, shed } = pair(DEFAULT_SETTINGS, 256 * 1024);
   server.socket.room = 0;
-  client.relay.onData(new Uint8Array(400_000));
+  client.relay.onData(new Uint8Array(300_000));
   carry();
   expect(budget.full).toBe(true);
   budget.endOfTurn();
   carry();
   expect(shed).toEqual(["limit"]);
   expect([server.socket.terminated, client.socket.terminated]).toEqual([true, true]);
-  expect(server.causes.map(({ code, message }) => [code, message])).toEqual([["limit", expect.stringContaining("400000 bytes waited for a reader that did not take them") as unknown as string]]);
+  expect(server.causes.map(({ code, message }) => [code, message])).toEqual([["limit", expect.stringContaining("300000 bytes waited for a reader that did not take them") as unknown as string]]);
   expect(client.causes.map(({ code, message }) => [code, message])).toEqual([["stream_reset", "11"]]);
   expect([budget.heldBytes, budget.holderCount]).toEqual([0, 0]);
 });

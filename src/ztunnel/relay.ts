@@ -124,6 +124,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       this.#paused = true;
       this.#socket.pause();
     }
+    this.#options.budget.check(this);
   }
 
   /** Keeps a chunk for the stream, at the front when it is what was left of one. */
@@ -181,6 +182,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       if (taken < chunk.length) {
         if (this.#toSocket.empty) this.progressMs = this.#options.nowMs();
         this.#toSocket.push(taken === 0 ? chunk : chunk.subarray(taken));
+        this.#options.budget.check(this);
       }
     }
     if (end) this.onStreamEnd();
