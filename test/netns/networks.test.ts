@@ -4,10 +4,11 @@
 import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { type IpAddress, parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
+import { ATTEMPTS_MAX } from "../../src/ztunnel/outbound.ts";
 import { INNER_TUNNELS_SPREAD } from "../../src/ztunnel/pool.ts";
 import { unsealed } from "../kit/box.ts";
 import { EastWestGateway } from "../kit/east-west-gateway.ts";
-import { issueSvid } from "../kit/hbone-peer.ts";
+import { issueSvid, SilentServer } from "../kit/hbone-peer.ts";
 import { type Agent, ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, serviceYaml, until } from "../kit/mesh.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, FAREWELL_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
@@ -23,6 +24,7 @@ const GREETER = 91;
 const FAREWELL = 92;
 const REFUSED = 99;
 const HOSTNAME = "web.shop.svc.cluster.local";
+const HTTP2_TIMEOUT_MS = 1_000;
 const NAMED = "named.example";
 const NAMED_VIP = "198.18.250.21";
 const STREAM_BYTES = 32 * 1024 * 1024;
@@ -37,6 +39,8 @@ describeUnless(unsealed)("two networks", () => {
   let further: Workload;
   /** In the mesh, on the far network, and no endpoint of the service. */
   let impostor: Workload;
+  /** Known to no configuration: a peer of ours in the test's own process. */
+  let mute: Workload;
   let gate: Workload;
   let gateway: EastWestGateway;
   let endpoints: readonly IpAddress[];
@@ -60,12 +64,13 @@ describeUnless(unsealed)("two networks", () => {
     network = MeshNetwork.create();
     [east, west] = [network.node("east"), network.node("west")];
     client = east.workload("client");
+    mute = west.workload("mute");
     [far, further, impostor, gate] = [west.workload("far"), west.workload("further"), west.workload("impostor"), west.workload("gate")];
     for (const server of [far, further, impostor]) {
       await Promise.all([serve(server, "http", HTTP_PORT, server.name), serve(server, "echo", ECHO_PORT), serve(server, "greeter", GREETER_PORT, GREETING)]);
     }
     const networkOf = (node: Node): string => (node === east ? "n1" : "n2");
-    mesh = Mesh.create({ nodes: [east, west], flagsOf: (node) => ["--network", networkOf(node)] });
+    mesh = Mesh.create({ nodes: [east, west], flags: ["--http2-timeout", `${HTTP2_TIMEOUT_MS}ms`], flagsOf: (node) => ["--network", networkOf(node)] });
     mesh.write("shop.yaml", documents(
       namespaceYaml("shop", true),
       entryYaml(client, { network: "n1" }), entryYaml(impostor, { network: "n2" }),
@@ -147,6 +152,18 @@ describeUnless(unsealed)("two networks", () => {
     // One of several: another choice is asked for before the application hears of it.
     endpoints = [parseIp(impostor.ipv4)!, parseIp(far.ipv4)!];
     expect(await get()).toBe(`200 far to ${gate.ipv4}`);
+  });
+
+  test("a far workload that finishes TLS and stays silent is given up after the HTTP/2 limit, with the cause", async () => {
+    await dropTunnels(mesh.agent(east));
+    using silent = await SilentServer.listen(mute, issueSvid(mesh, identity("web")));
+    endpoints = [parseIp(mute.ipv4)!];
+    const mark = mesh.agent(east).mark();
+    expect(await get()).toStartWith("failed");
+    expect((await outbound(mark, "http2_failed"))["error"]).toContain(`through the gateway ${gate.ipv4}:15008: TLS succeeded, but no SETTINGS came within ${HTTP2_TIMEOUT_MS} ms`);
+    expect(silent.accepted).toBe(ATTEMPTS_MAX);
+    // Given up, not only forgotten: the gateway's connections to it end too.
+    await until("the silent ones to be let go", 2_000, () => silent.ended === silent.accepted);
   });
 
   test("where the service names identities, those alone may answer", async () => {
