@@ -13,6 +13,8 @@ import { CircuitBreaker } from "../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
 import type { LabelSource } from "../policy/upstream/labels.ts";
 import { RetryBudgetState } from "../policy/upstream/retry-budget.ts";
+import { LocalRateLimiter } from "../policy/upstream/rate-limit/local.ts";
+import { compileMatches, type ViewFacts } from "../policy/upstream/view-facts.ts";
 import type { UpstreamSettings } from "../policy/upstream/settings.ts";
 import { type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
 import type { Picked } from "../policy/candidates.ts";
@@ -64,6 +66,8 @@ export class Cluster {
   readonly budget: RetryBudgetState;
   readonly adaptive: AdaptiveLimit | null;
   readonly faults: readonly CompiledFault[];
+  /** Null without limits. */
+  readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
   /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
   readonly broken: string | null;
   readonly #context: ClusterContext;
@@ -84,6 +88,7 @@ export class Cluster {
     const problems: string[] = [];
     const origin = settings.provenance["faults"];
     this.faults = settings.faults.map((fault) => compileFault(fault, origin ?? { kind: "TrafficPolicy", namespace: "", name: String(target.service), resourceVersion: "", fieldPath: "" }, problems));
+    this.rateLimiter = settings.localRateLimits.length === 0 ? null : new LocalRateLimiter(settings.localRateLimits, ({ matches }) => compileMatches(matches).applies);
     this.broken = problems.length === 0 ? null : problems.join("; ");
   }
 

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { backend, path, route, rule, to, requestPolicy, requestMatch } from "../../test/kit/http-records.ts";
+import { identity } from "../../test/kit/mesh-records.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { until } from "../../test/kit/mesh.ts";
@@ -413,3 +414,27 @@ test("mirrors get a copy, body and all, and nothing of theirs comes back", async
 });
 
 const requestlessMatch = { path: null, pathIgnoresCase: false, method: null, headers: [], query: [], authority: null, scheme: null, sourceNamespace: null, sourceLabels: {} };
+
+test("local rate limits: counted, told in headers, refused with 429 and when to come back", async () => {
+  await using server = await backend1((_request, response) => response.end("ok"));
+  const limit = { name: "two", requests: 2, perMs: 60_000, burst: 2, keys: [{ kind: "header" as const, name: "x-user" }], matches: [], fieldPath: "spec.rateLimits[0]" };
+  await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ localRateLimits: [limit] })] }] } });
+  const as = (user: string): Promise<Response> => waypoint.fetch("/", { headers: { "x-user": user } });
+  expect((await as("a")).headers.get("x-ratelimit-remaining")).toBe("1");
+  expect((await as("a")).status).toBe(200);
+  const refused = await as("a");
+  expect([refused.status, refused.headers.get("x-weft-reason")]).toEqual([429, "rate_limited"]);
+  expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(1);
+  expect((await as("b")).status).toBe(200);
+});
+
+test("headers that only the mesh may write do not come in from outside; from a mesh peer proxies' headers do", async () => {
+  await using server = await backend1((request, response) => response.end(JSON.stringify(request.headers)));
+  const sent = { "X-Weft-Reason": "forged", "x-envoy-original-path": "/admin", "X-Forwarded-Client-Cert": "forged", "x-kept": "1" };
+  await using outside = new WaypointFixture({ endpoints: [server] });
+  const seen = (await (await outside.fetch("/", { headers: sent })).json()) as Record<string, string>;
+  expect(Object.keys(seen).filter((name) => name.startsWith("x-"))).toEqual(["x-kept"]);
+  await using inside = new WaypointFixture({ endpoints: [server], source: { identity: identity("shop", "front") } });
+  const trusted = (await (await inside.fetch("/", { headers: sent })).json()) as Record<string, string>;
+  expect(Object.keys(trusted).filter((name) => name.startsWith("x-")).sort()).toEqual(["x-envoy-original-path", "x-kept"]);
+});

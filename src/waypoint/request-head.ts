@@ -3,13 +3,9 @@
 import type { IpAddress } from "../core/ip.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
-import { claimTexts } from "../policy/http/claims.ts";
-import { queryValue } from "../policy/http/query.ts";
 import type { RequestFacts as AccessFacts } from "../policy/http/request-rules.ts";
-import { fieldOf, type RequestSource, type RequestView } from "../policy/http/request.ts";
-import { cookieValues } from "../policy/http/session.ts";
+import type { RequestSource, RequestView } from "../policy/http/request.ts";
 import type { RequestToken } from "../policy/http/tokens.ts";
-import type { RequestFacts as UpstreamFacts } from "../policy/upstream/request-facts.ts";
 import type { Client } from "./client.ts";
 
 export class RequestHead implements RequestView, AccessFacts {
@@ -75,43 +71,5 @@ export class RequestHead implements RequestView, AccessFacts {
 
   get sni(): string | null {
     return this.client.sni;
-  }
-}
-
-/** As balancing and rate limits see it; made for the services that have a rule which asks. */
-export class HeadFacts implements UpstreamFacts {
-  readonly #head: RequestHead;
-
-  constructor(head: RequestHead) {
-    this.#head = head;
-  }
-
-  header(name: string): string | null {
-    return fieldOf(this.#head, name) ?? null;
-  }
-
-  cookie(name: string): string | null {
-    return cookieValues(this.#head.fields, name)[0] ?? null;
-  }
-
-  query(name: string): string | null {
-    return queryValue(this.#head.query, name) ?? null;
-  }
-
-  get path(): string {
-    return this.#head.path;
-  }
-
-  get sourceIp(): string | null {
-    return this.#head.source.ip;
-  }
-
-  get identity(): string | null {
-    return this.#head.source.identity;
-  }
-
-  claim(path: readonly string[]): string | null {
-    const { token } = this.#head;
-    return token === null ? null : claimTexts(token.payload, path, token.rule.spaceDelimitedClaims)[0] ?? null;
   }
 }

@@ -17,6 +17,7 @@ import type { HeaderOperation } from "../policy/http/header-change.ts";
 import { type ForwardPlan, type InjectedFault, planRequest, type RequestPlan } from "../policy/http/plan.ts";
 import { type ReasonCode, reasonEntry } from "../policy/http/reason-codes.ts";
 import { sessionHeader, type SessionSigner } from "../policy/http/session.ts";
+import { isUntrusted } from "../policy/http/untrusted-headers.ts";
 import {
   type AuthenticationDecision, decideAuthentication, findTokens, type FoundToken, headerOperations, strippedQuery, type TokenVerdict,
 } from "../policy/http/tokens.ts";
@@ -30,6 +31,8 @@ import { type Outcome, outcomeOfAnswer } from "../policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/upstream/retry-after.ts";
 import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
+import { rateLimitHeaders } from "../policy/upstream/rate-limit/headers.ts";
+import { ViewFacts } from "../policy/upstream/view-facts.ts";
 import { attemptTime, requestDeadline } from "../policy/upstream/timeouts.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../mesh/l7/route.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
@@ -46,7 +49,7 @@ import type { EndedRequest, RequestObserver } from "./observer.ts";
 import { outgoingOf, UpgradeBridge } from "./outgoing.ts";
 import { ownAnswer, type OwnAnswer, renderAnswer } from "./own-answer.ts";
 import { RequestBody } from "./request-body.ts";
-import { HeadFacts, RequestHead } from "./request-head.ts";
+import { RequestHead } from "./request-head.ts";
 import { ResponseBody } from "./response-body.ts";
 import { type ServiceView, type ServiceViews } from "./service-view.ts";
 import type { DownstreamUser, HttpVersion, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
@@ -77,6 +80,8 @@ const NO_INJECTED: readonly InjectedFault[] = Object.freeze([]);
 const NO_TRIED: readonly UpstreamEndpoint[] = Object.freeze([]);
 const NO_OPERATIONS: readonly HeaderOperation[] = Object.freeze([]);
 const NO_TRAILERS: HeaderList = [];
+/** Of the names that isUntrusted may say yes to. */
+const UNTRUSTED_INITIALS = "xtcf";
 const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 /** Kept connections that may turn out to be closed, one after the other, before a new one is made. */
 const STALE_RETRIES_MAX = 1;
@@ -103,6 +108,8 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
   #bridge: UpgradeBridge | null = null;
   #mirrors: Mirror[] | null = null;
   #hash = 0;
+  /** Of the limit that is nearest to refusing: name, value, …. */
+  #rateHeaders: readonly string[] = NO_TRAILERS;
   #cookie: { readonly name: string; readonly value: string; readonly path: string; readonly ttlMs: number } | null = null;
 
   // The attempt under way
@@ -197,6 +204,8 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
       return;
     }
     const view = this.#host.views.of(this.client);
+    const trust = { fromMesh: this.client.source.identity !== null, methodsMatter: view.methodsMatter };
+    this.head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
     if (view.service === null) {
       this.#answer(ownAnswer("service_unknown"), `the configuration has no service ${this.client.destination.service}`);
     } else if (view.access.logins.length > 0) {
@@ -329,9 +338,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     if (settings.tls.mode !== "off") {
       return this.#answer(ownAnswer("tls_broken"), settings.tls.mode === "broken" ? settings.tls.reason : "TLS towards backends is not there in this version; nothing is sent without it");
     }
-    if (settings.localRateLimits.length + settings.globalRateLimits.length > 0) {
-      return this.#answer(ownAnswer("rate_limit_failed"), "rate limits are not counted in this version, so that none can be kept");
-    }
+    if (!this.#withinRate(cluster, nowMs)) return;
     if (!this.#admit(cluster, nowMs)) return;
     cluster.budget.request(nowMs);
     change(head.fields, plan.requestHeaders);
@@ -346,6 +353,27 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     this.#try(false);
     // Whatever waits now, or is sent again later, needs the head after this call.
     if (this.#state !== "ended" && (this.#upstream === null || this.#retry.attempts > 0)) this.#stream.keepHead();
+  }
+
+  /** Within the rate limits of the service, or answered. */
+  #withinRate(cluster: Cluster, nowMs: number): boolean {
+    const { globalRateLimits } = cluster.settings;
+    if (globalRateLimits.length > 0) {
+      this.#answer(ownAnswer("rate_limit_failed"), `${globalRateLimits[0]!.name} is counted by a service, which this version does not ask`);
+      return false;
+    }
+    if (cluster.rateLimiter === null) return true;
+    const verdict = cluster.rateLimiter.decide(new ViewFacts(this.head, this.head.token?.payload ?? null), nowMs);
+    if (verdict.limit === null) return true;
+    const headers = rateLimitHeaders(verdict.state);
+    if (verdict.allowed) {
+      this.#rateHeaders = headers;
+      return true;
+    }
+    const pairs: [string, string][] = [];
+    for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
+    this.#answer(ownAnswer("rate_limited", { headers: pairs }), `${verdict.limit.name}: ${verdict.state.quota} in ${Math.round(verdict.state.windowMs)} ms are used up`);
+    return false;
   }
 
   #serviceHost(service: string): string {
@@ -373,7 +401,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
   #balance(cluster: Cluster): void {
     const { balancing } = cluster.settings;
     if (balancing.kind !== "ringHash" && balancing.kind !== "maglev") return;
-    const hashed = hashOfRequest(balancing.key, new HeadFacts(this.head), this.#host.random);
+    const hashed = hashOfRequest(balancing.key, new ViewFacts(this.head, this.head.token?.payload ?? null), this.#host.random);
     this.#hash = hashed.hash;
     if (hashed.kind === "newCookie") this.#cookie = hashed.cookie;
   }
@@ -605,7 +633,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     this.#begin(status, nowMs);
     this.grpcStatus = grpcStatus;
     change(fields, this.#responseHeaders);
-    this.#tellSession(fields);
+    this.#addOwnHeaders(fields);
     this.#responseBody = new ResponseBody(this.#stream, this.#upstream, this.#plan!.bytesPerSecond, nowMs);
     if (endStream) this.#releaseUpstream();
     this.#stream.respond(response, endStream);
@@ -685,7 +713,8 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     return text === undefined ? NO_RETRY_AFTER : parseRetryAfter(text, this.#host.wallMs());
   }
 
-  #tellSession(fields: HttpFields): void {
+  #addOwnHeaders(fields: HttpFields): void {
+    for (let i = 0; i < this.#rateHeaders.length; i += 2) fields.set(this.#rateHeaders[i]!, this.#rateHeaders[i + 1]!);
     const session = this.#plan!.session;
     if (session !== null) {
       const header = sessionHeader(session.scope, {

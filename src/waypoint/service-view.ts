@@ -1,11 +1,12 @@
 // What the configuration says of one service and port to clients of one namespace: routes, access, tokens. Looked up once for each
 // change of the configuration, not for each request.
 
-import { namespacedName, type NamespacedName } from "../core/brand.ts";
+import type { NamespacedName } from "../core/brand.ts";
 import type { AccessSet, L7Store } from "../mesh/l7/l7-store.ts";
 import type { Service } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Router, routerOf } from "../policy/http/router.ts";
+import { looksAtMethods } from "../policy/http/untrusted-headers.ts";
 import { bindRules, type BoundRule } from "../policy/http/tokens.ts";
 import type { Client } from "./client.ts";
 
@@ -16,6 +17,8 @@ export interface ServiceView {
   readonly service: Service | null;
   readonly router: Router;
   readonly access: AccessSet;
+  /** Some policy tells methods apart: another way to say the method is a way around it. */
+  readonly methodsMatter: boolean;
   /** Empty when no tokens are looked at. */
   readonly tokenRules: readonly BoundRule[];
 }
@@ -56,11 +59,10 @@ export class ServiceViews {
       service: this.#store.service(destination.service) ?? null,
       router: routerOf(this.#l7.routes(destination.service, destination.port, source.namespace)),
       access,
+      methodsMatter: looksAtMethods(access),
       tokenRules: bindRules(access.authentications),
     };
     this.#views.set(key, view);
     return view;
   }
 }
-
-export const nameOf = (service: Service): NamespacedName => namespacedName(service.namespace, service.hostname);

@@ -15,6 +15,8 @@ export interface HttpFields {
   /** Every value of `name`, in order. */
   values(name: string): string[];
   remove(name: string): void;
+  /** @param initials first letters, lower case, of the names that `test` may say yes to: others are not looked at. */
+  removeWhere(initials: string, test: (name: string) => boolean): void;
   /** Throws on what may not stand in a message: our own fault, or the configuration's, never a peer's. */
   append(name: string, value: string): void;
   /** Takes the place of all fields of that name. Throws as `append`. */
@@ -97,6 +99,15 @@ export class ListFields implements HttpFields {
     const kept: HeaderList = [];
     for (let i = 0; i < this.list.length; i += 2) if (this.list[i] !== name) kept.push(this.list[i]!, this.list[i + 1]!);
     this.list = kept;
+  }
+
+  removeWhere(initials: string, test: (name: string) => boolean): void {
+    let doomed: string[] | null = null;
+    for (let i = 0; i < this.list.length; i += 2) {
+      const name = this.list[i]!;
+      if (initials.includes(name[0]!) && test(name)) (doomed ??= []).push(name);
+    }
+    if (doomed !== null) for (const name of doomed) this.remove(name);
   }
 
   append(name: string, value: string): void {

@@ -182,6 +182,17 @@ export class RawHead implements HttpFields {
     this.extra = kept;
   }
 
+  removeWhere(initials: string, test: (name: string) => boolean): void {
+    const { kinds, offsets, bytes } = this;
+    for (let i = 0; i < this.count; i++) {
+      if ((kinds[i]! & HIDDEN) !== 0 || !initials.includes(String.fromCharCode(LOWER[bytes[offsets[i * 4]!]!]!)) || !test(this.nameAt(i))) continue;
+      kinds[i]! |= HIDDEN;
+    }
+    const { extra } = this;
+    if (extra === null) return;
+    for (let i = extra.length - 2; i >= 0; i -= 2) if (initials.includes(extra[i]![0]!) && test(extra[i]!)) extra.splice(i, 2);
+  }
+
   append(name: string, value: string): void {
     checkField(name, value);
     (this.extra ??= []).push(name, value);
