@@ -65,8 +65,9 @@ function listTests(values: readonly StringMatch[], notValues: readonly StringMat
 /** Host names have no case; a pattern may name the port, as in `example.com:8080`, `*:8080` and `example.com:*`. */
 function hostTests(hosts: readonly StringMatch[], notHosts: readonly StringMatch[]): Test[] {
   const lower = (match: StringMatch): StringMatch => (match.kind === "presence" ? match : { ...match, value: match.value.toLowerCase() });
+  const namePort = [...hosts, ...notHosts].some((match) => match.kind !== "presence" && match.value.includes(":"));
   return listTests(hosts.map(lower), notHosts.map(lower), ({ request, destinationPort }, set) =>
-    request.host !== "" && (isIn(set, request.host) || isIn(set, authorityText(request.host, request.authorityPort ?? destinationPort))));
+    request.host !== "" && (isIn(set, request.host) || namePort && isIn(set, authorityText(request.host, request.authorityPort ?? destinationPort))));
 }
 
 function pathTests(paths: readonly PathMatch[], notPaths: readonly PathMatch[], opens: boolean): Test[] {
@@ -138,11 +139,11 @@ function claimTests(path: readonly string[], { values, notValues }: Pick<Request
 
 /** @param how `strictly`: all its fields, or all of them as one text. `loosely`: any field, any part of one between commas, or all as one. */
 function isHeaderIn(set: StringSet, request: RequestView, name: string, how: "strictly" | "loosely"): boolean {
-  const whole = fieldOf(request, name);
-  if (whole === undefined) return false;
   const fields = request.fields.values(name);
+  const whole = fields.length === 1 ? fields[0] : fieldOf(request, name);
+  if (whole === undefined) return false;
   const joined = fields.length > 1 ? fields.join(",") : whole;
-  if (how === "strictly") return set.exact.has(whole) || set.exact.has(joined) || (fields.length > 1 ? fields.every((field) => isIn(set, field)) : isIn(set, whole));
-  if (set.presence || isIn(set, whole) || isIn(set, joined)) return true;
+  if (how === "strictly") return fields.length > 1 ? set.exact.has(whole) || set.exact.has(joined) || fields.every((field) => isIn(set, field)) : isIn(set, whole);
+  if (set.presence || isIn(set, whole) || fields.length > 1 && isIn(set, joined)) return true;
   return (fields.length > 0 ? fields : [whole]).some((field) => isIn(set, field) || field.includes(",") && field.split(",").some((part) => isIn(set, part.trim())));
 }
