@@ -68,6 +68,11 @@ describe("paths: the same form for routes, policies and the backend", () => {
 describe("hosts: one form", () => {
   const deny = requestPolicy({ name: "d", action: "deny", rules: [{ hosts: [exact("Internal.Example")] }] });
   test.each([["internal.example", false], ["INTERNAL.example", false], ["internal.example.", false], ["internal.example:8080", false], ["x.internal.example", true]] as const)("%s", (host, allowed) => expect(allows([deny], arrive("/", { host })!)).toBe(allowed));
+  test.each([["internal.example.", "internal.example"], ["[2001:DB8::1]", "[2001:db8::1]"], ["[2001:db8::1]:8080", "[2001:db8::1]:8080"]])("a rule for %s means requests for %s", (written, host) => {
+    const asked = { ...arrive("/", { host })!, authorityPort: 8080 };
+    expect(allows([requestPolicy({ name: "d", action: "deny", rules: [{ hosts: [exact(written)] }] })], asked)).toBe(false);
+    if (!written.endsWith("8080")) expect(backendOf([route({ kind: "VirtualService", rules: [to("v1", { authority: { kind: "exact", value: written } })] })], asked)).toBe("v1 /");
+  });
   test.each(["internal.example@evil", "internal.example:", "internal.example:0", "[::1%25eth0]", "010.0.0.1", ""])("%j is refused", (host) => expect(arrive("/", { host })).toBeNull());
 });
 

@@ -5,7 +5,7 @@
 
 import type { PathPattern, RequestMatch } from "../../mesh/l7/match.ts";
 import { segmentPrefix, type RequestTest } from "./request-match.ts";
-import { fieldOf, type RequestView } from "./request.ts";
+import { fieldOf, normalHostText, type RequestView } from "./request.ts";
 
 /** What is filed: `rank` decides between two that hold, the lower one wins. Filed in the order of rank. */
 export interface Ranked {
@@ -164,7 +164,7 @@ function fieldThatDecides(match: RequestMatch): { readonly name: string; readonl
   if (header !== undefined && !header.invert && header.pattern.kind === "exact" && ASCII.test(header.pattern.value)) {
     return { name: header.name, value: header.pattern.value };
   }
-  return match.authority?.kind === "exact" ? { name: AUTHORITY, value: match.authority.value.toLowerCase() } : null;
+  return match.authority?.kind === "exact" ? { name: AUTHORITY, value: normalHostText(match.authority.value) } : null;
 }
 
 function firstHolding<T extends Ranked>(list: readonly T[], request: RequestView, best: T | null): T | null {

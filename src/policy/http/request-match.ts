@@ -6,7 +6,7 @@ import { allOf } from "./all-of.ts";
 import { normalPathPattern } from "./path-text.ts";
 import { queryValue } from "./query.ts";
 import { fieldOf, type RequestView } from "./request.ts";
-import { compileText, inLowerCase, overBytes } from "./text-pattern.ts";
+import { compileText, overBytes, overHosts } from "./text-pattern.ts";
 import { compileRegex } from "./regex.ts";
 import type { WholeMatch } from "./simple-regex.ts";
 
@@ -51,7 +51,7 @@ export function compileConditions(match: RequestMatch, precedence: "gatewayApi" 
     if (scheme !== null) tests.push((request) => scheme(request.scheme));
   }
   if (match.authority !== null) {
-    const authority = compiled(compileText(inLowerCase(match.authority)), "authority", problems);
+    const authority = compiled(compileText(overHosts(match.authority)), "authority", problems);
     if (authority !== null) tests.push((request) => authority(request.host));
   }
   for (const header of headers) tests.push(...headerTest(header, problems));

@@ -13,7 +13,7 @@ import { allOf } from "./all-of.ts";
 import { claimTexts } from "./claims.ts";
 import { matchesTemplate, parsePathTemplate, type PathTemplate } from "./path-template.ts";
 import { normalPathText } from "./path-text.ts";
-import { authorityText, fieldOf, type RequestView } from "./request.ts";
+import { authorityText, fieldOf, normalHostText, type RequestView } from "./request.ts";
 import type { RequestToken } from "./tokens.ts";
 
 export interface RequestFacts extends ConnectionFacts {
@@ -64,7 +64,8 @@ function listTests(values: readonly StringMatch[], notValues: readonly StringMat
 
 /** Host names have no case; a pattern may name the port, as in `example.com:8080`, `*:8080` and `example.com:*`. */
 function hostTests(hosts: readonly StringMatch[], notHosts: readonly StringMatch[]): Test[] {
-  const lower = (match: StringMatch): StringMatch => (match.kind === "presence" ? match : { ...match, value: match.value.toLowerCase() });
+  const lower = (match: StringMatch): StringMatch => 
+    match.kind === "presence" ? match : { kind: match.kind, value: match.kind === "exact" ? normalHostText(match.value) : match.value.toLowerCase() };
   const namePort = [...hosts, ...notHosts].some((match) => match.kind !== "presence" && match.value.includes(":"));
   return listTests(hosts.map(lower), notHosts.map(lower), ({ request, destinationPort }, set) =>
     request.host !== "" && (isIn(set, request.host) || namePort && isIn(set, authorityText(request.host, request.authorityPort ?? destinationPort))));

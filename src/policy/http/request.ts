@@ -43,6 +43,11 @@ export function authorityText(host: string, port: number | null): string {
   return port === null ? name : `${name}:${port}`;
 }
 
+/** A host in a rule as requests have it: lower case, no dot at its end, IPv6 without brackets. */
+export function normalHostText(text: string): string {
+  return text.toLowerCase().replace(/^\[(.*)\]$/, "$1").replace(/\.$/, "");
+}
+
 /** A field's values as one; the parts of the request line too, under the names that they have in HTTP/2. */
 export function fieldOf(request: RequestView, name: string): string | undefined {
   switch (name) {

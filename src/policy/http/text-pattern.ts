@@ -3,6 +3,7 @@
 import { err, ok, type Result } from "../../core/result.ts";
 import type { TextPattern } from "../../mesh/l7/match.ts";
 import { compileRegex } from "./regex.ts";
+import { normalHostText } from "./request.ts";
 import type { WholeMatch } from "./simple-regex.ts";
 import { wireText } from "./wire-text.ts";
 
@@ -35,8 +36,9 @@ export function overBytes(pattern: TextPattern): TextPattern {
   return pattern.kind === "present" ? pattern : { ...pattern, value: wireText(pattern.value) };
 }
 
-/** For host names, which have no case. */
-export function inLowerCase(pattern: TextPattern): TextPattern {
+/** For hosts, in their normal form where the pattern is a whole one. */
+export function overHosts(pattern: TextPattern): TextPattern {
   if (pattern.kind === "present" || pattern.kind === "regex") return pattern;
+  if (pattern.kind === "exact") return { kind: "exact", value: normalHostText(pattern.value) };
   return { ...pattern, value: pattern.value.toLowerCase() };
 }
