@@ -87,7 +87,7 @@ function parseObject(value: unknown, path: FieldPath, document: ParsedDocument):
 
   const schema = schemas.get(definition.kind)!;
   const checked = schema.safeParse(value);
-  if (!checked.success) return broken(identity, faultDiagnostics(checked.error, schema, value, path, document));
+  if (!checked.success) return broken(identity, faultDiagnostics(checked.error, schema, value, path, document).map((fault) => (definition.kind === "Secret" ? withoutValue(fault) : fault)));
   const diagnostics: DocumentDiagnostic[] = [];
   const report: Report = (severity, code, at, message) => {
     if (diagnostics.length >= DIAGNOSTICS_PER_DOCUMENT_MAX) return;
@@ -151,6 +151,11 @@ function salvageIdentities(value: unknown): ResourceIdentity[] {
     const known = lookUpKind(object["apiVersion"], object["kind"]);
     return known.is === "kind" ? (identityOf(object, known.definition) ?? []) : [];
   });
+}
+
+/** Of a Secret no value is shown, in a log least of all. */
+function withoutValue(fault: DocumentDiagnostic): DocumentDiagnostic {
+  return { ...fault, message: fault.message.replace(/^found .*?(?=, expected|$)/, "found a value that is not shown") };
 }
 
 function faultDiagnostics(error: z.ZodError, schema: z.ZodType, value: unknown, path: FieldPath, document: ParsedDocument): DocumentDiagnostic[] {

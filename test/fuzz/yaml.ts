@@ -23,6 +23,7 @@ metadata:
   name: shop
   labels:
     istio.io/dataplane-mode: ambient
+    istio.io/use-waypoint: wp
 `,
   "service.yaml": `apiVersion: v1
 kind: Service

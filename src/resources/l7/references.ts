@@ -50,11 +50,20 @@ export function attachParents(refs: readonly ParentRef[], namespace: string, vie
     if (port !== undefined && (!hosts[0]!.ports.some((one) => one.number === port) || (ref.port !== undefined && ref.port !== port))) {
       return refuse("NoMatchingParent", `found the port ${ref.port ?? port}${ref.sectionName === undefined ? "" : ` named ${ref.sectionName}`}, expected one of ${known}`);
     }
+    reportUnbound(hosts[0]!, path, "routes", report);
     // A route beside its clients holds for them alone; one beside the service for everybody.
     const clientNamespace = at === namespace ? null : namespace;
     attached.push({ path, parents: hosts.map((host) => ({ service: host.service, port: port ?? null, clientNamespace })), accepted: ACCEPTED });
   });
   return attached;
+}
+
+/** What is said of a service that no waypoint reads for has no effect, or little, which its writer must know. */
+export function reportUnbound(host: Host, path: FieldPath, what: "routes" | "traffic", report: Report): void {
+  if (host.waypoint !== null) return;
+  const how = "label the service or its namespace with istio.io/use-waypoint";
+  if (what === "routes") report("warning", "missing_waypoint", path, `${host.hostname} is bound to no waypoint: nothing is routed there; ${how}`);
+  else report("info", "missing_waypoint", path, `${host.hostname} is bound to no waypoint: this holds only for requests that a route of another service sends there; ${how}`);
 }
 
 export interface ResolvedBackend {

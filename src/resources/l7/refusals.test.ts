@@ -153,3 +153,10 @@ refused("weft.dev/v1alpha1", "MeshConfig", [
   ["a log file", "{extensionProviders: [{name: a, envoyFileAccessLog: {path: /var/log/a}}]}", "expected /dev/stdout"],
   ["a default that is no provider", "{defaultProviders: {tracing: [nobody]}}", 'found "nobody", which none of extensionProviders is called'],
 ]);
+
+test("Secret: no value is shown", () => {
+  const told = errorsOf(evaluate(`${namespace("shop")}---\napiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: shop}\ndata: {key: "hunter2!"}\nstringData: {n: 42}\ntype: [hunter2]\n`)).join("\n");
+  expect(told).toContain("data.key: found a value that is not shown, expected base64");
+  expect(told).toContain("stringData.n: found a value that is not shown, expected text");
+  expect(told).not.toMatch(/hunter2|42,/);
+});

@@ -8,6 +8,7 @@ import { secretText } from "../kinds/config-map.ts";
 import { HOSTS_PER_RESOURCE_MAX } from "../limits.ts";
 import type { Placed, Report } from "../resource.ts";
 import { type Contribution, RANK_BESIDE, RANK_SERVICE, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
+import { reportUnbound } from "./references.ts";
 import { clientNamespaces } from "./scope.ts";
 import type { View } from "./view.ts";
 import type { Host } from "./world.ts";
@@ -40,6 +41,7 @@ export function translateDestinationRule(placed: Placed<DestinationRuleResource>
     return [];
   }
   if (hosts.length > HOSTS_PER_RESOURCE_MAX) report("error", "not_attached", ["spec", "host"], `found ${hosts.length} services, at most ${HOSTS_PER_RESOURCE_MAX} take one rule; the others are not covered by it`);
+  if (!spec.host.startsWith("*")) reportUnbound(hosts[0]!, ["spec", "host"], "traffic", report);
   const scopes: { readonly port: number | null; readonly subset: Subset | null; readonly settings: Settings }[] = [];
   const add = (policy: DestinationTrafficPolicy | undefined, subset: Subset | null, at: FieldPath): void => {
     if (policy !== undefined || subset !== null) scopes.push({ port: null, subset, settings: policySettings(policy ?? {}, resource, at, view, report) });

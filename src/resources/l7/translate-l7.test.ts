@@ -22,7 +22,8 @@ const place = (text: string): Placed<Resource> => {
   if (item?.content.is !== "resource") throw new Error(`not a resource: ${text} ${JSON.stringify(item?.diagnostics)}`);
   return { resource: item.content.resource, file: "a.yaml", line: 1, document: { text, line: 1 }, path: [] };
 };
-const base = documents(namespace("shop"), namespace("team"), entry("web-1"), service("a"), service("b"));
+const waypoint = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: shop}\nspec: {gatewayClassName: weft-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+const base = documents(namespace("shop", "{istio.io/use-waypoint: wp}"), namespace("team"), waypoint, entry("web-1"), service("a"), service("b"));
 const web = namespacedName("shop", "a.shop.svc.cluster.local");
 
 class Directory {
@@ -49,12 +50,12 @@ describe("only what changed is translated again", () => {
     const resources = texts.map(place);
     const translator = new L7Translator(testOptions);
     translator.translate(resources);
-    expect(translator.translationCount).toBe(2000);
-    const again = translator.translate(resources.with(-7, place(route("r1993", "b", "a"))));
     expect(translator.translationCount).toBe(2001);
+    const again = translator.translate(resources.with(-7, place(route("r1993", "b", "a"))));
+    expect(translator.translationCount).toBe(2002);
     expect(again.snapshot.routes.get("HTTPRoute/shop/r1993")?.parents[0]?.service).toBe(namespacedName("shop", "b.shop.svc.cluster.local"));
     // The same service written anew is another answer to all that asked for it.
-    translator.translate(resources.with(3, place(service("a", "[{name: x, port: 80}]"))));
+    translator.translate(resources.with(4, place(service("a", "[{name: x, port: 80}]"))));
     expect(translator.translationCount).toBeGreaterThan(4000);
   }, 60_000);
   test("a line more at the top of a file is no change of a route; nothing changed is nothing told", () => {
@@ -72,7 +73,7 @@ describe("deltas", () => {
     { "base.yaml": base, "r.yaml": route("one", "a", "a"), "d.yaml": rule("d", "{host: a, subsets: [{name: v1}]}"), "p.yaml": policy },
     { "base.yaml": base, "r.yaml": route("one", "b", "a"), "d.yaml": rule("d", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"), "p.yaml": policy.replace("DENY", "ALLOW") },
     { "base.yaml": base, "d.yaml": documents(rule("d", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"), rule("e", "{host: b, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}")) },
-    { "base.yaml": documents(namespace("shop"), entry("web-1"), service("b")), "r.yaml": route("one", "b", "a") },
+    { "base.yaml": documents(namespace("shop", "{istio.io/use-waypoint: wp}"), waypoint, entry("web-1"), service("b")), "r.yaml": route("one", "b", "a") },
   ];
   test("add up to the state, whatever the way to it, and the store agrees", () => {
     for (const way of [[0, 1, 2, 3, 4], [4, 3, 2, 1], [1, 4, 1], [2, 0], [3, 1, 3, 2]]) {
@@ -114,9 +115,12 @@ describe("conflicts", () => {
   });
   test("of two kinds of routes the lower one's status says so", () => {
     const evaluation = evaluate(documents(base, route("tcp", "a", "a", { kind: "TCPRoute" }), route("http", "a", "a")));
-    expect(evaluation.statuses.map(({ kind, parents }) => [kind, parents[0]?.conditions[0]])).toEqual([
+    expect(evaluation.statuses.filter(({ parents }) => parents.length > 0).map(({ kind, parents }) => [kind, parents[0]?.conditions[0]])).toEqual([
       ["TCPRoute", expect.objectContaining({ type: "Accepted", status: false, reason: "Conflicted" })], ["HTTPRoute", expect.objectContaining({ type: "Accepted", status: true })],
     ]);
+  });
+  test("a service without a waypoint is told: nothing reads its requests", () => {
+    expect(codesOf(evaluate(documents(base.replace("{istio.io/use-waypoint: wp}", "{}"), route("one", "a", "a"))))).toEqual(["warning missing_waypoint spec.parentRefs[0]"]);
   });
   test("a consumer's routes and the producer's do not meet", () => {
     expect(codesOf(evaluate(documents(base, route("tcp", "a", "a", { kind: "TCPRoute", namespace: "team" }), route("http", "a", "a"))))).toEqual([]);
@@ -127,7 +131,7 @@ describe("fail closed", () => {
   const login = `apiVersion: weft.dev/v1alpha1\nkind: LoginPolicy\nmetadata: {name: l, namespace: shop}\nspec: {targetRefs: [{kind: Service, name: a}], issuer: "https://a.example", clientId: x, clientSecretRef: {name: s}, cookie: {keysRef: {name: s}}}\n`;
   test("a login policy that could never be read closes the services of its namespace", () => {
     const evaluation = evaluate(documents(base, login.replace("issuer", "isuer")));
-    expect([...evaluation.l7.loginPolicies.values()].map(({ broken, targets }) => [broken, targets.length])).toEqual([["the LoginPolicy shop/l cannot be read", 2]]);
+    expect([...evaluation.l7.loginPolicies.values()].map(({ broken, targets }) => [broken, targets.length])).toEqual([["the LoginPolicy shop/l cannot be read", 3]]);
     expect(errorsOf(evaluation)[0]).toContain("until it can be read requests to the services of its namespace get 500");
   });
   test("added while running, it changes nothing", () => {

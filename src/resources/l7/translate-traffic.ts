@@ -15,6 +15,7 @@ import { quoteRegex, textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import type { Placed, Report } from "../resource.ts";
 import { type Contribution, RANK_SERVICE, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
+import { reportUnbound } from "./references.ts";
 import { targetHosts } from "./targets.ts";
 import { ACCEPTED, type Condition, condition, type ConditionReason, RESOLVED, type ResourceStatus } from "./status.ts";
 import { persistence } from "./translate-routes.ts";
@@ -47,6 +48,7 @@ export function translateBackendTls(placed: Placed<BackendTlsPolicyResource>, vi
     if (hosts.length === 0) return refuse("TargetNotFound", `found the ${ref.kind} ${namespace}/${ref.name}, which is not there`);
     const port = ref.sectionName === undefined ? undefined : hosts[0]!.ports.find((one) => one.name === ref.sectionName)?.number;
     if (ref.sectionName !== undefined && port === undefined) return refuse("TargetNotFound", `found the port name ${ref.sectionName}, expected one of ${hosts[0]!.ports.map((one) => one.name).join(", ")}`);
+    reportUnbound(hosts[0]!, path, "traffic", report);
     for (const host of hosts) contributions.push({ service: host.service, port: port ?? null, subset: null, clientNamespace: null, rank: RANK_SERVICE, fields: { tls }, paths: { tls: ["spec", "validation"] } });
     return { path, conditions: [tls.mode === "broken" ? condition("Accepted", false, "NoValidCACertificate", tls.reason) : ACCEPTED, resolved] };
   });
@@ -100,7 +102,10 @@ export function translateXBackendTraffic(placed: Placed<XBackendTrafficPolicyRes
     const path = ["spec", "targetRefs", index];
     const hosts = targetHosts(ref, namespace, view);
     for (const host of hosts) contributions.push({ service: host.service, port: null, subset: null, clientNamespace: null, rank: RANK_SERVICE, fields, paths });
-    if (hosts.length > 0) return { path, conditions: [ACCEPTED] };
+    if (hosts.length > 0) {
+      reportUnbound(hosts[0]!, path, "traffic", report);
+      return { path, conditions: [ACCEPTED] };
+    }
     const message = `found the ${ref.kind} ${namespace}/${ref.name}, which is not there`;
     report("error", "unresolved_reference", path, `${message}; nothing is applied there`);
     return { path, conditions: [condition("Accepted", false, "TargetNotFound", message)] };
@@ -130,6 +135,7 @@ export function translateTrafficPolicy(placed: Placed<TrafficPolicyResource>, vi
     if (hosts.length === 0) {
       report(whole ? "warning" : "error", "unresolved_reference", path, whole ? `found the waypoint ${namespace}/${ref.name}, to which no service is bound` : `found the ${ref.kind} ${namespace}/${ref.name}, which is not there; expected a Service, a ServiceEntry or a waypoint's Gateway`);
     }
+    if (!whole && hosts.length > 0) reportUnbound(hosts[0]!, path, "traffic", report);
     for (const host of hosts) {
       if (spec.port !== undefined && !host.ports.some(({ number }) => number === spec.port)) {
         if (!whole) report("error", "unresolved_reference", ["spec", "port"], `found the port ${spec.port}, which ${host.hostname} does not have`);

@@ -13,6 +13,7 @@ import { type StringMatchSpec, textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import { type Placed, provenanceOf, type Report } from "../resource.ts";
 import { createdMs } from "./age.ts";
+import { reportUnbound } from "./references.ts";
 import { clientNamespaces } from "./scope.ts";
 import type { View } from "./view.ts";
 import type { Host } from "./world.ts";
@@ -74,8 +75,10 @@ function hostsOf({ namespace, spec }: VirtualServiceResource, view: View, report
     if (hosts.length === 0) report("warning", "unresolved_reference", ["spec", "hosts", index], `found ${JSON.stringify(text)}, which no Service or ServiceEntry is; nothing is routed by it there`);
     for (const host of hosts) {
       if (host.headless) report("info", "not_attached", ["spec", "hosts", index], `${host.hostname} is headless: its clients connect to its endpoints and by-pass every route`);
-      else if (found.size < HOSTS_PER_RESOURCE_MAX) found.set(host.service, host);
-      else report("error", "not_attached", ["spec", "hosts", index], `found more than ${HOSTS_PER_RESOURCE_MAX} services; the others are not routed by it`);
+      else if (found.size < HOSTS_PER_RESOURCE_MAX) {
+        found.set(host.service, host);
+        if (!text.startsWith("*")) reportUnbound(host, ["spec", "hosts", index], "routes", report);
+      } else report("error", "not_attached", ["spec", "hosts", index], `found more than ${HOSTS_PER_RESOURCE_MAX} services; the others are not routed by it`);
     }
   });
   return [...found.values()];
