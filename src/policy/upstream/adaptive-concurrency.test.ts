@@ -1,9 +1,12 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { EventQueue } from "../../../test/kit/event-queue.ts";
 import { SimulatedServer } from "../../../test/kit/simulated-server.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { Admission, AdaptiveLimit, explainShed } from "./adaptive-concurrency.ts";
 import { CONCURRENCY_INITIAL, LOWEST_PRIORITY_SHARE } from "./defaults.ts";
+
+/** A run is some hundred thousand requests, maybe on a machine that is busy with others. */
+setDefaultTimeout(60_000);
 
 const SETTINGS = { limitMin: 2, limitMax: 1000, priorityHeader: null, priorities: [] };
 
