@@ -1,7 +1,7 @@
 // The process's own log: what happened, in which part, with named fields. One line each, text or JSON, filtered by scope.
 
 import type { Clock } from "../core/ports.ts";
-import { quoteJson, quoteText } from "../telemetry/access-log.ts";
+import { quoteJson, quoteText } from "../telemetry/log-text.ts";
 import { type Level, type LogFilter, parseLogFilter } from "./log-filter.ts";
 import type { LogWriter } from "./log-writer.ts";
 

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { seededRandom } from "../core/ports.ts";
-import { AccessLog, BATCH_LINES_MAX, formatJson, formatText, IN_FLIGHT_CHARS_MAX, LogCredit, VALUE_CHARS_MAX } from "./access-log.ts";
+import { AccessLog, formatJson, formatText } from "./access-log.ts";
+import { BATCH_LINES_MAX, IN_FLIGHT_CHARS_MAX, LogCredit } from "./log-batch.ts";
+import { VALUE_CHARS_MAX } from "./log-text.ts";
 import { record, service, workload } from "./telemetry-fixtures.ts";
 
 const denied = record({

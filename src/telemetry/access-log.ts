@@ -1,40 +1,39 @@
-// One line per connection, made by hand: text in the reference's form, or JSON. Everything that came from outside is escaped,
-// so that no name can forge a line or a field. Lines are gathered and handed on in batches; when they are made faster than
-// they are taken, they are dropped and counted. Never waits.
+// One line per connection, made by hand: text in the reference's form, or JSON. Values are escaped by log-text.ts; lines travel in
+// batches by log-batch.ts.
 
 import { formatProvenance } from "../core/fault.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { DecisionRecord } from "./decision-record.ts";
-
-/** Lines kept between two flushes; at one flush per 100 ms this is 20 000 lines a second. */
-export const BATCH_LINES_MAX = 2_000;
-/** Characters handed on and not yet taken by the writer. */
-export const IN_FLIGHT_CHARS_MAX = 4 * 1024 * 1024;
-/** A longer value is cut: it came from outside. */
-export const VALUE_CHARS_MAX = 1024;
+import { LogBatch, type LogCredit, type PostLines } from "./log-batch.ts";
+import { quoteJson, quoteText, timestamp } from "./log-text.ts";
 
 export interface AccessLogOptions {
   readonly format: "off" | "text" | "json";
   /** Share of the clean connections that is logged; failures always are. */
   readonly sample: number;
   readonly random: Random;
-  readonly post: (lines: string, lineCount: number) => void;
+  readonly post: PostLines;
   /** Shared with the writer, which gives back what it took; absent where both are one thread. */
   readonly credit?: LogCredit;
 }
 
 export class AccessLog {
   readonly #options: AccessLogOptions;
-  #lines = "";
-  #lineCount = 0;
-  /** Lines made, and lines dropped for want of room. Cumulative. */
-  madeCount = 0;
-  droppedCount = 0;
+  readonly #batch: LogBatch;
 
   constructor(options: AccessLogOptions) {
     this.#options = options;
+    this.#batch = new LogBatch(options.post, options.credit ?? null);
+  }
+
+  get madeCount(): number {
+    return this.#batch.madeCount;
+  }
+
+  get droppedCount(): number {
+    return this.#batch.droppedCount;
   }
 
   /** True when the record of such an end would be logged: ask before building one. */
@@ -44,46 +43,11 @@ export class AccessLog {
   }
 
   write(record: DecisionRecord): void {
-    if (this.#lineCount >= BATCH_LINES_MAX) {
-      this.droppedCount++;
-      return;
-    }
-    this.madeCount++;
-    this.#lineCount++;
-    this.#lines += this.#options.format === "json" ? formatJson(record) : formatText(record);
+    if (this.#batch.reserve()) this.#batch.add(this.#options.format === "json" ? formatJson(record) : formatText(record));
   }
 
   flush(): void {
-    if (this.#lineCount === 0) return;
-    const { credit, post } = this.#options;
-    if (credit !== undefined && !credit.take(this.#lines.length)) this.droppedCount += this.#lineCount;
-    else post(this.#lines, this.#lineCount);
-    this.#lines = "";
-    this.#lineCount = 0;
-  }
-}
-
-/** Characters under way between a data thread and the writer: one shared number, so that neither waits for the other. */
-export class LogCredit {
-  readonly #inFlight: Int32Array;
-
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(4)) {
-    this.#inFlight = new Int32Array(buffer);
-  }
-
-  get buffer(): SharedArrayBuffer {
-    return this.#inFlight.buffer as SharedArrayBuffer;
-  }
-
-  /** False when too much is under way already. */
-  take(chars: number): boolean {
-    if (Atomics.load(this.#inFlight, 0) + chars > IN_FLIGHT_CHARS_MAX) return false;
-    Atomics.add(this.#inFlight, 0, chars);
-    return true;
-  }
-
-  giveBack(chars: number): void {
-    Atomics.sub(this.#inFlight, 0, chars);
+    this.#batch.flush();
   }
 }
 
@@ -139,30 +103,6 @@ export function formatJson(r: DecisionRecord): string {
   return `${line}}\n`;
 }
 
-export function quoteText(text: string): string {
-  return `"${escaped(text)}"`;
-}
-
-/** Escaped alike: what `escaped` makes is valid inside a JSON string too. */
-export function quoteJson(text: string): string {
-  return `"${escaped(text)}"`;
-}
-
-/** Quotes, backslashes, control characters, line separators and lone surrogates cannot leave the string they stand in. */
-function escaped(text: string): string {
-  const short = text.length > VALUE_CHARS_MAX ? `${text.slice(0, VALUE_CHARS_MAX)}...` : text;
-  return UNSAFE.test(short) ? short.replace(UNSAFE_ALL, escapeUnit) : short;
-}
-
-const UNSAFE = /[^\x20\x21\x23-\x5b\x5d-\x7e]/;
-const UNSAFE_ALL = /[^\x20\x21\x23-\x5b\x5d-\x7e]/g;
-
-function escapeUnit(unit: string): string {
-  if (unit === '"' || unit === "\\") return `\\${unit}`;
-  if (unit === "\n") return "\\n";
-  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-}
-
 /** The end of a connection that the store does not know, as its baggage describes it. */
 function peerText(r: DecisionRecord): string {
   const peer = r.sourceDescription;
@@ -202,17 +142,3 @@ function workloadJson(workload: Workload): WorkloadFragment {
 }
 
 const directionOf = (r: DecisionRecord): string => (r.reporter === "source" ? "outbound" : "inbound");
-
-let stampMs = Number.NaN;
-let stamp = "";
-
-/** Many lines end in the same millisecond; formatting the date costs more than the rest of the line. */
-export function timestamp(wallMs: number): string {
-  const ms = Math.floor(wallMs);
-  if (ms !== stampMs) {
-    stampMs = ms;
-    stamp = new Date(ms).toISOString();
-  }
-  return stamp;
-}
-

@@ -12,6 +12,11 @@ export const SIZE_BYTES: Bounds = [64, 512, 4096, 32768, 262144, 2097152, 167772
 /** Seconds. The buckets of the reference's DNS histogram. */
 export const DNS_SECONDS: Bounds = [0.0005, 0.001, 0.01, 0.1, 1, 5];
 
+/** Milliseconds. The buckets that Istio's dashboards know from Envoy. */
+export const REQUEST_MS: Bounds = [0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000];
+/** Bytes of one body. From an empty one to more than anyone should send at once; powers of four. */
+export const REQUEST_SIZE_BYTES: Bounds = [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864, 1_073_741_824];
+
 /** `cells` holds one count per bound, one for everything above, and the sum of the values: bounds.length + 2 numbers. */
 export class Histogram {
   readonly bounds: Bounds;

@@ -16,7 +16,7 @@ import type { Runtime } from "../runtime/runtime.ts";
 import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
-import { LogCredit } from "../telemetry/access-log.ts";
+import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { NodeAgent } from "./node-agent.ts";

@@ -7,7 +7,7 @@ import { formatAuthority, parseAuthority, parseHostname } from "../../src/wire/h
 import { type Baggage, BAGGAGE_BYTES_MAX, BAGGAGE_VALUE_CHARS_MAX, decodeBaggage, emptyBaggage, encodeBaggage } from "../../src/wire/hbone/baggage.ts";
 import { readConnect } from "../../src/wire/hbone/connect.ts";
 import { decodeForwardedHost, encodeForwarded } from "../../src/wire/hbone/forwarded.ts";
-import { decodeTraceparent, encodeTraceparent, randomTraceparent } from "../../src/wire/hbone/traceparent.ts";
+import { decodeTraceparent, encodeTraceparent, randomTraceparent } from "../../src/wire/trace/traceparent.ts";
 
 export const name = "baggage";
 

@@ -7,7 +7,7 @@ import { err, ok, type Result } from "../../core/result.ts";
 import { type Authority, formatAuthority, parseAuthority } from "./authority.ts";
 import { type Baggage, baggageOf, type BaggageSource, decodeBaggage, encodeBaggage } from "./baggage.ts";
 import { decodeForwardedHost, encodeForwarded } from "./forwarded.ts";
-import { decodeTraceparent, randomTraceparent } from "./traceparent.ts";
+import { decodeTraceparent, randomTraceparent } from "../trace/traceparent.ts";
 
 /** The answers to a CONNECT. A client closes the application's connection on all but the first. */
 export const ConnectStatus = {

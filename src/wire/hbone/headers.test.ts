@@ -4,7 +4,7 @@ import { parseSocketAddress } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { type Baggage, BAGGAGE_BYTES_MAX, BAGGAGE_MEMBERS_MAX, BAGGAGE_VALUE_CHARS_MAX, decodeBaggage, emptyBaggage, encodeBaggage } from "./baggage.ts";
 import { decodeForwardedHost, encodeForwarded, FORWARDED_BYTES_MAX } from "./forwarded.ts";
-import { decodeTraceparent, encodeTraceparent, randomTraceparent } from "./traceparent.ts";
+import { decodeTraceparent, encodeTraceparent, randomTraceparent } from "../trace/traceparent.ts";
 
 const baggage = (given: Record<string, string>): Baggage => ({ ...emptyBaggage, ...given }) as Baggage;
 

@@ -1,0 +1,125 @@
+// Which trace a request belongs to, and whether its spans are reported: read from W3C trace context, else from B3; decided by who came
+// before, else by rate; passed on in every form in which it came. Pure: ids come from an IdSource.
+//
+// A trace is begun only where tracing is set up. An unsampled context that nobody asked for would tell every application behind us,
+// whose samplers follow their parents, to sample nothing.
+
+import type { HttpFields } from "../wire/http/fields.ts";
+import { B3_FIELDS, type B3Context, type B3Sampling, encodeB3Multi, encodeB3Single, fullTraceId, readB3 } from "../wire/trace/b3.ts";
+import { fractionOf, type IdSource, isRequestId } from "../wire/trace/ids.ts";
+import { decodeTraceparent, encodeTraceparent, type Traceparent } from "../wire/trace/traceparent.ts";
+import { readTracestate } from "../wire/trace/tracestate.ts";
+
+export interface TraceSettings {
+  /** Share of the traces begun here that are reported, 0 to 1. Traces that others began keep what was decided. */
+  readonly sampling: number;
+}
+
+export const REQUEST_ID_FIELD = "x-request-id";
+
+/** The client's id when it is one visible word of sane length, else a new one. */
+export function requestIdOf(fields: HttpFields, ids: IdSource): string {
+  const given = fields.value(REQUEST_ID_FIELD);
+  return given !== undefined && isRequestId(given) ? given : ids.requestId();
+}
+
+export class RequestTrace {
+  /** 32 hexadecimal digits. */
+  readonly traceId: string;
+  /** The caller's span; null when the trace begins here. */
+  readonly parentSpanId: string | null;
+  /** The request's own span: "" when it is not recorded. */
+  readonly spanId: string;
+  /** Recorded here, and to be recorded by whoever comes next. */
+  readonly sampled: boolean;
+  readonly tracestate: string | null;
+  /** The span of the attempt under way: what the endpoint is told as its parent. */
+  attemptSpanId = "";
+  readonly #b3: B3Context | null;
+  /** The trace began here, or what came has no decision yet: even an unsampled context has to be written. */
+  readonly #mustWrite: boolean;
+
+  constructor(fields: {
+    readonly traceId: string; readonly parentSpanId: string | null; readonly spanId: string; readonly sampled: boolean; readonly tracestate: string | null;
+    readonly b3: B3Context | null; readonly mustWrite: boolean;
+  }) {
+    this.traceId = fields.traceId;
+    this.parentSpanId = fields.parentSpanId;
+    this.spanId = fields.spanId;
+    this.sampled = fields.sampled;
+    this.tracestate = fields.tracestate;
+    this.#b3 = fields.b3;
+    this.#mustWrite = fields.mustWrite;
+  }
+
+  /** Writes the context for the next attempt. What came unsampled goes on untouched. */
+  beginAttempt(fields: HttpFields, ids: IdSource): void {
+    if (!this.sampled && !this.#mustWrite) return;
+    // Unrecorded spans have no ids of their own: the trace's own suffices to carry the decision.
+    const spanId = (this.attemptSpanId = this.sampled || this.attemptSpanId === "" ? ids.spanId() : this.attemptSpanId);
+    fields.set("traceparent", encodeTraceparent({ traceId: this.traceId, parentId: spanId, sampled: this.sampled }));
+    if (this.tracestate === null) fields.remove("tracestate");
+    else fields.set("tracestate", this.tracestate);
+    if (this.#b3 !== null) this.#writeB3(fields, this.#b3, spanId);
+  }
+
+  #writeB3(fields: HttpFields, b3: B3Context, spanId: string): void {
+    const sampling: B3Sampling = !this.sampled ? "deny" : b3.sampling === "debug" ? "debug" : "accept";
+    const parentSpanId = this.spanId === "" ? this.parentSpanId : this.spanId;
+    const span = { traceId: b3.ids?.traceId ?? this.traceId, spanId, parentSpanId, sampling };
+    for (const name of B3_FIELDS) fields.remove(name);
+    if (b3.form === "single") {
+      fields.set("b3", encodeB3Single(span));
+      return;
+    }
+    const list = encodeB3Multi(span);
+    for (let i = 0; i < list.length; i += 2) fields.set(list[i]!, list[i + 1]!);
+  }
+}
+
+/**
+ * The trace of a request, from its head; changes nothing. Null: it is part of none, and none begins here.
+ * @param settings null where spans are not reported: a context that came is known to the log and passed on untouched.
+ */
+export function readTrace(fields: HttpFields, settings: TraceSettings | null, ids: IdSource): RequestTrace | null {
+  const traceparent = fields.value("traceparent");
+  const w3c = traceparent === undefined ? null : decodeTraceparent(traceparent);
+  const b3 = readB3(fields);
+  if (w3c !== null) return continueW3c(fields, w3c, b3, settings, ids);
+  if (b3 !== null && b3.ids !== null) return continueB3(b3, settings, ids);
+  return settings === null ? null : begin(b3, settings, ids);
+}
+
+function continueW3c(fields: HttpFields, w3c: Traceparent, b3: B3Context | null, settings: TraceSettings | null, ids: IdSource): RequestTrace {
+  const sampled = w3c.sampled && settings !== null;
+  // B3 headers that speak of another trace are somebody else's: they go on as they came.
+  const sameTrace = b3 !== null && (b3.ids === null || fullTraceId(b3.ids.traceId) === w3c.traceId);
+  return new RequestTrace({
+    traceId: w3c.traceId, parentSpanId: w3c.parentId, spanId: sampled ? ids.spanId() : "", sampled, tracestate: sampled ? readTracestate(fields.values("tracestate")) : null,
+    b3: sampled && sameTrace ? b3 : null, mustWrite: false,
+  });
+}
+
+function continueB3(b3: B3Context, settings: TraceSettings | null, ids: IdSource): RequestTrace {
+  const traceId = fullTraceId(b3.ids!.traceId);
+  const sampled = settings !== null && decide(b3.sampling, traceId, settings);
+  return new RequestTrace({
+    traceId, parentSpanId: b3.ids!.spanId, spanId: sampled ? ids.spanId() : "", sampled, tracestate: null, b3, mustWrite: settings !== null && b3.sampling === "defer",
+  });
+}
+
+function begin(b3: B3Context | null, settings: TraceSettings, ids: IdSource): RequestTrace {
+  const traceId = ids.traceId();
+  const sampled = decide(b3?.sampling ?? "defer", traceId, settings);
+  return new RequestTrace({ traceId, parentSpanId: null, spanId: sampled ? ids.spanId() : "", sampled, tracestate: null, b3, mustWrite: true });
+}
+
+function decide(sampling: B3Sampling, traceId: string, settings: TraceSettings): boolean {
+  switch (sampling) {
+    case "accept":
+    case "debug": return true;
+    case "deny": return false;
+    case "defer": return fractionOf(traceId) < settings.sampling;
+    default: return sampling satisfies never;
+  }
+}
