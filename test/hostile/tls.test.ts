@@ -24,13 +24,14 @@ import { ECHO_PORT } from "../kit/shop.ts";
 import { describeUnless, needsProgram } from "../kit/skip.ts";
 
 const FAILED = "weft_tunnel_handshakes_failed_total";
-const TLS_TIMEOUT_MS = 1_000;
+/** Long enough for a client that signs with 16384 bits on a busy machine. */
+const TLS_TIMEOUT_MS = 3_000;
 const crlFolder = mkdtempSync(join(tmpdir(), "weft-crl-"));
 const crlPath = join(crlFolder, "crl.pem");
 
 describeUnless(unsealed)("hostile TLS", () => {
   let siege: Siege;
-  beforeAll(async () => void (siege = await Siege.open({ flags: ["--tls-timeout", "1s", "--http2-timeout", "1s", "--crl", crlPath] })), 60_000);
+  beforeAll(async () => void (siege = await Siege.open({ flags: ["--tls-timeout", `${TLS_TIMEOUT_MS}ms`, "--http2-timeout", "1s", "--crl", crlPath] })), 60_000);
   afterAll(async () => {
     await siege?.[Symbol.asyncDispose]();
     rmSync(crlFolder, { recursive: true, force: true });
@@ -104,7 +105,7 @@ describeUnless(unsealed)("hostile TLS", () => {
       using raw = await RawPeer.open(siege.rival, siege.hbone);
       await raw.write((await clientHello()).subarray(0, 100));
       await raw.closed;
-    }, /not finished within 1000 ms/);
+    }, /not finished within 3000 ms/);
     expect(performance.now() - beganMs).toBeLessThan(TLS_TIMEOUT_MS + 3_000);
   });
 
@@ -119,7 +120,7 @@ describeUnless(unsealed)("hostile TLS", () => {
         await Promise.race([raw.closed, Bun.sleep(20)]);
       }
       expect(ended).toBe(true);
-    }, /not finished within 1000 ms/);
+    }, /not finished within 3000 ms/);
   });
 
   item("ClientHello of a megabyte", async () => {
@@ -297,7 +298,7 @@ describeUnless(unsealed)("hostile TLS", () => {
     expect(await siege.metric("weft_handshakes_under_way")).toBeLessThanOrEqual(HANDSHAKES_PER_SOURCE_MAX);
     expect(slowestMs).toBeLessThan(500);
     expect(await siege.lives()).toBe(true);
-    await until("the unfinished ones to be given up", 5_000, async () => (await siege.metric("weft_handshakes_under_way")) === 0);
+    await until("the unfinished ones to be given up", 10_000, async () => (await siege.metric("weft_handshakes_under_way")) === 0);
     for (const raw of storm) raw[Symbol.dispose]();
   }, 60_000);
 
