@@ -79,6 +79,7 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
   #chain: readonly ChainLink[] = [];
   #phase: Phase = "setup";
   #settingsSeen = false;
+  #retireWhenReady: RetireReason | null = null;
   #pingSentMs = 0;
   #lost: CloseCause = causes.tunnelLost("closed");
 
@@ -141,11 +142,11 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
     return stream;
   }
 
-  /** No new streams from here on; closes when the last one ends. */
+  /** No new streams from here on; closes when the last one ends. One that is being made serves those who wait for it first. */
   retire(reason: RetireReason): void {
     if (this.#phase === "closed" || this.#phase === "retiring") return;
     if (this.#phase !== "ready") {
-      this.destroy(causes.workloadGone);
+      this.#retireWhenReady ??= reason;
       return;
     }
     this.context.reporter.tunnelRetired(reason);
@@ -227,6 +228,7 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
     this.deadline = this.context.deadlines.http2.add(this, this.context.nowMs());
     this.transport.attach(socket);
     this.#owner.tunnelReady(this);
+    if (this.#retireWhenReady !== null) this.retire(this.#retireWhenReady);
   }
 
   protected received(chunk: Uint8Array): void {

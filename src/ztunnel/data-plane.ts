@@ -12,7 +12,7 @@ import { Admission } from "./admission.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import { createDeadlines, type DataPlaneContext, http2Tuning, keepaliveOf } from "./context.ts";
-import { adoptListener, closeFd, type Listener } from "./endpoint-socket.ts";
+import { adoptListener, closeFd, type Listener, takeQueued } from "./endpoint-socket.ts";
 import { HandshakeGate } from "./handshakes.ts";
 import { IdentityTable } from "./identity-table.ts";
 import { InboundTunnel, inboundListenerHandler } from "./inbound.ts";
@@ -160,7 +160,14 @@ export class DataPlane {
     const listener = Bun.listen<InboundTunnel>({
       fd, allowHalfOpen: true, socket: handler as SocketHandler<InboundTunnel>, data: undefined as unknown as InboundTunnel,
     } as unknown as Parameters<typeof Bun.listen<InboundTunnel>>[0]);
-    return { stop: () => listener.stop(false) };
+    return {
+      stop() {
+        for (const queued of takeQueued(fd)) {
+          Bun.connect<InboundTunnel>({ fd: queued, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<InboundTunnel>>[0]).catch(() => {});
+        }
+        listener.stop(false);
+      },
+    };
   }
 
   #detach(local: LocalWorkload, mode: "gone" | "released"): void {

@@ -1,7 +1,8 @@
 // Plain TCP sockets of the data path: one shared set of callbacks that hands every event to the object in `socket.data`.
 
 import type { Socket, SocketHandler } from "bun";
-import { close } from "../net/libc.ts";
+import { accept as acceptOne, close } from "../net/libc.ts";
+import { LISTEN_BACKLOG } from "../net/listen.ts";
 
 /** Who owns one plain socket's events. Callbacks may not throw. */
 export interface PlainEnd {
@@ -35,7 +36,7 @@ export function adoptSocket(fd: number, end: PlainEnd): void {
 }
 
 export interface Listener {
-  /** Stops accepting; accepted sockets live on. */
+  /** Stops accepting; accepted sockets live on, and so do those that the kernel had accepted for us. */
   stop(): void;
 }
 
@@ -53,7 +54,26 @@ export function adoptListener(fd: number, accept: () => PlainEnd): Listener {
       },
     },
   } as unknown as Parameters<typeof Bun.listen<PlainEnd>>[0]);
-  return { stop: () => listener.stop(false) };
+  return {
+    stop() {
+      for (const queued of takeQueued(fd)) adoptSocket(queued, accept());
+      listener.stop(false);
+    },
+  };
+}
+
+/**
+ * Connections that the kernel has made for a listening descriptor and nobody has accepted: closing the listener would reset them.
+ * @returns descriptors the caller owns, at most a backlog of them.
+ */
+export function takeQueued(listenerFd: number): number[] {
+  const taken: number[] = [];
+  while (taken.length <= LISTEN_BACKLOG) {
+    const fd = acceptOne(listenerFd);
+    if (fd < 0) break;
+    taken.push(fd);
+  }
+  return taken;
 }
 
 export const closeFd = (fd: number): void => void close(fd);

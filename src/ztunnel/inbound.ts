@@ -53,6 +53,8 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection, Ha
   #deadline: DeadlineHandle | null = null;
   #pingSentMs = 0;
   #settingsSeen = false;
+  /** Asked to drain before it was up: it comes up first, as its peer has connections waiting for it. */
+  #drainWhenReady = false;
 
   readonly #closed: () => void;
 
@@ -127,6 +129,7 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection, Ha
     this.transport = new TunnelTransport(h2, this.context.nowMs());
     this.#deadline = this.context.deadlines.http2.add(this, this.context.nowMs());
     this.transport.attach(socket);
+    if (this.#drainWhenReady) this.drain();
   }
 
   tlsData(chunk: Uint8Array): void {
@@ -247,10 +250,8 @@ export class InboundTunnel implements Http2Handler, Expiring, LiveConnection, Ha
 
   /** GOAWAY: the peer opens a new tunnel for new connections; those in this one go on. */
   drain(): void {
-    if (this.#phase !== "ready") {
-      if (this.#phase === "waiting" || this.#phase === "tls") this.#close(causes.drained);
-      return;
-    }
+    if (this.#phase === "waiting" || this.#phase === "tls") this.#drainWhenReady = true;
+    if (this.#phase !== "ready") return;
     this.#phase = "draining";
     this.transport.h2.goaway(ErrorCode.noError, "draining");
     this.transport.flush();

@@ -101,6 +101,7 @@ export class NodeAgent {
       hooks: {
         started: (workload, namespaceFd) => this.#startDns(workload, namespaceFd),
         stopped: (uid) => this.#stopDns(uid),
+        left: (uid) => options.events.info("workload_left", `${uid} is out of the mesh`),
         note: (uid, note) => options.events.info("workload_note", `${uid}: ${note}`),
         report: (uid, failure) => this.#attachReported(uid, failure),
       },
@@ -156,6 +157,7 @@ export class NodeAgent {
 
   releasedByThread(uid: WorkloadUid, namespaceFd: number): void {
     this.#attacher.releasedByThread(uid, namespaceFd);
+    this.#dropIdentities();
   }
 
   /** Applies one change of the configuration: decisions first, captures second. */
@@ -165,6 +167,7 @@ export class NodeAgent {
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);
     this.#attacher.want(captured, (uid) => this.store.workload(uid) !== undefined);
+    this.#dropIdentities();
     this.#options.events.pendingChanged(this.pending);
   }
 
@@ -230,8 +233,12 @@ export class NodeAgent {
       if (before !== undefined) this.#svids.workloadRemoved(before);
       this.#identities.set(uid, id);
     }
+  }
+
+  /** A workload that has left needs its identity for as long as connections of its stay are open, or being made. */
+  #dropIdentities(): void {
     for (const [uid, id] of this.#identities) {
-      if (wanted.has(uid)) continue;
+      if (this.#attacher.holds(uid)) continue;
       this.#identities.delete(uid);
       this.#svids.workloadRemoved(id);
     }

@@ -40,6 +40,11 @@ export const ATTEMPTS_MAX = 3;
  * application is down: the connection waits for it, this often (every CONNECT_RETRY_MS), before the application hears of it.
  */
 export const CONNECT_RETRIES_MAX = 15;
+/**
+ * The same where the tunnel was lost, or was no longer to be used, before CONNECT was answered: nothing of the application's was sent.
+ * Fewer, as a peer that refuses our certificate may look like that.
+ */
+export const LOST_TUNNEL_RETRIES_MAX = 3;
 
 /** A client that was gone before it could be asked for its address. */
 const NO_PEER: SocketAddress = { ip: "0.0.0.0" as IpAddress, port: 0 };
@@ -295,11 +300,11 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   onSendable(): void {}
   onStreamClosed(): void {}
 
-  onStreamReset(_code: number, _by: "peer" | "us" | "connection", cause: CloseCause): void {
+  onStreamReset(code: number, _by: "peer" | "us" | "connection", cause: CloseCause): void {
     if (this.#closed) return;
     cancelDeadline(this.#deadline);
     this.#dropStream();
-    this.#failed(cause, true, this.#tunnel?.beyondGateway);
+    this.#failed(code === ErrorCode.refusedStream ? causes.tunnelLost("the other end was no longer taking streams") : cause, true, this.#tunnel?.beyondGateway);
   }
 
   // The application's socket before the path is ready.
@@ -361,8 +366,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   /** Nobody else to try: waits for the destination's agent where its absence is the cause, else the cause is told. */
   #giveUp(cause: CloseCause): void {
     // On this node it was the application itself that was dialled: its refusal is an answer.
-    const tunnelRefused = cause.code === "connect_failed" && this.#decision?.kind === "tunnel" && this.#nodeLocal === null;
-    if (tunnelRefused && this.#retries < CONNECT_RETRIES_MAX) {
+    const byTunnel = this.#decision?.kind === "tunnel" && this.#nodeLocal === null;
+    if (byTunnel && this.#retries < retriesMax(cause)) {
       this.#retries++;
       this.#retryWaits = true;
       this.#tried = null;
@@ -492,6 +497,11 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       protocol: this.#stream !== null ? "HBONE" : "TCP", openedMs: this.#openedMs,
     };
   }
+}
+
+function retriesMax({ code }: CloseCause): number {
+  if (code === "connect_failed") return CONNECT_RETRIES_MAX;
+  return code === "tunnel_lost" || code === "workload_gone" ? LOST_TUNNEL_RETRIES_MAX : 0;
 }
 
 function targetOf(decision: TunnelDecision, sourceIdentity: SpiffeId, local: LocalWorkload): TunnelTarget {

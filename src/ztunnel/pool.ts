@@ -85,7 +85,10 @@ export class TunnelPool implements TunnelOwner {
 
   /** The workload is gone or is another one now: no new streams, and those that live are checked at once. */
   retireDestination(uid: WorkloadUid): void {
-    this.#retireWhere("destination_changed", (tunnel) => tunnel.target.destinationUid === uid);
+    const itsOwn = (tunnel: ClientTunnel): boolean => tunnel.target.destinationUid === uid;
+    // One that is being made is not what its waiters want any more: they choose again.
+    for (const tunnel of this.tunnels) if (itsOwn(tunnel) && tunnel.connecting) tunnel.destroy(causes.workloadGone);
+    this.#retireWhere("destination_changed", itsOwn);
   }
 
   /** Our certificate was renewed: new streams get a tunnel made with it; live ones go on undisturbed. */
@@ -177,7 +180,7 @@ export class TunnelPool implements TunnelOwner {
   #retireWhere(reason: RetireReason, matches: (tunnel: ClientTunnel) => boolean): void {
     for (const tunnel of this.tunnels) {
       if (!matches(tunnel)) continue;
-      tunnel.ping();
+      if (!tunnel.connecting) tunnel.ping();
       tunnel.retire(reason);
     }
   }

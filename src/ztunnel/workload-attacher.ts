@@ -23,15 +23,29 @@ export const INBOUND_HBONE_PORT = 15008;
 export const RETRY_FIRST_MS = 250;
 export const RETRY_MS_MAX = 5_000;
 
+/**
+ * How long the listeners of a workload that left the mesh stay: connections that were redirected before the rules went may still be in
+ * their handshake, and other nodes may not have heard of it yet. Longer than the kernel's first retransmission of a SYN.
+ */
+export const LEAVE_MS = 1_500;
+
 /** One step of attaching that failed. */
 export interface AttachFailure {
   readonly step: "namespace" | "listen" | "data thread" | "redirect" | "dns";
   readonly message: string;
 }
 
+/** What an attached workload holds. */
+interface Attachment {
+  readonly namespaceFd: number;
+  readonly threadFds: ReadonlySet<number>;
+}
+
 type State =
   | { readonly kind: "attaching" }
-  | { readonly kind: "attached"; readonly namespaceFd: number; readonly threadFds: ReadonlySet<number> }
+  | ({ readonly kind: "attached" } & Attachment)
+  /** Nothing new is redirected; the listeners take what is still on its way, until the timer fires or the workload comes back. */
+  | ({ readonly kind: "leaving"; readonly timer: ReturnType<typeof setTimeout> } & Attachment)
   | { readonly kind: "failed"; readonly failure: AttachFailure; readonly attempts: number; readonly retryAtMs: number };
 
 interface Entry {
@@ -43,6 +57,8 @@ export interface WorkloadHooks {
   /** Starts what else lives in the namespace (DNS). A failure fails the attachment. */
   started(workload: LocalWorkload, namespaceFd: number): Promise<Result<void, string>>;
   stopped(uid: WorkloadUid): void;
+  /** Out of the mesh: its listeners are closed. */
+  left(uid: WorkloadUid): void;
   /** Something an operator should know of a workload that was attached. */
   note(uid: WorkloadUid, note: string): void;
   report(uid: WorkloadUid, failure: AttachFailure | null): void;
@@ -78,7 +94,8 @@ export class WorkloadAttacher {
     for (const [uid, entry] of this.#entries) {
       const next = wanted.get(uid);
       if (next === undefined) this.#release(entry, known(uid) ? "released" : "gone");
-      else if (!sameAttachment(entry.wanted, next)) this.#release(entry, "released");
+      else if (!sameAttachment(entry.wanted, next)) this.#letGo(entry, "released");
+      else if (entry.state.kind === "leaving") this.#comeBack(entry, entry.state);
     }
     for (const workload of captured) {
       if (this.#entries.has(workload.uid)) continue;
@@ -91,13 +108,18 @@ export class WorkloadAttacher {
   /** Workloads that are wanted and not attached yet, with the reason of those that failed. */
   get pending(): { uid: WorkloadUid; failure: AttachFailure | null }[] {
     return [...this.#entries.values()]
-      .filter((entry) => entry.state.kind !== "attached")
+      .filter(({ state }) => state.kind === "attaching" || state.kind === "failed")
       .map((entry) => ({ uid: entry.wanted.uid, failure: entry.state.kind === "failed" ? entry.state.failure : null }));
   }
 
   /** Every captured workload and how far it is. */
   get states(): { uid: WorkloadUid; state: string }[] {
     return [...this.#entries].map(([uid, { state }]) => ({ uid, state: state.kind === "failed" ? `failed: ${state.failure.step}: ${state.failure.message}` : state.kind }));
+  }
+
+  /** Whether anything of the workload is here still: listeners, or connections from before it left. */
+  holds(uid: WorkloadUid): boolean {
+    return this.#entries.has(uid) || [...this.#draining].some(({ workload }) => workload.uid === uid);
   }
 
   get attachedCount(): number {
@@ -109,7 +131,8 @@ export class WorkloadAttacher {
     this.#stopped = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
     for (const { wanted, state } of this.#entries.values()) {
-      if (state.kind !== "attached") continue;
+      if (state.kind !== "attached" && state.kind !== "leaving") continue;
+      if (state.kind === "leaving") clearTimeout(state.timer);
       this.#options.hooks.stopped(wanted.uid);
       if (leaveMesh) drainRedirect(state.namespaceFd, this.#redirectOptions(wanted));
     }
@@ -118,8 +141,8 @@ export class WorkloadAttacher {
   /** After the last connection: leaves the namespaces as they were found, or to the successor. */
   finish(leaveMesh: boolean): void {
     for (const { wanted, state } of this.#entries.values()) {
-      if (state.kind !== "attached") continue;
-      if (leaveMesh) removeRedirect(state.namespaceFd, this.#redirectOptions(wanted));
+      if (state.kind !== "attached" && state.kind !== "leaving") continue;
+      if (leaveMesh || state.kind === "leaving") removeRedirect(state.namespaceFd, this.#redirectOptions(wanted));
       close(state.namespaceFd);
     }
     for (const { workload, namespaceFd } of this.#draining) {
@@ -148,7 +171,7 @@ export class WorkloadAttacher {
     this.#armRetry();
   }
 
-  async #tryAttach(workload: LocalWorkload): Promise<Result<{ namespaceFd: number; threadFds: ReadonlySet<number> }, AttachFailure>> {
+  async #tryAttach(workload: LocalWorkload): Promise<Result<Attachment, AttachFailure>> {
     const path = workload.networkNamespace.kind === "host" ? OWN_NAMESPACE : workload.networkNamespace.path;
     const namespaceFd = openNamespace(path);
     if (namespaceFd < 0) return failed("namespace", `cannot open network namespace ${path}: ${errnoName(namespaceFd)}`);
@@ -196,18 +219,45 @@ export class WorkloadAttacher {
   }
 
   #release(entry: Entry, mode: "gone" | "released"): void {
+    const { state } = entry;
+    if (mode === "gone" || state.kind === "attaching" || state.kind === "failed") return this.#letGo(entry, mode);
+    if (state.kind === "leaving") return;
+    this.#drainRules(entry.wanted, state.namespaceFd);
+    entry.state = { ...state, kind: "leaving", timer: setTimeout(() => this.#letGo(entry, "released"), LEAVE_MS) };
+  }
+
+  /** Wanted again before its listeners were closed: only the rules come back. */
+  #comeBack(entry: Entry, state: Extract<State, { kind: "leaving" }>): void {
+    clearTimeout(state.timer);
+    const redirected = installRedirect(state.namespaceFd, this.#redirectOptions(entry.wanted));
+    if (!redirected.ok) {
+      this.#letGo(entry, "released"); // and `want` attaches it anew
+      return;
+    }
+    const { namespaceFd, threadFds } = state;
+    entry.state = { kind: "attached", namespaceFd, threadFds };
+    this.#options.hooks.report(entry.wanted.uid, null);
+  }
+
+  #letGo(entry: Entry, mode: "gone" | "released"): void {
+    const { state } = entry;
+    if (state.kind === "leaving") clearTimeout(state.timer);
     this.#entries.delete(entry.wanted.uid);
-    if (entry.state.kind === "attached") this.#leave(entry.wanted, entry.state, mode);
+    if (state.kind === "attached" || state.kind === "leaving") this.#leave(entry.wanted, state, mode);
+  }
+
+  #drainRules(workload: LocalWorkload, namespaceFd: number): void {
+    const drained = drainRedirect(namespaceFd, this.#redirectOptions(workload));
+    if (!drained.ok && drained.error.code !== "redirect_superseded") this.#options.hooks.note(workload.uid, drained.error.message);
   }
 
   /** Out of the mesh: nothing new is redirected; what is open ends now (`gone`) or by itself (`released`). */
-  #leave(workload: LocalWorkload, attached: { readonly namespaceFd: number; readonly threadFds: ReadonlySet<number> }, mode: "gone" | "released"): void {
-    const { namespaceFd, threadFds } = attached;
-    const drained = drainRedirect(namespaceFd, this.#redirectOptions(workload));
-    if (!drained.ok && drained.error.code !== "redirect_superseded") this.#options.hooks.note(workload.uid, drained.error.message);
+  #leave(workload: LocalWorkload, { namespaceFd, threadFds }: Attachment, mode: "gone" | "released"): void {
+    this.#drainRules(workload, namespaceFd);
     this.#draining.add({ workload, namespaceFd, threadFds: new Set(threadFds) });
     this.#options.hooks.stopped(workload.uid);
     this.#options.threads.post({ kind: "detach", uid: workload.uid, mode });
+    this.#options.hooks.left(workload.uid);
   }
 
   /** A data thread has closed the last connection of a workload that left. */

@@ -4,6 +4,7 @@
 // A short run by default; WEFT_TEST_LOAD=full moves 10 GB beside 10 000 connections.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { LEAVE_MS } from "../../src/ztunnel/workload-attacher.ts";
 import { unsealed } from "../kit/box.ts";
 import { program, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
@@ -17,7 +18,8 @@ const CONCURRENCY = 64;
 const STREAM_MS = FULL ? 450_000 : 90_000;
 /** What an agent may grow by while it carries all of this: windows and buffers, not the traffic itself. */
 const GROWTH_BYTES_MAX = 256e6;
-const TOGGLES = 4;
+/** Taken off for a moment, or until the listeners are gone too, in turn. */
+const TOGGLES = FULL ? 60 : 12;
 
 describeUnless(unsealed)("load", () => {
   let shop: Shop;
@@ -77,7 +79,7 @@ describeUnless(unsealed)("load", () => {
       const before = talks.map(({ heard }) => heard.text.length);
       shop.label(i % 2 === 1);
       if (i % 2 === 1) await shop.attached(marks);
-      else for (const [j, agent] of shop.mesh.agents.entries()) await agent.logged(/configuration applied .*captured=0/, marks[j], CHANGE_MS);
+      else for (const [j, agent] of shop.mesh.agents.entries()) await agent.logged(i % 4 === 0 ? /is out of the mesh/ : /configuration applied .*captured=0/, marks[j], CHANGE_MS + LEAVE_MS);
       if (i === 0) await talk("opened outside the mesh");
       // Each state lasts until every open connection has moved on in it.
       await until("the open connections to go on", 2_000, () => talks.every(({ heard }, j) => heard.text.length > (before[j] ?? 0) + 30));
