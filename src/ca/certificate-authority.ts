@@ -57,6 +57,7 @@ export class CertificateAuthority {
   readonly revocations: RevocationStore;
   readonly #options: CertificateAuthorityOptions;
   #cancelUpkeep: () => void = () => {};
+  #writable = true;
 
   constructor(store: AuthorityStore, options: CertificateAuthorityOptions) {
     this.store = store;
@@ -93,6 +94,7 @@ export class CertificateAuthority {
   /** Does what is due; runs by itself every hour. */
   upkeep(): void {
     const { clock, timers, onNotice, onChange } = this.#options;
+    if (!this.#writable) return;
     const before = `${this.authority.issuer.certificate.serialHex} ${this.authority.trustBundlePem}`;
     try {
       for (const notice of this.store.maintain(clock.wallMs())) onNotice(notice);
@@ -103,6 +105,14 @@ export class CertificateAuthority {
     if (before !== `${this.authority.issuer.certificate.serialHex} ${this.authority.trustBundlePem}`) onChange();
     this.#cancelUpkeep();
     this.#cancelUpkeep = timers.after(UPKEEP_MS, () => this.upkeep());
+  }
+
+  /** False: another process owns the files from now on. What is here still signs, and is not renewed. */
+  setWritable(writable: boolean): void {
+    if (writable === this.#writable) return;
+    this.#writable = writable;
+    this.#cancelUpkeep();
+    if (writable) this.upkeep();
   }
 
   destroy(): void {

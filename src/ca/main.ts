@@ -1,9 +1,12 @@
 // `weft ca`: the CA by itself, for nodes elsewhere.
 
-import { startAdmin } from "../runtime/admin.ts";
+import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { InheritedSockets } from "../runtime/inherited-sockets.ts";
+import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
 import type { RoleMain } from "../runtime/runtime.ts";
 import { describeSettings } from "../runtime/settings.ts";
+import { StateLock } from "../runtime/state-lock.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { startCa } from "./start-ca.ts";
@@ -14,10 +17,18 @@ const CA_LISTEN_DEFAULT = { ip: "::", port: 15012 } as const;
 export const run: RoleMain = async (settings, runtime) => {
   const opening = runtime.lifecycle.readiness.pending("CA", "opening");
   const caListen = settings.caListen ?? (CA_LISTEN_DEFAULT as unknown as NonNullable<typeof settings.caListen>);
-  const ca = await startCa({ ...settings, caListen }, runtime);
+  const lock = await StateLock.take(settings.state, "ca");
+  if (!lock.ok) throw new Error(lock.error);
+  const listeners = new ProcessListeners(new InheritedSockets([], false));
+  const ca = await startCa({ ...settings, caListen }, runtime, listeners);
   opening();
-  const admin = startAdmin(
-    { admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress },
+  const ports = listenAdmin({ admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, listeners);
+  if (!ports.ok) {
+    await ca.close();
+    throw new Error(ports.error);
+  }
+  const admin = await startAdmin(
+    ports.value,
     {
       log: runtime.log,
       lifecycle: runtime.lifecycle,
@@ -28,12 +39,9 @@ export const run: RoleMain = async (settings, runtime) => {
       configDump: async () => ({ role: "ca", config: describeSettings(runtime.role, runtime.parsed), version: VERSION }),
     },
   );
-  if (!admin.ok) {
-    await ca.close();
-    throw new Error(admin.error);
-  }
   const reason = await runtime.lifecycle.stopped();
+  lock.value.ending();
   await ca.close();
-  await admin.value.stop();
+  await admin.stop();
   return reason.exitStatus;
 };

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { hostname, networkInterfaces } from "node:os";
 import { formatSocketAddress, type IpAddress, ipToBytes, parseIp } from "../core/ip.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
+import type { ProcessListeners } from "../runtime/process-listeners.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
 import type { NewName } from "../wire/x509/build.ts";
@@ -13,16 +14,15 @@ import type { CaServer } from "./server.ts";
 
 export interface RunningCa {
   readonly authority: CertificateAuthority;
+  /** The port belongs to a successor: it is no longer served here. What is in this process still signs for it. */
+  readonly handOver: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
-/** While a predecessor still holds the port: how often and how long it is tried. */
-const LISTEN_RETRY_MS = 200;
-const LISTEN_RETRIES_MAX = 50;
 const CLOSE_MS = 1_000;
 
 /** @throws with a message for the operator when the CA or its port cannot be opened. */
-export async function startCa(settings: Settings, runtime: Runtime): Promise<RunningCa> {
+export async function startCa(settings: Settings, runtime: Runtime, listeners: ProcessListeners): Promise<RunningCa> {
   const log = runtime.log.scope("ca");
   let server: CaServer | null = null;
   const opened = openCertificateAuthority({
@@ -38,9 +38,13 @@ export async function startCa(settings: Settings, runtime: Runtime): Promise<Run
   });
   if (!opened.ok) throw new Error(opened.error.message);
   const authority = opened.value;
-  if (settings.caListen !== null) server = await openPort(settings, runtime, authority);
+  if (settings.caListen !== null) server = await openPort(settings, runtime, authority, listeners);
   return {
     authority,
+    handOver: async () => {
+      authority.setWritable(false);
+      await server?.drain(CLOSE_MS);
+    },
     close: async () => {
       await server?.drain(CLOSE_MS);
       authority.destroy();
@@ -48,7 +52,7 @@ export async function startCa(settings: Settings, runtime: Runtime): Promise<Run
   };
 }
 
-async function openPort(settings: Settings, runtime: Runtime, authority: CertificateAuthority): Promise<CaServer> {
+async function openPort(settings: Settings, runtime: Runtime, authority: CertificateAuthority, listeners: ProcessListeners): Promise<CaServer> {
   const log = runtime.log.scope("ca");
   const listen = settings.caListen!;
   if (settings.caTokens === null) throw new Error("--ca-listen needs --ca-tokens: without tokens the CA would refuse everybody");
@@ -74,15 +78,9 @@ async function openPort(settings: Settings, runtime: Runtime, authority: Certifi
       }
     },
   });
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await server.listen({ host: listen.ip, port: listen.port });
-      break;
-    } catch (error) {
-      if ((error as { code?: string }).code !== "EADDRINUSE" || attempt >= LISTEN_RETRIES_MAX) throw new Error(`the CA cannot listen on ${formatSocketAddress(listen)}: ${(error as Error).message}`, { cause: error });
-      await Bun.sleep(LISTEN_RETRY_MS);
-    }
-  }
+  const listener = listeners.listen("ca", listen);
+  if (!listener.ok) throw new Error(`the CA ${listener.error}`);
+  await server.listen({ fd: listener.value.fd });
   log.info("the CA listens", { address: formatSocketAddress(listen), root: authority.rootPath });
   return server;
 }

@@ -33,6 +33,8 @@ function openLibc() {
     close: { args: ["i32"], returns: "i32" },
     fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
     madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
+    flock: { args: ["i32", "i32"], returns: "i32" },
+    sendto: { args: ["i32", "ptr", FFIType.u64_fast, "i32", "ptr", "u32"], returns: FFIType.i64_fast },
     prctl: { args: ["i32", FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast], returns: "i32" },
   } as const;
   return dlopen("libc.so.6", symbols);
@@ -60,6 +62,7 @@ export const SO_KEEPALIVE = 9;
 export const SO_LINGER = 13;
 export const SO_REUSEPORT = 15;
 export const SO_RCVTIMEO = 20;
+export const SO_ACCEPTCONN = 30;
 export const SO_RCVBUFFORCE = 33;
 export const SO_MARK = 36;
 export const SO_NETNS_COOKIE = 71;
@@ -78,6 +81,12 @@ export const SOL_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
+
+export const F_SETFD = 2;
+export const F_DUPFD_CLOEXEC = 1030;
+export const FD_CLOEXEC = 1;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
 
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;
@@ -157,6 +166,7 @@ export const listen = (fd: number, backlog: number): number => checked(C.listen(
 /** Accepts without waiting on a non-blocking listener; the new descriptor is non-blocking and close-on-exec. */
 export const accept = (fd: number): number => checked(C.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC));
 export const close = (fd: number): number => checked(C.close(fd));
+export const flock = (fd: number, operation: number): number => checked(C.flock(fd, operation));
 export const fcntl = (fd: number, command: number, argument: number): number => checked(C.fcntl(fd, command, argument));
 export const prctl = (option: number, a: number, b = 0, c = 0, d = 0): number => checked(C.prctl(option, a, b, c, d));
 
@@ -180,6 +190,8 @@ export function umount(target: string, flags: number): number {
 }
 
 export const send = (fd: number, bytes: Uint8Array, flags: number): number => checked(Number(C.send(fd, ptr(bytes), bytes.length, flags)));
+export const sendTo = (fd: number, bytes: Uint8Array, flags: number, to: Uint8Array): number =>
+  checked(Number(C.sendto(fd, ptr(bytes), bytes.length, flags, ptr(to), to.length)));
 export const recv = (fd: number, into: Uint8Array, flags: number): number => checked(Number(C.recv(fd, ptr(into), into.length, flags)));
 /** @param header a struct msghdr of 56 bytes whose pointers the caller keeps alive. */
 export const sendmsg = (fd: number, header: Uint8Array, flags: number): number => checked(Number(C.sendmsg(fd, ptr(header), flags)));

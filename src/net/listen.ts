@@ -13,23 +13,26 @@ import { encodeSockaddr } from "./socket-address.ts";
 export const LISTEN_BACKLOG = 4096;
 
 export interface ListenOptions {
-  readonly namespaceFd: number;
+  /** Null: where this thread is. */
+  readonly namespaceFd: number | null;
   /** `::` takes IPv4 too; `0.0.0.0` where the namespace has no IPv6. */
   readonly at: SocketAddress;
   readonly mark: number;
   /** Inherited by every accepted socket, at no cost per connection; null for none. */
   readonly keepalive: Keepalive | null;
+  /** True: several sockets may listen on the port, one for each data thread. */
+  readonly shared: boolean;
 }
 
-/** A listening descriptor (>= 0) the caller owns, or -errno. SO_REUSEPORT is set: several threads, or an old and a new process, share the port. */
+/** A listening descriptor (>= 0) the caller owns, or -errno. */
 export function listenTcp(options: ListenOptions): number {
   const v6 = options.at.ip.includes(":");
   const address = encodeSockaddr(options.at);
-  return inNamespace(options.namespaceFd, () => {
+  const make = (): number => {
     const fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fd;
     setIntOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (options.shared) setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (v6) setIntOption(fd, SOL_IPV6, IPV6_V6ONLY, 0);
     if (options.keepalive !== null) setKeepalive(fd, options.keepalive);
@@ -40,7 +43,8 @@ export function listenTcp(options: ListenOptions): number {
       return failed;
     }
     return fd;
-  });
+  };
+  return options.namespaceFd === null ? make() : inNamespace(options.namespaceFd, make);
 }
 
 /** Listens on the IPv6 wildcard (IPv4 included), or on the IPv4 one where the kernel or the namespace has no IPv6. */

@@ -1,5 +1,6 @@
 // Network namespaces: opening them, and running a few system calls inside one.
 
+import { fstatSync, statSync } from "node:fs";
 import { CLONE_NEWNET, close, errnoName, O_CLOEXEC, O_RDONLY, open, setns } from "./libc.ts";
 
 const selfFd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -7,6 +8,18 @@ const selfFd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 /** Opens a namespace file such as `/run/netns/web`. Returns a descriptor the caller closes, or -errno. */
 export function openNamespace(path: string): number {
   return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/** Tells one namespace from another for as long as either is open: device and inode. */
+export function namespaceIdentity(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+/** The same for whatever is at a path now; null when nothing is. */
+export function namespaceIdentityAt(path: string): string | null {
+  const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return stats === undefined ? null : `${stats.dev}:${stats.ino}`;
 }
 
 export const closeNamespace = (fd: number): number => close(fd);

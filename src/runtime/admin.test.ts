@@ -7,12 +7,14 @@ import { namespacedName } from "../core/brand.ts";
 import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { workload } from "../telemetry/telemetry-fixtures.ts";
-import { type AdminServers, judgeHost, judgeOrigin, startAdmin } from "./admin.ts";
+import { type AdminAddresses, type AdminListeners, type AdminServers, judgeHost, judgeOrigin, listenAdmin, startAdmin } from "./admin.ts";
 import { configDump, type DumpSources } from "./config-dump.ts";
+import { InheritedSockets } from "./inherited-sockets.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { parseLogFilter } from "./log-filter.ts";
 import { Log } from "./logger.ts";
 import { LogWriter } from "./log-writer.ts";
+import { ProcessListeners } from "./process-listeners.ts";
 import { processMetrics } from "./process-metrics.ts";
 
 const loopback = { ip: parseIp("127.0.0.1") as IpAddress, port: 0 };
@@ -25,13 +27,18 @@ metrics.cell("istio_build", { component: "ztunnel", tag: "test" }).value = 1;
 let lifecycle = new Lifecycle();
 let servers: AdminServers;
 
-beforeAll(() => {
-  const started = startAdmin({ admin: loopback, metrics: loopback, readiness: loopback }, {
+const opened = (addresses: AdminAddresses) => listenAdmin(addresses, new ProcessListeners(new InheritedSockets([], false)));
+function listening(): AdminListeners {
+  const listeners = opened({ admin: loopback, metrics: loopback, readiness: loopback });
+  if (!listeners.ok) throw new Error(listeners.error);
+  return listeners.value;
+}
+
+beforeAll(async () => {
+  servers = await startAdmin(listening(), {
     log, lifecycle, version: "test", configDump: async () => ({ workloads: [] }), snapshots: async () => [metrics.snapshot()],
     exposition: new Exposition(), processMetrics: processMetrics(),
   });
-  if (!started.ok) throw new Error(started.error);
-  servers = started.value;
 });
 afterAll(() => servers.stop());
 
@@ -91,24 +98,21 @@ describe("metrics", () => {
 
 test("readiness names what is waited for", async () => {
   lifecycle = new Lifecycle();
-  const started = startAdmin({ admin: loopback, metrics: loopback, readiness: loopback }, {
+  const started = await startAdmin(listening(), {
     log, lifecycle, version: "test", configDump: async () => ({}), snapshots: async () => [], exposition: new Exposition(), processMetrics: [],
   });
-  if (!started.ok) throw new Error(started.error);
-  const get = () => fetch(`http://127.0.0.1:${started.value.readinessPort}/healthz/ready`);
+  const get = () => fetch(`http://127.0.0.1:${started.readinessPort}/healthz/ready`);
   const done = lifecycle.readiness.pending("configuration", "not read yet");
   const waiting = await get();
   expect([waiting.status, await waiting.text()]).toEqual([503, "not ready: configuration: not read yet\n"]);
   done();
   expect((await get()).status).toBe(200);
-  await started.value.stop();
+  await started.stop();
 });
 
 test("a port that cannot be had is named", () => {
   const taken = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
-  const started = startAdmin({ admin: { ...loopback, port: taken.port! }, metrics: loopback, readiness: loopback }, {
-    log, lifecycle, version: "test", configDump: async () => ({}), snapshots: async () => [], exposition: new Exposition(), processMetrics: [],
-  });
+  const started = opened({ admin: { ...loopback, port: taken.port! }, metrics: loopback, readiness: loopback });
   expect(started).toMatchObject({ ok: false });
   if (!started.ok) expect(started.error).toContain(`cannot listen on 127.0.0.1:${taken.port}`);
   void taken.stop(true);

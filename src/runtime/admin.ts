@@ -1,18 +1,18 @@
 // The three small HTTP servers of a process: administration on loopback, metrics, readiness. What they show is handed in.
 
-import type { Server } from "bun";
 import { Hono } from "hono";
-import { formatSocketAddress, isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
-import { err, ok, type Result } from "../core/result.ts";
+import { isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
+import { ok, type Result } from "../core/result.ts";
 import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
 import { acceptsGzip, type Exposition, type GaugeSource, negotiateFormat } from "../telemetry/exposition.ts";
+import { serveHttp } from "./http-port.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./logger.ts";
+import type { ProcessListener, ProcessListeners } from "./process-listeners.ts";
 
-/** Nobody has anything to send here. */
-const BODY_BYTES_MAX = 16 * 1024;
-/** Seconds without a byte after which a client is cut off. */
-const IDLE_S = 30;
+/** What is being answered when the process ends gets this long; when another process serves the port, a client's next request too. */
+export const ADMIN_STOP_MS = 500;
+export const ADMIN_HANDOVER_MS = 30_000;
 
 export interface AdminSources {
   readonly log: Log;
@@ -27,12 +27,12 @@ export interface AdminSources {
   readonly renewCertificates?: () => number;
 }
 
-export function adminApp(sources: AdminSources, port: () => number): Hono {
+export function adminApp(sources: AdminSources, port: number): Hono {
   const { log, lifecycle } = sources;
   const app = new Hono();
   // A page in somebody's browser can resolve its own name to 127.0.0.1; it cannot change the Host header.
   app.use(async (context, next) => {
-    const refusal = judgeHost(context.req.header("host")) ?? judgeOrigin(context.req.header("origin"), port());
+    const refusal = judgeHost(context.req.header("host")) ?? judgeOrigin(context.req.header("origin"), port);
     if (refusal !== null) return context.text(`${refusal}\n`, 403);
     await next();
     context.header("X-Content-Type-Options", "nosniff");
@@ -56,7 +56,7 @@ export function adminApp(sources: AdminSources, port: () => number): Hono {
     return context.text(`renewing ${sources.renewCertificates()}\n`);
   });
   app.post("/quitquitquit", (context) => {
-    lifecycle.requestStop({ message: "POST /quitquitquit", handedOver: false, exitStatus: 0 });
+    lifecycle.requestStop({ message: "POST /quitquitquit", successorPid: null, exitStatus: 0 });
     return context.text("shutdown now\n");
   });
   app.get("/quitquitquit", (context) => context.text("use POST\n", 405, { Allow: "POST" }));
@@ -83,7 +83,8 @@ export function metricsApp(sources: AdminSources): Hono {
 export function readinessApp({ lifecycle }: Pick<AdminSources, "lifecycle">): Hono {
   const app = new Hono();
   app.get("/healthz/ready", (context) => {
-    if (lifecycle.reason !== null) return context.text(`stopping: ${lifecycle.reason.message}\n`, 503);
+    // After a handover the node is as ready as before; whoever asks next asks the successor.
+    if (lifecycle.reason !== null && lifecycle.reason.successorPid === null) return context.text(`stopping: ${lifecycle.reason.message}\n`, 503);
     const { ready, tasks } = lifecycle.readiness;
     return ready ? context.text("ready\n") : context.text(`${tasks.map((task) => `not ready: ${task}`).join("\n")}\n`, 503);
   });
@@ -94,7 +95,7 @@ export interface AdminServers {
   readonly adminPort: number;
   readonly metricsPort: number;
   readonly readinessPort: number;
-  stop(): Promise<void>;
+  stop(deadlineMs?: number): Promise<void>;
 }
 
 export interface AdminAddresses {
@@ -103,50 +104,33 @@ export interface AdminAddresses {
   readonly readiness: SocketAddress;
 }
 
-/** Starts the three. A port in use, or one refused, is the operator's to mend: the error names it. SO_REUSEPORT lets a successor start beside us. */
-export function startAdmin(addresses: AdminAddresses, sources: AdminSources): Result<AdminServers, string> {
-  const started: Server<undefined>[] = [];
-  const listen = (address: SocketAddress, app: Hono): number => {
-    const server = serve(address, app);
-    started.push(server);
-    return server.port ?? address.port;
+export interface AdminListeners {
+  readonly admin: ProcessListener;
+  readonly metrics: ProcessListener;
+  readonly readiness: ProcessListener;
+}
+
+/** Opens the three; nothing is accepted yet. A port in use, or one refused, is the operator's to mend: the error names it. */
+export function listenAdmin(addresses: AdminAddresses, listeners: ProcessListeners): Result<AdminListeners, string> {
+  const admin = listeners.listen("admin", addresses.admin);
+  if (!admin.ok) return admin;
+  const metrics = listeners.listen("metrics", addresses.metrics);
+  if (!metrics.ok) return metrics;
+  const readiness = listeners.listen("readiness", addresses.readiness);
+  if (!readiness.ok) return readiness;
+  return ok({ admin: admin.value, metrics: metrics.value, readiness: readiness.value });
+}
+
+export async function startAdmin({ admin, metrics, readiness }: AdminListeners, sources: AdminSources): Promise<AdminServers> {
+  const ports = await Promise.all([
+    serveHttp(admin.fd, adminApp(sources, admin.port)),
+    serveHttp(metrics.fd, metricsApp(sources)),
+    serveHttp(readiness.fd, readinessApp(sources)),
+  ]);
+  return {
+    adminPort: admin.port, metricsPort: metrics.port, readinessPort: readiness.port,
+    stop: async (deadlineMs = ADMIN_STOP_MS) => void (await Promise.all(ports.map((port) => port.stop(deadlineMs)))),
   };
-  try {
-    let adminPort = addresses.admin.port;
-    adminPort = listen(addresses.admin, adminApp(sources, () => adminPort));
-    const metricsPort = listen(addresses.metrics, metricsApp(sources));
-    const readinessPort = listen(addresses.readiness, readinessApp(sources));
-    return ok({
-      adminPort, metricsPort, readinessPort,
-      stop: async () => {
-        await Promise.all(started.map((server) => server.stop(true)));
-      },
-    });
-  } catch (error) {
-    for (const server of started) void server.stop(true);
-    return err(error instanceof Error ? error.message : String(error));
-  }
-}
-
-function serve(address: SocketAddress, app: Hono): Server<undefined> {
-  const options = { port: address.port, reusePort: true, maxRequestBodySize: BODY_BYTES_MAX, idleTimeout: IDLE_S, fetch: app.fetch, development: false } as const;
-  try {
-    return Bun.serve({ ...options, hostname: address.ip });
-  } catch (error) {
-    // A machine without IPv6 has no [::]; what was meant is "everywhere".
-    if (address.ip === "::" && !(error instanceof Error && "code" in error && error.code === "EADDRINUSE")) {
-      try {
-        return Bun.serve({ ...options, hostname: "0.0.0.0" });
-      } catch (second) {
-        throw listenError(address, second);
-      }
-    }
-    throw listenError(address, error);
-  }
-}
-
-function listenError(address: SocketAddress, error: unknown): Error {
-  return new Error(`cannot listen on ${formatSocketAddress(address)}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
 }
 
 /** Null when the Host header names loopback. Its port is not looked at: a port-forward has its own. */

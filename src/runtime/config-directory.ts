@@ -85,6 +85,7 @@ export class ConfigDirectory implements AsyncDisposable {
   #storeFaults: readonly string[] = [];
   #toStore: readonly LastGoodFile[] | null = null;
   #storing: Promise<void> | null = null;
+  #storeIsOurs = true;
   #closed = false;
 
   private constructor(options: ConfigDirectoryOptions, store: LastGoodStore | null) {
@@ -114,6 +115,11 @@ export class ConfigDirectory implements AsyncDisposable {
   reload(): void {
     this.#cache.clear();
     this.#lookAtAll();
+  }
+
+  /** Goes on watching, and leaves the last good state on disk to another process. */
+  stopStoring(): void {
+    this.#storeIsOurs = false;
   }
 
   /** Resolves when the last good state of all that was told so far is on disk. */
@@ -253,7 +259,7 @@ export class ConfigDirectory implements AsyncDisposable {
   }
 
   #keep(lastGood: readonly LastGoodFile[]): void {
-    if (this.#store === null) return;
+    if (this.#store === null || !this.#storeIsOurs) return;
     this.#toStore = lastGood;
     this.#storing ??= this.#storeAll(this.#store).finally(() => {
       this.#storing = null;

@@ -21,7 +21,7 @@ if (mode === "old") {
   const server = serve(fd, "old");
   const handover = HandoverServer.listen({
     path, role: "test", readyMs: 5000,
-    offer: () => Array.from({ length: 450 }, (_, i) => ({ uid: `w${i}`, port, role: "outbound", fd })),
+    offer: () => Array.from({ length: 450 }, (_, i) => ({ name: `w${i}.outbound`, fd })),
     onHandedOver: () => {
       say("handed over");
       server.stop();
@@ -32,10 +32,10 @@ if (mode === "old") {
   say("listening");
 } else {
   const taken = await takeOver({ path, role: "test" });
-  if (!taken.ok || taken.value === null) throw new Error(taken.ok ? "nobody there" : taken.error);
-  say(`received ${taken.value.listeners.length} ${taken.value.listeners.at(-1)!.uid}`);
+  if (!taken.ok || taken.value === null) throw new Error(taken.ok ? "nobody there" : taken.error.message);
+  say(`received ${taken.value.sockets.length} ${taken.value.sockets.at(-1)!.name}`);
   if (mode === "dies") process.kill(process.pid, "SIGKILL");
-  serve(taken.value.listeners[0]!.fd, "new");
+  serve(taken.value.sockets[0]!.fd, "new");
   const ready = await taken.value.ready();
-  say(ready.ok ? "released" : `not released: ${ready.error}`);
+  say(ready.ok ? ready.value : `not released: ${ready.error}`);
 }

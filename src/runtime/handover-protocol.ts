@@ -5,35 +5,33 @@
 //                             <--  offer {count} then batches of {labels} with descriptors, or refuse {why}
 //   ready                     -->  (has adopted all, and serves)
 //                             <--  released (has stopped accepting, drains, and the name is free)
+//                                  ... the connection stays open until the predecessor has ended
 //
 // Frames: u32 length (big-endian), then JSON. Anything unexpected ends the exchange, and the predecessor goes on as if nothing had
-// been asked. Until `ready` it has given nothing up: what it sent were copies.
+// been asked. Until `ready` it has given nothing up: what it sent were copies. A version that differs is refused: what a socket is for
+// and who holds the redirection rules must be understood in the same way by both.
 
 import { err, ok, type Result } from "../core/result.ts";
 
 export const HANDOVER_VERSION = 1;
-/** A batch of 200 labels of 1 KiB, with room. */
+/** A batch of 200 names of 255 characters, each of up to 6 bytes in JSON, with room. */
 export const FRAME_BYTES_MAX = 512 * 1024;
 /** Below the kernel's limit of descriptors in one message. */
 export const BATCH_MAX = 200;
-/** Listeners of one node: 4 for each of 5 000 workloads and a few data threads. */
+/** Sockets of one node: 7 for each of 5 000 workloads, and those of a few more data threads. */
 export const LISTENERS_MAX = 60_000;
-const LABEL_CHARS_MAX = 1100;
+const NAME_CHARS_MAX = 255;
 
-/** Names one listening socket, so that the successor knows what it has. */
-export interface ListenerLabel {
-  /** Workload it belongs to; "" for the process's own. */
-  readonly uid: string;
-  readonly port: number;
-  /** What listens: `outbound`, `inbound-hbone`. Several sockets may carry one label (SO_REUSEPORT). */
-  readonly role: string;
+/** Names one socket, so that the successor knows what it has. Several may carry one name. See inherited-sockets.ts. */
+export interface SocketLabel {
+  readonly name: string;
 }
 
 export type HandoverMessage =
   | { readonly kind: "hello"; readonly version: number; readonly role: string; readonly pid: number }
   | { readonly kind: "offer"; readonly count: number; readonly pid: number }
   | { readonly kind: "refuse"; readonly why: string }
-  | { readonly kind: "batch"; readonly labels: readonly ListenerLabel[] }
+  | { readonly kind: "batch"; readonly labels: readonly SocketLabel[] }
   | { readonly kind: "ready" }
   | { readonly kind: "released" };
 
@@ -107,9 +105,8 @@ function checked(message: Record<string, unknown>, fields: readonly string[], go
 
 function isLabels(value: unknown): boolean {
   return Array.isArray(value) && value.length > 0 && value.length <= BATCH_MAX && value.every((label: unknown) => {
-    if (typeof label !== "object" || label === null || Object.keys(label).length !== 3) return false;
-    const { uid, port, role } = label as Record<string, unknown>;
-    return isText(uid, LABEL_CHARS_MAX) && isCount(port, 65_535) && isText(role, 64);
+    if (typeof label !== "object" || label === null || Object.keys(label).length !== 1) return false;
+    return isText((label as Record<string, unknown>)["name"], NAME_CHARS_MAX);
   });
 }
 

@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "bun:test";
 import { closeAll, sendWithDescriptors } from "../net/fd-passing.ts";
-import { SOCK_STREAM } from "../net/libc.ts";
+import { accept, SOCK_STREAM } from "../net/libc.ts";
 import { connectUnix, listenUnix } from "../net/unix-socket.ts";
-import { HandoverServer, type OfferedListener, takeOver } from "./handover.ts";
+import { HandoverServer, takeOver } from "./handover.ts";
+import type { NamedSocket } from "./inherited-sockets.ts";
 import { encodeFrame, FRAME_BYTES_MAX, FrameReader, type HandoverMessage, stepPredecessor, stepSuccessor } from "./handover-protocol.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "weft-handover-"));
@@ -17,7 +18,7 @@ const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
 describe("protocol", () => {
   const messages: HandoverMessage[] = [
     { kind: "hello", version: 1, role: "up", pid: 7 }, { kind: "offer", count: 2, pid: 8 }, { kind: "refuse", why: "no" },
-    { kind: "batch", labels: [{ uid: "a", port: 15001, role: "outbound" }] }, { kind: "ready" }, { kind: "released" },
+    { kind: "batch", labels: [{ name: "w1.outbound" }] }, { kind: "ready" }, { kind: "released" },
   ];
 
   test("frames come out as they went in, however they are cut", () => {
@@ -36,8 +37,8 @@ describe("protocol", () => {
 
   test.each([
     "[]", "null", "7", "{", '{"kind":"other"}', '{"kind":"ready","more":1}', '{"kind":"hello","version":1,"role":"up"}', '{"kind":"hello","version":"1","role":"up","pid":1}',
-    '{"kind":"offer","count":-1,"pid":1}', '{"kind":"offer","count":60001,"pid":1}', '{"kind":"batch","labels":[]}', '{"kind":"batch","labels":[{"uid":"a","port":70000,"role":"x"}]}',
-    '{"kind":"batch","labels":[{"uid":"a","port":1,"role":"x","fd":3}]}', '{"kind":"__proto__"}', `{"kind":"refuse","why":"${"x".repeat(2000)}"}`,
+    '{"kind":"offer","count":-1,"pid":1}', '{"kind":"offer","count":60001,"pid":1}', '{"kind":"batch","labels":[]}', '{"kind":"batch","labels":[{"name":7}]}',
+    '{"kind":"batch","labels":[{"name":"a","fd":3}]}', `{"kind":"batch","labels":[{"name":"${"x".repeat(256)}"}]}`, '{"kind":"__proto__"}', `{"kind":"refuse","why":"${"x".repeat(2000)}"}`,
   ])("%s is refused", (body) => {
     const bytes = new TextEncoder().encode(body);
     const frame = new Uint8Array(4 + bytes.length);
@@ -55,7 +56,7 @@ describe("protocol", () => {
   });
 
   test("the successor takes exactly what was offered", () => {
-    const label = { uid: "a", port: 1, role: "x" };
+    const label = { name: "a.x" };
     const batch: HandoverMessage = { kind: "batch", labels: [label, label] };
     const offered = stepSuccessor({ kind: "asked" }, { kind: "offer", count: 3, pid: 1 }, 0);
     const some = stepSuccessor(offered, batch, 2);
@@ -78,7 +79,7 @@ describe("protocol", () => {
 });
 
 describe("within one process", () => {
-  function server(over: { offer?: () => readonly OfferedListener[] | null; exchangeMs?: number; readyMs?: number } = {}) {
+  function server(over: { offer?: () => readonly NamedSocket[] | null; exchangeMs?: number; readyMs?: number } = {}) {
     const path = newPath();
     const events: string[] = [];
     const changed: (() => void)[] = [];
@@ -97,26 +98,30 @@ describe("within one process", () => {
   test("nobody there is no error", async () => {
     expect(await takeOver({ path: newPath(), role: "up" })).toEqual({ ok: true, value: null });
     const stale = server();
-    stale.handover.close(false);
+    stale.handover.end(false);
     expect(existsSync(stale.path)).toBe(true);
     expect(await takeOver({ path: stale.path, role: "up" })).toEqual({ ok: true, value: null });
   });
 
   test("a refusal says why", async () => {
     const busy = server({ offer: () => null });
-    expect(await takeOver({ path: busy.path, role: "up" })).toMatchObject({ ok: false, error: "the running process refused: this process has nothing to hand over now" });
-    expect(await takeOver({ path: busy.path, role: "ca" })).toMatchObject({ ok: false, error: expect.stringContaining("this process a up") });
-    busy.handover.close(true);
+    expect(await takeOver({ path: busy.path, role: "up" })).toMatchObject({ ok: false, error: { kind: "refused", message: "the running process refused: this process has nothing to hand over now" } });
+    expect(await takeOver({ path: busy.path, role: "ca" })).toMatchObject({ ok: false, error: { kind: "refused", message: expect.stringContaining("this process a up") } });
+    expect(await takeOver({ path: busy.path, role: "up", version: 2 })).toMatchObject({
+      ok: false, error: { kind: "refused", message: expect.stringContaining("it speaks version 2 of the handover, this process 1"), predecessorPid: process.pid },
+    });
+    busy.handover.end(true);
   });
 
   test("a successor that abandons, is silent, or talks nonsense leaves no descriptor and the predecessor serving", async () => {
     const file = openSync("/dev/null", "r");
+    const target = server({ offer: () => [{ name: "w.outbound", fd: file }], exchangeMs: 300, readyMs: 300 });
     const before = openDescriptors();
-    const target = server({ offer: () => [{ uid: "w", port: 1, role: "outbound", fd: file }], exchangeMs: 300, readyMs: 300 });
     const first = await takeOver({ path: target.path, role: "up" });
     if (!first.ok || first.value === null) throw new Error("not taken");
     let event = target.event();
     first.value.abandon();
+    closeAll(first.value.sockets.map(({ fd }) => fd));
     await event;
     for (const bytes of [new Uint8Array(0), new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"), encodeFrame({ kind: "hello", version: 1, role: "up", pid: 1 })]) {
       const client = connectUnix(target.path, SOCK_STREAM);
@@ -133,11 +138,41 @@ describe("within one process", () => {
     const last = await takeOver({ path: target.path, role: "up" });
     if (!last.ok || last.value === null) throw new Error("not taken");
     event = target.event();
-    expect(await last.value.ready()).toEqual({ ok: true, value: undefined });
+    expect(await last.value.ready()).toEqual({ ok: true, value: "released" });
     expect(target.events.at(-1)).toBe(`handed over to ${process.pid}`);
-    closeAll(last.value.listeners.map(({ fd }) => fd));
-    expect(openDescriptors()).toBe(before);
+    closeAll(last.value.sockets.map(({ fd }) => fd));
+    // The two stay connected until the predecessor has ended; its own listener is closed already.
+    let ended = false;
+    const end = last.value.ended().then(() => (ended = true));
+    await Bun.sleep(0);
+    expect(ended).toBe(false);
+    target.handover.end(false);
+    await end;
+    // One fewer: the server's own listener was open before.
+    expect(openDescriptors()).toBe(before - 1);
     closeAll([file]);
+  });
+
+  test("a predecessor that ends while it is asked is nobody", async () => {
+    const path = newPath();
+    const listener = listenUnix(path, SOCK_STREAM, 1);
+    if ("error" in listener) throw new Error(listener.error);
+    const asked = takeOver({ path, role: "up" });
+    closeAll([accept(listener.fd), listener.fd]);
+    expect(await asked).toEqual({ ok: true, value: null });
+  });
+
+  test("a predecessor that ends before it has heard that the successor is ready is as good as one that left", async () => {
+    const path = newPath();
+    const listener = listenUnix(path, SOCK_STREAM, 1);
+    if ("error" in listener) throw new Error(listener.error);
+    const asked = takeOver({ path, role: "up" });
+    const fd = accept(listener.fd);
+    sendWithDescriptors(fd, encodeFrame({ kind: "offer", count: 0, pid: 7 }), []);
+    const taken = await asked;
+    if (!taken.ok || taken.value === null) throw new Error("not taken");
+    closeAll([fd, listener.fd]);
+    expect(await taken.value.ready()).toEqual({ ok: true, value: "gone" });
   });
 
   test("a predecessor that offers and says no more costs the successor its patience, not its descriptors", async () => {
@@ -145,7 +180,7 @@ describe("within one process", () => {
     const listener = listenUnix(path, SOCK_STREAM, 1);
     if ("error" in listener) throw new Error(listener.error);
     const before = openDescriptors();
-    expect(await takeOver({ path, role: "up", exchangeMs: 50 })).toMatchObject({ ok: false, error: "the other process said nothing in time" });
+    expect(await takeOver({ path, role: "up", exchangeMs: 50 })).toMatchObject({ ok: false, error: { kind: "silent", message: "the other process said nothing in time", predecessorPid: process.pid } });
     expect(openDescriptors()).toBe(before);
     closeAll([listener.fd]);
   });
@@ -203,7 +238,7 @@ describe("between two processes", () => {
     expect(await ask(port)).toBe("old");
 
     const dying = new Child("dies", path, port);
-    expect(await dying.line()).toBe("received 450 w449");
+    expect(await dying.line()).toBe("received 450 w449.outbound");
     expect(await old.line()).toContain("the other process ended");
     expect(await ask(port)).toBe("old");
 
@@ -213,7 +248,7 @@ describe("between two processes", () => {
       while (asking) answers.add(await ask(port));
     })();
     const successor = new Child("new", path, port);
-    expect(await successor.line()).toBe("received 450 w449");
+    expect(await successor.line()).toBe("received 450 w449.outbound");
     expect(await old.line()).toBe("handed over");
     expect(await successor.line()).toBe("released");
     await old.end();

@@ -1,7 +1,7 @@
 // The last good texts on disk, one file per configuration file, so that a restart with broken configuration keeps what was in
 // force. Only the owner can read or write it: what is in here is applied without further question.
 
-import { chmod, mkdir, open, readdir, readFile, rename, unlink } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { contentHash } from "../resources/content-hash.ts";
@@ -11,6 +11,8 @@ const OWNER_ONLY_DIRECTORY = 0o700;
 const OWNER_ONLY_FILE = 0o600;
 /** Written last, the first time: without it the store is one that was never complete, and says nothing. */
 const COMPLETE_MARKER = "complete";
+/** A temporary file that is older was left by a crash. */
+const LEFTOVER_MS = 60_000;
 /** Above this many changed files at once the disk is not waited for; a torn file is noticed on reading. */
 const SYNCED_FILES_MAX = 64;
 
@@ -46,6 +48,7 @@ export class LastGoodStore {
     const directory = join(stateDirectory, "last-good");
     await mkdir(directory, { recursive: true, mode: OWNER_ONLY_DIRECTORY });
     await chmod(directory, OWNER_ONLY_DIRECTORY);
+    await removeLeftovers(directory);
     return new LastGoodStore(directory);
   }
 
@@ -87,7 +90,7 @@ export class LastGoodStore {
   }
 
   async #replace(name: string, content: string, sync: boolean): Promise<void> {
-    const temporary = join(this.#directory, `.${name}.tmp`);
+    const temporary = join(this.#directory, `.${name}.${process.pid}.tmp`);
     const file = await open(temporary, "w", OWNER_ONLY_FILE);
     try {
       await file.writeFile(content);
@@ -96,6 +99,14 @@ export class LastGoodStore {
       await file.close();
     }
     await rename(temporary, join(this.#directory, name));
+  }
+}
+
+/** Half-written files of a process that crashed; a running one renames its own at once. */
+async function removeLeftovers(directory: string): Promise<void> {
+  for (const name of (await readdir(directory)).filter((entry) => entry.endsWith(".tmp"))) {
+    const { mtimeMs } = await stat(join(directory, name)).catch(() => ({ mtimeMs: Infinity }));
+    if (Date.now() - mtimeMs > LEFTOVER_MS) await unlink(join(directory, name)).catch(ignoreMissing);
   }
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "bun:test";
@@ -38,7 +38,7 @@ describe("readiness", () => {
 });
 
 describe("stopping", () => {
-  const reason = { message: "SIGTERM", handedOver: false, exitStatus: 0 };
+  const reason = { message: "SIGTERM", successorPid: null, exitStatus: 0 };
 
   test("once drains, twice ends, and the first reason stays", async () => {
     const lifecycle = new Lifecycle();
@@ -91,11 +91,38 @@ describe("service manager", () => {
     const file = openSync("/dev/null", "r");
     new ServiceManager({ NOTIFY_SOCKET: path }).storeDescriptors("listeners", [file, file]);
     const { text, fds } = read(4);
-    expect(text).toBe("FDSTORE=1\nFDNAME=listeners");
+    expect(text).toBe("FDSTORE=1\nFDNAME=listeners\nFDPOLL=0");
     expect(fds).toHaveLength(2);
     closeAll([...fds, fd]);
     closeSync(file);
     expect(() => new ServiceManager({}).storeDescriptors("a:b", [])).toThrow("not a name");
+  });
+
+  test("a full queue loses nothing: the rest follows in order, descriptors that were closed meanwhile too", async () => {
+    const { path, fd, read } = manager();
+    const errors: string[] = [];
+    const service = new ServiceManager({ NOTIFY_SOCKET: path }, (message) => errors.push(message));
+    const count = Number(readFileSync("/proc/sys/net/unix/max_dgram_qlen", "utf8")) + 20;
+    for (let i = 0; i < count; i++) {
+      const file = openSync("/dev/null", "r");
+      service.storeDescriptors(`listener-${i}`, [file]);
+      closeSync(file);
+    }
+    let flushed = false;
+    void service.flush(60_000).then(() => (flushed = true));
+    for (let i = 0; i < count; ) {
+      try {
+        const { text, fds } = read(1);
+        expect([text, fds.length]).toEqual([`FDSTORE=1\nFDNAME=listener-${i++}\nFDPOLL=0`, 1]);
+        closeAll(fds);
+      } catch (error) {
+        if (!(error instanceof Error && error.message === "nothing there")) throw error;
+        expect(flushed).toBe(false);
+        await new Promise((resolve) => setImmediate(resolve)); // until what waits is sent
+      }
+    }
+    expect(errors).toEqual([]);
+    close(fd);
   });
 
   test("feeds the watchdog only of its own process", () => {

@@ -42,8 +42,8 @@ export class Readiness {
 export interface StopReason {
   /** For the log: `SIGTERM`, `POST /quitquitquit`, `handed over to process 4711`. */
   readonly message: string;
-  /** The listening ports live on in a successor: rules stay, and nothing is refused. */
-  readonly handedOver: boolean;
+  /** The process in which the listening ports live on: rules stay, and nothing is refused. Null when there is none. */
+  readonly successorPid: number | null;
   readonly exitStatus: number;
 }
 
@@ -53,6 +53,9 @@ export class Lifecycle {
   readonly #force = new AbortController();
   #reason: StopReason | null = null;
   readonly #reloads: (() => void)[] = [];
+  readonly #replacements: (() => void)[] = [];
+  #replaceAsked = false;
+  readonly #hurry = new AbortController();
   readonly readiness = new Readiness();
 
   /** Graceful end: close listeners, tell peers, wait. */
@@ -69,12 +72,21 @@ export class Lifecycle {
     return this.#reason;
   }
 
-  /** First call starts the drain; a later one ends it. */
+  /** After a handover connections may take their time; this says that they may not any more. */
+  get hurry(): AbortSignal {
+    return this.#hurry.signal;
+  }
+
+  /** First call starts the drain; a later one ends it. The first one after a handover only shortens it. */
   requestStop(reason: StopReason): void {
     if (this.#reason === null) {
       this.#reason = reason;
       this.#stop.abort(reason);
-    } else if (!reason.handedOver) {
+    } else if (reason.successorPid !== null) {
+      return;
+    } else if (this.#reason.successorPid !== null && !this.#hurry.signal.aborted) {
+      this.#hurry.abort(reason);
+    } else {
       this.forceStop();
     }
   }
@@ -89,6 +101,18 @@ export class Lifecycle {
 
   reload(): void {
     for (const listener of this.#reloads) listener();
+  }
+
+  /** Called at once when it was asked for before. */
+  onReplace(listener: () => void): void {
+    this.#replacements.push(listener);
+    if (this.#replaceAsked) listener();
+  }
+
+  /** A new process of the same program is to take this one's place. */
+  replace(): void {
+    this.#replaceAsked = true;
+    for (const listener of this.#replacements) listener();
   }
 
   /** Resolves with the reason when a stop is asked for. */
@@ -108,18 +132,21 @@ export class Lifecycle {
   }
 }
 
-/** SIGTERM and SIGINT stop, SIGHUP reloads. Disposing lets go of them. */
+/** SIGTERM and SIGINT stop, SIGHUP reloads, SIGUSR2 replaces. Disposing lets go of them. */
 export function handleSignals(lifecycle: Lifecycle): Disposable {
-  const stop = (signal: NodeJS.Signals) => lifecycle.requestStop({ message: signal, handedOver: false, exitStatus: 0 });
+  const stop = (signal: NodeJS.Signals) => lifecycle.requestStop({ message: signal, successorPid: null, exitStatus: 0 });
+  const replace = () => lifecycle.replace();
   const reload = () => lifecycle.reload();
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
   process.on("SIGHUP", reload);
+  process.on("SIGUSR2", replace);
   return {
     [Symbol.dispose]() {
       process.off("SIGTERM", stop);
       process.off("SIGINT", stop);
       process.off("SIGHUP", reload);
+      process.off("SIGUSR2", replace);
     },
   };
 }

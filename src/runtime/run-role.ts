@@ -45,7 +45,7 @@ export async function runRole(role: Role, parsed: ParsedSettings, load: () => Pr
     if (forOperator) log.debug("it was thrown at", { stack: error.stack });
   }
   runtime.serviceManager.stopWatchdog();
-  await runtime.logWriter.flush(LOG_FLUSH_MS);
+  await Promise.all([runtime.logWriter.flush(LOG_FLUSH_MS), runtime.serviceManager.flush(LOG_FLUSH_MS)]);
   return status;
 }
 
@@ -73,11 +73,12 @@ function createRuntime(role: Role, parsed: ParsedSettings): Runtime {
   const log = new Log({ writer: logWriter, clock, format: settings.logFormat, filter: filter.value });
   const managerLog = log.scope("weft.service");
   const serviceManager = new ServiceManager(process.env, (message) => managerLog.warn(message));
-  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics, clock, random: systemRandom };
+  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics, clock, random: systemRandom, healthy: () => true };
 }
 
 /** The service manager learns that we are ready when the first task set has been done, and that we stop when we do. */
-function followReadiness({ lifecycle, serviceManager, log, clock }: Runtime): void {
+function followReadiness(runtime: Runtime): void {
+  const { lifecycle, serviceManager, log, clock } = runtime;
   const logger = log.scope("weft");
   let announced = false;
   lifecycle.readiness.onChange((ready, before) => {
@@ -85,7 +86,7 @@ function followReadiness({ lifecycle, serviceManager, log, clock }: Runtime): vo
     if (ready && !announced) {
       announced = true;
       serviceManager.ready();
-      serviceManager.startWatchdog(() => true);
+      serviceManager.startWatchdog(() => runtime.healthy());
       logger.info("ready");
       trimWhenIdle(() => clock.monotonicMs());
     } else if (ready) {
@@ -96,8 +97,14 @@ function followReadiness({ lifecycle, serviceManager, log, clock }: Runtime): vo
     serviceManager.status(ready ? "ready" : `waiting for ${lifecycle.readiness.tasks.join("; ")}`);
   });
   lifecycle.stop.addEventListener("abort", () => {
-    const { message } = lifecycle.reason!;
+    const { message, successorPid } = lifecycle.reason!;
     logger.info("stopping", { reason: message });
+    if (successorPid !== null) {
+      // The service goes on, in another process.
+      serviceManager.stopWatchdog();
+      serviceManager.mainPid(successorPid);
+      return;
+    }
     serviceManager.stopping();
     serviceManager.status(`stopping: ${message}`);
   });

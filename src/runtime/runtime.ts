@@ -19,6 +19,8 @@ export interface Runtime {
   readonly metrics: ConnectionMetrics;
   readonly clock: Clock;
   readonly random: Random;
+  /** Whether the service manager's watchdog is fed; a role that can tell sets it. */
+  healthy: () => boolean;
 }
 
 /** A role runs until it is stopped, and returns its exit status. */

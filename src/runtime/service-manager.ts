@@ -1,12 +1,15 @@
 // Talks to the service manager (systemd): readiness, status, watchdog and stored descriptors, one datagram each. Without a manager
 // every call does nothing. No external program, no library: sd_notify(3) is a unix datagram.
 
-import { DESCRIPTORS_PER_MESSAGE_MAX, sendWithDescriptors } from "../net/fd-passing.ts";
-import { close, errnoName, SOCK_DGRAM } from "../net/libc.ts";
+import { closeAll, DESCRIPTORS_PER_MESSAGE_MAX, sendWithDescriptors } from "../net/fd-passing.ts";
+import { close, EAGAIN, errnoName, F_DUPFD_CLOEXEC, fcntl, SOCK_DGRAM } from "../net/libc.ts";
 import { connectUnix } from "../net/unix-socket.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** What waits while the manager's queue is full (a few hundred messages, ten where nobody raised the limit), and how often it is tried. */
+const WAITING_MAX = 50_000;
+const RETRY_MS = 10;
 /** SD_LISTEN_FDS_START. */
 const FIRST_PASSED_FD = 3;
 
@@ -15,6 +18,9 @@ export class ServiceManager {
   readonly #onError: (message: string) => void;
   readonly watchdogMs: number | null;
   #watchdog: ReturnType<typeof setInterval> | null = null;
+  /** In order. The descriptors are copies: the originals may be closed meanwhile, and their numbers be others'. */
+  readonly #waiting: { readonly text: string; readonly fds: readonly number[] }[] = [];
+  #retry: ReturnType<typeof setTimeout> | null = null;
 
   constructor(environment: Environment, onError: (message: string) => void = () => {}) {
     const path = environment["NOTIFY_SOCKET"] ?? "";
@@ -75,7 +81,8 @@ export class ServiceManager {
   storeDescriptors(name: string, fds: readonly number[]): void {
     if (!/^[\x21-\x39\x3b-\x7e]{1,255}$/.test(name)) throw new Error(`not a name for stored descriptors: ${JSON.stringify(name)}`);
     for (let i = 0; i < fds.length; i += DESCRIPTORS_PER_MESSAGE_MAX) {
-      this.#notify(`FDSTORE=1\nFDNAME=${name}`, fds.slice(i, i + DESCRIPTORS_PER_MESSAGE_MAX));
+      // FDPOLL=0: an error that is pending on a UDP socket is no reason to let go of it.
+      this.#notify(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, fds.slice(i, i + DESCRIPTORS_PER_MESSAGE_MAX));
     }
   }
 
@@ -83,13 +90,43 @@ export class ServiceManager {
     this.#notify(`FDSTOREREMOVE=1\nFDNAME=${name}`);
   }
 
+  /** Resolves when nothing waits any more, or the time is up: call it before the process ends. */
+  async flush(timeoutMs: number): Promise<void> {
+    const endMs = performance.now() + timeoutMs;
+    while (this.#waiting.length > 0 && performance.now() < endMs) await Bun.sleep(RETRY_MS);
+  }
+
   #notify(text: string, fds: readonly number[] = []): void {
     if (this.#path === null) return;
-    const connected = connectUnix(this.#path, SOCK_DGRAM);
-    if ("error" in connected) return this.#onError(`service manager: ${connected.error}`);
+    if (this.#waiting.length === 0 && this.#send(this.#path, text, fds)) return;
+    if (this.#waiting.length >= WAITING_MAX) return this.#onError(`service manager: it has taken nothing for a while, ${JSON.stringify(text)} is not told`);
+    this.#waiting.push({ text, fds: fds.map((fd) => fcntl(fd, F_DUPFD_CLOEXEC, 0)).filter((fd) => fd >= 0) });
+    this.#retry ??= setTimeout(() => this.#sendWaiting(), RETRY_MS);
+  }
+
+  #sendWaiting(): void {
+    this.#retry = null;
+    for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+      if (!this.#send(this.#path!, next.text, next.fds)) {
+        this.#retry = setTimeout(() => this.#sendWaiting(), RETRY_MS);
+        return;
+      }
+      closeAll(next.fds);
+      this.#waiting.shift();
+    }
+  }
+
+  /** False when it is to be tried again. */
+  #send(path: string, text: string, fds: readonly number[]): boolean {
+    const connected = connectUnix(path, SOCK_DGRAM);
+    if ("error" in connected) {
+      this.#onError(`service manager: ${connected.error}`);
+      return true;
+    }
     const sent = sendWithDescriptors(connected.fd, new TextEncoder().encode(text), fds);
     close(connected.fd);
-    if (sent < 0) this.#onError(`service manager: ${errnoName(sent)}`);
+    if (sent < 0 && sent !== -EAGAIN) this.#onError(`service manager: ${errnoName(sent)}`);
+    return sent !== -EAGAIN;
   }
 }
 

@@ -19,6 +19,7 @@ import { InboundTunnel, inboundListenerHandler } from "./inbound.ts";
 import { InboundPlaintext } from "./inbound-plaintext.ts";
 import { type LiveConnection, type LiveConnectionDescription, type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { Pulse } from "../runtime/thread-pulse.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
 import { InnerTunnel } from "./inner-tunnel.ts";
 import { OutboundConnection } from "./outbound.ts";
@@ -34,6 +35,12 @@ const DEADLINE_TICK_MS = 100;
 /** How often tunnels are looked at for keep-alive, idleness and age. */
 const TUNNEL_TICK_MS = 1000;
 
+/** Memory that the main thread looks at too. */
+export interface SharedMemory {
+  readonly logCredit?: SharedArrayBuffer | null;
+  readonly pulse?: SharedArrayBuffer | null;
+}
+
 export class DataPlane {
   readonly #context: DataPlaneContext;
   readonly #post: (message: FromData) => void;
@@ -41,13 +48,14 @@ export class DataPlane {
   readonly #released = new Set<LocalWorkload>();
   #draining: { untilMs: number } | null = null;
   #lastTunnelTickMs = 0;
+  readonly #pulse: Pulse | null;
   readonly #timer: ReturnType<typeof setInterval>;
 
-  constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData) => void, logCredit: SharedArrayBuffer | null = null) {
+  constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData) => void, shared: SharedMemory = {}) {
     this.#post = post;
     const store = new MeshStore();
     const nowMs = (): number => world.clock.monotonicMs();
-    const reporter = new Reporter(config, world, post, logCredit);
+    const reporter = new Reporter(config, world, post, shared.logCredit ?? null);
     const budget = new ByteBudget(config.bufferBytesMax, {
       pressed: () => reporter.bufferPressed(),
       relieved: () => this.#giveWindowsBack(),
@@ -77,6 +85,7 @@ export class DataPlane {
     context.pool = new TunnelPool(context, (target, tls, owner) =>
       target.through === null ? new OutboundTunnel(context, target, tls, owner) : new InnerTunnel(context, target, target.through, tls, owner));
     this.#context = context;
+    this.#pulse = shared.pulse == null ? null : new Pulse(shared.pulse, DEADLINE_TICK_MS);
     this.#timer = setInterval(() => this.#tick(), DEADLINE_TICK_MS);
   }
 
@@ -139,9 +148,9 @@ export class DataPlane {
       },
     };
     try {
-      if (listeners.outboundFd >= 0) adopted.push(adoptListener(listeners.outboundFd, () => new OutboundConnection(this.#context, local)));
-      if (listeners.inboundPlaintextFd >= 0) adopted.push(adoptListener(listeners.inboundPlaintextFd, () => new InboundPlaintext(this.#context, local)));
-      if (listeners.inboundHboneFd >= 0) adopted.push(this.#adoptHbone(listeners.inboundHboneFd, local));
+      for (const fd of listeners.outboundFds) adopted.push(adoptListener(fd, () => new OutboundConnection(this.#context, local)));
+      for (const fd of listeners.inboundPlaintextFds) adopted.push(adoptListener(fd, () => new InboundPlaintext(this.#context, local)));
+      for (const fd of listeners.inboundHboneFds) adopted.push(this.#adoptHbone(fd, local));
     } catch (error) {
       local.stopAccepting();
       this.#post({ kind: "attachFailed", uid, message: `a listener could not be adopted: ${error instanceof Error ? error.message : String(error)}` });
@@ -209,6 +218,7 @@ export class DataPlane {
 
   #tick(): void {
     const nowMs = this.#context.nowMs();
+    this.#pulse?.beat(nowMs);
     for (const queue of Object.values(this.#context.deadlines)) queue.tick(nowMs);
     this.#context.reporter.tick(nowMs);
     if (nowMs - this.#lastTunnelTickMs >= TUNNEL_TICK_MS) {
@@ -223,10 +233,14 @@ export class DataPlane {
     if (this.#draining !== null) this.#finishDrain(nowMs);
   }
 
-  /** Listeners close at once, peers are told by GOAWAY, connections may end by themselves until the deadline. */
+  /** Listeners close at once, peers are told by GOAWAY, connections may end by themselves until the deadline. Asked again: an earlier one counts. */
   #drain(deadlineMs: number): void {
-    if (this.#draining !== null) return;
-    this.#draining = { untilMs: this.#context.nowMs() + deadlineMs };
+    const untilMs = this.#context.nowMs() + deadlineMs;
+    if (this.#draining !== null) {
+      this.#draining.untilMs = Math.min(this.#draining.untilMs, untilMs);
+      return;
+    }
+    this.#draining = { untilMs };
     for (const local of this.#context.locals) local.stopAccepting();
     for (const tunnel of [...this.#tunnels]) tunnel.drain();
     this.#context.pool.retireAll();

@@ -11,7 +11,7 @@ const post = (message: FromData): void => self.postMessage(message);
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {
-    plane = new DataPlane(message.config, { clock: systemClock, random: systemRandom }, post, message.logCredit);
+    plane = new DataPlane(message.config, { clock: systemClock, random: systemRandom }, post, { logCredit: message.logCredit, pulse: message.pulse });
     post({ kind: "ready" });
     return;
   }

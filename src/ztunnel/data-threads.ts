@@ -2,6 +2,7 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { newPulse } from "../runtime/thread-pulse.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
 
 /** How long a data thread may take to answer a question before the answer is given without it. */
@@ -34,6 +35,8 @@ export interface ThreadAttachment {
 
 export class DataThreads {
   readonly count: number;
+  /** One of each thread, see runtime/thread-pulse.ts. */
+  readonly pulses: readonly SharedArrayBuffer[];
   readonly #workers: Worker[] = [];
   readonly #events: DataThreadEvents;
   readonly #waiting = new Map<string, { resolve: (value: unknown) => void; remaining: number; values: unknown[] }>();
@@ -41,6 +44,7 @@ export class DataThreads {
 
   private constructor(count: number, events: DataThreadEvents) {
     this.count = count;
+    this.pulses = Array.from({ length: count }, newPulse);
     this.#events = events;
   }
 
@@ -52,7 +56,7 @@ export class DataThreads {
       const worker = new Worker(workerPath(), { smol: true } as WorkerOptions);
       worker.onmessage = (event: MessageEvent<FromData>) => threads.#receive(event.data);
       worker.onerror = (event: ErrorEvent) => options.events.crashed(event.error instanceof Error ? event.error : new Error(event.message));
-      worker.postMessage({ kind: "configure", config: options.config, logCredit: options.logCredit } satisfies ToData);
+      worker.postMessage({ kind: "configure", config: options.config, logCredit: options.logCredit, pulse: threads.pulses[i]! } satisfies ToData);
       threads.#workers.push(worker);
     }
     await ready;

@@ -18,7 +18,7 @@ export async function grpcSource(settings: Settings): Promise<NodeParts> {
     headers: {},
     impersonate: true,
   });
-  return { source, crlPath: null, close: async () => source.destroy() };
+  return { source, crlPath: null, setWritable: () => {}, handOver: async () => {}, close: async () => source.destroy() };
 }
 
 /** As the reference reads AUTH_TOKEN: a file when there is one of that name, else the token itself. */

@@ -7,15 +7,18 @@ import type { Svid, SvidPriority } from "../identity/svid.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 
-/** Listening descriptors of one workload, made by the main thread in the workload's namespace; -1 where there is none. */
+/**
+ * Listening descriptors of one workload for one data thread, made by the main thread in the workload's namespace. One each, and more
+ * where a predecessor with more data threads had more.
+ */
 export interface WorkloadListeners {
-  readonly outboundFd: number;
-  readonly inboundPlaintextFd: number;
-  readonly inboundHboneFd: number;
+  readonly outboundFds: readonly number[];
+  readonly inboundPlaintextFds: readonly number[];
+  readonly inboundHboneFds: readonly number[];
 }
 
 export type ToData =
-  | { readonly kind: "configure"; readonly config: DataPlaneConfig; readonly logCredit: SharedArrayBuffer | null }
+  | { readonly kind: "configure"; readonly config: DataPlaneConfig; readonly logCredit: SharedArrayBuffer | null; readonly pulse: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta }
   | { readonly kind: "svid"; readonly svid: Svid }
   | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }

@@ -22,7 +22,8 @@ import type { LiveConnectionDescription } from "./local-workloads.ts";
 import { DataThreads } from "./data-threads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { keepaliveOf } from "./context.ts";
-import { type AttachFailure, WorkloadAttacher } from "./workload-attacher.ts";
+import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/inherited-sockets.ts";
+import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
@@ -41,6 +42,8 @@ export interface NodeAgentOptions {
   /** Certificates of an earlier run, already checked. */
   readonly restored: readonly Svid[];
   readonly svidLifetimeMs: number;
+  /** Sockets from before this process. */
+  readonly inherited: InheritedSockets;
   readonly clock: Clock;
   readonly random: Random;
   readonly events: NodeAgentEvents;
@@ -55,6 +58,9 @@ export interface NodeAgentEvents {
   certificatePublished(): void;
   /** What keeps the node from being ready has changed. */
   pendingChanged(pending: readonly string[]): void;
+  /** Sockets of workloads that a service manager may keep, and names of those that are closed for good. */
+  socketsOpened(sockets: readonly NamedSocket[]): void;
+  socketsClosing(names: readonly string[]): void;
   /** A data thread died: the process must end, so that its supervisor starts it anew. */
   fatal(error: Error): void;
 }
@@ -68,6 +74,7 @@ export class NodeAgent {
   readonly store = new MeshStore();
   readonly #identities = new Map<WorkloadUid, SpiffeId>();
   readonly #dns = new Map<WorkloadUid, WorkloadDns>();
+  #draining = false;
 
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
     this.#options = options;
@@ -97,9 +104,13 @@ export class NodeAgent {
       owner: options.owner,
       dnsCapture: options.dnsCapture,
       keepalive: keepaliveOf(options.dataPlane),
+      inherited: options.inherited,
       nowMs: () => options.clock.monotonicMs(),
       hooks: {
-        started: (workload, namespaceFd) => this.#startDns(workload, namespaceFd),
+        started: (workload, namespaceFd, owner) => this.#startDns(workload, namespaceFd, owner),
+        draining: (uid) => this.#dns.get(uid)?.drain(),
+        opened: options.events.socketsOpened,
+        closing: options.events.socketsClosing,
         stopped: (uid) => this.#stopDns(uid),
         left: (uid) => options.events.info("workload_left", `${uid} is out of the mesh`),
         note: (uid, note) => options.events.info("workload_note", `${uid}: ${note}`),
@@ -129,20 +140,21 @@ export class NodeAgent {
   }
 
   /** DNS of one workload, in its namespace, where it is captured. */
-  async #startDns(workload: LocalWorkload, namespaceFd: number): Promise<Result<void, string>> {
-    const { clock, dnsCapture, dataPlane, metrics, ipv6 } = this.#options;
-    if (!(workload.dnsCapture ?? dnsCapture)) return ok(undefined);
+  async #startDns(workload: LocalWorkload, namespaceFd: number, owner: string): Promise<Result<readonly NamedSocket[], string>> {
+    const { clock, dnsCapture, dataPlane, metrics, ipv6, inherited } = this.#options;
+    if (!(workload.dnsCapture ?? dnsCapture)) return ok([]);
     this.#stopDns(workload.uid);
     const record = () => this.store.workload(workload.uid) ?? null;
     const files = new ResolverFiles({ own: ownResolvConfPaths(workload.networkNamespace), clock });
     const dns = new WorkloadDns({
       namespaceFd, workload: record, store: this.store, clusterDomain: dataPlane.clusterDomain, resolver: () => files.current(),
       mark: dataPlane.packetMark, ipv6, random: secureRandom, clock, metrics: dnsCounters(metrics, record),
+      inherited: (role) => inherited.take(socketName(owner, role)),
     });
     const started = await dns.start();
     if (!started.ok) return err(started.error.message);
     this.#dns.set(workload.uid, dns);
-    return ok(undefined);
+    return ok(dns.sockets.map(({ role, fd }) => ({ name: socketName(owner, role), fd })));
   }
 
   #stopDns(uid: WorkloadUid): void {
@@ -164,6 +176,7 @@ export class NodeAgent {
   apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
     this.store.apply(change.delta);
     this.#threads.post({ kind: "mesh", delta: change.delta });
+    if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);
     this.#attacher.want(captured, (uid) => this.store.workload(uid) !== undefined);
@@ -205,13 +218,45 @@ export class NodeAgent {
     this.#threads.post({ kind: "revoked", serialsByIssuer });
   }
 
+  // Handover, see WorkloadAttacher.
+
+  /** Every socket of every workload in the mesh. */
+  offer(): NamedSocket[] {
+    return [...this.#attacher.offer().values()].flat();
+  }
+
+  thaw(): void {
+    this.#attacher.thaw();
+  }
+
+  get unsettled(): string | null {
+    return this.#attacher.unsettled;
+  }
+
+  claimRules(): void {
+    this.#attacher.claimRules();
+  }
+
+  predecessorEnded(): void {
+    this.#attacher.predecessorEnded();
+  }
+
+  /** A drain that is under way is to end earlier. */
+  hurry(deadlineMs: number): void {
+    this.#threads.post({ kind: "drain", deadlineMs });
+  }
+
   /**
    * Ends the node's work: listeners close, peers are told, connections may end by themselves for `deadlineMs`.
-   * @param leaveMesh false when a successor has taken over the listeners and the rules.
+   * @param leaveMesh true: rules are taken away, and traffic flows as if there was no mesh. False: they stay, for a successor, for the
+   * next start, or to keep traffic from flowing unguarded.
    * @returns the number of connections closed by force.
    */
   async drain(deadlineMs: number, leaveMesh: boolean): Promise<number> {
+    this.#draining = true;
     this.#attacher.stop(leaveMesh);
+    // Connections redirected before the rules went may still be in their handshake.
+    if (leaveMesh && this.#attacher.attachedCount > 0) await Bun.sleep(Math.min(LEAVE_MS, deadlineMs / 2));
     const forced = await this.#threads.drain(deadlineMs);
     this.#attacher.finish(leaveMesh);
     this.#svids.destroy();

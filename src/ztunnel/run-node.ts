@@ -7,27 +7,39 @@ import { CrlWatch, knownIssuers } from "../identity/crl.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { openSvidStore } from "../identity/svid-store.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
-import { startAdmin } from "../runtime/admin.ts";
+import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { configDump } from "../runtime/config-dump.ts";
 import { ConfigDirectory, type ConfigState } from "../runtime/config-directory.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
-import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
+import { KeptSockets } from "../runtime/kept-sockets.ts";
+import { ProcessListeners } from "../runtime/process-listeners.ts";
+import { LAG_PROBE_MS, LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
+import { enterState } from "../runtime/succession.ts";
+import { PulseWatch } from "../runtime/thread-pulse.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { NodeAgent } from "./node-agent.ts";
+import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
 
 /** Status for a supervisor: something this process cannot mend; starting it again may. */
 const EXIT_FAILURE = 1;
+
+const HUNG_MS = 10_000;
+const HUNG_MS_MIN = 1_000;
 
 export interface NodeParts {
   readonly source: CertificateSource;
   /** A revocation list that comes with the source, used unless the settings name one. */
   readonly crlPath: string | null;
+  /** False while another process may write what the source keeps on disk. */
+  readonly setWritable: (writable: boolean) => void;
+  /** A successor has the source's port. Certificates for connections that are left are still to be had. */
+  readonly handOver: () => Promise<void>;
   /** Called when the node no longer needs the source. */
   readonly close: () => Promise<void>;
 }
@@ -36,13 +48,23 @@ export interface NodeParts {
  * Runs the node until it is asked to stop, and drains it.
  * @param makeSource is given the identities of this node's own workloads, for a CA in the same process.
  */
-export async function runNode(settings: Settings, runtime: Runtime, makeSource: (isLocal: (id: SpiffeId) => boolean) => Promise<NodeParts>): Promise<number> {
-  const { lifecycle, clock, random, metrics } = runtime;
+export async function runNode(settings: Settings, runtime: Runtime, makeSource: (isLocal: (id: SpiffeId) => boolean, listeners: ProcessListeners) => Promise<NodeParts>): Promise<number> {
+  const { lifecycle, clock, random, metrics, serviceManager } = runtime;
   const log = runtime.log.scope("ztunnel");
   const configLog = runtime.log.scope("config");
   const configured = lifecycle.readiness.pending("configuration", "reading the configuration directory");
   const threadsReady = lifecycle.readiness.pending("data threads", "starting");
   if (settings.config === null) throw new Error("a node needs --config");
+
+  // First of all: from here on nobody else writes to the state directory, or whoever does is about to leave it to us.
+  const entered = await enterState({ state: settings.state, role: runtime.role, handover: settings.handover, environment: process.env });
+  if (!entered.ok) return fail(runtime, entered.error);
+  const { lock, inherited, takeover } = entered.value;
+  const listeners = new ProcessListeners(inherited);
+  const inPlace = lifecycle.readiness.pending("place", takeover === null ? "starting" : `process ${takeover.predecessorPid} has it still`);
+  const ports = listenAdmin({ admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, listeners);
+  if (!ports.ok) return fail(runtime, ports.error);
+  const kept = new KeptSockets(serviceManager);
 
   const svidStore = openSvidStore(`${settings.state}/svids`);
   if (!svidStore.ok) return fail(runtime, svidStore.error);
@@ -50,14 +72,16 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   for (const ignored of restored.ignored) log.warn("a stored certificate was passed over", { reason: ignored });
 
   const localIdentities = new Set<SpiffeId>();
-  const parts = await makeSource((id) => localIdentities.has(id));
+  const parts = await makeSource((id) => localIdentities.has(id), listeners);
 
   const credit = new LogCredit();
   let crl: CrlWatch | null = null;
+  let pendingChanged = Promise.withResolvers<void>();
   const agent = await NodeAgent.start({
     dataPlane: dataPlaneConfig(settings),
     workers: workerThreads(settings.workers),
     owner: `weft-${process.pid}`,
+    inherited,
     dnsCapture: settings.dnsCapture,
     ipv6: settings.ipv6,
     metrics,
@@ -73,10 +97,16 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       warning: (code, message) => log.warn(message, { code }),
       info: (code, message) => log.info(message, { code }),
       certificatePublished: () => crl?.reload(),
-      pendingChanged: (pending) => lifecycle.readiness.set("workloads", pending.length === 0 ? null : summarise(pending)),
+      pendingChanged: (pending) => {
+        lifecycle.readiness.set("workloads", pending.length === 0 ? null : summarise(pending));
+        pendingChanged.resolve();
+        pendingChanged = Promise.withResolvers();
+      },
+      socketsOpened: (sockets) => kept.keep(sockets),
+      socketsClosing: (names) => kept.letGo(names),
       fatal: (error) => {
         log.error("a data thread ended unexpectedly", { error: error.stack ?? error.message });
-        lifecycle.requestStop({ message: "a data thread ended unexpectedly", handedOver: false, exitStatus: EXIT_FAILURE });
+        lifecycle.requestStop({ message: "a data thread ended unexpectedly", successorPid: null, exitStatus: EXIT_FAILURE });
         lifecycle.forceStop();
       },
     },
@@ -132,9 +162,40 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
 
   const lag = new LagProbe();
+  const pulse = new PulseWatch({
+    pulses: agent.threads.pulses,
+    nowMs: () => clock.monotonicMs(),
+    hungMs: hungMs(serviceManager.watchdogMs),
+    onHung: (thread, silentMs) => log.error("a data thread does not answer: its connections stand still; the watchdog, where there is one, ends this process", { thread: `data-${thread}`, silent_ms: Math.round(silentMs) }),
+    onAlive: (thread, silentMs) => log.warn("a data thread answers again", { thread: `data-${thread}`, silent_ms: Math.round(silentMs) }),
+  });
+  const pulseTimer = setInterval(() => pulse.look(), LAG_PROBE_MS);
+  runtime.healthy = () => pulse.allAlive;
   const exposition = new Exposition();
-  const admin = startAdmin(
-    { admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress },
+  const up = settled(agent, () => pendingChanged.promise);
+  // What nobody took by then nobody will: it belongs to workloads that have gone.
+  const trimmed = up.then(() => kept.letGo(inherited.closeRest()));
+  let predecessorEnded: Promise<void> = Promise.resolve();
+  if (takeover !== null) {
+    const served = await up;
+    await trimmed;
+    const place = served.ok ? await takePlace(takeover, agent, log) : served;
+    if (place.ok) predecessorEnded = place.value.ended;
+    if (!place.ok) {
+      takeover.abandon();
+      return fail(runtime, `the running process (${takeover.predecessorPid}) keeps its place: ${place.error}`);
+    }
+  }
+  kept.keep(listeners.sockets);
+  const successors = settings.handover
+    ? awaitSuccessor({
+        state: settings.state, role: runtime.role, agent, lifecycle, log, processSockets: () => listeners.sockets, lockFd: lock.fd, setWritable: parts.setWritable,
+      })
+    : null;
+  inPlace();
+
+  const admin = await startAdmin(
+    ports.value,
     {
       log: runtime.log,
       lifecycle,
@@ -158,6 +219,10 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         const { lastS, maxS } = lag.take();
         metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
         metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
+        for (const [i, late] of pulse.take().entries()) {
+          metrics.cell("weft_thread_lag_seconds", { thread: `data-${i}` }).value = late.lastS;
+          metrics.cell("weft_thread_lag_max_seconds", { thread: `data-${i}` }).value = late.maxS;
+        }
         return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[])];
       },
       configDump: () => configDump({
@@ -173,22 +238,43 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       }),
     },
   );
-  if (!admin.ok) {
-    await agent.drain(0, true);
-    return fail(runtime, admin.error);
-  }
-
   const reason = await lifecycle.stopped();
-  const deadlineMs = drainMs(settings);
+  const replaced = reason.successorPid !== null;
+  const deadlineMs = replaced ? settings.handoverDrainMs : drainMs(settings);
   log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
-  await directory[Symbol.asyncDispose]();
-  crl?.close();
-  const forced = await lifecycle.within(deadlineMs + 2_000, agent.drain(deadlineMs, !reason.handedOver));
+  let leaving: Promise<unknown> = Promise.resolve();
+  if (replaced) {
+    // The successor serves. What is left here are connections, and they are judged by what the directory and the revocation list say.
+    directory.stopStoring();
+    leaving = Promise.all([parts.handOver(), admin.stop(ADMIN_HANDOVER_MS)]);
+    lifecycle.hurry.addEventListener("abort", () => agent.hurry(drainMs(settings)), { once: true });
+  } else {
+    successors?.end(true);
+    lock.ending();
+    await directory[Symbol.asyncDispose]();
+    crl?.close();
+  }
+  const forced = await lifecycle.within(deadlineMs + 2_000, agent.drain(deadlineMs, !replaced && settings.onStop === "release"));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
+  if (replaced) {
+    await directory[Symbol.asyncDispose]();
+    crl?.close();
+    await lifecycle.within(ADMIN_HANDOVER_MS, leaving);
+    // Our successor knows of us alone, and takes our end for that of whoever still needs the rules.
+    await lifecycle.within(deadlineMs, predecessorEnded);
+  } else {
+    await admin.stop();
+  }
   await parts.close();
-  await admin.value.stop();
+  successors?.end(false);
   lag.stop();
+  clearInterval(pulseTimer);
   return reason.exitStatus;
+}
+
+/** Silence of a data thread after which it counts as hung: long for any work it has, and well within the watchdog's time. */
+function hungMs(watchdogMs: number | null): number {
+  return watchdogMs === null ? HUNG_MS : Math.max(HUNG_MS_MIN, Math.min(HUNG_MS, watchdogMs / 2));
 }
 
 function fail(runtime: Runtime, message: string): number {

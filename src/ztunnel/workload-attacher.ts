@@ -7,13 +7,13 @@ import { formatCidr } from "../core/ip.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { Keepalive } from "../net/dial.ts";
-import { close, EADDRINUSE, errnoName } from "../net/libc.ts";
+import { close, EADDRINUSE, errnoName, F_DUPFD_CLOEXEC, fcntl, getIntOption, SO_ACCEPTCONN, SO_MARK, setIntOption, SOL_SOCKET } from "../net/libc.ts";
 import { listenTcpAnyAddress } from "../net/listen.ts";
-import { openNamespace } from "../net/namespace.ts";
+import { inNamespace, namespaceIdentity, namespaceIdentityAt, openNamespace } from "../net/namespace.ts";
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
 import { drainRedirect, installRedirect, removeRedirect } from "../net/redirect/redirect.ts";
-import type { DataThreads } from "./data-threads.ts";
-import type { WorkloadListeners } from "./messages.ts";
+import { type InheritedSockets, type NamedSocket, socketName, workloadOwner } from "../runtime/inherited-sockets.ts";
+import type { DataThreads, ThreadAttachment } from "./data-threads.ts";
 
 export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
@@ -29,6 +29,12 @@ export const RETRY_MS_MAX = 5_000;
  */
 export const LEAVE_MS = 1_500;
 
+/** How often it is looked whether another namespace has come in the place of one that is attached. */
+export const NAMESPACE_LOOK_MS = 1_000;
+
+const PORTS = [["outbound", OUTBOUND_PORT], ["inbound-plaintext", INBOUND_PLAINTEXT_PORT], ["inbound-hbone", INBOUND_HBONE_PORT]] as const;
+type ListenerRole = (typeof PORTS)[number][0];
+
 /** One step of attaching that failed. */
 export interface AttachFailure {
   readonly step: "namespace" | "listen" | "data thread" | "redirect" | "dns";
@@ -38,7 +44,12 @@ export interface AttachFailure {
 /** What an attached workload holds. */
 interface Attachment {
   readonly namespaceFd: number;
+  readonly namespaceIdentity: string;
   readonly threadFds: ReadonlySet<number>;
+  /** The listeners; the data threads' to close. */
+  readonly sockets: readonly NamedSocket[];
+  /** False while a predecessor still holds the rules that lead to these listeners. */
+  readonly rulesOurs: boolean;
 }
 
 type State =
@@ -46,7 +57,7 @@ type State =
   | ({ readonly kind: "attached" } & Attachment)
   /** Nothing new is redirected; the listeners take what is still on its way, until the timer fires or the workload comes back. */
   | ({ readonly kind: "leaving"; readonly timer: ReturnType<typeof setTimeout> } & Attachment)
-  | { readonly kind: "failed"; readonly failure: AttachFailure; readonly attempts: number; readonly retryAtMs: number };
+  | { readonly kind: "failed"; readonly failure: AttachFailure; readonly attempts: number; readonly retryAtMs: number; readonly inherited: boolean };
 
 interface Entry {
   wanted: LocalWorkload;
@@ -54,9 +65,14 @@ interface Entry {
 }
 
 export interface WorkloadHooks {
-  /** Starts what else lives in the namespace (DNS). A failure fails the attachment. */
-  started(workload: LocalWorkload, namespaceFd: number): Promise<Result<void, string>>;
+  /** Starts what else lives in the namespace (DNS). A failure fails the attachment. @param owner names its sockets. */
+  started(workload: LocalWorkload, namespaceFd: number, owner: string): Promise<Result<readonly NamedSocket[], string>>;
+  /** Takes nothing new any more; what is under way is brought to its end. */
+  draining(uid: WorkloadUid): void;
   stopped(uid: WorkloadUid): void;
+  /** Sockets that outlive the process where somebody keeps them; and names of those that are about to be closed for good. */
+  opened(sockets: readonly NamedSocket[]): void;
+  closing(names: readonly string[]): void;
   /** Out of the mesh: its listeners are closed. */
   left(uid: WorkloadUid): void;
   /** Something an operator should know of a workload that was attached. */
@@ -73,6 +89,8 @@ export interface AttacherOptions {
   /** What a workload gets that does not say itself whether its DNS is captured. */
   readonly dnsCapture: boolean;
   readonly keepalive: Keepalive;
+  /** Listeners from before this process. */
+  readonly inherited: InheritedSockets;
   readonly nowMs: () => number;
 }
 
@@ -82,14 +100,26 @@ export class WorkloadAttacher {
   /** Left the mesh, with connections still open: rules that redirect nothing new stay until the last one has ended. */
   readonly #draining = new Set<{ readonly workload: LocalWorkload; readonly namespaceFd: number; readonly threadFds: Set<number> }>();
   #timer: ReturnType<typeof setTimeout> | null = null;
+  readonly #lookTimer: ReturnType<typeof setInterval>;
   #stopped = false;
+  /** What was wanted last, kept while frozen. */
+  #wanted: { readonly captured: readonly LocalWorkload[]; readonly known: (uid: WorkloadUid) => boolean } | null = null;
+  #frozen = false;
+  /** A predecessor has connections open that need the rules' translation: rules are not taken away before it has ended. */
+  #predecessorDrains = false;
+  readonly #removals: { readonly workload: LocalWorkload; readonly namespaceFd: number }[] = [];
 
   constructor(options: AttacherOptions) {
     this.#options = options;
+    this.#predecessorDrains = this.#frozen = options.inherited.shared;
+    this.#lookTimer = setInterval(() => this.#lookAtNamespaces(), NAMESPACE_LOOK_MS);
   }
 
   /** The captured workloads of this node, all of them: what is not named is released, or has gone when `known` no longer holds it. */
   want(captured: readonly LocalWorkload[], known: (uid: WorkloadUid) => boolean): void {
+    const first = this.#wanted === null;
+    this.#wanted = { captured, known };
+    if (this.#stopped || (this.#frozen && !first)) return;
     const wanted = new Map(captured.map((workload) => [workload.uid, workload]));
     for (const [uid, entry] of this.#entries) {
       const next = wanted.get(uid);
@@ -98,11 +128,14 @@ export class WorkloadAttacher {
       else if (entry.state.kind === "leaving") this.#comeBack(entry, entry.state);
     }
     for (const workload of captured) {
-      if (this.#entries.has(workload.uid)) continue;
-      const entry: Entry = { wanted: workload, state: { kind: "attaching" } };
-      this.#entries.set(workload.uid, entry);
-      void this.#attach(entry, 0);
+      if (!this.#entries.has(workload.uid)) this.#start(workload);
     }
+  }
+
+  #start(workload: LocalWorkload): void {
+    const entry: Entry = { wanted: workload, state: { kind: "attaching" } };
+    this.#entries.set(workload.uid, entry);
+    void this.#attach(entry, 0);
   }
 
   /** Workloads that are wanted and not attached yet, with the reason of those that failed. */
@@ -126,14 +159,69 @@ export class WorkloadAttacher {
     return [...this.#entries.values()].filter((entry) => entry.state.kind === "attached").length;
   }
 
+  // Handover. Between offer and outcome nothing is attached or released here, nor by the successor beyond what it finds: two processes
+  // serve the same listeners.
+
+  /** Listeners of every workload that is in the mesh, by workload. From here on nothing changes, until `thaw` or `stop`. */
+  offer(): ReadonlyMap<WorkloadUid, readonly NamedSocket[]> {
+    this.#frozen = true;
+    return new Map([...this.#entries].flatMap(([uid, { state }]) => (state.kind === "attached" ? [[uid, state.sockets] as const] : [])));
+  }
+
+  /** The successor did not come up: the rules are ours again, whatever it did, and what changed meanwhile is made up for. */
+  thaw(): void {
+    if (!this.#frozen) return;
+    this.#frozen = false;
+    for (const entry of this.#entries.values()) if (entry.state.kind === "attached") this.#installRules(entry, entry.state);
+    if (this.#wanted !== null) this.want(this.#wanted.captured, this.#wanted.known);
+    this.#armRetry();
+  }
+
+  /** Null when every workload is attached, or failed for a reason that is not the listeners' it inherited; else what is waited for. */
+  get unsettled(): string | null {
+    for (const { wanted, state } of this.#entries.values()) {
+      if (state.kind === "attaching") return `${wanted.uid} is being attached`;
+      if (state.kind === "failed" && state.inherited) return `${wanted.uid}: ${state.failure.step}: ${state.failure.message}`;
+    }
+    return null;
+  }
+
+  /** The predecessor has stopped accepting: its rules are ours now, and what changed meanwhile is made up for. */
+  claimRules(): void {
+    this.#frozen = false;
+    for (const entry of this.#entries.values()) {
+      if (entry.state.kind === "attached" && !entry.state.rulesOurs) this.#installRules(entry, { ...entry.state, rulesOurs: true });
+    }
+    if (this.#wanted !== null) this.want(this.#wanted.captured, this.#wanted.known);
+    this.#armRetry();
+  }
+
+  /** The predecessor's last connection has ended. */
+  predecessorEnded(): void {
+    this.#predecessorDrains = false;
+    for (const { workload, namespaceFd } of this.#removals.splice(0)) this.#endRedirect(workload, namespaceFd);
+  }
+
+  /** Puts the rules in force for a workload whose listeners are there. A failure releases it, to be tried again. */
+  #installRules(entry: Entry, attached: Attachment): void {
+    const redirected = installRedirect(attached.namespaceFd, this.#redirectOptions(entry.wanted));
+    if (redirected.ok) {
+      entry.state = { ...attached, kind: "attached" };
+      return;
+    }
+    this.#leave(entry.wanted, attached, "released");
+    this.#failed(entry, { step: "redirect", message: redirected.error.message }, { attempts: 0, inherited: false });
+  }
+
   /** The node is ending: attaches nothing any more. With `leaveMesh` nothing new is redirected; else a successor holds the rules. */
   stop(leaveMesh: boolean): void {
     this.#stopped = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    clearInterval(this.#lookTimer);
     for (const { wanted, state } of this.#entries.values()) {
       if (state.kind !== "attached" && state.kind !== "leaving") continue;
       if (state.kind === "leaving") clearTimeout(state.timer);
-      this.#options.hooks.stopped(wanted.uid);
+      this.#options.hooks.draining(wanted.uid);
       if (leaveMesh) drainRedirect(state.namespaceFd, this.#redirectOptions(wanted));
     }
   }
@@ -142,6 +230,7 @@ export class WorkloadAttacher {
   finish(leaveMesh: boolean): void {
     for (const { wanted, state } of this.#entries.values()) {
       if (state.kind !== "attached" && state.kind !== "leaving") continue;
+      this.#options.hooks.stopped(wanted.uid);
       if (leaveMesh || state.kind === "leaving") removeRedirect(state.namespaceFd, this.#redirectOptions(wanted));
       close(state.namespaceFd);
     }
@@ -155,7 +244,8 @@ export class WorkloadAttacher {
 
   async #attach(entry: Entry, attempts: number): Promise<void> {
     entry.state = { kind: "attaching" };
-    const outcome = await this.#tryAttach(entry.wanted);
+    const inherited = { any: false };
+    const outcome = await this.#tryAttach(entry.wanted, inherited);
     if (this.#stopped || this.#entries.get(entry.wanted.uid) !== entry) {
       if (outcome.ok) this.#leave(entry.wanted, outcome.value, "released");
       return;
@@ -165,57 +255,116 @@ export class WorkloadAttacher {
       this.#options.hooks.report(entry.wanted.uid, null);
       return;
     }
+    this.#failed(entry, outcome.error, { attempts, inherited: inherited.any });
+  }
+
+  #failed(entry: Entry, failure: AttachFailure, { attempts, inherited }: { readonly attempts: number; readonly inherited: boolean }): void {
     const waitMs = Math.min(RETRY_MS_MAX, RETRY_FIRST_MS * 2 ** attempts);
-    entry.state = { kind: "failed", failure: outcome.error, attempts: attempts + 1, retryAtMs: this.#options.nowMs() + waitMs };
-    if (attempts === 0) this.#options.hooks.report(entry.wanted.uid, outcome.error);
+    entry.state = { kind: "failed", failure, attempts: attempts + 1, retryAtMs: this.#options.nowMs() + waitMs, inherited };
+    if (attempts === 0) this.#options.hooks.report(entry.wanted.uid, failure);
     this.#armRetry();
   }
 
-  async #tryAttach(workload: LocalWorkload): Promise<Result<Attachment, AttachFailure>> {
-    const path = workload.networkNamespace.kind === "host" ? OWN_NAMESPACE : workload.networkNamespace.path;
+  /** @param inherited told whether the workload had listeners from before. */
+  async #tryAttach(workload: LocalWorkload, inherited: { any: boolean }): Promise<Result<Attachment, AttachFailure>> {
+    const path = pathOf(workload);
     const namespaceFd = openNamespace(path);
     if (namespaceFd < 0) return failed("namespace", `cannot open network namespace ${path}: ${errnoName(namespaceFd)}`);
-    const attachments = this.#makeListeners(path);
-    if (!attachments.ok) {
+    const problem = entryProblem(namespaceFd);
+    if (problem !== null) {
       close(namespaceFd);
-      return attachments;
+      return failed("namespace", `${path}: ${problem}`);
     }
-    const refused = await this.#options.threads.attach(workload.uid, attachments.value);
+    const identity = namespaceIdentity(namespaceFd);
+    const owner = workloadOwner(workload.uid, identity);
+    const made = this.#makeListeners({ path, namespaceFd, owner }, inherited);
+    if (!made.ok) {
+      close(namespaceFd);
+      return made;
+    }
+    const { attachments, sockets } = made.value;
+    const refused = await this.#options.threads.attach(workload.uid, attachments);
     if (refused !== null) {
       this.#undo(workload, namespaceFd, "released");
       return failed("data thread", refused);
     }
-    const started = await this.#options.hooks.started(workload, namespaceFd);
+    const started = await this.#options.hooks.started(workload, namespaceFd, owner);
     if (!started.ok) {
       this.#undo(workload, namespaceFd, "released");
       return failed("dns", started.error);
     }
-    const redirected = installRedirect(namespaceFd, this.#redirectOptions(workload));
-    if (!redirected.ok) {
-      this.#undo(workload, namespaceFd, "released");
-      return failed("redirect", redirected.error.message);
+    const rulesOurs = !(inherited.any && this.#options.inherited.shared);
+    if (rulesOurs) {
+      const redirected = installRedirect(namespaceFd, this.#redirectOptions(workload));
+      if (!redirected.ok) {
+        this.#undo(workload, namespaceFd, "released");
+        return failed("redirect", redirected.error.message);
+      }
+      for (const note of redirected.value.notes) this.#options.hooks.note(workload.uid, note);
     }
-    for (const note of redirected.value.notes) this.#options.hooks.note(workload.uid, note);
-    return ok({ namespaceFd, threadFds: new Set(attachments.value.map((attachment) => attachment.namespaceFd)) });
+    const open = [...sockets, ...started.value];
+    this.#options.hooks.opened(open);
+    return ok({ namespaceFd, namespaceIdentity: identity, threadFds: new Set(attachments.map((attachment) => attachment.namespaceFd)), sockets: open, rulesOurs });
   }
 
-  /** One set of listeners for each data thread; all or none. */
-  #makeListeners(path: string): Result<{ namespaceFd: number; listeners: WorkloadListeners }[], AttachFailure> {
-    const made: { namespaceFd: number; listeners: WorkloadListeners }[] = [];
+  /**
+   * Listeners for each data thread, all or none: those from before, dealt out among the threads, and new ones where there are none.
+   * None from before is left out: its queue would be lost with it.
+   */
+  #makeListeners(at: { readonly path: string; readonly namespaceFd: number; readonly owner: string }, inherited: { any: boolean }): Result<{ attachments: ThreadAttachment[]; sockets: NamedSocket[] }, AttachFailure> {
+    const { threads, packetMark, keepalive } = this.#options;
+    const before = new Map(PORTS.map(([role]) => [role, this.#inheritedListeners(at.owner, role)]));
+    inherited.any = [...before.values()].some((fds) => fds.length > 0);
+    const attachments: ThreadAttachment[] = [];
+    const sockets: NamedSocket[] = [];
     const opened: number[] = [];
-    for (let i = 0; i < this.#options.threads.count; i++) {
-      const namespaceFd = openNamespace(path);
-      const ports = [OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, INBOUND_HBONE_PORT];
-      const fds = namespaceFd < 0 ? [namespaceFd] : ports.map((port) => listenTcpAnyAddress({ namespaceFd, port, mark: this.#options.packetMark, keepalive: port === INBOUND_HBONE_PORT ? null : this.#options.keepalive }));
-      opened.push(namespaceFd, ...fds);
-      const bad = fds.findIndex((fd) => fd < 0);
-      if (bad >= 0) {
-        for (const fd of opened) if (fd >= 0) close(fd);
-        return failed("listen", `cannot listen on port ${ports[bad]} in ${path}: ${errnoName(fds[bad]!)}${portHint(fds[bad]!)}`);
+    const giveUp = (message: string) => {
+      for (const fd of [...opened, ...[...before.values()].flat()]) close(fd);
+      return failed("listen", message);
+    };
+    for (let thread = 0; thread < threads.count; thread++) {
+      const namespaceFd = fcntl(at.namespaceFd, F_DUPFD_CLOEXEC, 0);
+      if (namespaceFd < 0) return giveUp(`cannot keep ${at.path} open: ${errnoName(namespaceFd)}`);
+      opened.push(namespaceFd);
+      const listeners = new Map<ListenerRole, number[]>();
+      for (const [role, port] of PORTS) {
+        const fds = before.get(role)!.filter((_, i) => i % threads.count === thread);
+        if (fds.length === 0) {
+          const fd = listenTcpAnyAddress({ namespaceFd, port, mark: packetMark, keepalive: role === "inbound-hbone" ? null : keepalive, shared: true });
+          if (fd < 0) return giveUp(`cannot listen on port ${port} in ${at.path}: ${errnoName(fd)}${portHint(fd)}`);
+          opened.push(fd);
+          fds.push(fd);
+        }
+        listeners.set(role, fds);
+        for (const fd of fds) sockets.push({ name: socketName(at.owner, role), fd });
       }
-      made.push({ namespaceFd, listeners: { outboundFd: fds[0]!, inboundPlaintextFd: fds[1]!, inboundHboneFd: fds[2]! } });
+      attachments.push({ namespaceFd, listeners: { outboundFds: listeners.get("outbound")!, inboundPlaintextFds: listeners.get("inbound-plaintext")!, inboundHboneFds: listeners.get("inbound-hbone")! } });
     }
-    return ok(made);
+    return ok({ attachments, sockets });
+  }
+
+  /** Those that listen; our mark is put on again, as the setting may be another now. */
+  #inheritedListeners(owner: string, role: ListenerRole): number[] {
+    return this.#options.inherited.take(socketName(owner, role)).filter((fd) => {
+      const usable = getIntOption(fd, SOL_SOCKET, SO_ACCEPTCONN) === 1 && setIntOption(fd, SOL_SOCKET, SO_MARK, this.#options.packetMark) >= 0;
+      if (!usable) close(fd);
+      return usable;
+    });
+  }
+
+  /** A namespace that came in the place of one that is attached is another workload's life: the old one's has ended. */
+  #lookAtNamespaces(): void {
+    if (this.#frozen || this.#stopped) return;
+    for (const [uid, entry] of this.#entries) {
+      const { wanted, state } = entry;
+      if (wanted.networkNamespace.kind === "host" || (state.kind !== "attached" && state.kind !== "leaving")) continue;
+      const identity = namespaceIdentityAt(wanted.networkNamespace.path);
+      if (identity === null || identity === state.namespaceIdentity) continue;
+      this.#options.hooks.note(uid, `another network namespace is at ${wanted.networkNamespace.path} now: it is attached in the place of the old one`);
+      const again = state.kind === "attached";
+      this.#letGo(entry, "gone");
+      if (again) this.#start(wanted);
+    }
   }
 
   #release(entry: Entry, mode: "gone" | "released"): void {
@@ -234,8 +383,8 @@ export class WorkloadAttacher {
       this.#letGo(entry, "released"); // and `want` attaches it anew
       return;
     }
-    const { namespaceFd, threadFds } = state;
-    entry.state = { kind: "attached", namespaceFd, threadFds };
+    const { timer: _, ...attachment } = state;
+    entry.state = { ...attachment, kind: "attached", rulesOurs: true };
     this.#options.hooks.report(entry.wanted.uid, null);
   }
 
@@ -252,9 +401,10 @@ export class WorkloadAttacher {
   }
 
   /** Out of the mesh: nothing new is redirected; what is open ends now (`gone`) or by itself (`released`). */
-  #leave(workload: LocalWorkload, { namespaceFd, threadFds }: Attachment, mode: "gone" | "released"): void {
+  #leave(workload: LocalWorkload, { namespaceFd, threadFds, sockets }: Attachment, mode: "gone" | "released"): void {
     this.#drainRules(workload, namespaceFd);
     this.#draining.add({ workload, namespaceFd, threadFds: new Set(threadFds) });
+    this.#options.hooks.closing(sockets.map(({ name }) => name));
     this.#options.hooks.stopped(workload.uid);
     this.#options.threads.post({ kind: "detach", uid: workload.uid, mode });
     this.#options.hooks.left(workload.uid);
@@ -271,6 +421,7 @@ export class WorkloadAttacher {
 
   /** Takes the rules away, unless they are in use: the workload has come back, or connections of an earlier stay are still open. */
   #endRedirect(workload: LocalWorkload, namespaceFd: number): void {
+    if (this.#predecessorDrains) return void this.#removals.push({ workload, namespaceFd });
     const inUse = this.#entries.has(workload.uid) || [...this.#draining].some((other) => other.workload.uid === workload.uid);
     if (!inUse) removeRedirect(namespaceFd, this.#redirectOptions(workload));
     close(namespaceFd);
@@ -301,6 +452,7 @@ export class WorkloadAttacher {
     if (this.#timer !== null || this.#stopped) return;
     this.#timer = setTimeout(() => {
       this.#timer = null;
+      if (this.#frozen) return; // thaw() goes on with it
       const nowMs = this.#options.nowMs();
       for (const entry of this.#entries.values()) {
         if (entry.state.kind === "failed" && entry.state.retryAtMs <= nowMs) void this.#attach(entry, entry.state.attempts);
@@ -315,6 +467,17 @@ function failed(step: AttachFailure["step"], message: string): Result<never, Att
 }
 
 const OWN_NAMESPACE = "/proc/self/ns/net";
+
+const pathOf = ({ networkNamespace }: LocalWorkload): string => (networkNamespace.kind === "host" ? OWN_NAMESPACE : networkNamespace.path);
+
+/** Null when the namespace can be entered: the file at its path may be something else, or not be mounted yet. */
+function entryProblem(namespaceFd: number): string | null {
+  try {
+    return inNamespace(namespaceFd, () => null);
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause);
+  }
+}
 
 /** True when nothing changed that the kernel was told. */
 function sameAttachment(a: LocalWorkload, b: LocalWorkload): boolean {

@@ -57,7 +57,7 @@ export class Answerer implements Disposable {
 
   /** @param mark on the listening socket and all it accepts: 0x539 for one that plays the agent. */
   static listen(place: Place, port: number, greeting: Greeting = () => "", mark = 0): Answerer {
-    const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark, keepalive: null });
+    const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark, keepalive: null, shared: true });
     if (fd < 0) throw new Error(`cannot listen on port ${port} in ${place.name}: ${errnoName(fd)}`);
     return new Answerer(fd, greeting);
   }

@@ -81,7 +81,7 @@ const serverOptions = (svid: PeerSvid) =>
   ({ ...svid, requestCert: true, rejectUnauthorized: true, minVersion: "TLSv1.3", ALPNProtocols: ["h2"] }) as const;
 
 function listeningFd(place: Place): number {
-  const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port: HBONE_PORT, mark: 0, keepalive: null });
+  const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port: HBONE_PORT, mark: 0, keepalive: null, shared: true });
   if (fd < 0) throw new Error(`cannot listen on port ${HBONE_PORT} in ${place.name}: ${errnoName(fd)}`);
   return fd;
 }

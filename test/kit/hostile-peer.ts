@@ -140,7 +140,7 @@ export class StalledServer implements Disposable {
   }
 
   static listen(place: Place, port: number): StalledServer {
-    const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark: 0, keepalive: null });
+    const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark: 0, keepalive: null, shared: true });
     if (fd < 0) throw new Error(`cannot listen on port ${port} in ${place.name}: ${errnoName(fd)}`);
     return new StalledServer(fd);
   }

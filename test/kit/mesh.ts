@@ -160,11 +160,25 @@ export class Agent {
     return existsSync(this.#logPath) ? readFileSync(this.#logPath, "utf8") : "";
   }
 
+  /** Starts one more process with the same arguments, without waiting for anything. The caller ends it. */
+  spawn(flags: readonly string[] = []): Bun.Subprocess {
+    return this.node.exec([...this.argv, ...flags, "--log-file", this.#logPath], { stdout: "ignore", stderr: "inherit" });
+  }
+
+  /** Starts a process that takes the place of the running one, and waits until it is ready. @returns the one that was replaced, which drains. */
+  async replace(flags: readonly string[] = []): Promise<Bun.Subprocess> {
+    const replaced = this.#process;
+    if (replaced === null) throw new Error(`the agent of ${this.node.name} is not running`);
+    await this.start(flags);
+    return replaced;
+  }
+
+
   /** Starts it and waits until it says that it is ready. */
-  async start(): Promise<void> {
+  async start(flags: readonly string[] = []): Promise<void> {
     const before = this.log.length;
     this.#starts++;
-    this.#process = this.node.exec([...this.argv, "--log-file", this.#logPath], { stdout: "ignore", stderr: "inherit" });
+    this.#process = this.spawn(flags);
     const { exited } = this.#process;
     let status: number | null = null;
     void exited.then((code) => (status = code));

@@ -7,6 +7,7 @@ import { describeUnless, firstReason, needsProgram } from "../../../test/kit/ski
 import type { IpAddress, SocketAddress } from "../../core/ip.ts";
 import { systemClock } from "../../core/ports.ts";
 import { MeshStore } from "../../mesh/store.ts";
+import { F_DUPFD_CLOEXEC, fcntl } from "../../net/libc.ts";
 import { REDIRECT_DEFAULTS } from "../../net/redirect/options.ts";
 import { installRedirect, removeRedirect } from "../../net/redirect/redirect.ts";
 import { decodeMessage } from "../../wire/dns/decode.ts";
@@ -17,7 +18,7 @@ import type { DnsLimits } from "./limits.ts";
 import type { DnsMetrics } from "./metrics.ts";
 import { secureRandom } from "./secure-random.ts";
 import { frame, FrameReader } from "./tcp-frames.ts";
-import { DNS_PORT, WorkloadDns } from "./workload-dns.ts";
+import { DNS_PORT, DNS_ROLES, type DnsRole, WorkloadDns } from "./workload-dns.ts";
 
 const MARK = 0x539;
 
@@ -160,10 +161,10 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     second.close();
   });
 
-  function make(limits: Partial<DnsLimits> = {}, place: Place = web): WorkloadDns {
+  function make(limits: Partial<DnsLimits> = {}, place: Place = web, inherited: (role: DnsRole) => number[] = () => []): WorkloadDns {
     const dns = new WorkloadDns({
       namespaceFd: place.namespaceFd, workload: () => client, store, clusterDomain: "cluster.local", resolver: () => ({ upstreams, searchDomains: null }),
-      mark: MARK, ipv6: true, random: secureRandom, clock: systemClock, metrics: counts, limits,
+      mark: MARK, ipv6: true, random: secureRandom, clock: systemClock, metrics: counts, limits, inherited,
     });
     running.push(dns);
     return dns;
@@ -623,6 +624,32 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     old.stop();
     for (let i = 0; i < 5; i++) expect(await short("@127.0.0.1", "web")).toEqual(["198.18.100.1"]);
     next.stop();
+    await until(() => openFds() <= before, "all closed");
+  });
+
+  test("handed over, a successor has the very sockets, and questions under way are still answered by whom they were asked", async () => {
+    const before = openFds();
+    const old = await started();
+    const waiting = await rawUdp();
+    const talk = await rawTcp();
+    first.behave = () => [];
+    waiting.send(encodeMessage(question("udp.test")));
+    talk.write(frame(encodeMessage(question("tcp.test"))));
+    await until(() => old.underWay === 2 && first.seen.length === 2, "questions under way");
+
+    expect(old.sockets.map(({ role }) => role).sort()).toEqual([...DNS_ROLES].sort());
+    const next = make({}, web, (role) => old.sockets.filter((socket) => socket.role === role).map(({ fd }) => fcntl(fd, F_DUPFD_CLOEXEC, 0)));
+    expect((await next.start()).ok).toBe(true);
+    old.drain();
+    expect(old.sockets).toEqual([]);
+    for (let i = 0; i < 5; i++) expect(await short("@127.0.0.1", "web")).toEqual(["198.18.100.1"]);
+    first.answerLate(first.seen.findIndex(({ query }) => query.questions[0]!.name === "udp.test"), (query) => answer(query, ["198.18.200.7"]));
+    expect((await waiting.reply()).questions[0]!.name).toBe("udp.test");
+    // The other one by the second resolver, which is asked when the first has been silent.
+    await until(() => talk.messages.length === 1, "the answer by TCP");
+    old.stop();
+    next.stop();
+    for (const socket of sockets.splice(0)) socket.close();
     await until(() => openFds() <= before, "all closed");
   });
 

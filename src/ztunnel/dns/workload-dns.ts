@@ -9,7 +9,7 @@ import { err, ok, type Result } from "../../core/result.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { MeshStore } from "../../mesh/store.ts";
 import {
-  AF_INET, AF_INET6, bind, close, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, errnoName, IPV6_V6ONLY, setIntOption, SO_MARK, SO_REUSEPORT, SOCK_CLOEXEC,
+  AF_INET, AF_INET6, bind, close, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, errnoName, F_DUPFD_CLOEXEC, fcntl, IPV6_V6ONLY, MSG_DONTWAIT, sendTo, setIntOption, SO_MARK, SO_REUSEPORT, SOCK_CLOEXEC,
   SOCK_DGRAM, SOCK_NONBLOCK, socket, SOL_IPV6, SOL_SOCKET,
 } from "../../net/libc.ts";
 import { listenTcp } from "../../net/listen.ts";
@@ -51,8 +51,13 @@ export interface WorkloadDnsOptions {
   readonly random: Random;
   readonly clock: Clock;
   readonly metrics: DnsMetrics;
+  /** Sockets that are open already, by role; owned from here on. */
+  readonly inherited?: (role: DnsRole) => number[];
   readonly limits?: Partial<DnsLimits>;
 }
+
+export const DNS_ROLES = ["dns-udp4", "dns-udp6", "dns-tcp4", "dns-tcp6"] as const;
+export type DnsRole = (typeof DNS_ROLES)[number];
 
 export type DnsFault = Fault<"dns_listen_failed">;
 
@@ -61,12 +66,20 @@ interface UdpListener {
   close(): void;
 }
 
+/** A bound socket. `answerFd` once it is no longer read: answers to what had been read go out by it. */
+interface UdpSocket {
+  readonly fd: number;
+  listener: UdpListener | null;
+  answerFd: number;
+}
+
 export class WorkloadDns {
   readonly #options: WorkloadDnsOptions;
   readonly #limits: DnsLimits;
   readonly #forwarder: Forwarder;
-  readonly #udp: UdpListener[] = [];
+  readonly #udp: UdpSocket[] = [];
   readonly #tcp: Listener[] = [];
+  readonly #open: { readonly role: DnsRole; readonly fd: number }[] = [];
   readonly #clients = new Set<TcpClient>();
   #tokens: number;
   #tokensAtMs: number;
@@ -113,10 +126,31 @@ export class WorkloadDns {
     return ok(listening);
   }
 
+  /** Every socket that listens, to be handed over. */
+  get sockets(): readonly { readonly role: DnsRole; readonly fd: number }[] {
+    return this.#open;
+  }
+
+  /** Takes no more questions; those under way are answered. Then, after a while: stop(). */
+  drain(): void {
+    this.#open.length = 0;
+    for (const socket of this.#udp) {
+      if (socket.listener === null) continue;
+      socket.answerFd = fcntl(socket.fd, F_DUPFD_CLOEXEC, 0);
+      socket.listener.close();
+      socket.listener = null;
+    }
+    for (const listener of this.#tcp.splice(0)) listener.stop();
+  }
+
   /** Closes every socket; questions under way are not answered. Idempotent. */
   stop(): void {
     this.#stopped = true;
-    for (const listener of this.#udp) listener.close();
+    this.#open.length = 0;
+    for (const { listener, answerFd } of this.#udp) {
+      listener?.close();
+      if (answerFd >= 0) close(answerFd);
+    }
     for (const listener of this.#tcp) listener.stop();
     for (const client of [...this.#clients]) client.destroy();
     this.#forwarder.stop();
@@ -134,23 +168,30 @@ export class WorkloadDns {
 
   /** 0, or -errno of the step that failed. */
   async #listenAt(at: SocketAddress): Promise<number> {
-    const { namespaceFd, mark } = this.#options;
-    const udpFd = bindUdp(namespaceFd, at, mark);
+    const { namespaceFd, mark, inherited } = this.#options;
+    const [udpRole, tcpRole] = isIpv6(at.ip) ? (["dns-udp6", "dns-tcp6"] as const) : (["dns-udp4", "dns-tcp4"] as const);
+    const udpFd = oneOf(inherited?.(udpRole)) ?? bindUdp(namespaceFd, at, mark);
     if (udpFd < 0) return udpFd;
-    const tcpFd = listenTcp({ namespaceFd, at, mark, keepalive: null });
+    const tcpFd = oneOf(inherited?.(tcpRole)) ?? listenTcp({ namespaceFd, at, mark, keepalive: null, shared: true });
     if (tcpFd < 0) {
       close(udpFd);
       return tcpFd;
     }
     this.#tcp.push(adoptListener(tcpFd, () => this.#accept()));
+    const socket: UdpSocket = { fd: udpFd, listener: null, answerFd: -1 };
     const handlers = {
-      data: (listener: UdpListener, query: Uint8Array, port: number, address: string) =>
-        this.#onQuery(query, "udp", (reply) => this.#sendUdp(listener, reply, port, address)),
+      data: (_listener: UdpListener, query: Uint8Array, port: number, address: string) =>
+        this.#onQuery(query, "udp", (reply) => this.#sendUdp(socket, reply, { ip: address as IpAddress, port })),
       error: () => {}, // ICMP errors for answers to clients that have gone
     };
     const listener = (await Bun.udpSocket({ fd: udpFd, socket: handlers } as unknown as Parameters<typeof Bun.udpSocket>[0])) as unknown as UdpListener;
-    if (this.#stopped) listener.close();
-    else this.#udp.push(listener);
+    if (this.#stopped) {
+      listener.close();
+      return 0;
+    }
+    socket.listener = listener;
+    this.#udp.push(socket);
+    this.#open.push({ role: udpRole, fd: udpFd }, { role: tcpRole, fd: tcpFd });
     return 0;
   }
 
@@ -171,8 +212,10 @@ export class WorkloadDns {
   }
 
   /** A datagram that does not go out is lost, as datagrams are; the client asks again. */
-  #sendUdp(listener: UdpListener, reply: Uint8Array | null, port: number, address: string): void {
-    if (reply !== null && !this.#stopped) listener.send(reply, port, address);
+  #sendUdp({ listener, answerFd }: UdpSocket, reply: Uint8Array | null, to: SocketAddress): void {
+    if (reply === null || this.#stopped) return;
+    if (listener !== null) listener.send(reply, to.port, to.ip);
+    else if (answerFd >= 0) sendTo(answerFd, reply, MSG_DONTWAIT, encodeSockaddr(to));
   }
 
   /** @param reply called at most once; null when there is nothing to say. */
@@ -244,6 +287,12 @@ function bindUdp(namespaceFd: number, at: SocketAddress, mark: number): number {
     }
     return fd;
   });
+}
+
+/** The first of several; the others are not needed. */
+function oneOf(fds: readonly number[] | undefined): number | undefined {
+  for (const surplus of fds?.slice(1) ?? []) close(surplus);
+  return fds?.[0];
 }
 
 const NOT_LISTENING = { code: "dns_listen_failed", blame: "operator", dies: "nothing", retry: { kind: "after", afterMs: 5_000 } } as const;

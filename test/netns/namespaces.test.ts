@@ -1,0 +1,71 @@
+// Network namespaces that come, go and are replaced under one path, as those of pods are: the agent follows.
+
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { rmSync, writeFileSync } from "node:fs";
+import { MNT_DETACH, mount, MS_BIND, umount } from "../../src/net/libc.ts";
+import { unsealed } from "../kit/box.ts";
+import { documents, entryYaml, program, serve, until } from "../kit/mesh.ts";
+import type { Workload } from "../kit/network.ts";
+import { ECHO_PORT, HTTP_PORT, Shop } from "../kit/shop.ts";
+import { describeUnless } from "../kit/skip.ts";
+
+const PATH = "/run/netns/pod";
+
+describeUnless(unsealed)("a namespace under a path", () => {
+  let shop: Shop;
+  let first: Workload;
+  let second: Workload;
+  beforeAll(async () => {
+    shop = await Shop.open();
+    [first, second] = [shop.west.workload("pod-1"), shop.west.workload("pod-2")];
+    for (const pod of [first, second]) {
+      await serve(pod, "http", HTTP_PORT, pod.name);
+      await serve(pod, "echo", ECHO_PORT);
+    }
+  }, 60_000);
+  afterAll(async () => {
+    umount(PATH, MNT_DETACH);
+    rmSync(PATH, { force: true });
+    await shop?.[Symbol.asyncDispose]();
+  });
+
+  /** What a container runtime does with the file of a pod's namespace. */
+  function put(pod: Workload): void {
+    expect(mount(pod.namespacePath, PATH, "", MS_BIND)).toBe(0);
+  }
+
+  const entry = (pod: Workload): string => entryYaml(pod, { app: "pod", serviceAccount: "pod", annotations: { "weft.dev/netns": PATH } }).replaceAll('"pod-1"', '"pod"').replaceAll('"pod-2"', '"pod"');
+
+  test("that is not mounted yet is waited for, and holds up nobody", async () => {
+    const agent = shop.mesh.agent(shop.west);
+    const mark = agent.mark();
+    writeFileSync(PATH, "");
+    shop.mesh.write("pod.yaml", documents(entry(first)));
+    expect(await agent.logged(/shop\/pod could not be put into the mesh/, mark)).toContain("(namespace)");
+    expect(await shop.get(shop.client, shop.far.ipv4)).toStartWith("200");
+    put(first);
+    await agent.logged(/shop\/pod is in the mesh/, mark, 10_000);
+    await until("the pod to be reached by a tunnel", 5_000, async () => (await shop.get(shop.client, first.ipv4)) === `200 pod-1 to ${shop.client.ipv4}`);
+  }, 30_000);
+
+  test("replaced by another, the old one's connections end and the new one is in the mesh", async () => {
+    const agent = shop.mesh.agent(shop.west);
+    const talk = shop.client.exec(program("talk", first.ipv4, ECHO_PORT), { stderr: "inherit" });
+    let heard = "";
+    void (async () => {
+      for await (const chunk of talk.stdout as ReadableStream<Uint8Array>) heard += Buffer.from(chunk).toString();
+    })();
+    await until("the connection to talk", 5_000, () => heard.includes("beat 2"));
+    const mark = agent.mark();
+    expect(umount(PATH, MNT_DETACH)).toBe(0);
+    put(second);
+    await agent.logged(/another network namespace is at \/run\/netns\/pod now/, mark, 5_000);
+    await agent.logged(/shop\/pod is in the mesh/, mark, 5_000);
+    await until("the old connection to end", 5_000, () => heard.includes("ended"));
+    shop.mesh.write("pod.yaml", documents(entry(second)));
+    const from = agent.mark();
+    await until("the new pod to be reached", 5_000, async () => (await shop.get(shop.client, second.ipv4)) === `200 pod-2 to ${shop.client.ipv4}`);
+    const [line] = await agent.connections({ direction: "inbound", "dst.workload": "pod" }, from);
+    expect(line).toMatchObject({ "src.identity": "spiffe://cluster.local/ns/shop/sa/client", "dst.identity": "spiffe://cluster.local/ns/shop/sa/pod" });
+  }, 30_000);
+});
