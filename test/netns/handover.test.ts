@@ -161,12 +161,13 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     const { near, far, east, west, mesh } = shop;
     expect(await mesh.agent(east).stop()).toBe(0);
     await mesh.agent(west).kill();
-    const since = performance.now();
     const starting = mesh.agent(west).start();
-    await until("traffic to flow", RESTART_MS, async () => (await get(shop.stranger, far)).startsWith("200"));
-    await starting;
-    expect(performance.now() - since).toBeLessThan(RESTART_MS + 500);
-    await mesh.agent(east).start();
+    try {
+      await until("traffic to flow", RESTART_MS, async () => (await get(shop.stranger, far)).startsWith("200"));
+    } finally {
+      await starting;
+      await mesh.agent(east).start();
+    }
     await until("the mesh to be whole", 5_000, async () => (await get(shop.client, far)).startsWith("200"));
     expect(await get(shop.client, near)).toStartWith("200");
   }, 30_000);
