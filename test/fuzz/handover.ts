@@ -31,7 +31,7 @@ function message(random: Random): HandoverMessage {
     case 0: return { kind: "hello", version: pick(random, [HANDOVER_VERSION, HANDOVER_VERSION, 0, 99]), role: pick(random, ["up", "up", "ztunnel", text(random, 20)]), pid: below(random, 2 ** 31) };
     case 1: return { kind: "offer", count: pick(random, [0, 1, 2, 5, LISTENERS_MAX]), pid: below(random, 2 ** 31) };
     case 2: return { kind: "refuse", why: text(random, 100) };
-    case 3: return { kind: "batch", labels: Array.from({ length: 1 + below(random, 4) }, () => ({ uid: text(random, 40), port: below(random, 65_536), role: text(random, 20) })) };
+    case 3: return { kind: "batch", labels: Array.from({ length: 1 + below(random, 4) }, () => ({ name: text(random, 100) })) };
     case 4: return { kind: "ready" };
     default: return { kind: "released" };
   }

@@ -90,7 +90,7 @@ export class WaypointFixture implements AsyncDisposable {
         malformed: (_client, code) => this.malformed.push(code),
       },
     });
-    const fd = listenTcp({ namespaceFd: openNamespace("/proc/self/ns/net"), at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null });
+    const fd = listenTcp({ namespaceFd: openNamespace("/proc/self/ns/net"), at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null, shared: false });
     if (fd < 0) throw new Error(`listen: ${fd}`);
     this.port = portOf(fd);
     this.#listener = listenOn(fd, (channel) => this.plane.accept(channel, clientOf(serviceName(service({ name: "web" })), options.source ?? {}, channel.remote.ip)));
