@@ -18,6 +18,7 @@ import { compileMatches, type ViewFacts } from "../policy/upstream/view-facts.ts
 import type { UpstreamSettings } from "../policy/upstream/settings.ts";
 import { type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
 import type { Picked } from "../policy/candidates.ts";
+import { declaresHttp2 } from "./declared-protocol.ts";
 import { EndpointPool } from "./endpoint-pool.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
 import type { UpstreamHost } from "./upstream.ts";
@@ -48,7 +49,6 @@ export interface ClusterTarget {
 /** What the port's servers speak; `asClient`: what the client of the moment speaks, as it would without us between. */
 export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
 
-const SPEAKS_HTTP2 = /^(?:http2|grpc|grpc-web|h2c|kubernetes\.io\/h2c)(?:-|$)/i;
 const IPV4 = 4;
 
 interface Pooled {
@@ -190,8 +190,5 @@ function addressOf({ workload, ip, targetPort }: Picked): string {
 }
 
 function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
-  if (settings.limits.upgradeToHttp2) return "HTTP/2";
-  const declared = service.ports.find(({ servicePort }) => servicePort === port);
-  if (declared === undefined) return "asClient";
-  return SPEAKS_HTTP2.test(declared.appProtocol === "" ? declared.name : declared.appProtocol) ? "HTTP/2" : "asClient";
+  return settings.limits.upgradeToHttp2 || declaresHttp2(service, port) ? "HTTP/2" : "asClient";
 }

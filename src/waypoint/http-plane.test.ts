@@ -438,3 +438,46 @@ test("headers that only the mesh may write do not come in from outside; from a m
   const trusted = (await (await inside.fetch("/", { headers: sent })).json()) as Record<string, string>;
   expect(Object.keys(trusted).filter((name) => name.startsWith("x-")).sort()).toEqual(["x-envoy-original-path", "x-kept"]);
 });
+
+describe("ports that are not declared as HTTP", () => {
+  const greeter = () => rawBackend((socket) => {
+    socket.write("220 server speaks first\r\n");
+    socket.on("data", (chunk) => socket.write(`you said ${chunk.toString()}`));
+    socket.on("end", () => socket.end());
+  });
+
+  test("a server that speaks first is heard at once, and both ends end in order", async () => {
+    await using server = await greeter();
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "" });
+    const client = waypoint.raw();
+    await client.until("220 server speaks first");
+    client.send("\x00 no http");
+    await client.until("you said \x00 no http");
+    client.socket.end();
+    await client.closed();
+    await until("the record", 5_000, () => waypoint.passed.length === 1 || null);
+    expect(waypoint.passed).toEqual([{ error: null, requestBytes: 9, responseBytes: 43 }]);
+  });
+
+  test("a client that speaks HTTP is served as HTTP", async () => {
+    await using server = await backend1((_request, response) => response.end("as http"));
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "", l7: { routes: [route({ rules: [to("web", { path: path.exact("/there") })] })] } });
+    expect(await (await waypoint.fetch("/there")).text()).toBe("as http");
+    expect((await waypoint.fetch("/elsewhere")).status).toBe(404);
+    const session = connect2(waypoint.url);
+    const stream = session.request({ ":path": "/elsewhere", ":authority": "web" });
+    expect(await new Promise((resolve) => stream.on("response", (headers) => resolve(Number(headers[":status"]))))).toBe(404);
+    stream.resume();
+    session.close();
+  });
+
+  test("with policies about requests nothing but requests gets through", async () => {
+    await using server = await greeter();
+    const policies = { requestPolicies: [requestPolicy({ name: "get-only", rules: [requestMatch({ methods: [{ kind: "exact", value: "GET" }] })] })] };
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "", l7: policies });
+    expect(await waypoint.raw().send("\x00 no http").closed()).toBe("");
+    await using declared = new WaypointFixture({ endpoints: [server], portName: "tcp-db", l7: policies });
+    expect(await declared.raw().closed()).toBe("");
+    expect(declared.passed[0]!.error).toContain("policies speak of requests");
+  });
+});

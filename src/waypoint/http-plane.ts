@@ -20,6 +20,8 @@ import { detect } from "./detect.ts";
 import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, type NewStream } from "./downstream.ts";
 import { Http1Downstream } from "./downstream-http1.ts";
 import { Http2Downstream } from "./downstream-http2.ts";
+import { declaredProtocol } from "./declared-protocol.ts";
+import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
 import { ActiveRequest, type RequestHost, type TokenChecker } from "./request.ts";
 import { ServiceViews } from "./service-view.ts";
@@ -76,6 +78,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly clusters: Clusters;
   readonly requests = new Set<ActiveRequest>();
   readonly connections = new Set<DownstreamConnection>();
+  readonly passthroughs = new Set<PassthroughConnection>();
   readonly #detecting = new Set<Detecting>();
   #draining = false;
 
@@ -98,8 +101,15 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.clusters = new Clusters(this, options.l7);
   }
 
-  /** A client that speaks HTTP, of whichever version. Sets the channel's user before it returns. */
+  /** A client, for the port that its destination names. Sets the channel's user before it returns. */
   accept(channel: ChannelWithUser, client: Client): void {
+    const { service } = this.views.of(client);
+    const declared = service === null ? "http" : declaredProtocol(service, client.destination.port);
+    if (declared === "http") this.#acceptHttp(channel, client);
+    else new PassthroughConnection(this, channel, client, declared === "unknown").start();
+  }
+
+  #acceptHttp(channel: ChannelWithUser, client: Client): void {
     const detecting = new Detecting(this, channel, client, (left) => this.#detecting.delete(left));
     this.#detecting.add(detecting);
     channel.user = detecting;
@@ -152,6 +162,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.drain();
     for (const request of [...this.requests]) request.destroy();
     for (const connection of [...this.connections]) connection.destroy();
+    for (const connection of [...this.passthroughs]) connection.destroy("the waypoint is stopping");
     this.clusters.destroy();
     this.due.close();
   }

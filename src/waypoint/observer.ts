@@ -38,7 +38,20 @@ export interface EndedRequest {
   readonly injected: readonly InjectedFault[];
 }
 
+/** A connection that was no HTTP. */
+export interface PassedThrough {
+  readonly client: Client;
+  readonly startedMs: number;
+  readonly endedMs: number;
+  readonly upstreamAddress: string | null;
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+  /** Null for a usual end. */
+  readonly error: string | null;
+}
+
 export interface RequestObserver {
+  passedThrough(connection: PassedThrough): void;
   ended(request: EndedRequest): void;
   /** Something that never became a request; answered or dropped by the engine. */
   malformed(client: Client, code: string, message: string): void;

@@ -67,6 +67,7 @@ export class WaypointFixture implements AsyncDisposable {
   readonly l7 = new L7Store();
   readonly told: Told[] = [];
   readonly malformed: string[] = [];
+  readonly passed: { readonly error: string | null; readonly requestBytes: number; readonly responseBytes: number }[] = [];
   readonly port: number;
   readonly #listener: Listener;
 
@@ -88,6 +89,7 @@ export class WaypointFixture implements AsyncDisposable {
       observer: {
         ended: (request) => this.told.push(tell(request)),
         malformed: (_client, code) => this.malformed.push(code),
+        passedThrough: ({ error, requestBytes, responseBytes }) => this.passed.push({ error, requestBytes, responseBytes }),
       },
     });
     const fd = listenTcp({ namespaceFd: openNamespace("/proc/self/ns/net"), at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null, shared: false });
