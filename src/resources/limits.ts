@@ -33,5 +33,7 @@ export const BACKENDS_MAX = 128;
 export const MATCH_FIELDS_MAX = 64;
 /** Names or entries in any other list of an L7 kind. */
 export const LIST_MAX = 1024;
-/** Records that hosts with a wildcard, or one resource with many hosts, may become. */
+/** Hosts that one resource may list. */
 export const HOSTS_PER_RESOURCE_MAX = 1024;
+/** Services that the hosts of one resource may cover by wildcards: every service of a large mesh. */
+export const COVERED_HOSTS_MAX = 20_000;

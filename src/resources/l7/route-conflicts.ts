@@ -34,6 +34,20 @@ function rank({ rules }: AttachedRoute): number {
   }
 }
 
+/** Of several VirtualServices for one host, and several TCPRoutes for one port, the older come first: often the younger have no say left. */
+function reportFollowers(members: readonly AttachedRoute[], said: Set<string>, reportFor: ReportFor): void {
+  if (members.length < 2) return;
+  const ordered = members.filter(({ rules, placed }) => rules.protocol === "tcp" || placed.resource.kind === "VirtualService").sort((a, b) => byAge(a.placed, b.placed));
+  for (const [index, one] of ordered.entries()) {
+    const before = ordered.find((other, at) => at < index && rank(other) === rank(one) && other.placed !== one.placed && (other.port === null || one.port === null || other.port === one.port));
+    if (before === undefined) continue;
+    const key = `${describePlaced(one.placed)} after ${describePlaced(before.placed)} ${one.service}`;
+    if (said.has(key)) continue;
+    said.add(key);
+    reportFor(one.placed)("warning", "conflict", one.path, `${describePlaced(before.placed)} holds for ${one.service} too and is older: its rules are tried first`);
+  }
+}
+
 const nameOfRank = ({ placed, rules }: AttachedRoute): string => (placed.resource.kind === "VirtualService" ? `${rules.protocol} of a VirtualService` : placed.resource.kind);
 
 export function findConflicts(attached: Iterable<AttachedRoute>, reportFor: ReportFor): LostParent[] {
@@ -47,6 +61,7 @@ export function findConflicts(attached: Iterable<AttachedRoute>, reportFor: Repo
   const lost: LostParent[] = [];
   const said = new Set<string>();
   for (const members of scopes.values()) {
+    reportFollowers(members, said, reportFor);
     const first = rank(members[0]!);
     if (members.every((member) => rank(member) === first)) continue;
     const ordered = [...members].sort((a, b) => rank(a) - rank(b) || byAge(a.placed, b.placed));

@@ -5,7 +5,7 @@ import type { FieldPath } from "../diagnostic.ts";
 import { durationMs } from "../durations.ts";
 import type { DestinationRuleResource, DestinationSettings, DestinationTrafficPolicy } from "../kinds/destination-rule.ts";
 import { secretText } from "../kinds/config-map.ts";
-import { HOSTS_PER_RESOURCE_MAX } from "../limits.ts";
+import { COVERED_HOSTS_MAX } from "../limits.ts";
 import type { Placed, Report } from "../resource.ts";
 import { type Contribution, RANK_BESIDE, RANK_SERVICE, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
 import { reportUnbound } from "./references.ts";
@@ -40,7 +40,7 @@ export function translateDestinationRule(placed: Placed<DestinationRuleResource>
     report("warning", "unresolved_reference", ["spec", "host"], `found ${JSON.stringify(spec.host)}, which no Service or ServiceEntry is; nothing is applied`);
     return [];
   }
-  if (hosts.length > HOSTS_PER_RESOURCE_MAX) report("error", "not_attached", ["spec", "host"], `found ${hosts.length} services, at most ${HOSTS_PER_RESOURCE_MAX} take one rule; the others are not covered by it`);
+  if (hosts.length > COVERED_HOSTS_MAX) report("error", "not_attached", ["spec", "host"], `found ${hosts.length} services, at most ${COVERED_HOSTS_MAX} take one rule; the others are not covered by it`);
   if (!spec.host.startsWith("*")) reportUnbound(hosts[0]!, ["spec", "host"], "traffic", report);
   const scopes: { readonly port: number | null; readonly subset: Subset | null; readonly settings: Settings }[] = [];
   const add = (policy: DestinationTrafficPolicy | undefined, subset: Subset | null, at: FieldPath): void => {
@@ -51,7 +51,7 @@ export function translateDestinationRule(placed: Placed<DestinationRuleResource>
   };
   add(spec.trafficPolicy, null, ["spec", "trafficPolicy"]);
   (spec.subsets ?? []).forEach(({ name, labels = {}, trafficPolicy }, index) => add(trafficPolicy, { name, labels }, ["spec", "subsets", index, "trafficPolicy"]));
-  return hosts.slice(0, HOSTS_PER_RESOURCE_MAX).flatMap((host) => contributions(host, resource, scopes, view));
+  return hosts.slice(0, COVERED_HOSTS_MAX).flatMap((host) => contributions(host, resource, scopes, view));
 }
 
 function contributions(host: Host, { namespace, spec, ...resource }: DestinationRuleResource, scopes: readonly { readonly port: number | null; readonly subset: Subset | null; readonly settings: Settings }[], view: View): Contribution[] {

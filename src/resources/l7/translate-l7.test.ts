@@ -119,6 +119,19 @@ describe("conflicts", () => {
       ["TCPRoute", expect.objectContaining({ type: "Accepted", status: false, reason: "Conflicted" })], ["HTTPRoute", expect.objectContaining({ type: "Accepted", status: true })],
     ]);
   });
+  test("of two VirtualServices for one host the younger is told that its rules come later", () => {
+    const vs = (name: string, created: string): string => `apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: ${name}, namespace: shop, creationTimestamp: "${created}"}\nspec: {hosts: [a], http: [{route: [{destination: {host: a}}]}]}\n`;
+    const evaluation = evaluate(documents(base, vs("young", "2031-01-01T00:00:00Z"), vs("old", "2030-01-01T00:00:00Z")));
+    expect(evaluation.diagnostics.map(({ resource, message }) => [resource, message.replace(/ \(.*?\)/, "")])).toEqual([["VirtualService shop/young", "VirtualService shop/old holds for shop/a.shop.svc.cluster.local too and is older: its rules are tried first"]]);
+    const store = new L7Store();
+    store.apply(evaluation.l7Delta);
+    expect(store.routes(web, 80, null).routes.map(({ name }) => name)).toEqual(["old", "young"]);
+  });
+  test("a rule for every service covers them, one by one", () => {
+    const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: all, namespace: istio-system}\nspec: {host: '*.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n";
+    const services = Array.from({ length: 1500 }, (_, i) => service(`s${i}`));
+    expect(evaluate(documents(base, ...services, rule)).l7.trafficPolicies.size).toBe(1503);
+  }, 60_000);
   test("a service without a waypoint is told: nothing reads its requests", () => {
     expect(codesOf(evaluate(documents(base.replace("{istio.io/use-waypoint: wp}", "{}"), route("one", "a", "a"))))).toEqual(["warning missing_waypoint spec.parentRefs[0]"]);
   });

@@ -7,7 +7,7 @@ import { type BackendTarget, type ConnectionRule, type Cors, type HttpRule, INHE
 import type { FieldPath } from "../diagnostic.ts";
 import { durationMs } from "../durations.ts";
 import { httpStatusOfGrpc, parseGrpcStatus } from "../grpc-status.ts";
-import { HOSTS_PER_RESOURCE_MAX } from "../limits.ts";
+import { COVERED_HOSTS_MAX } from "../limits.ts";
 import type { DestinationSpec, HeadersSpec, VirtualServiceMatch, VirtualServiceResource, VirtualServiceRoute } from "../kinds/virtual-service.ts";
 import { type StringMatchSpec, textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
@@ -75,10 +75,10 @@ function hostsOf({ namespace, spec }: VirtualServiceResource, view: View, report
     if (hosts.length === 0) report("warning", "unresolved_reference", ["spec", "hosts", index], `found ${JSON.stringify(text)}, which no Service or ServiceEntry is; nothing is routed by it there`);
     for (const host of hosts) {
       if (host.headless) report("info", "not_attached", ["spec", "hosts", index], `${host.hostname} is headless: its clients connect to its endpoints and by-pass every route`);
-      else if (found.size < HOSTS_PER_RESOURCE_MAX) {
+      else if (found.size < COVERED_HOSTS_MAX) {
         found.set(host.service, host);
         if (!text.startsWith("*")) reportUnbound(host, ["spec", "hosts", index], "routes", report);
-      } else report("error", "not_attached", ["spec", "hosts", index], `found more than ${HOSTS_PER_RESOURCE_MAX} services; the others are not routed by it`);
+      } else report("error", "not_attached", ["spec", "hosts", index], `found more than ${COVERED_HOSTS_MAX} services; the others are not routed by it`);
     }
   });
   return [...found.values()];
