@@ -31,6 +31,13 @@ export function openTcpSocket({ v6, transparent }: SocketKind, mark: number): nu
   return failed;
 }
 
+/** SO_MARK of the sockets, 0 for none. */
+export interface SocketMarks {
+  readonly plain: number;
+  /** Asked once for each batch. */
+  readonly transparent: (nowMs: number) => number;
+}
+
 interface Shelf {
   readonly kind: SocketKind;
   readonly fds: number[];
@@ -41,13 +48,13 @@ interface Shelf {
 
 export class SocketReserve {
   readonly #namespaceFd: number;
-  readonly #mark: number;
+  readonly #marks: SocketMarks;
   readonly #shelves: (Shelf | undefined)[] = [];
 
-  /** @param namespaceFd stays the caller's, and open for as long as the reserve is used. @param mark SO_MARK of every socket, 0 for none. */
-  constructor(namespaceFd: number, mark: number) {
+  /** @param namespaceFd stays the caller's, and open for as long as the reserve is used. */
+  constructor(namespaceFd: number, marks: SocketMarks) {
     this.#namespaceFd = namespaceFd;
-    this.#mark = mark;
+    this.#marks = marks;
   }
 
   /** A socket that the caller owns, or -errno. */
@@ -61,7 +68,7 @@ export class SocketReserve {
     }
     shelf.batch = nowMs - shelf.askedMs < RESERVE_IDLE_MS ? Math.min(RESERVE_MAX, shelf.batch * 2) : 1;
     shelf.askedMs = nowMs;
-    return this.#make(shelf);
+    return this.#make(shelf, kind.transparent ? this.#marks.transparent(nowMs) : this.#marks.plain);
   }
 
   /** Closes what nobody asked for. Call it every second or so. */
@@ -77,11 +84,11 @@ export class SocketReserve {
   }
 
   /** The first is for the one who asked; a failure of a further one only leaves the shelf shorter. */
-  #make(shelf: Shelf): number {
+  #make(shelf: Shelf, mark: number): number {
     return inNamespace(this.#namespaceFd, () => {
-      const first = openTcpSocket(shelf.kind, this.#mark);
+      const first = openTcpSocket(shelf.kind, mark);
       for (let i = 1; first >= 0 && i < shelf.batch; i++) {
-        const fd = openTcpSocket(shelf.kind, this.#mark);
+        const fd = openTcpSocket(shelf.kind, mark);
         if (fd < 0) break;
         shelf.fds.push(fd);
       }
