@@ -26,6 +26,8 @@ const TYPECHECK_LIMIT_SECONDS = 180;
 const UNIT_FILE_LIMIT_SECONDS = 180;
 /** Files under test/ move real traffic: a 10 GB stream, ten thousand connections. */
 const SYSTEM_FILE_LIMIT_SECONDS = 480;
+/** Of one test that names no limit of its own: it catches a hang. Computing for seconds on a busy machine is none. */
+const TEST_LIMIT_MS = 20_000;
 const FUZZ_LIMIT_SECONDS = 300;
 const DEMO_LIMIT_SECONDS = 240;
 
@@ -136,7 +138,7 @@ async function runTestFile(file: string, limitSeconds: number): Promise<void> {
   if (elapsedSeconds() >= BUDGET_SECONDS) return failed(file, `not run: the budget of ${BUDGET_SECONDS} s is spent`);
   const folder = mkdtempSync(join(tmpdir(), "weft-junit-"));
   const reportFile = join(folder, "junit.xml");
-  const argv = [process.execPath, "test", `./${file}`, "--reporter=junit", `--reporter-outfile=${reportFile}`];
+  const argv = [process.execPath, "test", `./${file}`, `--timeout=${TEST_LIMIT_MS}`, "--reporter=junit", `--reporter-outfile=${reportFile}`];
   const result = await runChild(sealedArgv(argv), { limitSeconds: withinBudget(limitSeconds), echo: false });
   const tests = readReport(reportFile);
   rmSync(folder, { recursive: true, force: true });
