@@ -373,6 +373,9 @@ function standInFor(identity: ResourceIdentity, at: { readonly file: string; rea
     case "LoginPolicy":
       resource = { ...common, kind: "LoginPolicy", spec: { targetRefs: [], issuer: "", clientId: "", clientSecretRef: { name: "" }, cookie: { keysRef: { name: "" } } } };
       break;
+    case "BackendTLSPolicy":
+      resource = { ...common, kind: "BackendTLSPolicy", spec: { targetRefs: [], validation: { hostname: "" } } };
+      break;
     default:
       return null;
   }
@@ -382,7 +385,7 @@ function standInFor(identity: ResourceIdentity, at: { readonly file: string; rea
 function describeFallback(fallback: InForce | null): string {
   if (fallback === null) return "nothing of it is in force";
   if (!fallback.standIn) return "its last good version stays in force";
-  if (fallback.identity.kind === "LoginPolicy") return "until it can be read requests to the services of its namespace get 500";
+  if (fallback.identity.kind === "LoginPolicy" || fallback.identity.kind === "BackendTLSPolicy") return "until it can be read requests to the services of its namespace get 500";
   return fallback.identity.kind === "PeerAuthentication" ? "until it can be read its namespace takes no plain text" : "until it can be read everything it may cover is denied";
 }
 

@@ -8,6 +8,8 @@ import type { FieldPath } from "../diagnostic.ts";
 export type TrafficFields = Omit<TrafficPolicy, "service" | "port" | "subset" | "clientNamespace" | "provenance">;
 export type TrafficField = keyof TrafficFields;
 
+/** What stands in for a resource that could never be read: nothing overrules it. */
+export const RANK_UNREAD = 9999;
 /** A resource that names the service itself, beside it. */
 export const RANK_SERVICE = 1999;
 /** One beside the service that names it by a wildcard ranks between the two, by the length of the wildcard. */

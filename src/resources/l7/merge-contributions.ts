@@ -9,7 +9,7 @@ import { type FieldPath, formatFieldPath } from "../diagnostic.ts";
 import { deepEqual } from "../mesh-delta.ts";
 import { type Placed, provenanceOf, type ReportFor, type ResourceOf } from "../resource.ts";
 import { byAge, describePlaced } from "./age.ts";
-import type { Contribution, TrafficField, TrafficFields } from "./contribution.ts";
+import { type Contribution, RANK_UNREAD, type TrafficField, type TrafficFields } from "./contribution.ts";
 
 export interface PlacedContribution {
   readonly placed: Placed<ResourceOf<string, unknown>>;
@@ -32,7 +32,9 @@ export function mergeContributions(service: NamespacedName, all: readonly Placed
     if (scope === undefined) scopes.set(key, [one]);
     else scope.push(one);
   }
-  return [...scopes].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, members]) => mergeScope(service, members, subsets, reportFor));
+  // What could not be read may have meant any part of the service: it stands in each.
+  const unread = all.filter(({ contribution }) => contribution.rank === RANK_UNREAD);
+  return [...scopes].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, members]) => mergeScope(service, [...members, ...unread.filter((one) => !members.includes(one))], subsets, reportFor));
 }
 
 /** A subset is what a DestinationRule says it is; named by others alone it would stand for every endpoint. */

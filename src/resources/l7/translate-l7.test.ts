@@ -147,6 +147,13 @@ describe("fail closed", () => {
     expect([...evaluation.l7.loginPolicies.values()].map(({ broken, targets }) => [broken, targets.length])).toEqual([["the LoginPolicy shop/l cannot be read", 3]]);
     expect(errorsOf(evaluation)[0]).toContain("until it can be read requests to the services of its namespace get 500");
   });
+  test("a BackendTLSPolicy that could never be read: nothing goes out without the TLS that it asked for", () => {
+    const policy = `apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: t, namespace: shop}\nspec: {targetRefs: [{group: "", kind: Service, name: a}], validation: {hostnam: a.example}}\n`;
+    const off = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: off, namespace: shop}\nspec: {host: a, trafficPolicy: {tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]}}\n";
+    const evaluation = evaluate(documents(base, policy, off));
+    expect(evaluation.l7.trafficPolicies.get(web)?.map(({ tls }) => tls)).toEqual(Array.from({ length: 2 }, () => ({ mode: "broken", reason: "the BackendTLSPolicy shop/t cannot be read" })));
+    expect(errorsOf(evaluation)[0]).toContain("until it can be read requests to the services of its namespace get 500");
+  });
   test("added while running, it changes nothing", () => {
     const directory = new Directory();
     directory.update({ "base.yaml": base });

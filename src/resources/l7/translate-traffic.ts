@@ -14,7 +14,7 @@ import type { XBackendTrafficPolicyResource } from "../kinds/x-backend-traffic-p
 import { quoteRegex, textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import type { Placed, Report } from "../resource.ts";
-import { type Contribution, RANK_SERVICE, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
+import { type Contribution, RANK_SERVICE, RANK_UNREAD, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
 import { reportUnbound } from "./references.ts";
 import { targetHosts } from "./targets.ts";
 import { ACCEPTED, type Condition, condition, type ConditionReason, RESOLVED, type ResourceStatus } from "./status.ts";
@@ -36,6 +36,7 @@ const RETRY_RATE_INTERVAL_MS = 1000;
 export function translateBackendTls(placed: Placed<BackendTlsPolicyResource>, view: View, report: Report): TranslatedTraffic {
   const { resource } = placed;
   const { kind, namespace, name, resourceVersion, spec } = resource;
+  if (spec.targetRefs.length === 0) return { contributions: unreadTls(resource, view), status: null };
   const { tls, resolved } = validation(resource, view, report);
   const contributions: Contribution[] = [];
   const parents = spec.targetRefs.map((ref, index) => {
@@ -54,6 +55,12 @@ export function translateBackendTls(placed: Placed<BackendTlsPolicyResource>, vi
   });
   if (Object.keys(spec.options ?? {}).length > 0) report("warning", "not_supported", ["spec", "options"], "found options, none of which we know");
   return { contributions, status: { kind, namespace, name, resourceVersion, parents, conditions: [] } };
+}
+
+/** In the place of one that could never be read: nobody knows which services it protects, so that nothing goes to those of its namespace. */
+function unreadTls({ namespace, name }: BackendTlsPolicyResource, view: View): Contribution[] {
+  const tls: BackendTls = { mode: "broken", reason: `the BackendTLSPolicy ${namespace}/${name} cannot be read` };
+  return view.ask((world) => world.hostsIn(namespace)).map(({ service }) => ({ service, port: null, subset: null, clientNamespace: null, rank: RANK_UNREAD, fields: { tls }, paths: { tls: [] } }));
 }
 
 function validation({ namespace, spec }: BackendTlsPolicyResource, view: View, report: Report): { readonly tls: BackendTls; readonly resolved: Condition } {
