@@ -206,5 +206,6 @@ test("choosing among 10 000 endpoints does not look at each of them", () => {
     return best;
   };
   time(100);
-  expect(time(10_000) / time(100)).toBeLessThan(10);
+  // A scan would cost a hundred times as much; the misses of the processor's cache alone cost up to ten on a busy machine.
+  expect(time(10_000) / time(100)).toBeLessThan(30);
 });
