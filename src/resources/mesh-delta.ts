@@ -33,6 +33,7 @@ export function isEmptyDelta(delta: MeshDelta): boolean {
 export function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): { upserted: V[]; removed: K[] } {
   const upserted: V[] = [];
   const removed: K[] = [];
+  if (previous === next) return { upserted, removed };
   for (const [key, value] of next) {
     const before = previous.get(key);
     if (before === value) continue;

@@ -85,6 +85,7 @@ export class MeshTranslator {
   readonly #options: TranslationOptions;
   readonly #waypointServices: WaypointServices;
   #contexts = new Map<string, NamespaceContext>();
+  #last: { readonly resources: readonly Placed<Resource>[]; readonly result: TranslatedMesh } | null = null;
 
   /** @param waypointServices which services were made for a waypoint, so that nobody is told of what they lack. */
   constructor(options: TranslationOptions, waypointServices: WaypointServices) {
@@ -92,7 +93,15 @@ export class MeshTranslator {
     this.#waypointServices = waypointServices;
   }
 
-  translate(resources: Iterable<Placed<Resource>>): TranslatedMesh {
+  translate(all: readonly Placed<Resource>[]): TranslatedMesh {
+    const resources = all.filter(isOfMesh);
+    if (this.#last !== null && sameItems(this.#last.resources, resources)) return this.#last.result;
+    const result = this.#translateAll(resources);
+    this.#last = { resources, result };
+    return result;
+  }
+
+  #translateAll(resources: readonly Placed<Resource>[]): TranslatedMesh {
     const byNamespace = group(resources);
     const diagnostics: ResourceDiagnostic[] = [];
     const reportFor = collectInto(diagnostics);
@@ -257,6 +266,11 @@ function selectingPolicies(labels: Labels, index: SelectorIndex<Placed<Authoriza
   if (peer !== null) policies.push(peer);
   return policies.sort();
 }
+
+/** Kinds of which something becomes part of the mesh; the others are of L7 alone. */
+const OF_MESH: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "WorkloadEntry", "AuthorizationPolicy", "PeerAuthentication", "ServiceEntry", "Gateway"]);
+
+const isOfMesh = ({ resource }: Placed<Resource>): boolean => OF_MESH.has(resource.kind);
 
 function group(resources: Iterable<Placed<Resource>>): Map<string, NamespaceResources> {
   const byNamespace = new Map<string, NamespaceResources>();

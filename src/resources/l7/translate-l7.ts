@@ -27,7 +27,7 @@ import { translateBackendTls, translateTrafficPolicy, translateXBackendTraffic, 
 import { type TranslatedVirtualService, translateVirtualService } from "./translate-virtual-service.ts";
 import { translateWaypoint } from "./translate-waypoint.ts";
 import { type Translated, Translations } from "./view.ts";
-import { HostCache, World } from "./world.ts";
+import { HostCache, isAskedAbout, World } from "./world.ts";
 
 export interface TranslatedL7 {
   readonly snapshot: L7Snapshot;
@@ -76,13 +76,14 @@ export class L7Translator {
   readonly #defaults = new Translations(translateDefaults);
   readonly #waypoints = new Translations(translateWaypoint);
   #merged = new Map<NamespacedName, Merged>();
+  #world: { readonly resources: readonly Placed<Resource>[]; readonly world: World } | null = null;
 
   constructor(options: TranslationOptions) {
     this.#options = options;
   }
 
   translate(resources: readonly Placed<Resource>[]): TranslatedL7 {
-    const world = new World(resources, this.#hosts, this.#options);
+    const world = this.#worldOf(resources.filter(isAskedAbout));
     const pass: Pass = {
       waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
       attached: [], subsets: [], statuses: [], diagnostics: [],
@@ -93,6 +94,14 @@ export class L7Translator {
     const lost = findConflicts(pass.attached, reportInto(pass.diagnostics));
     const { waypoints, routes, requestPolicies, requestAuthentications, loginPolicies, telemetry } = pass;
     return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
+  }
+
+  #worldOf(resources: readonly Placed<Resource>[]): World {
+    const before = this.#world;
+    if (before !== null && before.resources.length === resources.length && before.resources.every((placed, i) => placed === resources[i])) return before.world;
+    const world = new World(resources, this.#hosts, this.#options);
+    this.#world = { resources, world };
+    return world;
   }
 
   /** Translations of single resources done so far. */

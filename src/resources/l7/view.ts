@@ -41,7 +41,7 @@ export interface Translated<T> {
 
 /** Translations of resources, each kept while the resource and all that it asked about stay as they were. */
 export class Translations<R extends ResourceOf<string, unknown>, T> {
-  readonly #known = new WeakMap<Placed<R>, { readonly reads: View["reads"]; readonly result: Translated<T> }>();
+  readonly #known = new WeakMap<Placed<R>, { readonly reads: View["reads"]; readonly result: Translated<T>; world: World }>();
   readonly #translate: (placed: Placed<R>, view: View, report: Report) => T;
   /** Translations done so far: what a test of reuse counts. */
   count = 0;
@@ -52,13 +52,16 @@ export class Translations<R extends ResourceOf<string, unknown>, T> {
 
   of(placed: Placed<R>, world: World): Translated<T> {
     const known = this.#known.get(placed);
-    if (known !== undefined && known.reads.every(({ probe, answer }) => sameAnswer(probe(world), answer))) return known.result;
+    if (known !== undefined && (known.world === world || known.reads.every(({ probe, answer }) => sameAnswer(probe(world), answer)))) {
+      known.world = world;
+      return known.result;
+    }
     this.count++;
     const view = new View(world);
     const remarks: Remark[] = [];
     const value = this.#translate(placed, view, (severity, code, path, message) => remarks.push({ severity, code, path, message }));
     const result = { value, remarks };
-    this.#known.set(placed, { reads: view.reads, result });
+    this.#known.set(placed, { reads: view.reads, result, world });
     return result;
   }
 }

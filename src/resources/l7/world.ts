@@ -83,6 +83,11 @@ export function exportedTo(exportTo: readonly string[] | undefined, own: string)
   return [...new Set(exportTo.filter((text) => text !== "~").map((text) => (text === "." ? own : text)))];
 }
 
+/** Kinds that others may ask about: while none of these changed, the world is the same. */
+const ASKED_ABOUT: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "ServiceEntry", "Gateway", "Secret", "ConfigMap", "MeshConfig"]);
+
+export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_ABOUT.has(resource.kind);
+
 const NO_HOSTS: readonly Host[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
 
