@@ -10,7 +10,7 @@ import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 
 const ROOT = join(import.meta.dir, "..");
-const ENTRY_POINTS = ["src/main.ts", "src/ztunnel/data-thread.ts"];
+const ENTRY_POINTS = ["src/main.ts", "src/ztunnel/data-thread.ts", "src/waypoint/data-thread.ts"];
 
 interface Target {
   readonly name: string;

@@ -11,6 +11,7 @@ import { versionText } from "./runtime/version.ts";
 const roles = {
   up: () => import("./up/main.ts"),
   ztunnel: () => import("./ztunnel/main.ts"),
+  waypoint: () => import("./waypoint/main.ts"),
   ca: () => import("./ca/main.ts"),
 } as const;
 

@@ -3,7 +3,7 @@
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "ca", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "version", "help"] as const;
 export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
@@ -16,6 +16,11 @@ const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: 
     line: "the node's proxy alone; certificates come from a CA elsewhere",
     about: "Carries the traffic of this node's workloads over mutual TLS. The environment variables of Istio's ztunnel are understood.",
     examples: ["weft ztunnel --config /etc/weft --ca-address ca.example:15012 --ca-root /etc/weft/root.pem --auth-token /run/secrets/token"],
+  },
+  waypoint: {
+    line: "routes, access rules and limits for the requests of the services behind it",
+    about: "Reads HTTP and decides request by request: routes, tokens, access, faults, limits, balancing, retries. Which Gateway it is says\nwhich policies hold; what it sends goes to the endpoints of the services.",
+    examples: ["weft waypoint --config /etc/weft --gateway shop/waypoint --serve 0.0.0.0:8080=shop/web.shop.svc.cluster.local:80"],
   },
   ca: {
     line: "the certificate authority alone, for several machines",

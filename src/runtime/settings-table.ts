@@ -2,13 +2,13 @@
 // Variables carry the reference's names where it has one.
 
 import { hostname } from "node:os";
-import { type Cidr, type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
-import { ok } from "../core/result.ts";
+import { type Cidr, formatSocketAddress, type IpAddress, parseIp, parsePort, parseSocketAddress, type SocketAddress } from "../core/ip.ts";
+import { err, ok } from "../core/result.ts";
 import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 import { parseLogFilter } from "./log-filter.ts";
 import * as type from "./setting-types.ts";
 
-export const ROLES = ["up", "ztunnel", "ca"] as const;
+export const ROLES = ["up", "ztunnel", "waypoint", "ca"] as const;
 export type Role = (typeof ROLES)[number];
 
 export type Group = "Configuration" | "Identity" | "Data path" | "Time limits" | "Listening" | "Logs" | "Lifecycle";
@@ -28,6 +28,9 @@ export interface SettingSpec<T = unknown> {
 }
 
 const NODE: readonly Role[] = ["up", "ztunnel"];
+/** Whoever carries traffic. */
+const MESH: readonly Role[] = ["up", "ztunnel", "waypoint"];
+const WAYPOINT: readonly Role[] = ["waypoint"];
 const CA: readonly Role[] = ["up", "ca"];
 const ALL: readonly Role[] = ROLES;
 
@@ -57,30 +60,59 @@ const logFilterText: type.SettingType<string> = {
   format: (value) => value,
 };
 
+/** `namespace/name` of a Gateway. */
+const gatewayName = type.text("NAMESPACE/NAME", "a namespace and a name with a slash between them", /^[a-z0-9-]{1,63}\/[a-z0-9.-]{1,253}$/);
+
+/** A port of this process for clients that come without a tunnel. */
+export interface ServedPort {
+  readonly at: SocketAddress;
+  readonly namespace: string;
+  /** Host name of the service. */
+  readonly hostname: string;
+  readonly port: number;
+}
+
+const servedPorts: type.SettingType<readonly ServedPort[]> = {
+  placeholder: "IP:PORT=NAMESPACE/HOSTNAME:PORT,...",
+  wanted: "addresses with the service of each, such as 0.0.0.0:8080=shop/web.shop.svc.cluster.local:80",
+  parse(value) {
+    const served: ServedPort[] = [];
+    for (const part of value === "" ? [] : value.split(",")) {
+      const match = /^(.+)=([a-z0-9-]{1,63})\/([a-z0-9.-]{1,253}):(\d{1,5})$/.exec(part);
+      const at = match === null ? null : parseSocketAddress(match[1]!);
+      const port = match === null ? null : parsePort(match[4]!);
+      if (match === null || at === null || port === null || port === 0) return err(JSON.stringify(part));
+      served.push({ at, namespace: match[2]!, hostname: match[3]!, port });
+    }
+    return ok(served);
+  },
+  format: (served) => served.map(({ at, namespace, hostname, port }) => `${formatSocketAddress(at)}=${namespace}/${hostname}:${port}`).join(","),
+};
+
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
 export const SETTINGS = {
-  config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, NODE, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", NODE),
+  config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, MESH, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", MESH),
   state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", ALL, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
-  node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), NODE, "Configuration", "Name of this node"),
-  network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", NODE, "Configuration", "Network this node is on, where there are several"),
-  clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", NODE, "Configuration", "Cluster this node belongs to"),
-  clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", NODE, "Configuration", "DNS domain of services"),
+  node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), MESH, "Configuration", "Name of this node"),
+  network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", MESH, "Configuration", "Network this node is on, where there are several"),
+  clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", MESH, "Configuration", "Cluster this node belongs to"),
+  clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", MESH, "Configuration", "DNS domain of services"),
 
-  rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", NODE, "Configuration", "Namespace whose policies apply to the whole mesh"),
-  serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], NODE, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
+  rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", MESH, "Configuration", "Namespace whose policies apply to the whole mesh"),
+  serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], MESH, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
 
   trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, ALL, "Identity", "Trust domain of the identities here"),
-  trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], NODE, "Identity", "Other trust domains whose workloads are treated as our own"),
+  trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], MESH, "Identity", "Other trust domains whose workloads are treated as our own"),
   certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, ALL, "Identity", "Lifetime of workload certificates; renewed at half of it"),
   certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, CA, "Identity", "Longest lifetime the CA grants"),
-  caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, NODE, "Identity", "CA that signs workload certificates; `weft up` without it brings its own", ["ztunnel"]),
-  caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, NODE, "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
-  caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), NODE, "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
-  authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, NODE, "Identity", "File with the token shown to the CA, read anew for each request"),
-  crl: optional("crl", ["CRL_PATH"], type.path, NODE, "Identity", "Certificate revocation list, PEM or DER; watched, and applied to live connections too"),
+  caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, MESH, "Identity", "CA that signs workload certificates; `weft up` without it brings its own", ["ztunnel"]),
+  caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, MESH, "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
+  caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), MESH, "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
+  authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, MESH, "Identity", "File with the token shown to the CA, read anew for each request"),
+  crl: optional("crl", ["CRL_PATH"], type.path, MESH, "Identity", "Certificate revocation list, PEM or DER; watched, and applied to live connections too"),
   caTokens: optional("ca-tokens", ["CA_TOKENS"], type.path, CA, "Identity", "File of the tokens accepted from nodes and the identities each may ask for", ["ca"]),
   caCertificate: optional("ca-certificate", ["CA_CERT"], type.path, CA, "Identity", "Intermediate certificate to sign with (PEM, its chain after it) instead of making one"),
   caKey: optional("ca-key", ["CA_KEY"], type.path, CA, "Identity", "Private key of --ca-certificate (PEM)"),
@@ -91,21 +123,24 @@ export const SETTINGS = {
   packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, NODE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
   ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
   dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, NODE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
-  workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, NODE, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
-  poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, NODE, "Data path", "Connections carried by one tunnel at once"),
-  poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, NODE, "Data path", "How long a tunnel without connections is kept"),
-  streamWindowBytes: spec("http2-stream-window", ["HTTP2_STREAM_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 4 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one connection inside a tunnel"),
-  connectionWindowBytes: spec("http2-connection-window", ["HTTP2_CONNECTION_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 16 * 1024 * 1024, NODE, "Data path", "HTTP/2 window of one tunnel; larger than a stream's, or one stalled connection stalls the others"),
-  frameBytes: spec("http2-frame", ["HTTP2_FRAME_SIZE"], type.integer(16_384, 16_777_215, "BYTES"), 1024 * 1024, NODE, "Data path", "Largest HTTP/2 frame accepted and sent"),
-  bufferBytesMax: spec("buffer-limit", ["BUFFER_LIMIT"], type.integer(4 * 1024 * 1024, 0xff_ffff_ffff, "BYTES"), 256 * 1024 * 1024, NODE, "Data path", "Bytes kept for readers that are slow, over all connections; beyond half of it tunnels are held back, at the limit the slowest are ended"),
+  workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, MESH, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
+  poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, MESH, "Data path", "Connections carried by one tunnel at once"),
+  poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, MESH, "Data path", "How long a tunnel without connections is kept"),
+  streamWindowBytes: spec("http2-stream-window", ["HTTP2_STREAM_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 4 * 1024 * 1024, MESH, "Data path", "HTTP/2 window of one connection inside a tunnel"),
+  connectionWindowBytes: spec("http2-connection-window", ["HTTP2_CONNECTION_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 16 * 1024 * 1024, MESH, "Data path", "HTTP/2 window of one tunnel; larger than a stream's, or one stalled connection stalls the others"),
+  frameBytes: spec("http2-frame", ["HTTP2_FRAME_SIZE"], type.integer(16_384, 16_777_215, "BYTES"), 1024 * 1024, MESH, "Data path", "Largest HTTP/2 frame accepted and sent"),
+  bufferBytesMax: spec("buffer-limit", ["BUFFER_LIMIT"], type.integer(4 * 1024 * 1024, 0xff_ffff_ffff, "BYTES"), 256 * 1024 * 1024, MESH, "Data path", "Bytes kept for readers that are slow, over all connections; beyond half of it tunnels are held back, at the limit the slowest are ended"),
 
-  connectTimeoutMs: spec("connect-timeout", ["CONNECT_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TCP connect, to an application or to another node"),
-  tlsTimeoutMs: spec("tls-timeout", ["TLS_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "TLS handshake, either direction"),
-  http2TimeoutMs: spec("http2-timeout", ["HTTP2_TIMEOUT"], type.timeout, 10 * SECOND, NODE, "Time limits", "First HTTP/2 SETTINGS of the other side"),
-  connectResponseTimeoutMs: spec("tunnel-response-timeout", ["CONNECT_RESPONSE_TIMEOUT"], type.timeout, 15 * SECOND, NODE, "Time limits", "Answer to CONNECT; covers the far side's own connect"),
+  connectTimeoutMs: spec("connect-timeout", ["CONNECT_TIMEOUT"], type.timeout, 10 * SECOND, MESH, "Time limits", "TCP connect, to an application or to another node"),
+  tlsTimeoutMs: spec("tls-timeout", ["TLS_TIMEOUT"], type.timeout, 10 * SECOND, MESH, "Time limits", "TLS handshake, either direction"),
+  http2TimeoutMs: spec("http2-timeout", ["HTTP2_TIMEOUT"], type.timeout, 10 * SECOND, MESH, "Time limits", "First HTTP/2 SETTINGS of the other side"),
+  connectResponseTimeoutMs: spec("tunnel-response-timeout", ["CONNECT_RESPONSE_TIMEOUT"], type.timeout, 15 * SECOND, MESH, "Time limits", "Answer to CONNECT; covers the far side's own connect"),
   workloadWaitMs: spec("workload-wait", ["WORKLOAD_WAIT"], type.timeout, 5 * SECOND, NODE, "Time limits", "How long a first connection waits for the configuration to name its workload"),
-  keepaliveMs: spec("keepalive", ["KEEPALIVE_TIME"], type.timeout, 3 * MINUTE, NODE, "Time limits", "Silence after which TCP asks whether the other side is still there"),
+  keepaliveMs: spec("keepalive", ["KEEPALIVE_TIME"], type.timeout, 3 * MINUTE, MESH, "Time limits", "Silence after which TCP asks whether the other side is still there"),
   halfCloseIdleMs: spec("half-close-idle", ["HALF_CLOSE_IDLE"], type.duration, HOUR, NODE, "Time limits", "A connection of which one side has ended and the other is silent is ended after this; 0 never"),
+
+  gateway: optional("gateway", ["WAYPOINT_GATEWAY"], gatewayName, WAYPOINT, "Listening", "Gateway of a waypoint class that this process is: which policies and routes hold here", WAYPOINT),
+  serve: spec("serve", ["WAYPOINT_SERVE"], servedPorts, [] as readonly ServedPort[], WAYPOINT, "Listening", "Ports for clients without a tunnel, and the service that each is for"),
 
   adminAddress: spec("admin-address", ["ADMIN_ADDRESS"], type.listenAddress, listening("127.0.0.1", 15000), ALL, "Listening", "Administration: configuration dump, log level, quit; keep it on loopback"),
   metricsAddress: spec("metrics-address", ["METRICS_ADDRESS"], type.listenAddress, listening("::", 15020), ALL, "Listening", "Prometheus metrics"),
@@ -115,8 +150,8 @@ export const SETTINGS = {
   log: spec("log", ["RUST_LOG", "WEFT_LOG"], logFilterText, "info", ALL, "Logs", "What is logged: a level, and levels of single scopes"),
   logFormat: spec("log-format", ["LOG_FORMAT"], type.oneOf(["text", "json"], { plain: "text" }), "text", ALL, "Logs", "Form of the log, the access log included"),
   logFile: optional("log-file", ["LOG_FILE"], type.path, ALL, "Logs", "File to append the log to, instead of standard error"),
-  accessLog: spec("access-log", ["ACCESS_LOG"], type.oneOf(["on", "off"]), "on", NODE, "Logs", "One line per connection"),
-  accessLogSample: spec("access-log-sample", ["ACCESS_LOG_SAMPLE"], type.share, 1, NODE, "Logs", "Share of the clean connections that is logged; failures always are"),
+  accessLog: spec("access-log", ["ACCESS_LOG"], type.oneOf(["on", "off"]), "on", MESH, "Logs", "One line per connection, of a waypoint per request"),
+  accessLogSample: spec("access-log-sample", ["ACCESS_LOG_SAMPLE"], type.share, 1, MESH, "Logs", "Share of the clean connections that is logged; failures always are"),
 
   drainMs: optional("drain", ["CONNECTION_TERMINATION_DEADLINE"], type.duration, ALL, "Lifecycle", "How long connections may go on after SIGTERM; 5s, or what --grace-period leaves"),
   handoverDrainMs: spec("handover-drain", ["HANDOVER_DRAIN"], type.duration, HOUR, NODE, "Lifecycle", "How long connections may go on in this process after another has taken its place"),

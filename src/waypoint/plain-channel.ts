@@ -66,6 +66,10 @@ export class PlainChannel implements Channel, SocketOwner {
     return { ip: this.#socket.remoteAddress as SocketAddress["ip"], port: this.#socket.remotePort };
   }
 
+  get local(): SocketAddress {
+    return { ip: this.#socket.localAddress as SocketAddress["ip"], port: this.#socket.localPort };
+  }
+
   opened(): void {}
 
   data(chunk: Uint8Array): void {

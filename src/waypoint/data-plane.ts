@@ -1,0 +1,173 @@
+// One data thread's whole state: what it was told, what it listens on, and the ticking of its periodic work. Talks to the main thread by
+// messages only, so it runs in a Worker, in the main thread, or in a test.
+
+import type { Clock, Random } from "../core/ports.ts";
+import { parseIp, type SocketAddress } from "../core/ip.ts";
+import { hmacSigner } from "../identity/session-signer.ts";
+import { IntrospectionCache } from "../identity/jwt/introspection.ts";
+import { httpFetch } from "../identity/jwt/http-fetch.ts";
+import { JwksCache } from "../identity/jwt/jwks-cache.ts";
+import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
+import { L7Store } from "../mesh/l7/l7-store.ts";
+import type { Workload } from "../mesh/records.ts";
+import { MeshStore } from "../mesh/store.ts";
+import type { Keepalive } from "../net/dial.ts";
+import { connectionFacts } from "../policy/connection-facts.ts";
+import { NO_LABELS } from "../policy/upstream/labels.ts";
+import { LogCredit } from "../telemetry/log-batch.ts";
+import { AccessLogObserver } from "./access-log-observer.ts";
+import type { Client, Destination } from "./client.ts";
+import { HttpPlane } from "./http-plane.ts";
+import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+import { dialPlain, type Listener, listenOn, type PlainChannel } from "./plain-channel.ts";
+import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
+
+/** How often lines are handed on, and a drain is looked at. */
+const TICK_MS = 100;
+/** How often clusters do their periodic work. */
+const CLUSTER_TICK_MS = 1_000;
+const KEEPALIVE_PROBES = 9;
+
+export class WaypointDataPlane {
+  readonly #config: WaypointConfig;
+  readonly #post: (message: FromWaypoint) => void;
+  readonly #store = new MeshStore();
+  readonly #l7 = new L7Store();
+  readonly #plane: HttpPlane;
+  readonly #observer: AccessLogObserver;
+  readonly #listeners: Listener[] = [];
+  readonly #keys: JwksCache;
+  readonly #keepalive: Keepalive;
+  readonly #nowMs: () => number;
+  readonly #timer: ReturnType<typeof setInterval>;
+  #self: Workload;
+  #lastClusterTickMs = 0;
+  #drainUntilMs = Infinity;
+
+  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, logCredit: SharedArrayBuffer | null = null) {
+    const { clock, random } = world;
+    this.#config = config;
+    this.#post = post;
+    this.#nowMs = () => clock.monotonicMs();
+    this.#self = unrecordedWaypoint(config.gateway, config.network);
+    const idleS = Math.max(1, Math.round(config.keepaliveIdleMs / 1000));
+    this.#keepalive = { idleS, intervalS: idleS, probes: KEEPALIVE_PROBES };
+    this.#observer = new AccessLogObserver({
+      format: config.accessLog, sample: config.accessLogSample, random, wallMs: () => clock.wallMs(), credit: logCredit === null ? null : new LogCredit(logCredit),
+      post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
+    });
+    const fetch = httpFetch();
+    this.#keys = new JwksCache({ fetch, clock, random });
+    this.#plane = new HttpPlane({
+      store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
+      tokens: new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock }),
+      sessionSigner: hmacSigner(config.sessionKey), observer: this.#observer,
+      dialer: {
+        dial: ({ ip, targetPort, workload }, owner, timeoutMs, nowMs) => {
+          if (ip === null) return failLater(() => owner.connectFailed(`${workload.hostname} has no address, and names are not resolved in this version`));
+          return dialPlain({ to: { ip, port: targetPort }, mark: config.packetMark, keepalive: this.#keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
+        },
+      },
+    });
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  receive(message: ToWaypoint): void {
+    switch (message.kind) {
+      case "configure":
+        return; // the first message builds this object
+      case "mesh":
+        this.#store.apply(message.delta);
+        this.#l7.apply(message.l7Delta);
+        this.#self = recordedWaypoint(this.#store, this.#l7, this.#config.gateway) ?? unrecordedWaypoint(this.#config.gateway, this.#config.network);
+        return this.#plane.changed();
+      case "listen":
+        for (const { fd, destination } of message.listeners) this.#listeners.push(listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination))));
+        return this.#post({ kind: "answer", question: "listen", value: null });
+      case "snapshot":
+        return this.#post({ kind: "answer", question: message.question, value: this.snapshot() });
+      case "drain":
+        return this.#drain(message.deadlineMs);
+      default:
+        message satisfies never;
+    }
+  }
+
+  snapshot(): WaypointSnapshot {
+    const { connections, requests, passthroughs, clusters } = this.#plane;
+    return {
+      connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      clusters: [...clusters].map((cluster) => ({
+        name: cluster.name,
+        endpoints: cluster.upstream.endpoints.map(({ target: { ip, targetPort, workload }, health, outlier, active }) => ({
+          address: `${ip ?? workload.hostname}:${targetPort}`, workload: workload.uid, health, outlier: outlier.kind, activeRequests: active,
+        })),
+        connections: [...cluster.pools].reduce((sum, { pool }) => sum + pool.connections, 0), waiting: [...cluster.pools].reduce((sum, { pool }) => sum + pool.waiting, 0),
+      })),
+    };
+  }
+
+  /** Whoever comes without a tunnel has proved nothing: its address tells the workload for routes, and no identity for policies. */
+  #plainClient(channel: PlainChannel, destination: Destination): Client {
+    const { remote, local } = channel;
+    const address = normal(remote);
+    const workload = this.#store.workloadByAddress(this.#config.network, address.ip) ?? null;
+    return {
+      source: { identity: null, namespace: workload?.namespace ?? null, labels: labelsOf(workload), ip: address.ip },
+      workload, address, destination, sni: null, mutualTls: false, view: null,
+      facts: connectionFacts({ peer: null, sourceIp: address.ip, destinationIp: normal(local).ip, destinationPort: destination.port }, null),
+    };
+  }
+
+  #tick(): void {
+    const nowMs = this.#nowMs();
+    this.#observer.flush();
+    if (nowMs - this.#lastClusterTickMs >= CLUSTER_TICK_MS) {
+      this.#lastClusterTickMs = nowMs;
+      this.#plane.tick();
+      void this.#keys.refreshDue();
+    }
+    if (this.#drainUntilMs !== Infinity) this.#finishDrain(nowMs);
+  }
+
+  /** Listeners close at once, clients are told, requests may end by themselves until the deadline. */
+  #drain(deadlineMs: number): void {
+    if (this.#drainUntilMs !== Infinity) return;
+    this.#drainUntilMs = this.#nowMs() + deadlineMs;
+    for (const listener of this.#listeners.splice(0)) listener.stop();
+    this.#plane.drain();
+    this.#finishDrain(this.#nowMs());
+  }
+
+  #finishDrain(nowMs: number): void {
+    const { requests, connections, passthroughs } = this.#plane;
+    const left = requests.size + passthroughs.size;
+    if (left + connections.size > 0 && nowMs < this.#drainUntilMs) return;
+    this.#drainUntilMs = Infinity;
+    clearInterval(this.#timer);
+    this.#plane.destroy();
+    this.#observer.flush();
+    this.#post({ kind: "answer", question: "drained", value: left });
+  }
+}
+
+/** What the record holds of a workload's labels, by their usual names. */
+function labelsOf(workload: Workload | null): Readonly<Record<string, string>> {
+  if (workload === null) return NO_SOURCE_LABELS;
+  return { app: workload.app, version: workload.version, "service.istio.io/canonical-name": workload.canonicalName, "service.istio.io/canonical-revision": workload.canonicalRevision };
+}
+
+const NO_SOURCE_LABELS: Readonly<Record<string, string>> = Object.freeze({});
+
+/** Sockets that take both families show IPv4 peers as mapped addresses. */
+function normal({ ip, port }: SocketAddress): SocketAddress {
+  return { ip: parseIp(ip) ?? ip, port };
+}
+
+function failLater(fail: () => void): { cancel(): void } {
+  let cancelled = false;
+  queueMicrotask(() => {
+    if (!cancelled) fail();
+  });
+  return { cancel: () => void (cancelled = true) };
+}

@@ -1,0 +1,20 @@
+// Entry of a data thread's Worker: messages in, messages out, nothing else.
+
+import { systemClock, systemRandom } from "../core/ports.ts";
+import { WaypointDataPlane } from "./data-plane.ts";
+import type { FromWaypoint, ToWaypoint } from "./messages.ts";
+
+declare const self: { onmessage: ((event: { data: ToWaypoint }) => void) | null; postMessage(message: FromWaypoint): void };
+
+let plane: WaypointDataPlane | null = null;
+const post = (message: FromWaypoint): void => self.postMessage(message);
+
+self.onmessage = ({ data: message }) => {
+  if (message.kind === "configure") {
+    plane = new WaypointDataPlane(message.config, { clock: systemClock, random: systemRandom }, post, message.logCredit);
+    post({ kind: "answer", question: "ready", value: null });
+    return;
+  }
+  if (plane === null) throw new Error(`data thread: ${message.kind} came before configure`);
+  plane.receive(message);
+};

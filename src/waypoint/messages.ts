@@ -1,0 +1,56 @@
+// What crosses between a waypoint's main thread (configuration, certificates, admin) and its data threads (requests). Plain data only.
+
+import type { NamespacedName } from "../core/brand.ts";
+import type { L7Delta } from "../mesh/l7/delta.ts";
+import type { MeshDelta } from "../mesh/records.ts";
+import type { ThreadAnswer } from "../runtime/worker-threads.ts";
+import type { PathNormalisation } from "../wire/http/path.ts";
+import type { Destination } from "./client.ts";
+
+/** What a data thread is told once. */
+export interface WaypointConfig {
+  /** `namespace/name` of the Gateway. */
+  readonly gateway: NamespacedName;
+  readonly network: string;
+  readonly pathNormalisation: PathNormalisation;
+  /** Of sockets towards endpoints; 0 for none. */
+  readonly packetMark: number;
+  readonly keepaliveIdleMs: number;
+  readonly accessLog: "off" | "text" | "json";
+  readonly accessLogSample: number;
+  /** Signs sessions; the same for all threads. */
+  readonly sessionKey: Uint8Array;
+}
+
+/** A listening descriptor for clients without a tunnel, and what they mean when they connect to it. */
+export interface PlainListener {
+  readonly fd: number;
+  readonly destination: Destination;
+}
+
+export type ToWaypoint =
+  | { readonly kind: "configure"; readonly config: WaypointConfig; readonly logCredit: SharedArrayBuffer | null }
+  | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
+  | { readonly kind: "listen"; readonly listeners: readonly PlainListener[] }
+  | { readonly kind: "snapshot"; readonly question: string }
+  | { readonly kind: "drain"; readonly deadlineMs: number };
+
+export type FromWaypoint =
+  | ThreadAnswer
+  | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
+  | { readonly kind: "warning"; readonly code: string; readonly message: string };
+
+/** What one data thread has at the moment. */
+export interface WaypointSnapshot {
+  readonly connections: number;
+  readonly requests: number;
+  readonly passedThrough: number;
+  readonly clusters: readonly ClusterSnapshot[];
+}
+
+export interface ClusterSnapshot {
+  readonly name: string;
+  readonly endpoints: readonly { readonly address: string; readonly workload: string; readonly health: string; readonly outlier: string; readonly activeRequests: number }[];
+  readonly connections: number;
+  readonly waiting: number;
+}

@@ -1,0 +1,24 @@
+// The waypoint's own place in the mesh: its workload record where the configuration has one, else one that says only what it was told.
+
+import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
+import type { TrustDomain } from "../core/spiffe.ts";
+import type { L7Store } from "../mesh/l7/l7-store.ts";
+import type { Workload } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
+
+/** Of a process that no record describes: near to nobody, and on the network that it was told. */
+export function unrecordedWaypoint(gateway: NamespacedName, network: string): Workload {
+  const [namespace, name] = gateway.split("/") as [string, string];
+  return {
+    uid: `waypoint/${gateway}` as WorkloadUid, name, namespace, clusterId: "", trustDomain: "" as TrustDomain, serviceAccount: name, network, node: "", addresses: [], hostname: "",
+    tunnelProtocol: "TCP", nativeTunnel: false, hostNetwork: false, canonicalName: name, canonicalRevision: "", workloadType: "deployment", workloadName: name, app: "", version: "",
+    locality: { region: "", zone: "", subzone: "" }, status: "healthy", capacity: 1, services: [], authorizationPolicies: [], waypoints: [], networkGateway: null, applicationTunnel: null,
+    provenance: { kind: "Gateway", namespace, name, resourceVersion: "", fieldPath: "" },
+  };
+}
+
+/** An endpoint of the Gateway's service: all instances of a waypoint are alike but for where they are. */
+export function recordedWaypoint(store: MeshStore, l7: L7Store, gateway: NamespacedName): Workload | null {
+  const record = l7.waypoint(gateway);
+  return record === null ? null : store.endpoints(record.service)[0]?.workload ?? null;
+}
