@@ -3,7 +3,7 @@
 import { Hono } from "hono";
 import { isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
 import { ok, type Result } from "../core/result.ts";
-import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { acceptsGzip, type Exposition, type GaugeSource, negotiateFormat } from "../telemetry/exposition.ts";
 import { serveHttp } from "./http-port.ts";
 import type { Lifecycle } from "./lifecycle.ts";

@@ -3,7 +3,9 @@
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 
-export type ReporterRole = "source" | "destination";
+export type ReporterRole = "source" | "destination" | "waypoint";
+/** Of a connection, or of a request on it. */
+export type RequestProtocol = "tcp" | "http" | "grpc";
 
 /** Istio's response_flags, in the order in which counters keep them: the index is `FLAG_INDEX`. */
 export const RESPONSE_FLAGS = [
@@ -55,15 +57,20 @@ export const LABEL_CHARS_MAX = 512;
 
 /** The values in the order of CONNECTION_LABEL_NAMES, joined: equal keys are equal label sets. */
 export function connectionKey(labels: ConnectionLabels): string {
+  return labelValues(labels, "tcp").join(KEY_SEPARATOR);
+}
+
+/** In the order of CONNECTION_LABEL_NAMES. */
+export function labelValues(labels: ConnectionLabels, protocol: RequestProtocol): string[] {
   const { service } = labels;
   return [
     labels.reporter,
     ...endOf(labels.source, labels.sourceIdentity, labels.sourceDescription ?? null),
     value(service?.hostname), value(service?.namespace), value(service?.name),
     ...endOf(labels.destination, labels.destinationIdentity, null),
-    "tcp", labels.mutualTls ? "mutual_tls" : "unknown",
+    protocol, labels.mutualTls ? "mutual_tls" : "unknown",
     ...localityOf(labels.source, labels.sourceDescription ?? null), ...localityOf(labels.destination, null),
-  ].join(KEY_SEPARATOR);
+  ];
 }
 
 /** The key of the series that takes what no longer fits. */

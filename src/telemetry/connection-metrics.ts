@@ -1,24 +1,21 @@
 // What the data thread counts. A connection looks its counters up once and keeps the reference; from then on counting is an
 // addition to a field. The number of series is bounded; what does not fit goes to one overflow series and is counted.
 
-import type { Service, Workload } from "../mesh/records.ts";
-import {
-  clean, connectionKey, type ConnectionLabels, KEY_SEPARATOR, overflowKey, type ReporterRole, RESPONSE_FLAGS,
-} from "./connection-labels.ts";
-import { Histogram } from "./histogram.ts";
-import { type CellName, FAMILIES, type FamilyName, type HistogramName, type LabelsOf, SERIES_MAX } from "./metric-families.ts";
+import type { Service } from "../mesh/records.ts";
+import { connectionKey, type ConnectionLabels, overflowKey, type ReporterRole, RESPONSE_FLAGS } from "./connection-labels.ts";
+import type { Histogram } from "./histogram.ts";
+import { ByPair, LABEL_SET_IDLE_MS, type LabelSet, LabelSets, VARIANTS_MAX } from "./label-sets.ts";
+import { type CellName, type HistogramName, type LabelsOf, SERIES_MAX } from "./metric-families.ts";
+import { type Cell, MetricSeries } from "./metric-series.ts";
+import type { MetricsSnapshot } from "./metrics-snapshot.ts";
 
 export const LABEL_SETS_MAX = 10_000;
-/** A label set without an open connection is dropped when it was not looked up for this long. */
-export const LABEL_SET_IDLE_MS = 3_600_000;
-/** Disuse is measured in steps of this. */
-const GENERATION_MS = 60_000;
 
 /** How a connection's bytes travel; a label of the histograms. */
 export type ConnectionPath = "plain" | "tunnel" | "node_local";
 
 /** The counters of one label set. Fields are added to directly; `closed` and `failed` are indexed by FLAG_INDEX. */
-export class ConnectionCounters {
+export class ConnectionCounters implements LabelSet {
   readonly key: string;
   opened = 0;
   /** Connections open now: keeps the set from being dropped. */
@@ -46,27 +43,6 @@ export interface RouteHistograms {
   readonly durationSeconds: Histogram;
 }
 
-/** A counter or gauge; add to `value`, or set it. */
-export interface Cell {
-  value: number;
-}
-
-/** Plain data, so that it crosses thread borders by structured clone. */
-export interface MetricsSnapshot {
-  /** CONNECTION_LABEL_NAMES values joined by KEY_SEPARATOR, one per label set. */
-  readonly connectionKeys: readonly string[];
-  /** CONNECTION_COLUMNS numbers per label set: opened, sent, received, then closed and failed by flag. */
-  readonly connectionValues: Float64Array;
-  readonly cells: readonly FamilySnapshot<number>[];
-  readonly histograms: readonly FamilySnapshot<Float64Array>[];
-}
-/** The values of `keys` are the family's labels in its order, joined by KEY_SEPARATOR. */
-export interface FamilySnapshot<V> {
-  readonly name: FamilyName;
-  readonly keys: readonly string[];
-  readonly values: readonly V[];
-}
-
 export const CONNECTION_COLUMNS = 3 + 2 * RESPONSE_FLAGS.length;
 
 export interface ConnectionMetricsOptions {
@@ -74,23 +50,17 @@ export interface ConnectionMetricsOptions {
   readonly labelSetIdleMs?: number;
 }
 
-type PairCache = WeakMap<object, WeakMap<object, Map<string, ConnectionCounters>>>;
-/** Stands for an end that is not known, in the caches keyed by workload. */
-const NOBODY: object = Object.freeze({});
-
 export class ConnectionMetrics {
-  readonly #labelSetsMax: number;
-  readonly #idleGenerations: number;
-  readonly #sets = new Map<string, ConnectionCounters>();
-  readonly #byPair: PairCache = new WeakMap();
-  readonly #cells = new Map<CellName, Map<string, Cell>>();
-  readonly #histograms = new Map<HistogramName, Map<string, Histogram>>();
+  readonly #sets: LabelSets<ConnectionCounters>;
+  readonly #byPair = new ByPair(() => new Map<string, ConnectionCounters>());
+  readonly #series = new MetricSeries();
   readonly #routes = new Map<string, RouteHistograms>();
-  #generation = 0;
 
   constructor(options: ConnectionMetricsOptions = {}) {
-    this.#labelSetsMax = options.labelSetsMax ?? LABEL_SETS_MAX;
-    this.#idleGenerations = Math.ceil((options.labelSetIdleMs ?? LABEL_SET_IDLE_MS) / GENERATION_MS);
+    this.#sets = new LabelSets({
+      max: options.labelSetsMax ?? LABEL_SETS_MAX, idleMs: options.labelSetIdleMs ?? LABEL_SET_IDLE_MS, make: (key) => new ConnectionCounters(key),
+      onOverflow: () => void this.cell("weft_metric_series_overflowed_total", { family: "istio_tcp" }).value++,
+    });
   }
 
   /**
@@ -98,14 +68,11 @@ export class ConnectionMetrics {
    * the usual case is three look-ups without building a label.
    */
   labelSet(labels: ConnectionLabels): ConnectionCounters {
-    const byVariant = this.#variants(labels.source, labels.destination);
+    const byVariant = this.#variants(labels);
     const variant = variantKey(labels);
     const kept = byVariant?.get(variant);
-    if (kept !== undefined && !kept.evicted) {
-      kept.generation = this.#generation;
-      return kept;
-    }
-    const counters = this.#bySet(labels);
+    if (kept !== undefined && this.#sets.touch(kept)) return kept;
+    const counters = this.#sets.get(connectionKey(labels), OVERFLOW[labels.reporter]);
     // The overflow series is not cached: there may be room the next time.
     if (byVariant !== null && counters.key !== OVERFLOW[labels.reporter]) byVariant.set(variant, counters);
     return counters;
@@ -113,15 +80,11 @@ export class ConnectionMetrics {
 
   /** A counter or gauge with its labels; look up once and keep. */
   cell<N extends CellName>(name: N, labels: LabelsOf<N>): Cell {
-    let cells = this.#cells.get(name);
-    if (cells === undefined) this.#cells.set(name, (cells = new Map()));
-    return this.#bounded(cells, name, familyKey(name, labels), () => ({ value: 0 }));
+    return this.#series.cell(name, labels);
   }
 
   histogram<N extends HistogramName>(name: N, labels: LabelsOf<N>): Histogram {
-    let histograms = this.#histograms.get(name);
-    if (histograms === undefined) this.#histograms.set(name, (histograms = new Map()));
-    return this.#bounded(histograms, name, familyKey(name, labels), () => new Histogram(FAMILIES[name].bounds));
+    return this.#series.histogram(name, labels);
   }
 
   /** The histograms that a connection is observed into; look up once per connection. */
@@ -144,19 +107,7 @@ export class ConnectionMetrics {
 
   /** Call about once a minute or more often: drops label sets in disuse. */
   tick(nowMs: number): void {
-    const generation = Math.floor(nowMs / GENERATION_MS);
-    if (generation === this.#generation) return;
-    this.#generation = generation;
-    let evicted = 0;
-    for (const [key, counters] of this.#sets) {
-      if (counters.open > 0) {
-        counters.generation = generation;
-      } else if (generation - counters.generation > this.#idleGenerations) {
-        counters.evicted = true;
-        this.#sets.delete(key);
-        evicted++;
-      }
-    }
+    const evicted = this.#sets.tick(nowMs);
     if (evicted > 0) this.cell("weft_metric_series_evicted_total", {}).value += evicted;
   }
 
@@ -178,64 +129,22 @@ export class ConnectionMetrics {
       connectionValues.set(counters.failed, at + 3 + RESPONSE_FLAGS.length);
       at += CONNECTION_COLUMNS;
     }
-    const cells = [...this.#cells].map(([name, series]) => ({ name, keys: [...series.keys()], values: [...series.values()].map((cell) => cell.value) }));
-    const histograms = [...this.#histograms].map(([name, series]) => ({
-      name, keys: [...series.keys()], values: [...series.values()].map((histogram) => histogram.cells.slice()),
-    }));
-    return { connectionKeys, connectionValues, cells, histograms };
+    return { connectionKeys, connectionValues, cells: this.#series.snapshotCells(), histograms: this.#series.snapshotHistograms() };
   }
 
-  #variants(source: Workload | null, destination: Workload | null): Map<string, ConnectionCounters> | null {
+  #variants({ source, destination }: ConnectionLabels): Map<string, ConnectionCounters> | null {
     if (source === null && destination === null) return null;
-    let bySource = this.#byPair.get(source ?? NOBODY);
-    if (bySource === undefined) this.#byPair.set(source ?? NOBODY, (bySource = new WeakMap()));
-    let byVariant = bySource.get(destination ?? NOBODY);
-    if (byVariant === undefined) bySource.set(destination ?? NOBODY, (byVariant = new Map()));
-    // Identities of unknown sources come from outside: one destination may not gather them without end.
+    const byVariant = this.#byPair.of(source, destination);
     if (byVariant.size > VARIANTS_MAX) byVariant.clear();
     return byVariant;
   }
-
-  #bySet(labels: ConnectionLabels): ConnectionCounters {
-    let key = connectionKey(labels);
-    let counters = this.#sets.get(key);
-    if (counters === undefined && this.#sets.size >= this.#labelSetsMax) {
-      this.cell("weft_metric_series_overflowed_total", { family: "istio_tcp" }).value++;
-      key = OVERFLOW[labels.reporter];
-      counters = this.#sets.get(key);
-    }
-    if (counters === undefined) this.#sets.set(key, (counters = new ConnectionCounters(key)));
-    counters.generation = this.#generation;
-    return counters;
-  }
-
-  #bounded<V>(series: Map<string, V>, name: FamilyName, key: string, make: () => V): V {
-    const kept = series.get(key);
-    if (kept !== undefined) return kept;
-    if (series.size >= SERIES_MAX) {
-      if (name !== "weft_metric_series_overflowed_total") this.cell("weft_metric_series_overflowed_total", { family: name }).value++;
-      key = FAMILIES[name].labels.map(() => "overflow").join(KEY_SEPARATOR);
-      const overflow = series.get(key);
-      if (overflow !== undefined) return overflow;
-    }
-    const made = make();
-    series.set(key, made);
-    return made;
-  }
 }
 
-const VARIANTS_MAX = 64;
-const OVERFLOW: Readonly<Record<ReporterRole, string>> = { source: overflowKey("source"), destination: overflowKey("destination") };
+const OVERFLOW: Readonly<Record<ReporterRole, string>> = { source: overflowKey("source"), destination: overflowKey("destination"), waypoint: overflowKey("waypoint") };
 
 /** What else the labels depend on, once both workloads are given. */
 function variantKey(labels: ConnectionLabels): string {
   const { reporter, service, sourceIdentity, destinationIdentity, mutualTls, sourceDescription: peer } = labels;
   const end = `${reporter}${mutualTls ? "+" : "-"}${service === null ? "" : `${service.namespace}/${service.hostname}`} ${sourceIdentity} ${destinationIdentity}`;
   return peer === null || peer === undefined ? end : `${end} ${connectionKey(labels)}`;
-}
-
-function familyKey<N extends FamilyName>(name: N, labels: LabelsOf<N>): string {
-  const names: readonly string[] = FAMILIES[name].labels;
-  if (names.length === 0) return "";
-  return names.map((label) => clean((labels as Readonly<Record<string, string>>)[label] ?? "unknown")).join(KEY_SEPARATOR);
 }

@@ -3,9 +3,12 @@
 
 import { Registry } from "prom-client";
 import { CONNECTION_LABEL_NAMES, KEY_SEPARATOR, RESPONSE_FLAGS } from "./connection-labels.ts";
-import { CONNECTION_COLUMNS, type MetricsSnapshot } from "./connection-metrics.ts";
+import { CONNECTION_COLUMNS } from "./connection-metrics.ts";
 import { addCells, type Bounds } from "./histogram.ts";
 import { CONNECTION_FAMILIES, FAMILIES, type Family, type FamilyName } from "./metric-families.ts";
+import type { MetricsSnapshot } from "./metrics-snapshot.ts";
+import { requestSamples } from "./request-exposition.ts";
+import { REQUEST_FAMILIES } from "./request-families.ts";
 
 export type ExpositionFormat = "prometheus" | "openmetrics";
 
@@ -41,7 +44,8 @@ export class Exposition {
   async render(snapshots: readonly MetricsSnapshot[], sources: readonly GaugeSource[], format: ExpositionFormat): Promise<{ body: string; contentType: string }> {
     const registry = new Registry();
     if (format === "openmetrics") registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE as unknown as Parameters<Registry["setContentType"]>[0]);
-    for (const metric of [...this.#connectionMetrics(snapshots), ...this.#familyMetrics(snapshots), ...sourceMetrics(sources)]) register(registry, metric);
+    const metrics = [...this.#connectionMetrics(snapshots), ...this.#requestMetrics(snapshots), ...this.#familyMetrics(snapshots), ...sourceMetrics(sources)];
+    for (const metric of metrics) register(registry, metric);
     return { body: await registry.metrics(), contentType: registry.contentType };
   }
 
@@ -75,6 +79,16 @@ export class Exposition {
       });
     }
     return [opened, closed, failed, sent, received];
+  }
+
+  /** None at all from a process that carries no requests. */
+  #requestMetrics(snapshots: readonly MetricsSnapshot[]): RegistryMetric[] {
+    if (!snapshots.some(({ requests }) => requests !== undefined)) return [];
+    return [...requestSamples(snapshots, (names, key) => this.#labelsOf(names, key))].map(([name, samples]) => {
+      const { type, bounds, help } = REQUEST_FAMILIES[name];
+      const values = samples.flatMap(({ labels, cells }) => (bounds === null ? [{ value: cells[0]!, labels: {}, sharedLabels: labels }] : histogramSamples(name, bounds, cells, labels)));
+      return { name, help, type, values };
+    });
   }
 
   #familyMetrics(snapshots: readonly MetricsSnapshot[]): RegistryMetric[] {

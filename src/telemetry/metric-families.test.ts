@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "bun:test";
 import { CONNECTION_FAMILIES, FAMILIES, type Family } from "./metric-families.ts";
+import { REQUEST_FAMILIES } from "./request-families.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const families: [string, Family][] = Object.entries(FAMILIES);
@@ -18,6 +19,10 @@ test("every family is documented with its kind, labels and meaning, and nothing 
   }
   for (const { name, help } of Object.values(CONNECTION_FAMILIES)) {
     expect([name, documented.get(name)]).toEqual([name, `counter | ${help}`]);
+    documented.delete(name);
+  }
+  for (const [name, { type, help }] of Object.entries(REQUEST_FAMILIES)) {
+    expect([name, documented.get(name)]).toEqual([name, `${type} | ${help}`]);
     documented.delete(name);
   }
   expect([...documented.keys()].filter((name) => !name.startsWith("process_"))).toEqual([]);

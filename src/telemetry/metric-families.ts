@@ -1,7 +1,7 @@
 // Every metric there is: name, kind, labels, meaning. A test holds docs/metrics.md to this table, and the table to the sources.
 // Istio's names where Istio has one, `weft_*` for ours. A family takes at most SERIES_MAX label combinations.
 
-import { type Bounds, CONNECT_SECONDS, DNS_SECONDS, LIFETIME_SECONDS, SIZE_BYTES } from "./histogram.ts";
+import { type Bounds, CONNECT_SECONDS, DNS_SECONDS, LIFETIME_SECONDS, REQUEST_MS, SIZE_BYTES } from "./histogram.ts";
 
 /** Label combinations one family may have besides the connection families, which have their own limit. */
 export const SERIES_MAX = 2000;
@@ -19,6 +19,10 @@ const histogram = <const L extends readonly string[]>(labels: L, bounds: Bounds,
 
 /** Labels of the connection histograms: few, because each series has a dozen lines. */
 const ROUTE = ["reporter", "path", "destination_service_namespace", "destination_service_name"] as const;
+const SERVICE = ["destination_service_namespace", "destination_service_name"] as const;
+
+/** Labels of what is known of a service and port as requests are sent to it; `subset` is empty for all of its endpoints. */
+const CLUSTER = ["destination_service_namespace", "destination_service_name", "port", "subset"] as const;
 
 export const FAMILIES = {
   istio_tcp_sockets_open: gauge(["reporter"], "Connections open now, by the end that reports them"),
@@ -56,6 +60,22 @@ export const FAMILIES = {
   weft_pool_requests_total: counter(["outcome"], "Streams asked of the pool: hit (a tunnel had room), opened (one was opened), waited (one was under way), refused (no certificate)"),
   weft_pool_tunnels_retired_total: counter(["reason"], "Pooled tunnels that take no new streams: idle, age, goaway, destination_changed, certificate_renewed, workload_left, drain"),
   weft_http2_fatal_total: counter(["counter"], "HTTP/2 connections given up, by the limit or rule that the peer broke"),
+  weft_request_answers_total: counter([...SERVICE, "reason"], "Requests that the waypoint answered by itself, or whose answer ended early, by reason code"),
+  weft_request_malformed_total: counter(["code"], "What came from clients and never became a request"),
+  weft_request_retries_total: counter([...SERVICE, "cause"], "Attempts after the first, by what became of the one before: a reason code, or the status that a retry policy did not take"),
+  weft_request_faults_total: counter([...SERVICE, "action"], "Faults injected on purpose: delay, abort, reset, bandwidth"),
+  weft_request_first_byte_milliseconds: histogram(SERVICE, REQUEST_MS, "From the first byte of a request to the head of its answer"),
+  weft_upstream_duration_milliseconds: histogram(SERVICE, REQUEST_MS, "From sending a request to an endpoint to the head of the answer, of the attempt that answered"),
+  weft_upstream_connections_total: counter([...CLUSTER, "outcome"], "Connections to endpoints that were begun: opened or failed"),
+  weft_upstream_in_use: gauge([...CLUSTER, "resource"], "What circuit breaking counts, now: connections, pendingRequests, activeRequests, activeRetries"),
+  weft_upstream_refusals_total: counter([...CLUSTER, "resource"], "Refused by circuit breaking, by the resource whose limit was reached"),
+  weft_upstream_endpoints: gauge([...CLUSTER, "health"], "Endpoints by health: usable, ejected, unhealthy (by active checks)"),
+  weft_upstream_ejections_total: counter([...CLUSTER, "reason"], "Endpoints taken out of balancing, by what took them out"),
+  weft_upstream_returns_total: counter(CLUSTER, "Endpoints brought back into balancing"),
+  weft_rate_limit_decisions_total: counter([...SERVICE, "limit", "verdict"], "Rate limit decisions: allowed, refused, failed (the service that counts did not answer)"),
+  weft_otlp_records_total: counter(["signal"], "Spans and log records made for collectors"),
+  weft_otlp_records_dropped_total: counter(["signal", "where"], "Spans and log records dropped: data (made faster than taken), queue (the collector is slow or away), refused (it answered so)"),
+  weft_otlp_exports_total: counter(["collector", "signal", "outcome"], "Calls of collectors: ok, partial (some records refused), failed, refused"),
   weft_log_lines_total: counter([], "Access log lines made"),
   weft_log_lines_dropped_total: counter(["where"], "Log lines dropped because they were made faster than they could be written"),
   weft_metric_series_overflowed_total: counter(["family"], "Look-ups answered with the overflow series because the limit of label sets was reached"),

@@ -17,7 +17,7 @@ export function formatRequestText(r: RequestRecord, endedWallMs: number, options
   const field = (name: string): string => escaped(fieldShown(name, r.requestFields.value(name), options) ?? "-");
   let line = `[${timestamp(endedWallMs - (r.endedMs - r.startedMs))}] "${escaped(r.method)} ${escaped(targetOf(r, options))} ${r.version}" ${r.status} ${r.flags} ${answerDetails(r)} - "-"`;
   line += ` ${r.requestBytes} ${r.responseBytes} ${durationOf(r)} ${elapsed(r.attemptStartedMs, r.answeredMs) ?? "-"}`;
-  line += ` "${field("x-forwarded-for")}" "${field("user-agent")}" "${escaped(r.requestId)}" "${escaped(authorityOf(r) ?? "-")}" "${r.upstreamAddress ?? "-"}" ${r.cluster ?? "-"} -`;
+  line += ` "${field("x-forwarded-for")}" "${field("user-agent")}" "${escaped(r.requestId)}" "${escaped(authorityOf(r) ?? "-")}" "${r.upstreamAddress ?? "-"}" ${escaped(r.cluster ?? "-")} -`;
   line += ` ${r.destinationAddress === null ? "-" : formatSocketAddress(r.destinationAddress)} ${formatSocketAddress(r.sourceAddress)} - ${quoted(r.ruleName ?? r.routeId)}`;
   line += endText("src", r.source, r.sourceIdentity, r.sourceDescription) + endText("dst", r.endpoint, r.endpointIdentity, null);
   if (r.code !== null) line += ` reason=${r.code}`;

@@ -28,7 +28,7 @@ import { OutboundConnection } from "./outbound.ts";
 import { OutboundTunnel } from "./outbound-tunnel.ts";
 import { NameResolver } from "./name-resolver.ts";
 import { TunnelPool } from "./pool.ts";
-import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Reporter } from "./report.ts";
 import { Revocations } from "./revocations.ts";
 

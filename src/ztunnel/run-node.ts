@@ -21,7 +21,7 @@ import { PulseWatch } from "../runtime/thread-pulse.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
-import type { MetricsSnapshot } from "../telemetry/connection-metrics.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { NodeAgent } from "./node-agent.ts";
 import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
