@@ -11,7 +11,7 @@ import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { type HeaderBlock, type HeaderList, headerValue } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { DataPlaneContext } from "./context.ts";
+import type { TunnelContext } from "./tunnel-context.ts";
 import type { ChainLink } from "./revocations.ts";
 import { type TransportSocket, TunnelTransport } from "./transport.ts";
 
@@ -72,7 +72,7 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
   peerIdentity: SpiffeId | null = null;
   idleSinceMs: number;
   readonly transport: TunnelTransport;
-  protected readonly context: DataPlaneContext;
+  protected readonly context: TunnelContext;
   /** Of the step under way. */
   protected deadline: DeadlineHandle | null = null;
   readonly #owner: TunnelOwner;
@@ -83,7 +83,7 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
   #pingSentMs = 0;
   #lost: CloseCause = causes.tunnelLost("closed");
 
-  constructor(context: DataPlaneContext, target: TunnelTarget, owner: TunnelOwner) {
+  constructor(context: TunnelContext, target: TunnelTarget, owner: TunnelOwner) {
     this.context = context;
     this.target = target;
     this.#owner = owner;

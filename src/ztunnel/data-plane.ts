@@ -13,13 +13,16 @@ import { DescriptorLimit } from "../net/descriptor-limit.ts";
 import { Admission } from "./admission.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import { createDeadlines, type DataPlaneContext, http2Tuning, keepaliveOf } from "./context.ts";
+import type { DataPlaneContext } from "./context.ts";
+import { createDeadlines, http2Tuning, keepaliveOf } from "./tunnel-context.ts";
 import { adoptListener, closeFd, type Listener, takeQueued } from "./endpoint-socket.ts";
 import { HandshakeGate } from "./handshakes.ts";
 import { IdentityTable } from "./identity-table.ts";
-import { InboundTunnel, inboundListenerHandler } from "./inbound.ts";
+import { InboundPlace } from "./inbound.ts";
+import { ServerTunnel, serverTunnelHandler } from "./server-tunnel.ts";
 import { InboundPlaintext } from "./inbound-plaintext.ts";
-import { type LiveConnection, type LiveConnectionDescription, type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
+import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
+import { type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { Pulse } from "../runtime/thread-pulse.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
@@ -46,7 +49,7 @@ export interface SharedMemory {
 export class DataPlane {
   readonly #context: DataPlaneContext;
   readonly #post: (message: FromData) => void;
-  readonly #tunnels = new Set<InboundTunnel>();
+  readonly #tunnels = new Set<ServerTunnel>();
   readonly #released = new Set<LocalWorkload>();
   #draining: { untilMs: number } | null = null;
   #lastTunnelTickMs = 0;
@@ -169,18 +172,19 @@ export class DataPlane {
   }
 
   #adoptHbone(fd: number, local: LocalWorkload): Listener {
-    const handler = inboundListenerHandler(() => {
-      const tunnel = new InboundTunnel(this.#context, local, () => this.#tunnels.delete(tunnel));
+    const place = new InboundPlace(this.#context, local);
+    const handler = serverTunnelHandler(() => {
+      const tunnel = new ServerTunnel(this.#context, place, () => this.#tunnels.delete(tunnel));
       this.#tunnels.add(tunnel);
       return tunnel;
     });
-    const listener = Bun.listen<InboundTunnel>({
-      fd, allowHalfOpen: true, socket: handler as SocketHandler<InboundTunnel>, data: undefined as unknown as InboundTunnel,
-    } as unknown as Parameters<typeof Bun.listen<InboundTunnel>>[0]);
+    const listener = Bun.listen<ServerTunnel>({
+      fd, allowHalfOpen: true, socket: handler as SocketHandler<ServerTunnel>, data: undefined as unknown as ServerTunnel,
+    } as unknown as Parameters<typeof Bun.listen<ServerTunnel>>[0]);
     return {
       stop() {
         for (const queued of takeQueued(fd)) {
-          Bun.connect<InboundTunnel>({ fd: queued, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<InboundTunnel>>[0]).catch(() => {});
+          Bun.connect<ServerTunnel>({ fd: queued, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<ServerTunnel>>[0]).catch(() => {});
         }
         listener.stop(false);
       },
@@ -192,7 +196,7 @@ export class DataPlane {
     this.#context.locals.delete(local.uid);
     this.#context.pool.retireNamespace(local.namespaceFd);
     if (mode === "gone") this.#destroyAll([...local.connections], causes.workloadGone);
-    for (const tunnel of [...this.#tunnels]) if (tunnel.local === local) tunnel.drain();
+    for (const tunnel of [...this.#tunnels]) if (tunnel.place.connections === local.connections) tunnel.drain();
     this.#released.add(local);
     this.#closeReleased();
   }

@@ -7,7 +7,7 @@ import { connectFrom, type Destination, kindFor } from "../net/dial.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
 import { EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, EPERM, errnoName } from "../net/libc.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { DataPlaneContext } from "./context.ts";
+import type { TunnelContext } from "./tunnel-context.ts";
 import { adoptSocket, closeFd, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
 
 export interface DialOwner {
@@ -17,14 +17,14 @@ export interface DialOwner {
 }
 
 export class Dialled implements PlainEnd, Expiring {
-  readonly #context: DataPlaneContext;
+  readonly #context: TunnelContext;
   readonly #owner: DialOwner;
   readonly #to: SocketAddress;
   #socket: PlainSocket | null = null;
   #deadline: DeadlineHandle | null = null;
   #settled = false;
 
-  constructor(context: DataPlaneContext, owner: DialOwner, to: SocketAddress) {
+  constructor(context: TunnelContext, owner: DialOwner, to: SocketAddress) {
     this.#context = context;
     this.#owner = owner;
     this.#to = to;

@@ -13,7 +13,8 @@ import type { DataPlaneContext } from "./context.ts";
 import { Dialled, type DialOwner } from "./dialled.ts";
 import { EarlyBytes } from "./early-bytes.ts";
 import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
-import type { LiveConnection, LiveConnectionDescription, LocalWorkload } from "./local-workloads.ts";
+import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
+import type { LocalWorkload } from "./local-workloads.ts";
 import { PlainRelay } from "./plain-relay.ts";
 import type { ReportedConnection } from "./report.ts";
 

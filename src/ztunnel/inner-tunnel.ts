@@ -9,7 +9,7 @@ import { connectTlsOverStream, type StreamTls, type TlsContext } from "../net/tl
 import { type ChannelEnd, ClientTunnel, type TunnelOwner, type TunnelTarget, type TunnelThrough } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import { connectRefusal } from "./connect-refusal.ts";
-import type { DataPlaneContext } from "./context.ts";
+import type { TunnelContext } from "./tunnel-context.ts";
 import type { PoolWaiter } from "./pool.ts";
 import { StreamBytes } from "./stream-bytes.ts";
 
@@ -25,7 +25,7 @@ export class InnerTunnel extends ClientTunnel implements PoolWaiter {
   #secure: StreamTls | null = null;
   #writable = true;
 
-  constructor(context: DataPlaneContext, target: TunnelTarget, through: TunnelThrough, tls: TlsContext, owner: TunnelOwner) {
+  constructor(context: TunnelContext, target: TunnelTarget, through: TunnelThrough, tls: TlsContext, owner: TunnelOwner) {
     super(context, target, owner);
     this.#through = through;
     this.#tls = tls;

@@ -2,25 +2,7 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
-import type { CloseCause } from "./close-cause.ts";
-
-/** A live connection or tunnel as its workload sees it. */
-export interface LiveConnection {
-  /** Judges it again under the rules in force now; ends it when they no longer allow it. */
-  judgeAgain(): void;
-  /** Ends it now. */
-  destroy(cause: CloseCause): void;
-  /** For /config_dump. */
-  describe(): LiveConnectionDescription | null;
-}
-
-export interface LiveConnectionDescription {
-  readonly direction: "inbound" | "outbound";
-  readonly source: string;
-  readonly destination: string;
-  readonly protocol: "HBONE" | "TCP";
-  readonly openedMs: number;
-}
+import type { LiveConnection } from "./live-connection.ts";
 
 export interface LocalWorkload {
   readonly uid: WorkloadUid;

@@ -8,7 +8,7 @@ import { errnoName } from "../net/libc.ts";
 import { type NativeTlsSocket, peerChain, serverChainError, type TlsContext, upgradeClient } from "../net/tls.ts";
 import { type ChannelEnd, ClientTunnel, type TunnelOwner, type TunnelTarget } from "./client-tunnel.ts";
 import { causes } from "./close-cause.ts";
-import type { DataPlaneContext } from "./context.ts";
+import type { TunnelContext } from "./tunnel-context.ts";
 import type { SocketError } from "./endpoint-socket.ts";
 
 type Step = "tcp" | "tls" | "done";
@@ -18,7 +18,7 @@ export class OutboundTunnel extends ClientTunnel {
   #step: Step = "tcp";
   #socket: Socket<unknown> | NativeTlsSocket<OutboundTunnel> | null = null;
 
-  constructor(context: DataPlaneContext, target: TunnelTarget, tls: TlsContext, owner: TunnelOwner) {
+  constructor(context: TunnelContext, target: TunnelTarget, tls: TlsContext, owner: TunnelOwner) {
     super(context, target, owner);
     this.#tls = tls;
   }

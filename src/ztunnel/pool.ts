@@ -6,7 +6,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { TlsContext } from "../net/tls.ts";
 import type { ClientTunnel, RetireReason, TunnelOwner, TunnelTarget } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { DataPlaneContext } from "./context.ts";
+import type { TunnelContext } from "./tunnel-context.ts";
 
 /** Tunnels to one target at once; with 100 streams each more than one pair of workloads can use. Bounds what a connection storm opens. */
 export const TUNNELS_PER_TARGET_MAX = 256;
@@ -34,7 +34,7 @@ interface PoolEntry {
 }
 
 /** What the pool needs of its thread. */
-export type PoolContext = Pick<DataPlaneContext, "config" | "identities" | "reporter">;
+export type PoolContext = Pick<TunnelContext, "config" | "identities" | "reporter">;
 /** A tunnel that was not opened yet. */
 export type MakeTunnel = (target: TunnelTarget, tls: TlsContext, owner: TunnelOwner) => ClientTunnel;
 
