@@ -8,7 +8,7 @@ import { dirname, join, relative, resolve } from "node:path";
 const SRC = resolve(import.meta.dir, "../src");
 
 /** Lowest first: a row imports from the rows before it and from its own folder. */
-const ROWS = ["core", "wire", "mesh", "resources", "policy", "telemetry", "net", "identity", "xds", "runtime"] as const;
+const ROWS = ["core", "wire", "mesh", "resources", "policy", "telemetry", "net", "identity", "xds", "runtime", "tunnel"] as const;
 /** They stand side by side: each may import every row, and none another part. */
 const PARTS = ["ztunnel", "waypoint", "ca", "control", "cni", "cli", "dashboard"] as const;
 /** They put the parts together. */

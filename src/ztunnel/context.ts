@@ -4,9 +4,9 @@ import type { Random } from "../core/ports.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import type { Balancer } from "../policy/balance.ts";
 import type { LocalWorkloads } from "./local-workloads.ts";
-import type { NameResolver } from "./name-resolver.ts";
+import type { NameResolver } from "../tunnel/name-resolver.ts";
 import type { Reporter } from "./report.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "../tunnel/context.ts";
 
 export interface DataPlaneContext extends TunnelContext {
   readonly random: Random;

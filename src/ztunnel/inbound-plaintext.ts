@@ -8,14 +8,14 @@ import { originalDestination, remoteAddress } from "../net/original-destination.
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgePlaintext } from "../policy/inbound.ts";
 import { summariseAuthorisation } from "../telemetry/decision-record.ts";
-import { type CloseCause, causes } from "./close-cause.ts";
+import { type CloseCause, causes } from "../tunnel/close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { Dialled, type DialOwner } from "./dialled.ts";
-import { EarlyBytes } from "./early-bytes.ts";
-import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
-import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
+import { Dialled, type DialOwner } from "../tunnel/dialled.ts";
+import { EarlyBytes } from "../tunnel/early-bytes.ts";
+import type { PlainEnd, PlainSocket, SocketError } from "../tunnel/endpoint-socket.ts";
+import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import type { LocalWorkload } from "./local-workloads.ts";
-import { PlainRelay } from "./plain-relay.ts";
+import { PlainRelay } from "../tunnel/plain-relay.ts";
 import type { ReportedConnection } from "./report.ts";
 
 export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConnection {

@@ -13,17 +13,17 @@ import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
-import type { ByteHolder } from "./byte-budget.ts";
-import { type CloseCause, causes } from "./close-cause.ts";
+import type { ByteHolder } from "../tunnel/byte-budget.ts";
+import { type CloseCause, causes } from "../tunnel/close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { Dialled, type DialOwner } from "./dialled.ts";
-import type { PlainSocket } from "./endpoint-socket.ts";
-import { HeldBytes } from "./held-bytes.ts";
-import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
+import { Dialled, type DialOwner } from "../tunnel/dialled.ts";
+import type { PlainSocket } from "../tunnel/endpoint-socket.ts";
+import { HeldBytes } from "../tunnel/held-bytes.ts";
+import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import type { LocalWorkload } from "./local-workloads.ts";
-import { StreamRelay } from "./relay.ts";
+import { StreamRelay } from "../tunnel/relay.ts";
 import type { ReportedConnection } from "./report.ts";
-import type { ServerStreamUser, ServerTunnel, TunnelPlace } from "./server-tunnel.ts";
+import type { ServerStreamUser, ServerTunnel, TunnelPlace } from "../tunnel/server-tunnel.ts";
 
 const STATUS_BLOCKS = new Map<number, HeaderBlock>([400, 401, 503].map((status) => [status, encodeStaticBlock([":status", String(status)])]));
 

@@ -2,7 +2,7 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
-import type { LiveConnection } from "./live-connection.ts";
+import type { LiveConnection } from "../tunnel/live-connection.ts";
 
 export interface LocalWorkload {
   readonly uid: WorkloadUid;

@@ -18,10 +18,10 @@ import { ownResolvConfPaths, ResolverFiles } from "./dns/resolver-files.ts";
 import { secureRandom } from "./dns/secure-random.ts";
 import { WorkloadDns } from "./dns/workload-dns.ts";
 import type { LocalWorkloadState } from "../runtime/config-dump.ts";
-import type { LiveConnectionDescription } from "./live-connection.ts";
+import type { LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import { DataThreads } from "./data-threads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
-import { keepaliveOf } from "./tunnel-context.ts";
+import { keepaliveOf } from "../tunnel/context.ts";
 import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/inherited-sockets.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 

@@ -20,18 +20,18 @@ import { ErrorCode } from "../wire/http2/errors.ts";
 import { headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { encodeProxyV2 } from "../wire/proxy-protocol/v2.ts";
-import type { ClientTunnel, TunnelStreamUser, TunnelTarget } from "./client-tunnel.ts";
-import { type CloseCause, causes } from "./close-cause.ts";
-import { connectRefusal } from "./connect-refusal.ts";
+import type { ClientTunnel, TunnelStreamUser, TunnelTarget } from "../tunnel/client-tunnel.ts";
+import { type CloseCause, causes } from "../tunnel/close-cause.ts";
+import { connectRefusal } from "../tunnel/connect-refusal.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { Dialled, type DialOwner } from "./dialled.ts";
-import { EarlyBytes } from "./early-bytes.ts";
-import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
-import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
+import { Dialled, type DialOwner } from "../tunnel/dialled.ts";
+import { EarlyBytes } from "../tunnel/early-bytes.ts";
+import type { PlainEnd, PlainSocket, SocketError } from "../tunnel/endpoint-socket.ts";
+import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import type { LocalWorkload } from "./local-workloads.ts";
-import { PlainRelay } from "./plain-relay.ts";
-import type { PoolWaiter } from "./pool.ts";
-import { StreamRelay } from "./relay.ts";
+import { PlainRelay } from "../tunnel/plain-relay.ts";
+import type { PoolWaiter } from "../tunnel/pool.ts";
+import { StreamRelay } from "../tunnel/relay.ts";
 import type { ReportedConnection } from "./report.ts";
 
 /** Endpoints tried for one connection while nothing has been sent. */

@@ -19,11 +19,11 @@ import type { RateLimit } from "../wire/http2/limits.ts";
 import { TokenBucket } from "../wire/http2/rate-limit.ts";
 import { encodeStaticBlock, type HeaderBlock } from "../wire/http2/headers.ts";
 import { responseFields } from "../wire/hbone/connect.ts";
-import type { CloseCause } from "./close-cause.ts";
+import type { CloseCause } from "../tunnel/close-cause.ts";
 import type { FromData } from "./messages.ts";
-import type { RetireReason } from "./client-tunnel.ts";
-import type { PlainMeter } from "./plain-relay.ts";
-import type { RelayMeter } from "./relay.ts";
+import type { RetireReason } from "../tunnel/client-tunnel.ts";
+import type { PlainMeter } from "../tunnel/plain-relay.ts";
+import type { RelayMeter } from "../tunnel/relay.ts";
 
 /** Everything a connection's metrics and log line are made from, besides its bytes and its end. */
 export interface ConnectionFacts {

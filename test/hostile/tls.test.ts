@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { Duplex } from "node:stream";
 import tls from "node:tls";
 import { createRevocationList, type Issuer } from "../../src/ca/authority.ts";
-import { HANDSHAKE_FAILURES, HANDSHAKES_PER_SOURCE_MAX } from "../../src/ztunnel/handshakes.ts";
+import { HANDSHAKE_FAILURES, HANDSHAKES_PER_SOURCE_MAX } from "../../src/tunnel/handshakes.ts";
 import { KEY_USAGE, OID } from "../../src/wire/x509/oids.ts";
 import { sequence, unsignedInteger } from "../../src/wire/x509/der.ts";
 import { item } from "../kit/bad-input.ts";

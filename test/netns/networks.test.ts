@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from
 import { type IpAddress, parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
 import { ATTEMPTS_MAX } from "../../src/ztunnel/outbound.ts";
-import { INNER_TUNNELS_SPREAD } from "../../src/ztunnel/pool.ts";
+import { INNER_TUNNELS_SPREAD } from "../../src/tunnel/pool.ts";
 import { unsealed } from "../kit/box.ts";
 import { EastWestGateway } from "../kit/east-west-gateway.ts";
 import { issueSvid, SilentServer } from "../kit/hbone-peer.ts";

@@ -9,7 +9,7 @@ import {
 import { inNamespace } from "../../net/namespace.ts";
 import { encodeSockaddr } from "../../net/socket-address.ts";
 import { checkReply } from "../../wire/dns/decode.ts";
-import { adoptSocket, type PlainEnd, type PlainSocket, type SocketError } from "../endpoint-socket.ts";
+import { adoptSocket, type PlainEnd, type PlainSocket, type SocketError } from "../../tunnel/endpoint-socket.ts";
 import { frame, FrameReader } from "./tcp-frames.ts";
 
 export interface AttemptOptions {

@@ -1,7 +1,7 @@
 // One TCP connection of an application to the DNS proxy: questions may be pipelined, answers go out as they are ready
 // (RFC 7766). Every buffer has a bound; a client that does not read, or does not ask, is closed.
 
-import type { PlainEnd, PlainSocket } from "../endpoint-socket.ts";
+import type { PlainEnd, PlainSocket } from "../../tunnel/endpoint-socket.ts";
 import type { DnsLimits } from "./limits.ts";
 import { frame, FrameReader } from "./tcp-frames.ts";
 

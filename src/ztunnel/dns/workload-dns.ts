@@ -18,7 +18,7 @@ import { encodeSockaddr } from "../../net/socket-address.ts";
 import { nameClient, type NameScope } from "../../policy/resolve-name.ts";
 import { truncatedReply } from "../../wire/dns/encode.ts";
 import { ResponseCode } from "../../wire/dns/types.ts";
-import { adoptListener, type Listener } from "../endpoint-socket.ts";
+import { adoptListener, type Listener } from "../../tunnel/endpoint-socket.ts";
 import { Forwarder, nameExists } from "./forwarder.ts";
 import { DNS_LIMITS, type DnsLimits } from "./limits.ts";
 import type { DnsMetrics, DnsProtocol } from "./metrics.ts";

@@ -7,7 +7,7 @@ import { connectFrom, type Destination, kindFor } from "../net/dial.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
 import { EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, EPERM, errnoName } from "../net/libc.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 import { adoptSocket, closeFd, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
 
 export interface DialOwner {

@@ -9,7 +9,7 @@ import { connectTlsOverStream, type StreamTls, type TlsContext } from "../net/tl
 import { type ChannelEnd, ClientTunnel, type TunnelOwner, type TunnelTarget, type TunnelThrough } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
 import { connectRefusal } from "./connect-refusal.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 import type { PoolWaiter } from "./pool.ts";
 import { StreamBytes } from "./stream-bytes.ts";
 

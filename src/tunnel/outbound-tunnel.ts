@@ -8,7 +8,7 @@ import { errnoName } from "../net/libc.ts";
 import { type NativeTlsSocket, peerChain, serverChainError, type TlsContext, upgradeClient } from "../net/tls.ts";
 import { type ChannelEnd, ClientTunnel, type TunnelOwner, type TunnelTarget } from "./client-tunnel.ts";
 import { causes } from "./close-cause.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 import type { SocketError } from "./endpoint-socket.ts";
 
 type Step = "tcp" | "tls" | "done";

@@ -6,7 +6,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { TlsContext } from "../net/tls.ts";
 import type { ClientTunnel, RetireReason, TunnelOwner, TunnelTarget } from "./client-tunnel.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 
 /** Tunnels to one target at once; with 100 streams each more than one pair of workloads can use. Bounds what a connection storm opens. */
 export const TUNNELS_PER_TARGET_MAX = 256;

@@ -11,7 +11,7 @@ import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { type HeaderBlock, type HeaderList, headerValue } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 import type { ChainLink } from "./revocations.ts";
 import { type TransportSocket, TunnelTransport } from "./transport.ts";
 

@@ -13,7 +13,7 @@ import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import type { HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { TunnelContext } from "./tunnel-context.ts";
+import type { TunnelContext } from "./context.ts";
 import type { SocketError } from "./endpoint-socket.ts";
 import type { Handshake } from "./handshakes.ts";
 import type { LiveConnection, LiveConnectionDescription } from "./live-connection.ts";
