@@ -8,8 +8,6 @@ import { describeUnless } from "../../test/kit/skip.ts";
 
 const PLAIN = { v6: false, transparent: false };
 const MARK = 0x539;
-const TRANSPARENT_MARK = 0x111;
-const MARKS = { plain: MARK, transparent: () => TRANSPARENT_MARK };
 
 const openCount = (): number => readdirSync("/proc/self/fd").length;
 
@@ -27,7 +25,7 @@ describeUnless(unsealed)("socket reserve", () => {
   });
 
   test("a quiet namespace keeps nothing: one socket is made for one that is asked for", () => {
-    const reserve = new SocketReserve(namespace, MARKS);
+    const reserve = new SocketReserve(namespace, MARK);
     const before = openCount();
     take(reserve, 0);
     take(reserve, RESERVE_IDLE_MS);
@@ -36,7 +34,7 @@ describeUnless(unsealed)("socket reserve", () => {
   });
 
   test("asked often it makes more at once, up to its limit, and gives every one out once", () => {
-    const reserve = new SocketReserve(namespace, MARKS);
+    const reserve = new SocketReserve(namespace, MARK);
     const before = openCount();
     for (let i = 0; i < 5 * RESERVE_MAX; i++) take(reserve, i);
     const spare = openCount() - before - taken.length;
@@ -48,7 +46,7 @@ describeUnless(unsealed)("socket reserve", () => {
   });
 
   test("what nobody asks for is closed after a while", () => {
-    const reserve = new SocketReserve(namespace, MARKS);
+    const reserve = new SocketReserve(namespace, MARK);
     const before = openCount();
     for (let i = 0; i < 4; i++) take(reserve, i);
     reserve.tick(RESERVE_IDLE_MS);
@@ -57,12 +55,12 @@ describeUnless(unsealed)("socket reserve", () => {
     expect(openCount() - before).toBe(4);
   });
 
-  test("each socket has the mark of its kind, and is transparent only where it was asked for", () => {
-    const reserve = new SocketReserve(namespace, MARKS);
+  test("each socket is marked, and transparent only where it was asked for", () => {
+    const reserve = new SocketReserve(namespace, MARK);
     for (let i = 0; i < 3; i++) {
       const plain = take(reserve, i);
       const transparent = take(reserve, i, { v6: false, transparent: true });
-      expect([plain, transparent].map((fd) => getIntOption(fd, SOL_SOCKET, SO_MARK))).toEqual([MARK, TRANSPARENT_MARK]);
+      expect([plain, transparent].map((fd) => getIntOption(fd, SOL_SOCKET, SO_MARK))).toEqual([MARK, MARK]);
       expect([plain, transparent].map((fd) => getIntOption(fd, SOL_IP, IP_TRANSPARENT))).toEqual([0, 1]);
     }
     reserve.close();
@@ -72,7 +70,7 @@ describeUnless(unsealed)("socket reserve", () => {
     const gone = openNamespace("/proc/self/ns/net");
     closeNamespace(gone);
     const before = openCount();
-    expect(() => new SocketReserve(gone, MARKS).take(PLAIN, 0)).toThrow("setns");
+    expect(() => new SocketReserve(gone, MARK).take(PLAIN, 0)).toThrow("setns");
     expect(openCount()).toBe(before);
   });
 });

@@ -31,13 +31,6 @@ export function openTcpSocket({ v6, transparent }: SocketKind, mark: number): nu
   return failed;
 }
 
-/** SO_MARK of the sockets, 0 for none. */
-export interface SocketMarks {
-  readonly plain: number;
-  /** Asked once for each batch. */
-  readonly transparent: (nowMs: number) => number;
-}
-
 interface Shelf {
   readonly kind: SocketKind;
   readonly fds: number[];
@@ -48,13 +41,13 @@ interface Shelf {
 
 export class SocketReserve {
   readonly #namespaceFd: number;
-  readonly #marks: SocketMarks;
+  readonly #mark: number;
   readonly #shelves: (Shelf | undefined)[] = [];
 
-  /** @param namespaceFd stays the caller's, and open for as long as the reserve is used. */
-  constructor(namespaceFd: number, marks: SocketMarks) {
+  /** @param namespaceFd stays the caller's, and open for as long as the reserve is used. @param mark SO_MARK of every socket, 0 for none. */
+  constructor(namespaceFd: number, mark: number) {
     this.#namespaceFd = namespaceFd;
-    this.#marks = marks;
+    this.#mark = mark;
   }
 
   /** A socket that the caller owns, or -errno. */
@@ -68,7 +61,7 @@ export class SocketReserve {
     }
     shelf.batch = nowMs - shelf.askedMs < RESERVE_IDLE_MS ? Math.min(RESERVE_MAX, shelf.batch * 2) : 1;
     shelf.askedMs = nowMs;
-    return this.#make(shelf, kind.transparent ? this.#marks.transparent(nowMs) : this.#marks.plain);
+    return this.#make(shelf);
   }
 
   /** Closes what nobody asked for. Call it every second or so. */
@@ -84,11 +77,11 @@ export class SocketReserve {
   }
 
   /** The first is for the one who asked; a failure of a further one only leaves the shelf shorter. */
-  #make(shelf: Shelf, mark: number): number {
+  #make(shelf: Shelf): number {
     return inNamespace(this.#namespaceFd, () => {
-      const first = openTcpSocket(shelf.kind, mark);
+      const first = openTcpSocket(shelf.kind, this.#mark);
       for (let i = 1; first >= 0 && i < shelf.batch; i++) {
-        const fd = openTcpSocket(shelf.kind, mark);
+        const fd = openTcpSocket(shelf.kind, this.#mark);
         if (fd < 0) break;
         shelf.fds.push(fd);
       }

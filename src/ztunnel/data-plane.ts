@@ -5,8 +5,6 @@ import type { SocketHandler } from "bun";
 import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
 import { MeshStore } from "../mesh/store.ts";
-import { REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
-import { ApplicationMark } from "../net/redirect/reply-marks.ts";
 import { SocketReserve } from "../net/socket-reserve.ts";
 import { Balancer } from "../policy/balance.ts";
 import { DescriptorLimit } from "../net/descriptor-limit.ts";
@@ -146,7 +144,7 @@ export class DataPlane {
     const local: LocalWorkload = {
       uid,
       namespaceFd,
-      sockets: this.#socketsOf(namespaceFd),
+      sockets: new SocketReserve(namespaceFd, this.#context.config.packetMark),
       connections,
       stopAccepting: () => {
         for (const listener of adopted.splice(0)) listener.stop();
@@ -163,12 +161,6 @@ export class DataPlane {
     }
     locals.add(local);
     this.#post({ kind: "attached", uid });
-  }
-
-  #socketsOf(namespaceFd: number): SocketReserve {
-    const { packetMark } = this.#context.config;
-    const application = new ApplicationMark(namespaceFd, { tracked: packetMark, untracked: REDIRECT_DEFAULTS.connectionMark.value });
-    return new SocketReserve(namespaceFd, { plain: packetMark, transparent: (nowMs) => application.at(nowMs) });
   }
 
   #adoptHbone(fd: number, local: LocalWorkload): Listener {

@@ -9,14 +9,12 @@ import { type IpAddress, type OrigDst, parseCidr } from "../../core/ip.ts";
 import type { Result } from "../../core/result.ts";
 import { NFPROTO_INET, writeNewTable } from "../../wire/netlink/nf-tables.ts";
 import { NETLINK_NETFILTER, NetlinkSocket } from "../netlink-socket.ts";
-import { must, readSysctl } from "../links.ts";
+import { must } from "../links.ts";
 import { unifiedRoot } from "./cgroups.ts";
 import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS, type RedirectOptions } from "./options.ts";
-import { ApplicationMark, replyMarksEnabled } from "./reply-marks.ts";
 import { drainRedirect, type Inspection, inspectRedirect, installRedirect, removeRedirect, repairRedirect } from "./redirect.ts";
 
 const MARK = 0x539;
-const REPLY_MARK = 0x111;
 const OPTIONS: RedirectOptions = { ...REDIRECT_DEFAULTS, owner: "agent-a" };
 
 function value<T>(result: Result<T, { readonly message: string }>): T {
@@ -112,57 +110,6 @@ describeUnless(unsealed)("redirect", () => {
       await talk.echoes("x".repeat(10_000));
     }
     expect(app.peers).toHaveLength(2);
-  });
-
-  for (const [how, mark, tracked] of [["tracked", MARK, true], ["by the mark of its own socket, not tracked", REPLY_MARK, false]] as const) {
-    test(`a refusal of the application comes back at once, to the client's address: ${how}`, async () => {
-      await using at = pair();
-      value(installRedirect(at.web.namespaceFd, OPTIONS));
-      for (const [i, ip] of at.web.addresses.entries()) {
-        const refused = Conversation.open(at.web, to(ip, 8081), { mark, source: at.client.addresses[i]! });
-        expect(refused).rejects.toThrow(/ECONNREFUSED/);
-        await refused.catch(() => {});
-      }
-    });
-
-    test(`a connection to the application from the client's address, both ways and at length: ${how}`, async () => {
-      await using at = pair();
-      using app = Answerer.listen(at.web, 8080, (peer) => `you are ${peer.from.ip}.`);
-      using _agent = agent(at.web, 15006);
-      value(installRedirect(at.web.namespaceFd, OPTIONS));
-      for (const [i, ip] of at.web.addresses.entries()) {
-        const source = at.client.addresses[i]!;
-        using talk = await Conversation.open(at.web, to(ip, 8080), { mark, source });
-        await talk.receive(`you are ${source}.`);
-        await talk.echoes("x".repeat(20_000));
-        // Removed and put back under an open connection: it goes on either way.
-        value(installRedirect(at.web.namespaceFd, { ...OPTIONS, owner: `successor-${i}` }));
-        await talk.echoes("still there");
-      }
-      expect(app.peers).toHaveLength(2);
-      const known = await at.web.run(["sh", "-c", "cat /proc/net/nf_conntrack 2>/dev/null | grep -c 'dport=8080 ' || true"]);
-      if (known.stdout.trim() !== "" && readSysctl(at.web.namespaceFd, "net.netfilter.nf_conntrack_count") !== null) {
-        expect(Number(readSysctl(at.web.namespaceFd, "net.netfilter.nf_conntrack_count")) > 0).toBe(tracked);
-      }
-    });
-  }
-
-  test("the settings by which replies find back are switched on for a workload and off again, and never touched on a host", async () => {
-    await using at = pair();
-    const ns = at.web.namespaceFd;
-    expect(replyMarksEnabled(ns)).toBe(false);
-    value(installRedirect(ns, { ...OPTIONS, scope: "host" }));
-    expect(replyMarksEnabled(ns)).toBe(false);
-    value(installRedirect(ns, OPTIONS));
-    expect(replyMarksEnabled(ns)).toBe(true);
-    const mark = new ApplicationMark(ns, { tracked: MARK, untracked: REPLY_MARK });
-    expect(mark.at(0)).toBe(REPLY_MARK);
-    value(removeRedirect(ns, OPTIONS));
-    expect(replyMarksEnabled(ns)).toBe(false);
-    const later = new ApplicationMark(ns, { tracked: MARK, untracked: REPLY_MARK });
-    expect([later.at(0), later.at(1)]).toEqual([MARK, MARK]);
-    value(installRedirect(ns, OPTIONS));
-    expect(later.at(60_000)).toBe(REPLY_MARK);
   });
 
   test("DNS: UDP and TCP questions reach our resolver and are answered as if from the one asked", async () => {
@@ -444,8 +391,6 @@ function describeKernel(): void {
       "meta l4proto tcp redirect to :15001",
       "meta l4proto tcp redirect to :15006",
       "meta mark & 0x00000fff == 0x00000111 accept",
-      "meta mark & 0x00000fff == 0x00000111 notrack accept",
-      "meta mark & 0x00000fff == 0x00000111 notrack accept",
       "meta mark & 0x00000fff == 0x00000539 accept",
       "meta mark & 0x00000fff == 0x00000539 accept",
       "meta mark & 0x00000fff == 0x00000539 ct mark set ...",

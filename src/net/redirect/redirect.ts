@@ -26,7 +26,6 @@ import { NamespaceLinks, readSysctl } from "../links.ts";
 import { NETLINK_NETFILTER, type NetlinkFault, type NetlinkRequest, NetlinkSocket } from "../netlink-socket.ts";
 import { findCgroups } from "./cgroups.ts";
 import { trackExistingConnections } from "./existing-connections.ts";
-import { disableReplyMarks, enableReplyMarks } from "./reply-marks.ts";
 import { EXCLUSION_RULES_MAX, type RedirectOptions } from "./options.ts";
 import { type CaptureMode, redirectRules, type Ruleset, TABLE_NAME } from "./rules.ts";
 
@@ -348,15 +347,10 @@ class Capture implements Disposable {
       const routed = this.#links.ensureRoute(this.#replyRoute(family, loopback.value));
       if (!routed.ok) return routed;
     }
-    if (this.#options.scope === "workload") {
-      const why = enableReplyMarks(this.#namespaceFd);
-      if (why !== null) notes.push(`connections to the application are tracked, which costs more: ${why}`);
-    }
     return ok(notes);
   }
 
   #removeRouting(): Result<void, NetlinkFault> {
-    if (this.#options.scope === "workload") disableReplyMarks(this.#namespaceFd);
     const loopback = this.#links.loopback();
     if (!loopback.ok) return loopback;
     for (const family of this.#families()) {

@@ -1,10 +1,9 @@
 // From what is to be captured to the nf_tables chains and rules that do it. Pure.
 //
-//   prerouting  raw -300      between us and the application by mark: not tracked; DNS answers to us into conntrack zone 1
+//   prerouting  raw -300      DNS answers to us into conntrack zone 1
 //               mangle -150   our own packet on its way to the application: mark its connection
 //               nat -100      inbound TCP to the inbound listener
-//   output      raw -300      between us and the application by mark: not tracked; our other connections to the application into
-//                             conntrack zone 2, DNS questions of ours into zone 1
+//   output      raw -300      our connections to the application into conntrack zone 2, DNS questions of ours into zone 1
 //               mangle -150   a reply on a marked connection: mark the packet, so that it is routed back to us
 //               nat -100      DNS to the DNS listener, outbound TCP to the outbound listener
 //
@@ -67,9 +66,12 @@ export type CaptureMode =
 
 /** @param cgroups those of `options.exclusions.cgroups` that exist on this host. */
 export function redirectRules(options: RedirectOptions, cgroups: readonly CgroupMatch[], mode: CaptureMode): Ruleset {
-  const chains: Chain[] = [CHAINS.rawOutput, CHAINS.manglePrerouting, CHAINS.mangleOutput, CHAINS.rawPrerouting];
+  const chains: Chain[] = [CHAINS.rawOutput, CHAINS.manglePrerouting, CHAINS.mangleOutput];
   const rules: Rule[] = markRules(options);
-  if (options.dnsCapture) rules.push(...dnsZoneRules(options));
+  if (options.dnsCapture) {
+    chains.push(CHAINS.rawPrerouting);
+    rules.push(...dnsZoneRules(options));
+  }
   if (mode === "prepare") return { chains, rules };
   // A nat chain is there while draining too: without one the kernel stops translating the connections that are left.
   chains.push(CHAINS.natPrerouting, CHAINS.natOutput);
@@ -81,13 +83,7 @@ export function redirectRules(options: RedirectOptions, cgroups: readonly Cgroup
 
 function markRules(options: RedirectOptions): Rule[] {
   const { packetMark, connectionMark } = options;
-  // Packets that carry the connection mark by themselves (reply-marks.ts) find their way by it: the cost of tracking them is saved.
-  // One that the rule of the mangle chain has marked is tracked already, which this leaves as it is.
-  const untracked = (chain: "rawOutput" | "rawPrerouting"): Rule =>
-    rule(chain, "between us and the application, by mark", [...packetMarked(connectionMark), { kind: "notrack" }, ACCEPT]);
   return [
-    untracked("rawOutput"),
-    untracked("rawPrerouting"),
     rule("rawOutput", "from us to the application: apart from the client's own connections", [
       ...protocol(TCP), { kind: "meta", key: "oifname" }, compare("eq", hexName("lo")), ...packetMarked(packetMark),
       { kind: "immediate", value: hex16Host(DIAL_CONNTRACK_ZONE) }, { kind: "setCtOriginalZone" },

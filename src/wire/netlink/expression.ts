@@ -27,8 +27,6 @@ export type Expression =
   | { readonly kind: "setCt"; readonly key: "mark" | "zone" }
   /** The zone of the connection's own direction alone; its replies are looked up in the default zone. */
   | { readonly kind: "setCtOriginalZone" }
-  /** The packet is not looked up among the connections, and makes none. */
-  | { readonly kind: "notrack" }
   | { readonly kind: "counter"; readonly packets: bigint; readonly bytes: bigint }
   /** To the port in the register, on this host. */
   | { readonly kind: "redirect" }
@@ -116,8 +114,6 @@ function writeExpression(writer: NetlinkWriter, e: Expression): void {
       return put("counter", () => writer.be64(1, e.bytes).be64(2, e.packets));
     case "redirect":
       return put("redir", () => writer.be32(1, REGISTER).be32(2, REGISTER).be32(3, REDIRECT_PORT_GIVEN));
-    case "notrack":
-      return void writer.text(NFTA_EXPR_NAME, "notrack");
     case "foreign":
       throw new Error(`a foreign expression (${e.name}) cannot be written`);
     default:
@@ -173,8 +169,6 @@ function readExpression(name: string, a: Attributes): Expression | null {
       return readImmediate(a);
     case "counter":
       return readCounter(a);
-    case "notrack":
-      return { kind: "notrack" };
     case "redir":
       return a.be32(1) === REGISTER && (a.be32(2) ?? REGISTER) === REGISTER && a.be32(3) === REDIRECT_PORT_GIVEN ? { kind: "redirect" } : null;
     default:
@@ -278,7 +272,6 @@ export function formatExpression(e: Expression): string {
     case "fibDestinationType":
     case "toNetworkOrder":
     case "counter":
-    case "notrack":
     case "redirect":
       return e.kind;
     default:
