@@ -9,7 +9,7 @@ import { unsealed } from "../kit/box.ts";
 import { program, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, HTTP_PORT, SERVICE_ECHO, Shop, urlOf, VIP } from "../kit/shop.ts";
-import { describeUnless } from "../kit/skip.ts";
+import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";
 
 const FULL = process.env["WEFT_TEST_LOAD"] === "full";
 const STREAM_BYTES = FULL ? 10e9 : 1e9;
@@ -58,6 +58,13 @@ describeUnless(unsealed)("load", () => {
       });
     }
   });
+
+  testUnless(needsProgram("ss"))("nothing is left over: every socket has seen its end, in each workload's namespace", async () => {
+    for (const place of [shop.client, shop.near, shop.far, shop.stranger]) {
+      const unfinished = async (): Promise<string[]> => (await place.run(["ss", "-tanH"])).stdout.split("\n").filter((line) => line !== "" && !/^(LISTEN|TIME-WAIT) /.test(line) && !/:15008(\s|$)/.test(line));
+      await until(`no socket half closed in ${place.name}`, 5_000, async () => (await unfinished()).length === 0);
+    }
+  }, 30_000);
 
   test(`the label is put on and taken off ${TOGGLES} times under load: no request fails, no open connection ends`, async () => {
     const loads: [string, Workload, Workload][] = [["captured, across", shop.client, shop.far], ["captured, same node", shop.client, shop.near], ["uncaptured", shop.stranger, shop.far]];
