@@ -59,7 +59,14 @@ describeUnless(unsealed)("load", () => {
     }
   });
 
-  testUnless(needsProgram("ss"))("nothing is left over: every socket has seen its end, in each workload's namespace", async () => {
+  testUnless(needsProgram("ss"))("nothing is left over: every socket has seen its end, in each workload's namespace, of clients that are gone too", async () => {
+    for (const server of [shop.far, shop.near]) {
+      const child = shop.client.exec(program("talk", server.ipv4, ECHO_PORT), { stderr: "inherit" });
+      const heard = collect(child.stdout as ReadableStream<Uint8Array>);
+      await until("the open connection to talk", 2_000, () => heard.text.includes("beat 2"));
+      child.kill("SIGKILL");
+      await child.exited;
+    }
     for (const place of [shop.client, shop.near, shop.far, shop.stranger]) {
       const unfinished = async (): Promise<string[]> => (await place.run(["ss", "-tanH"])).stdout.split("\n").filter((line) => line !== "" && !/^(LISTEN|TIME-WAIT) /.test(line) && !/:15008(\s|$)/.test(line));
       await until(`no socket half closed in ${place.name}`, 5_000, async () => (await unfinished()).length === 0);
