@@ -10,8 +10,8 @@ import { BULK_PORT, HTTP_PORT, IDLE_PORT, STATUS_PORT, type Testbed } from "./te
 export const IDLE_CONNECTIONS = 10_000;
 /** Opening ten thousand connections at a few hundred a second is slow, not stuck. */
 const IDLE_READY_SECONDS = 60;
-/** Memory is read once it has stood still for this long: allocators give back with a delay. */
-const IDLE_SETTLE_MS = 3_000;
+/** Memory is read once it has stood still for this long: allocators and collectors give back what a load has left with a delay of seconds. */
+const IDLE_SETTLE_MS = 25_000;
 
 /** Key of a figure: a row of the table, or one of the extra figures below it. */
 export type Figures = Readonly<Record<string, number>>;

@@ -39,23 +39,23 @@ describe("when to trim", () => {
 
   test("not at the first look, then as soon as the process is quiet", () => {
     const policy = new TrimPolicy();
-    expect(policy.wants({ fileBytes: 50 * MB, cpuMs: 900 }, at(1))).toBe(false);
-    expect(policy.wants({ fileBytes: 50 * MB, cpuMs: 950 }, at(2))).toBe(true);
+    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 900 }, at(1))).toBe(false);
+    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 950 }, at(2))).toBe(true);
   });
 
   test("never while it works", () => {
     const policy = new TrimPolicy();
-    policy.wants({ fileBytes: 50 * MB, cpuMs: 0 }, at(1));
-    expect(policy.wants({ fileBytes: 50 * MB, cpuMs: TRIM_CHECK_MS }, at(2))).toBe(false);
-    expect(policy.wants({ fileBytes: 50 * MB, cpuMs: TRIM_CHECK_MS + 10 }, at(3))).toBe(true);
+    policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(1));
+    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: TRIM_CHECK_MS }, at(2))).toBe(false);
+    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: TRIM_CHECK_MS + 10 }, at(3))).toBe(true);
   });
 
   test("again only when enough has come back", () => {
     const policy = new TrimPolicy();
-    policy.wants({ fileBytes: 50 * MB, cpuMs: 0 }, at(1));
-    expect(policy.wants({ fileBytes: 50 * MB, cpuMs: 0 }, at(2))).toBe(true);
-    policy.trimmed({ fileBytes: 15 * MB, cpuMs: 0 });
-    expect(policy.wants({ fileBytes: 15 * MB + TRIM_BYTES_MIN - 1, cpuMs: 0 }, at(3))).toBe(false);
-    expect(policy.wants({ fileBytes: 15 * MB + TRIM_BYTES_MIN, cpuMs: 0 }, at(4))).toBe(true);
+    policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(1));
+    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(2))).toBe(true);
+    policy.trimmed({ residentBytes: 15 * MB, cpuMs: 0 });
+    expect(policy.wants({ residentBytes: 15 * MB + TRIM_BYTES_MIN - 1, cpuMs: 0 }, at(3))).toBe(false);
+    expect(policy.wants({ residentBytes: 15 * MB + TRIM_BYTES_MIN, cpuMs: 0 }, at(4))).toBe(true);
   });
 });

@@ -1,4 +1,4 @@
-// Gives back what only the start needed. A program of a hundred megabytes touches half of its pages while it starts and few of
+// Gives back what only the start, or a load that is over, needed: garbage, and pages of files. A program of a hundred megabytes touches half of its pages while it starts and few of
 // them afterwards; until something asks the kernel, all of them count as resident. Clean pages of files are dropped from this
 // process alone: they stay in the page cache, and one that is needed again costs a minor fault.
 
@@ -69,8 +69,7 @@ export const TRIM_BYTES_MIN = 8 * 1024 * 1024;
 export const TRIM_BUSY_SHARE = 0.05;
 
 export interface MemoryUse {
-  /** Pages of files in this process's memory. */
-  readonly fileBytes: number;
+  readonly residentBytes: number;
   /** Processor time used so far, all threads. */
   readonly cpuMs: number;
 }
@@ -86,22 +85,32 @@ export class TrimPolicy {
     this.#last = { cpuMs: use.cpuMs, nowMs };
     if (last === null || nowMs <= last.nowMs) return false;
     const busy = (use.cpuMs - last.cpuMs) / (nowMs - last.nowMs) > TRIM_BUSY_SHARE;
-    return !busy && use.fileBytes - this.#afterTrimBytes >= TRIM_BYTES_MIN;
+    return !busy && use.residentBytes - this.#afterTrimBytes >= TRIM_BYTES_MIN;
   }
 
   trimmed(use: MemoryUse): void {
-    this.#afterTrimBytes = use.fileBytes;
+    this.#afterTrimBytes = use.residentBytes;
   }
 }
 
-/** Trims in the background until the process ends. Keeps nothing alive. */
-export function trimWhenIdle(nowMs: () => number): void {
+/** After the collectors have run, the allocator takes this long to give the pages back. */
+const SETTLE_MS = 2_000;
+
+/**
+ * Trims in the background until the process ends. Keeps nothing alive.
+ * @param collect asks the other threads to collect their garbage; this thread's is collected here.
+ */
+export function trimWhenIdle(nowMs: () => number, collect: () => void): void {
   const policy = new TrimPolicy();
   setInterval(() => {
     const use = memoryUse();
     if (use === null || !policy.wants(use, nowMs())) return;
-    releaseCleanPages();
-    policy.trimmed(memoryUse() ?? use);
+    collect();
+    Bun.gc(true);
+    setTimeout(() => {
+      releaseCleanPages();
+      policy.trimmed(memoryUse() ?? use);
+    }, SETTLE_MS).unref();
   }, TRIM_CHECK_MS).unref();
 }
 
@@ -111,9 +120,9 @@ const PAGE_BYTES = 4096;
 function memoryUse(): MemoryUse | null {
   try {
     // /proc/self/statm: size, resident, shared (pages of files and of shared memory), in pages.
-    const sharedPages = Number(readFileSync("/proc/self/statm", "latin1").split(" ")[2]);
+    const residentPages = Number(readFileSync("/proc/self/statm", "latin1").split(" ")[1]);
     const { user, system } = process.cpuUsage();
-    return { fileBytes: sharedPages * PAGE_BYTES, cpuMs: (user + system) / 1000 };
+    return { residentBytes: residentPages * PAGE_BYTES, cpuMs: (user + system) / 1000 };
   } catch {
     return null;
   }

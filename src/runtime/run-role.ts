@@ -73,7 +73,7 @@ function createRuntime(role: Role, parsed: ParsedSettings): Runtime {
   const log = new Log({ writer: logWriter, clock, format: settings.logFormat, filter: filter.value });
   const managerLog = log.scope("weft.service");
   const serviceManager = new ServiceManager(process.env, (message) => managerLog.warn(message));
-  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics, clock, random: systemRandom, healthy: () => true };
+  return { role, parsed, log, logWriter, lifecycle: new Lifecycle(), serviceManager, metrics, clock, random: systemRandom, collectGarbage: () => {}, healthy: () => true };
 }
 
 /** The service manager learns that we are ready when the first task set has been done, and that we stop when we do. */
@@ -88,7 +88,7 @@ function followReadiness(runtime: Runtime): void {
       serviceManager.ready();
       serviceManager.startWatchdog(() => runtime.healthy());
       logger.info("ready");
-      trimWhenIdle(() => clock.monotonicMs());
+      trimWhenIdle(() => clock.monotonicMs(), () => runtime.collectGarbage());
     } else if (ready) {
       logger.info("ready again");
     } else if (before && announced) {

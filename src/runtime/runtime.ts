@@ -19,6 +19,8 @@ export interface Runtime {
   readonly metrics: ConnectionMetrics;
   readonly clock: Clock;
   readonly random: Random;
+  /** Asked of a quiet process: give back what the load that is over has left. A role with threads of its own sets it. */
+  collectGarbage: () => void;
   /** Whether the service manager's watchdog is fed; a role that can tell sets it. */
   healthy: () => boolean;
 }

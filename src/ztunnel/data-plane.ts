@@ -4,6 +4,7 @@
 import type { SocketHandler } from "bun";
 import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
+import { clearBufferPool } from "../wire/http/output-buffer.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { SocketReserve } from "../net/socket-reserve.ts";
 import { Balancer } from "../policy/balance.ts";
@@ -125,6 +126,9 @@ export class DataPlane {
       }
       case "snapshot":
         return this.#post({ kind: "snapshot", requestId: message.requestId, value: message.what === "metrics" ? this.#metrics() : this.#connections() });
+      case "collectGarbage":
+        clearBufferPool();
+        return Bun.gc(true);
       case "drain":
         return this.#drain(message.deadlineMs);
     }

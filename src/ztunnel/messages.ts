@@ -29,6 +29,8 @@ export type ToData =
   /** `gone`: the workload has left, its connections end now. `released`: it left the mesh, what is open goes on until it ends. */
   | { readonly kind: "detach"; readonly uid: WorkloadUid; readonly mode: "gone" | "released" }
   | { readonly kind: "snapshot"; readonly requestId: number; readonly what: "metrics" | "connections" }
+  /** The process is quiet: give back what the load that is over has left. */
+  | { readonly kind: "collectGarbage" }
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
 export type FromData =

@@ -171,6 +171,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
   const pulseTimer = setInterval(() => pulse.look(), LAG_PROBE_MS);
   runtime.healthy = () => pulse.allAlive;
+  runtime.collectGarbage = () => agent.threads.post({ kind: "collectGarbage" });
   const exposition = new Exposition();
   const up = settled(agent, () => pendingChanged.promise);
   // What nobody took by then nobody will: it belongs to workloads that have gone.

@@ -34,9 +34,20 @@ export class BufferPool {
     list.push(buffer);
     this.freeBytes += size;
   }
+
+  /** Lets the free buffers go to the collector. */
+  clear(): void {
+    this.free.clear();
+    this.freeBytes = 0;
+  }
 }
 
 const sharedPool = new BufferPool();
+
+/** For a quiet moment: the buffers that this thread keeps for the next load. */
+export function clearBufferPool(): void {
+  sharedPool.clear();
+}
 
 export class OutputBuffer {
   /** Bytes ever queued and ever taken: positions in the stream, for limits on what the peer leaves unread. */
