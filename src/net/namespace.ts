@@ -24,6 +24,9 @@ export function namespaceIdentityAt(path: string): string | null {
 
 export const closeNamespace = (fd: number): number => close(fd);
 
+/** Stands for the namespace that this process is in already: nothing is entered, and no privilege is needed. */
+export const OWN_NAMESPACE = -1;
+
 /**
  * Runs `body` with this thread inside the network namespace `fd`, and comes back.
  * `body` may only make system calls: no await, no fetch, no file or name look-up, and as little allocation as possible,
@@ -31,6 +34,7 @@ export const closeNamespace = (fd: number): number => close(fd);
  * A failure to come back ends the process: going on in the wrong namespace would leak traffic.
  */
 export function inNamespace<R>(fd: number, body: () => R): R {
+  if (fd === OWN_NAMESPACE) return body();
   if (selfFd < 0) throw new Error(`cannot open our own network namespace: ${errnoName(selfFd)}; is /proc mounted?`);
   const entered = setns(fd, CLONE_NEWNET);
   if (entered < 0) throw new Error(`setns into network namespace failed: ${errnoName(entered)}; CAP_SYS_ADMIN is needed`);

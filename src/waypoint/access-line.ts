@@ -2,6 +2,7 @@
 
 import { formatProvenance } from "../core/fault.ts";
 import { formatSocketAddress } from "../core/ip.ts";
+import { authorityText } from "../policy/http/request.ts";
 import { quoteJson, quoteText, timestamp } from "../telemetry/log-text.ts";
 import type { EndedRequest, PassedThrough } from "./observer.ts";
 
@@ -25,7 +26,7 @@ export function passthroughLine(connection: PassedThrough, format: "text" | "jso
 function fieldsOf(request: EndedRequest): Fields {
   const { head, client, code, provenance, grpcStatus } = request;
   const fields: (string | number)[] = [
-    "method", head.method, "path", head.path, "authority", head.host, "protocol", request.version, "status", request.status, "flags", request.flags, "attempts", request.attempts,
+    "method", head.method, "path", head.path, "authority", head.host === "" ? "" : authorityText(head.host, head.authorityPort), "protocol", request.version, "status", request.status, "flags", request.flags, "attempts", request.attempts,
     ...clientFields(client), "bytes.sent", request.responseBytes, "bytes.received", request.requestBytes, "duration_ms", milliseconds(request.endedMs - request.startedMs),
   ];
   if (request.answeredMs > 0) fields.push("answered_ms", milliseconds(request.answeredMs - request.startedMs));

@@ -3,6 +3,7 @@
 
 import type { Clock, Random } from "../core/ports.ts";
 import { parseIp, type SocketAddress } from "../core/ip.ts";
+import type { SpiffeId } from "../core/spiffe.ts";
 import { hmacSigner } from "../identity/session-signer.ts";
 import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { httpFetch } from "../identity/jwt/http-fetch.ts";
@@ -11,7 +12,7 @@ import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
 import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
-import type { Keepalive } from "../net/dial.ts";
+import type { Picked } from "../policy/candidates.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
 import { NO_LABELS } from "../policy/upstream/labels.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
@@ -19,17 +20,22 @@ import { AccessLogObserver } from "./access-log-observer.ts";
 import type { Client, Destination } from "./client.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
-import { dialPlain, type Listener, listenOn, type PlainChannel } from "./plain-channel.ts";
+import { dialHbone } from "./hbone-dialer.ts";
+import { labelsOf } from "./labels.ts";
+import { type ChannelOwner, dialPlain, type Listener, listenOn, type PendingChannel, type PlainChannel } from "./plain-channel.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
+import { Tunnels } from "./tunnels.ts";
+import { WaypointPlace } from "./waypoint-place.ts";
 
 /** How often lines are handed on, and a drain is looked at. */
 const TICK_MS = 100;
 /** How often clusters do their periodic work. */
 const CLUSTER_TICK_MS = 1_000;
-const KEEPALIVE_PROBES = 9;
+const NO_IDENTITIES: readonly SpiffeId[] = Object.freeze([]);
 
 export class WaypointDataPlane {
   readonly #config: WaypointConfig;
+  readonly #random: Random;
   readonly #post: (message: FromWaypoint) => void;
   readonly #store = new MeshStore();
   readonly #l7 = new L7Store();
@@ -37,21 +43,28 @@ export class WaypointDataPlane {
   readonly #observer: AccessLogObserver;
   readonly #listeners: Listener[] = [];
   readonly #keys: JwksCache;
-  readonly #keepalive: Keepalive;
+  readonly #tunnels: Tunnels;
+  readonly #place: WaypointPlace;
   readonly #nowMs: () => number;
   readonly #timer: ReturnType<typeof setInterval>;
-  #self: Workload;
+  #recorded: Workload | null = null;
+  readonly #unrecorded: Workload;
   #lastClusterTickMs = 0;
   #drainUntilMs = Infinity;
 
   constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, logCredit: SharedArrayBuffer | null = null) {
     const { clock, random } = world;
     this.#config = config;
+    this.#random = random;
     this.#post = post;
     this.#nowMs = () => clock.monotonicMs();
-    this.#self = unrecordedWaypoint(config.gateway, config.network);
-    const idleS = Math.max(1, Math.round(config.keepaliveIdleMs / 1000));
-    this.#keepalive = { idleS, intervalS: idleS, probes: KEEPALIVE_PROBES };
+    this.#unrecorded = unrecordedWaypoint(config.gateway, config.network);
+    this.#tunnels = new Tunnels(config.tunnels, world, (spiffeId) => post({ kind: "needSvid", spiffeId }));
+    this.#place = new WaypointPlace({
+      store: this.#store, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
+      accept: (channel, client) => this.#plane.accept(channel, client),
+      refused: (code, message) => post({ kind: "warning", code, message }),
+    });
     this.#observer = new AccessLogObserver({
       format: config.accessLog, sample: config.accessLogSample, random, wallMs: () => clock.wallMs(), credit: logCredit === null ? null : new LogCredit(logCredit),
       post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
@@ -63,25 +76,36 @@ export class WaypointDataPlane {
       tokens: new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock }),
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#observer,
       dialer: {
-        dial: ({ ip, targetPort, workload }, owner, timeoutMs, nowMs) => {
-          if (ip === null) return failLater(() => owner.connectFailed(`${workload.hostname} has no address, and names are not resolved in this version`));
-          return dialPlain({ to: { ip, port: targetPort }, mark: config.packetMark, keepalive: this.#keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
-        },
+        dial: (target, owner, timeoutMs, nowMs) => this.#dial(target, owner, timeoutMs, nowMs),
       },
     });
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
   receive(message: ToWaypoint): void {
+    const { identities, pool, revocations } = this.#tunnels.context;
     switch (message.kind) {
       case "configure":
         return; // the first message builds this object
       case "mesh":
         this.#store.apply(message.delta);
         this.#l7.apply(message.l7Delta);
-        this.#self = recordedWaypoint(this.#store, this.#l7, this.#config.gateway) ?? unrecordedWaypoint(this.#config.gateway, this.#config.network);
-        return this.#plane.changed();
+        for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
+        this.#recorded = recordedWaypoint(this.#store, this.#l7, this.#config.gateway);
+        this.#plane.changed();
+        return this.#tunnels.judgeAgain();
+      case "svid":
+        if (identities.put(message.svid)) pool.retireSource(message.svid.spiffeId);
+        return;
+      case "svidFailed":
+        return identities.failed(message.spiffeId);
+      case "svidDropped":
+        return identities.drop(message.spiffeId);
+      case "revoked":
+        revocations.replace(message.serialsByIssuer);
+        return this.#tunnels.checkRevoked();
       case "listen":
+        if (message.hboneFd >= 0) this.#listeners.push(this.#tunnels.listen(message.hboneFd, this.#place));
         for (const { fd, destination } of message.listeners) this.#listeners.push(listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination))));
         return this.#post({ kind: "answer", question: "listen", value: null });
       case "snapshot":
@@ -96,7 +120,7 @@ export class WaypointDataPlane {
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
-      connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      metrics: this.#tunnels.snapshot(), connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map((cluster) => ({
         name: cluster.name,
         endpoints: cluster.upstream.endpoints.map(({ target: { ip, targetPort, workload }, health, outlier, active }) => ({
@@ -105,6 +129,22 @@ export class WaypointDataPlane {
         connections: [...cluster.pools].reduce((sum, { pool }) => sum + pool.connections, 0), waiting: [...cluster.pools].reduce((sum, { pool }) => sum + pool.waiting, 0),
       })),
     };
+  }
+
+  get #self(): Workload {
+    return this.#recorded ?? this.#unrecorded;
+  }
+
+  #dial(target: Picked, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel {
+    const { workload, ip, targetPort } = target;
+    if (workload.network !== this.#config.network) return failLater(() => owner.connectFailed(`${workload.uid} is on the network ${workload.network}, and gateways between networks are not used in this version`));
+    if (ip === null) return failLater(() => owner.connectFailed(`${workload.hostname} has no address, and names are not resolved in this version`));
+    const { context } = this.#tunnels;
+    if (workload.tunnelProtocol === "TCP") return dialPlain({ to: { ip, port: targetPort }, mark: this.#config.packetMark, keepalive: context.keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
+    if (this.#recorded === null) return failLater(() => owner.connectFailed(`${workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`));
+    return dialHbone({
+      context, due: this.#plane.due, random: this.#random, self: this.#recorded, target, ip, subjectAltNames: NO_IDENTITIES, serviceHost: null, timeoutMs,
+    }, owner, nowMs);
   }
 
   /** Whoever comes without a tunnel has proved nothing: its address tells the workload for routes, and no identity for policies. */
@@ -122,9 +162,11 @@ export class WaypointDataPlane {
   #tick(): void {
     const nowMs = this.#nowMs();
     this.#observer.flush();
+    this.#tunnels.tickDeadlines(nowMs);
     if (nowMs - this.#lastClusterTickMs >= CLUSTER_TICK_MS) {
       this.#lastClusterTickMs = nowMs;
       this.#plane.tick();
+      this.#tunnels.tick(nowMs);
       void this.#keys.refreshDue();
     }
     if (this.#drainUntilMs !== Infinity) this.#finishDrain(nowMs);
@@ -136,6 +178,7 @@ export class WaypointDataPlane {
     this.#drainUntilMs = this.#nowMs() + deadlineMs;
     for (const listener of this.#listeners.splice(0)) listener.stop();
     this.#plane.drain();
+    this.#tunnels.drain();
     this.#finishDrain(this.#nowMs());
   }
 
@@ -146,18 +189,11 @@ export class WaypointDataPlane {
     this.#drainUntilMs = Infinity;
     clearInterval(this.#timer);
     this.#plane.destroy();
+    this.#tunnels.destroy();
     this.#observer.flush();
     this.#post({ kind: "answer", question: "drained", value: left });
   }
 }
-
-/** What the record holds of a workload's labels, by their usual names. */
-function labelsOf(workload: Workload | null): Readonly<Record<string, string>> {
-  if (workload === null) return NO_SOURCE_LABELS;
-  return { app: workload.app, version: workload.version, "service.istio.io/canonical-name": workload.canonicalName, "service.istio.io/canonical-revision": workload.canonicalRevision };
-}
-
-const NO_SOURCE_LABELS: Readonly<Record<string, string>> = Object.freeze({});
 
 /** Sockets that take both families show IPv4 peers as mapped addresses. */
 function normal({ ip, port }: SocketAddress): SocketAddress {

@@ -1,9 +1,13 @@
 // What crosses between a waypoint's main thread (configuration, certificates, admin) and its data threads (requests). Plain data only.
 
 import type { NamespacedName } from "../core/brand.ts";
+import type { SpiffeId } from "../core/spiffe.ts";
+import type { Svid } from "../identity/svid.ts";
 import type { L7Delta } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
+import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { Destination } from "./client.ts";
 
@@ -15,7 +19,7 @@ export interface WaypointConfig {
   readonly pathNormalisation: PathNormalisation;
   /** Of sockets towards endpoints; 0 for none. */
   readonly packetMark: number;
-  readonly keepaliveIdleMs: number;
+  readonly tunnels: DataPlaneConfig;
   readonly accessLog: "off" | "text" | "json";
   readonly accessLogSample: number;
   /** Signs sessions; the same for all threads. */
@@ -31,12 +35,18 @@ export interface PlainListener {
 export type ToWaypoint =
   | { readonly kind: "configure"; readonly config: WaypointConfig; readonly logCredit: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
-  | { readonly kind: "listen"; readonly listeners: readonly PlainListener[] }
+  | { readonly kind: "svid"; readonly svid: Svid }
+  | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
+  | { readonly kind: "svidDropped"; readonly spiffeId: SpiffeId }
+  | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
+  /** `hboneFd`: for tunnels; -1 without certificates. */
+  | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFd: number }
   | { readonly kind: "snapshot"; readonly question: string }
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
 export type FromWaypoint =
   | ThreadAnswer
+  | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
   | { readonly kind: "warning"; readonly code: string; readonly message: string };
 
@@ -46,6 +56,7 @@ export interface WaypointSnapshot {
   readonly requests: number;
   readonly passedThrough: number;
   readonly clusters: readonly ClusterSnapshot[];
+  readonly metrics: MetricsSnapshot;
 }
 
 export interface ClusterSnapshot {

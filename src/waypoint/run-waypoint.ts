@@ -5,9 +5,12 @@ import { namespacedName, type NamespacedName } from "../core/brand.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import { SESSION_KEY_BYTES_MIN } from "../identity/session-signer.ts";
 import { errnoName } from "../net/libc.ts";
-import { listenTcp } from "../net/listen.ts";
+import { OWN_NAMESPACE } from "../net/namespace.ts";
+import { listenTcp, listenTcpAnyAddress } from "../net/listen.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { HBONE_PORT } from "../policy/ports.ts";
+import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { ConfigDirectory, type ConfigState } from "../runtime/config-directory.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
 import { InheritedSockets } from "../runtime/inherited-sockets.ts";
@@ -21,7 +24,8 @@ import { WorkerThreads } from "../runtime/worker-threads.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { DEFAULT_PATH_NORMALISATION } from "../wire/http/path.ts";
-import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig } from "./messages.ts";
+import { Certificates } from "./certificates.ts";
+import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */
 const COMPILED_WORKER = "/$bunfs/root/waypoint/data-thread.js";
@@ -39,7 +43,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const configured = lifecycle.readiness.pending("configuration", "reading the configuration directory");
   const listening = lifecycle.readiness.pending("listeners", "starting");
   if (settings.config === null || settings.gateway === null) throw new Error("a waypoint needs --config and --gateway");
-  if (settings.serve.length === 0) log.warn("no port is served: --serve names none");
+  if (settings.serve.length === 0 && settings.caAddress === null) log.warn("no port is served: --serve names none, and without --ca-address there are no tunnels");
 
   const ports = listenAdmin(
     { admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, new ProcessListeners(new InheritedSockets([], false)),
@@ -47,18 +51,25 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   if (!ports.ok) return fail(runtime, ports.error);
 
   const credit = new LogCredit();
+  let certificates: Certificates | null = null;
   const threads: Threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
     count: workerThreads(settings.workers),
     path: workerPath(),
     received: (message) => {
       if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
       else if (message.kind === "warning") log.warn(message.message, { code: message.code });
+      else if (message.kind === "needSvid") certificates?.need(message.spiffeId);
     },
     crashed: (error) => {
       log.error("a data thread ended unexpectedly", { error: error.stack ?? error.message });
       lifecycle.requestStop({ message: "a data thread ended", successorPid: null, exitStatus: EXIT_FAILURE });
     },
   });
+  if (settings.caAddress !== null) {
+    const opened = await Certificates.open(settings, runtime, threads);
+    if (!opened.ok) return fail(runtime, opened.error);
+    certificates = opened.value;
+  }
   const ready = threads.gather("ready");
   threads.post({ kind: "configure", config: waypointConfig(settings), logCredit: credit.buffer });
   await ready;
@@ -94,7 +105,8 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     ports.value,
     {
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
-      snapshots: async () => [metrics.snapshot()],
+      snapshots: async () => [metrics.snapshot(), ...((await snapshots(threads)) as WaypointSnapshot[]).map((snapshot) => snapshot.metrics)],
+      ...(certificates === null ? {} : { renewCertificates: () => certificates!.renew() }),
       configDump: async () => ({
         gateway, version: VERSION, config: describeSettings(runtime.role, runtime.parsed), diagnostics: directory.state.diagnostics.map(formatDiagnostic),
         routes: [...directory.state.l7.routes.values()], trafficPolicies: Object.fromEntries(directory.state.l7.trafficPolicies), requestPolicies: [...directory.state.l7.requestPolicies.values()],
@@ -111,13 +123,14 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const forced = await lifecycle.within(deadlineMs + DRAIN_GRACE_MS, drained);
   log.info("drained", { closed_by_force: forced === null ? "unknown" : (forced as number[]).reduce((sum, count) => sum + count, 0) });
   threads.terminate();
+  await certificates?.close();
   await admin.stop();
   return reason.exitStatus;
 }
 
 function waypointConfig(settings: Settings): WaypointConfig {
   return {
-    gateway: settings.gateway as NamespacedName, network: settings.network, pathNormalisation: DEFAULT_PATH_NORMALISATION, packetMark: 0, keepaliveIdleMs: settings.keepaliveMs,
+    gateway: settings.gateway as NamespacedName, network: settings.network, pathNormalisation: DEFAULT_PATH_NORMALISATION, packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
     accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample,
     // Made anew with each start: sessions that were given out before are not recognised, and begin again.
     sessionKey: new Uint8Array(randomBytes(SESSION_KEY_BYTES_MIN)),
@@ -127,17 +140,23 @@ function waypointConfig(settings: Settings): WaypointConfig {
 /** Each thread gets listeners of its own (SO_REUSEPORT). Null, or what failed. */
 async function listen(settings: Settings, threads: Threads): Promise<string | null> {
   const perThread: PlainListener[][] = [];
+  const hboneFds: number[] = [];
   for (let i = 0; i < threads.count; i++) {
     const listeners: PlainListener[] = [];
+    if (settings.caAddress !== null) {
+      const fd = listenTcpAnyAddress({ namespaceFd: OWN_NAMESPACE, port: HBONE_PORT, mark: 0, keepalive: null, shared: threads.count > 1 });
+      if (fd < 0) return `cannot listen on port ${HBONE_PORT}: ${errnoName(fd)}`;
+      hboneFds.push(fd);
+    }
     for (const { at, namespace, hostname, port } of settings.serve) {
-      const fd = listenTcp({ namespaceFd: null, at, mark: 0, keepalive: null, shared: threads.count > 1 });
+      const fd = listenTcp({ namespaceFd: OWN_NAMESPACE, at, mark: 0, keepalive: null, shared: threads.count > 1 });
       if (fd < 0) return `cannot listen on ${formatSocketAddress(at)} for ${namespace}/${hostname}:${port}: ${errnoName(fd)}`;
       listeners.push({ fd, destination: { service: namespacedName(namespace, hostname), port } });
     }
     perThread.push(listeners);
   }
   const listening = threads.gather("listen");
-  threads.postEach((i) => ({ kind: "listen", listeners: perThread[i]! }));
+  threads.postEach((i) => ({ kind: "listen", listeners: perThread[i]!, hboneFd: hboneFds[i] ?? -1 }));
   return (await listening).length === threads.count ? null : "a data thread did not take its listeners";
 }
 

@@ -1,28 +1,11 @@
-// Certificates from a CA on another machine, as the settings name it.
+// A node whose certificates come from a CA on another machine.
 
-import { existsSync } from "node:fs";
-import { GrpcCertificateSource } from "../identity/grpc-certificate-source.ts";
+import { grpcCertificates } from "../runtime/grpc-certificates.ts";
 import type { Settings } from "../runtime/settings.ts";
 import type { NodeParts } from "./run-node.ts";
 
 /** @throws when --ca-address is not set: the settings' own check requires it where it matters. */
 export async function grpcSource(settings: Settings): Promise<NodeParts> {
-  if (settings.caAddress === null) throw new Error("no --ca-address");
-  const { host, port } = settings.caAddress;
-  const source = new GrpcCertificateSource({
-    address: host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`,
-    serverName: settings.caHostname,
-    rootCaPath: settings.caRoot === "SYSTEM" ? null : settings.caRoot,
-    token: tokenOf(settings.authToken),
-    clusterId: settings.clusterId,
-    headers: {},
-    impersonate: true,
-  });
+  const source = grpcCertificates(settings);
   return { source, crlPath: null, setWritable: () => {}, handOver: async () => {}, close: async () => source.destroy() };
-}
-
-/** As the reference reads AUTH_TOKEN: a file when there is one of that name, else the token itself. */
-function tokenOf(setting: string | null) {
-  if (setting === null) return { kind: "none" as const };
-  return setting.startsWith("/") || existsSync(setting) ? { kind: "file" as const, path: setting } : { kind: "literal" as const, value: setting };
 }

@@ -1,0 +1,122 @@
+// Tunnels to this waypoint: each CONNECT names a service that is bound to it, and the client is whoever the tunnel's certificate names,
+// for ztunnels open tunnels in the name of their workloads.
+
+import { ipFromBytes, type IpAddress } from "../core/ip.ts";
+import type { SpiffeId } from "../core/spiffe.ts";
+import type { Service, Workload } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
+import { connectionFacts, type TrustDomainAliases } from "../policy/connection-facts.ts";
+import { judgeInbound } from "../policy/inbound.ts";
+import { identityOf, nameOf } from "../policy/waypoints.ts";
+import type { CloseCause } from "../tunnel/close-cause.ts";
+import type { LiveConnection } from "../tunnel/live-connection.ts";
+import type { ServerStreamUser, ServerTunnel, TunnelPlace } from "../tunnel/server-tunnel.ts";
+import { readConnect } from "../wire/hbone/connect.ts";
+import { ErrorCode } from "../wire/http2/errors.ts";
+import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
+import { parseSpiffeId } from "../core/spiffe.ts";
+import type { Http2Stream } from "../wire/http2/stream.ts";
+import type { Client } from "./client.ts";
+import { labelsOf } from "./labels.ts";
+import { StreamChannel } from "./stream-channel.ts";
+
+export interface WaypointPlaceOptions {
+  readonly store: MeshStore;
+  readonly network: string;
+  readonly trustDomains: TrustDomainAliases;
+  /** This waypoint's record; null while the configuration has none. */
+  readonly self: () => Workload | null;
+  readonly accept: (channel: StreamChannel, client: Client) => void;
+  /** A peer or a CONNECT that was refused. */
+  readonly refused: (code: string, message: string, peerIp: IpAddress) => void;
+}
+
+const GRANTED = encodeStaticBlock([":status", "200"]);
+const REFUSED = new Map<number, HeaderBlock>([400, 401, 503].map((status) => [status, encodeStaticBlock([":status", String(status)])]));
+
+export class WaypointPlace implements TunnelPlace {
+  readonly connections = new Set<LiveConnection>();
+  readonly options: WaypointPlaceOptions;
+
+  constructor(options: WaypointPlaceOptions) {
+    this.options = options;
+  }
+
+  identity(): SpiffeId | null {
+    const self = this.options.self();
+    return self === null ? null : identityOf(self);
+  }
+
+  open(tunnel: ServerTunnel, stream: Http2Stream): ServerStreamUser {
+    return new Connect(this.options, tunnel, stream);
+  }
+
+  refused(cause: CloseCause, peerIp: IpAddress): void {
+    this.options.refused(cause.code, cause.message, peerIp);
+  }
+}
+
+/** One CONNECT until it is granted; its bytes are the channel's from then on. */
+class Connect implements ServerStreamUser {
+  readonly #options: WaypointPlaceOptions;
+  readonly #tunnel: ServerTunnel;
+  readonly #stream: Http2Stream;
+
+  constructor(options: WaypointPlaceOptions, tunnel: ServerTunnel, stream: Http2Stream) {
+    this.#options = options;
+    this.#tunnel = tunnel;
+    this.#stream = stream;
+  }
+
+  request(headers: HeaderList, endStream: boolean): void {
+    const { store, self: ownRecord, accept } = this.#options;
+    const self = ownRecord();
+    if (self === null) return this.#refuse(503, "unknown_waypoint", "the configuration has no record of this waypoint");
+    const read = readConnect(headers);
+    if (!read.ok) return this.#refuse(400, "bad_request", read.error.reason);
+    const { authority } = read.value;
+    const verdict = judgeInbound(store, self, { authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
+    if (verdict.kind === "reject") return this.#refuse(verdict.status, verdict.code, verdict.reason);
+    if (verdict.service === null) return this.#refuse(400, "no_service", "the authority names no service that is bound to this waypoint: traffic to single workloads is not taken in this version");
+    const port = authority.kind === "address" ? authority.address.port : authority.port;
+    const channel = new StreamChannel(this.#tunnel.transport, this.#stream);
+    this.#stream.user = channel;
+    this.#tunnel.transport.h2.respond(this.#stream, GRANTED, false);
+    accept(channel, this.#client(verdict.service, port));
+    if (endStream) channel.onStreamEnd();
+  }
+
+  #client(service: Service, port: number): Client {
+    const { store, network, trustDomains } = this.#options;
+    const { peerIdentity, peerIp, peerPort, localIp } = this.#tunnel;
+    const workload = store.workloadByAddress(network, peerIp) ?? null;
+    const namespace = parseSpiffeId(peerIdentity)?.namespace ?? null;
+    const destinationIp = firstAddress(service) ?? localIp;
+    return {
+      source: { identity: peerIdentity, namespace, labels: labelsOf(workload), ip: peerIp }, workload, address: { ip: peerIp, port: peerPort },
+      facts: connectionFacts({ peer: peerIdentity, sourceIp: peerIp, destinationIp, destinationPort: port }, trustDomains),
+      destination: { service: nameOf(service), port }, sni: null, mutualTls: true, view: null,
+    };
+  }
+
+  #refuse(status: number, code: string, message: string): void {
+    const { h2 } = this.#tunnel.transport;
+    h2.respond(this.#stream, REFUSED.get(status) ?? REFUSED.get(503)!, true);
+    h2.reset(this.#stream, ErrorCode.noError);
+    this.#options.refused(code, `CONNECT from ${this.#tunnel.peerIdentity} refused with ${status}: ${message}`, this.#tunnel.peerIp);
+  }
+
+  // Nothing of a stream is heard before it is granted, and after that its channel hears it.
+
+  onResponse(): void {}
+  onStreamData(): void {}
+  onStreamEnd(): void {}
+  onSendable(): void {}
+  onStreamReset(): void {}
+  onStreamClosed(): void {}
+}
+
+function firstAddress(service: Service): IpAddress | null {
+  const address = service.addresses.find(({ cidr }) => cidr.prefixLength === cidr.bytes.length * 8);
+  return address === undefined ? null : ipFromBytes(address.cidr.bytes);
+}

@@ -1,0 +1,158 @@
+// A waypoint in the mesh: client ─▶ its ztunnel ─▶ waypoint ─▶ the server's ztunnel ─▶ server, between network namespaces on two nodes.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve, until } from "../kit/mesh.ts";
+import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
+
+const ROOT = join(import.meta.dir, "../..");
+const VIP = "198.18.250.10";
+const URL = `http://${VIP}`;
+const WEBSOCKET_SERVER = `Bun.serve({ port: 8081, hostname: "0.0.0.0", fetch: (request, server) => (server.upgrade(request) ? undefined : new Response("no WebSocket")), websocket: { message: (ws, text) => ws.send("echo " + text) } })`;
+const WEBSOCKET_CLIENT = `const ws = new WebSocket("ws://${VIP}:81/chat"); ws.onopen = () => ws.send("hi"); ws.onmessage = ({ data }) => { console.log(data); ws.close(1000); }; ws.onclose = ({ code }) => { console.log(code); process.exit(0); };`;
+const READY_MS = 30_000;
+
+let network: MeshNetwork;
+let mesh: Mesh;
+let east: Node;
+let west: Node;
+let client: Workload;
+let other: Workload;
+let v1: Workload;
+let v2: Workload;
+let waypoint: Workload;
+let process_: Bun.Subprocess;
+const logPath = (): string => join(mesh.directory, "waypoint.log");
+const log = (): string => readFileSync(logPath(), "utf8");
+
+const service = (name: string, vip: string, selector: object, labels: object = {}): string => JSON.stringify({
+  apiVersion: "v1", kind: "Service", metadata: { name, namespace: "shop", labels },
+  spec: { clusterIP: vip, selector, ports: [{ name: "http", port: 80, targetPort: 8080 }, { name: "http-ws", port: 81, targetPort: 8081 }, { name: "tcp-echo", port: 90, targetPort: 9000 }] },
+});
+
+const gateway = JSON.stringify({
+  apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" },
+  spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] },
+});
+
+const httpRoute = (rules: readonly object[]): string => JSON.stringify({
+  apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: { name: "web", namespace: "shop" },
+  spec: { parentRefs: [{ group: "", kind: "Service", name: "web" }], rules },
+});
+
+beforeAll(async () => {
+  network = MeshNetwork.create();
+  [east, west] = [network.node("east"), network.node("west")];
+  [client, other, waypoint, v1] = [east.workload("client"), east.workload("other"), east.workload("waypoint"), east.workload("v1")];
+  v2 = west.workload("v2");
+  mesh = Mesh.create({ nodes: [east, west] });
+  await Promise.all([v1, v2].flatMap((place) => [serve(place, "http", 8080, place.name), serve(place, "echo", 9000)]));
+  // One of the two endpoints has nobody at this port: the other is tried.
+  v1.exec([process.execPath, "-e", WEBSOCKET_SERVER], { stdout: "ignore", stderr: "inherit" });
+  await v1.listening(8081);
+  mesh.write("shop.yaml", documents(
+    namespaceYaml("shop", true),
+    entryYaml(client), entryYaml(other), ...[v1, v2].map((workload) => entryYaml(workload, { labels: { role: "server" } })),
+    entryYaml(waypoint, { labels: { "networking.istio.io/tunnel": "http", "gateway.networking.k8s.io/gateway-name": "waypoint" } }),
+    gateway, service("web", VIP, { role: "server" }, { "istio.io/use-waypoint": "waypoint" }), service("v1", "198.18.250.11", { app: "v1" }), service("v2", "198.18.250.12", { app: "v2" }),
+  ));
+  await mesh.start();
+  for (const [node, names] of [[east, ["client", "other", "v1"]], [west, ["v2"]]] as const) for (const name of names) await mesh.agent(node).logged(new RegExp(`/shop/${name} is in the mesh`));
+  process_ = waypoint.exec([
+    process.execPath, join(ROOT, "src/main.ts"), "waypoint", "--config", mesh.configDirectory, "--state", join(mesh.directory, "state-waypoint"), "--gateway", "shop/waypoint", "--log-file", logPath(),
+    "--log-format", "json", "--ca-address", `${east.ipv4}:15012`, "--ca-root", join(mesh.directory, "state-east", "ca/root-cert.pem"), "--auth-token", join(mesh.directory, "token"),
+  ], { stdout: "ignore", stderr: "inherit" });
+  await until("the waypoint to be ready", READY_MS, () => {
+    try {
+      return log().includes('"message":"ready"');
+    } catch {
+      return null;
+    }
+  });
+}, 60_000);
+
+afterAll(async () => {
+  process_?.kill("SIGTERM");
+  await process_?.exited;
+  await mesh[Symbol.asyncDispose]();
+  await network[Symbol.asyncDispose]();
+});
+
+const curl = async (from: Workload, ...args: string[]): Promise<string> => (await from.run(["curl", "-sS", "--max-time", "5", ...args])).stdout;
+const requests = (): Record<string, unknown>[] => log().split("\n").filter((line) => line.includes('"scope":"access"')).map((line) => JSON.parse(line) as Record<string, unknown>);
+
+async function under(name: string, yaml: string, settled: () => Promise<boolean>, body: () => Promise<void>): Promise<void> {
+  mesh.write(name, yaml);
+  try {
+    await until("the change to be in force", 3_000, settled);
+    await body();
+  } finally {
+    mesh.remove(name);
+    await until("the change to be gone", 3_000, async () => (await Promise.all([1, 2, 3, 4, 5, 6].map(() => curl(other, `${URL}/gone`)))).some((text) => text.startsWith("v2 to")));
+  }
+}
+
+describe("a service behind a waypoint", () => {
+  test("answers through it; the waypoint knows the client, the server's agent sees the waypoint", async () => {
+    const answer = await until("an answer", 10_000, async () => {
+      const text = await curl(client, `${URL}/a`);
+      return /^v[12] to /.test(text) ? text : null;
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)}\nwaypoint: ${log().slice(-3000)}\neast: ${mesh.agent(east).log.slice(-3000)}`);
+    });
+    expect(answer).toMatch(/^v[12] to /);
+    const line = await until("its line", 5_000, () => requests().find(({ status }) => status === 200));
+    expect(line).toMatchObject({ method: "GET", path: "/a", authority: VIP, "src.identity": "spiffe://cluster.local/ns/shop/sa/client", "src.workload": "client", "dst.service": "shop/web.shop.svc.cluster.local" });
+    expect(`${mesh.agent(east).log}${mesh.agent(west).log}`).toContain("spiffe://cluster.local/ns/shop/sa/waypoint");
+  });
+
+  test("an HTTPRoute by header, and by weight", async () => {
+    const rules = [
+      { matches: [{ headers: [{ name: "x-version", value: "two" }] }], backendRefs: [{ name: "v2", port: 80 }] },
+      { backendRefs: [{ name: "v1", port: 80, weight: 0 }, { name: "v2", port: 80, weight: 0 }, { name: "v1", port: 80, weight: 1 }] },
+    ];
+    await under("route.yaml", httpRoute(rules), async () => (await Promise.all([1, 2, 3, 4].map(() => curl(client, URL)))).every((text) => text.startsWith("v1")), async () => {
+      expect(await curl(client, "-H", "x-version: two", URL)).toMatch(/^v2 to /);
+    });
+  });
+
+  test("an AuthorizationPolicy by method, path and the client's own identity", async () => {
+    const spec = {
+      targetRefs: [{ group: "", kind: "Service", name: "web" }], action: "ALLOW",
+      rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/client"] } }], to: [{ operation: { methods: ["GET"], paths: ["/open*"] } }] }],
+    };
+    const status = (from: Workload, ...args: string[]): Promise<string> => curl(from, "-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", ...args);
+    await under("policy.yaml", policyYaml("AuthorizationPolicy", spec), async () => (await status(client, `${URL}/closed`)).startsWith("403"), async () => {
+      expect(await status(client, `${URL}/open/1`)).toBe("200 ");
+      expect(await status(client, "-X", "POST", `${URL}/open/1`)).toBe("403 access_not_allowed");
+      expect(await status(other, `${URL}/open/1`)).toBe("403 access_not_allowed");
+    });
+  });
+
+  test("a fault is injected by a VirtualService, and marked", async () => {
+    const yaml = JSON.stringify({
+      apiVersion: "networking.istio.io/v1", kind: "VirtualService", metadata: { name: "web", namespace: "shop" },
+      spec: { hosts: ["web.shop.svc.cluster.local"], http: [{ fault: { abort: { percentage: { value: 100 }, httpStatus: 418 } }, route: [{ destination: { host: "web.shop.svc.cluster.local" } }] }] },
+    });
+    await under("fault.yaml", yaml, async () => (await curl(client, "-o", "/dev/null", "-w", "%{http_code}", URL)) === "418", async () => {
+      expect(await until("its line", 3_000, () => requests().find(({ status }) => status === 418))).toMatchObject({ flags: "FI", reason: "fault_abort" });
+    });
+  });
+
+  test("a WebSocket, both ways and to its end", async () => {
+    expect((await client.run([process.execPath, "-e", WEBSOCKET_CLIENT])).stdout).toBe("echo hi\n1000\n");
+    expect(await until("its line", 5_000, () => requests().find(({ path }) => path === "/chat"))).toMatchObject({ status: 101, flags: "-" });
+  });
+
+  test("a port that is no HTTP is passed through", async () => {
+    const { stdout } = await client.run(["sh", "-c", `printf 'hello\\n' | timeout 3 curl -sS --max-time 2 telnet://${VIP}:90 || true`]);
+    expect(stdout).toContain("hello");
+  });
+
+  test("its tunnels are counted as the ztunnel's are", async () => {
+    const metrics = (await waypoint.run(["curl", "-sS", "http://127.0.0.1:15020/metrics"])).stdout;
+    expect(metrics).toMatch(/weft_tunnels_opened_total\{direction="inbound"\} [1-9]/);
+    expect(metrics).toMatch(/weft_tunnels_opened_total\{direction="outbound"\} [1-9]/);
+  });
+});
