@@ -1,7 +1,7 @@
 // One line per request in our own form: as text Envoy's line as Istio sets it, then what Envoy cannot say; as JSON the same under Istio's
 // names. Made by hand: it is the most expensive thing that is told of a request.
 
-import { formatProvenance } from "../core/fault.ts";
+import { formatProvenance, type Provenance } from "../core/fault.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Workload } from "../mesh/records.ts";
@@ -21,7 +21,7 @@ export function formatRequestText(r: RequestRecord, endedWallMs: number, options
   line += ` ${r.destinationAddress === null ? "-" : formatSocketAddress(r.destinationAddress)} ${formatSocketAddress(r.sourceAddress)} - ${quoted(r.ruleName ?? r.routeId)}`;
   line += endText("src", r.source, r.sourceIdentity, r.sourceDescription) + endText("dst", r.endpoint, r.endpointIdentity, null);
   if (r.code !== null) line += ` reason=${r.code}`;
-  if (r.provenance !== null) line += ` rule=${quoteText(formatProvenance(r.provenance))}`;
+  if (r.provenance !== null) line += ` rule=${ruleText(r.provenance)}`;
   if (r.detail !== "") line += ` detail=${quoteText(r.detail)}`;
   if (r.pathReceived !== null) line += ` path_received=${quoteText(r.pathReceived)}`;
   for (const fault of r.injected) line += ` fault=${quoteText(formatFault(fault))}`;
@@ -46,7 +46,7 @@ export function formatRequestJson(r: RequestRecord, endedWallMs: number, options
   line += `,"downstream_local_address":${r.destinationAddress === null ? "null" : `"${formatSocketAddress(r.destinationAddress)}"`},"route_name":${jsonOrNull(r.ruleName ?? r.routeId)}`;
   line += endJson("src", r.source, r.sourceIdentity, r.sourceDescription) + endJson("dst", r.endpoint, r.endpointIdentity, null);
   if (r.code !== null) line += `,"reason":"${r.code}"`;
-  if (r.provenance !== null) line += `,"rule":${quoteJson(formatProvenance(r.provenance))}`;
+  if (r.provenance !== null) line += `,"rule":${ruleText(r.provenance)}`;
   if (r.detail !== "") line += `,"detail":${quoteJson(r.detail)}`;
   if (r.pathReceived !== null) line += `,"path_received":${quoteJson(r.pathReceived)}`;
   if (r.injected.length > 0) line += `,"faults":[${r.injected.map((fault) => quoteJson(formatFault(fault))).join(",")}]`;
@@ -60,6 +60,15 @@ export function formatRequestJson(r: RequestRecord, endedWallMs: number, options
 
 const quoted = (text: string | null): string => (text === null ? "-" : quoteText(text));
 const jsonOrNull = (text: string | null): string => (text === null ? "null" : quoteJson(text));
+
+/** Rules stay the same objects until the configuration changes. Text and JSON quote alike. */
+const rules = new WeakMap<Provenance, string>();
+
+function ruleText(provenance: Provenance): string {
+  let text = rules.get(provenance);
+  if (text === undefined) rules.set(provenance, (text = quoteText(formatProvenance(provenance))));
+  return text;
+}
 
 /** Records are immutable: their part of the line is made once. */
 const texts = { src: new WeakMap<Workload, string>(), dst: new WeakMap<Workload, string>() };

@@ -76,6 +76,8 @@ export class RequestReporter {
 
   /** From the head of a request, before anything changes it. `RequestTrace.beginAttempt` writes what each attempt is to carry. */
   trace(fields: HttpFields, telemetry: ServiceTelemetry): RequestTrace | null {
+    // Nobody would be told of it: what came goes on untouched.
+    if (telemetry.tracing === null && telemetry.log === null) return null;
     return readTrace(fields, telemetry.tracing, this.ids);
   }
 

@@ -8,7 +8,7 @@ export type FillRandom = (bytes: Uint8Array) => void;
 const POOL_BYTES = 4096;
 const TRACE_DIGITS = 32;
 const SPAN_DIGITS = 16;
-const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+const VARIANTS = ["8", "9", "a", "b"] as const;
 
 export class IdSource {
   readonly #fill: FillRandom;
@@ -33,8 +33,7 @@ export class IdSource {
   /** A UUID of version 4 (RFC 9562, section 5.4). */
   requestId(): string {
     const hex = this.#take(TRACE_DIGITS);
-    const variant = "89ab"[Number.parseInt(hex[16]!, 16) & 3]!;
-    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20)}`;
+    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-${VARIANTS[digitOf(hex.charCodeAt(16)) & 3]!}${hex.slice(17, 20)}-${hex.slice(20)}`;
   }
 
   #take(digits: number): string {
@@ -44,11 +43,13 @@ export class IdSource {
 
   #refill(): void {
     this.#fill(this.#bytes);
-    let hex = "";
-    for (const byte of this.#bytes) hex += HEX[byte]!;
-    this.#hex = hex;
+    this.#hex = this.#bytes.toHex();
     this.#at = 0;
   }
+}
+
+function digitOf(code: number): number {
+  return code < 0x3a ? code - 0x30 : code - 0x57;
 }
 
 function nonZero(hex: string): string {
