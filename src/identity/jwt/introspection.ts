@@ -6,6 +6,7 @@ import type { Clock } from "../../core/ports.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { JwtRule } from "../../mesh/l7/access.ts";
 import type { JsonObject } from "../../policy/http/claims.ts";
+import { basicAuthorization } from "./basic-authorization.ts";
 import type { FetchPort } from "./fetch-port.ts";
 import { isRecord } from "./key-set.ts";
 import {
@@ -73,7 +74,7 @@ export class IntrospectionCache {
       const answer = await this.#fetch({
         method: "POST", url: keys.url, timeoutMs: fetchTimeoutMs, bodyBytesMax: INTROSPECTION_BYTES_MAX, publicOnly: false, signal: this.#closed.signal,
         body: new URLSearchParams({ token, token_type_hint: "access_token" }).toString(),
-        headers: { accept: "application/json", "content-type": "application/x-www-form-urlencoded", authorization: basic(keys) },
+        headers: { accept: "application/json", "content-type": "application/x-www-form-urlencoded", authorization: basicAuthorization(keys.clientId, keys.clientSecret) },
       });
       if (!answer.ok) return answer;
       // A redirect is not followed: it would carry the token and our secret elsewhere.
@@ -93,10 +94,4 @@ function readAnswer(url: string, body: string): Introspected {
   }
   if (!isRecord(document) || typeof document["active"] !== "boolean") return err(`${url} answered without saying whether the token is active`);
   return ok(document["active"] ? (document as JsonObject) : null);
-}
-
-/** RFC 6749, section 2.3.1: each half is form-encoded first. */
-function basic({ clientId, clientSecret }: IntrospectedRule["keys"]): string {
-  const encoded = (text: string): string => new URLSearchParams([["", text]]).toString().slice(1);
-  return `Basic ${Buffer.from(`${encoded(clientId)}:${encoded(clientSecret)}`).toString("base64")}`;
 }

@@ -5,11 +5,12 @@
 import type { Clock, Random } from "../../core/ports.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { JwtRule } from "../../mesh/l7/access.ts";
+import { discover } from "./discovery.ts";
 import type { FetchPort } from "./fetch-port.ts";
 import { getFollowing } from "./follow.ts";
-import { isRecord, type KeySet, parseKeySet } from "./key-set.ts";
+import { type KeySet, parseKeySet } from "./key-set.ts";
 import {
-  DISCOVERY_BYTES_MAX, KEY_SET_BYTES_MAX, KEYS_STALE_MAX_MS, REFRESH_JITTER, REFRESH_MS, REFRESH_MS_MAX, REFRESH_MS_MIN, RETRY_MS_FIRST, RETRY_MS_LAST, UNKNOWN_KEY_REFETCH_MS,
+  KEY_SET_BYTES_MAX, KEYS_STALE_MAX_MS, REFRESH_JITTER, REFRESH_MS, REFRESH_MS_MAX, REFRESH_MS_MIN, RETRY_MS_FIRST, RETRY_MS_LAST, UNKNOWN_KEY_REFETCH_MS,
 } from "./limits.ts";
 
 /** A rule whose tokens are checked by keys. */
@@ -156,23 +157,9 @@ export class JwksCache {
     return keys.ok ? ok({ keys: keys.value, refreshMs: refreshMsOf(answer.value.cacheControl) }) : err(`${url.value}: ${keys.error}`);
   }
 
-  /** OpenID Connect Discovery 1.0, section 4: the document must be the issuer's own. */
   async #discover(rule: KeyedRule): Promise<Result<string, string>> {
-    const url = `${rule.issuer.replace(/\/$/, "")}/.well-known/openid-configuration`;
-    const answer = await this.#get(rule, url, DISCOVERY_BYTES_MAX);
-    if (!answer.ok) return answer;
-    let document: unknown;
-    try {
-      document = JSON.parse(answer.value.body);
-    } catch {
-      return err(`${url} is no JSON`);
-    }
-    if (!isRecord(document)) return err(`${url} is no JSON object`);
-    const { issuer, jwks_uri: keys } = document;
-    if (issuer !== rule.issuer) return err(`${url} speaks for the issuer ${JSON.stringify(issuer)}, wanted ${JSON.stringify(rule.issuer)}`);
-    if (typeof keys !== "string") return err(`${url} has no jwks_uri`);
-    if (url.startsWith("https:") && !keys.startsWith("https:")) return err(`${url} names the keys at ${keys}, from https to something else: refused`);
-    return ok(keys);
+    const found = await discover(this.#options.fetch, { issuer: rule.issuer, timeoutMs: rule.fetchTimeoutMs, signal: this.#closed.signal });
+    return found.ok ? found.value.endpoint("jwks_uri") : found;
   }
 
   async #get(rule: KeyedRule, url: string, bodyBytesMax: number): Promise<Result<{ readonly body: string; readonly cacheControl: string | null }, string>> {

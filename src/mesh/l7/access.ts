@@ -137,6 +137,8 @@ export interface LoginPolicy {
   readonly clientId: string;
   readonly clientSecret: string;
   readonly scopes: readonly string[];
+  /** Ask the userinfo endpoint too: some providers put little into ID tokens. */
+  readonly userInfo: boolean;
   /** Path at this host to which the provider sends the browser back. */
   readonly callbackPath: string;
   readonly logoutPath: string;

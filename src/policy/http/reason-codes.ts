@@ -59,8 +59,11 @@ export const REASON_CODES = {
   access_policy_unenforceable: { status: 403, grpc: "PERMISSION_DENIED", flag: "", meaning: "A policy that applies cannot be enforced, e.g. its external authorizer is not configured. It denies rather than being skipped.", action: "Mend the policy that is named." },
   authorizer_denied: { status: 403, grpc: "PERMISSION_DENIED", flag: "UAEX", meaning: "The external authorizer refused the request.", action: "Ask the authorizer's log." },
   authorizer_failed: { status: 403, grpc: "PERMISSION_DENIED", flag: "UAEX", meaning: "The external authorizer did not answer, and its failures deny.", action: "Look at the authorizer's health; the provider's settings say what a failure means." },
-  login_required: { status: 302, grpc: "UNAUTHENTICATED", flag: "", meaning: "A browser without a session is sent to log in.", action: "Nothing." },
+  login_required: { status: 302, grpc: "UNAUTHENTICATED", flag: "", meaning: "The request has no session. A browser that opens a page is sent to log in; anything else gets 401.", action: "Open the page in a browser and log in; programs send a token instead." },
   login_failed: { status: 403, grpc: "PERMISSION_DENIED", flag: "", meaning: "The answer of the identity provider could not be accepted.", action: "Begin again; the detail says which step failed." },
+  login_unavailable: { status: 503, grpc: "UNAVAILABLE", flag: "", meaning: "The identity provider could not be asked, so that nobody can log in.", action: "Look at the provider and at the path to it; the detail says what was tried." },
+  login_done: { status: 302, grpc: null, flag: "", meaning: "A browser has logged in and is sent back to where it began.", action: "Nothing." },
+  logged_out: { status: null, grpc: null, flag: "", meaning: "A browser was logged out: told so, or sent on to the identity provider's own logout.", action: "Nothing." },
   // ---- limits
   rate_limited: { status: 429, grpc: "RESOURCE_EXHAUSTED", flag: "RL", meaning: "A rate limit is used up.", action: "Try again after the time in the RateLimit headers, or raise the limit that is named." },
   rate_limit_failed: { status: 500, grpc: "UNAVAILABLE", flag: "RLSE", meaning: "The rate limit service did not answer, and its failures deny.", action: "Look at the rate limit service." },

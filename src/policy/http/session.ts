@@ -3,8 +3,8 @@
 
 import type { SessionPersistence } from "../../mesh/l7/route.ts";
 import { isToken } from "../../wire/http/field-bytes.ts";
+import { fromBase64Url, toBase64Url } from "./base64-url.ts";
 import type { FieldLookup } from "./request.ts";
-import { wireText } from "./wire-text.ts";
 
 export interface Session {
   /** Service, port and subset: whichever of the rule's backends this is. */
@@ -120,19 +120,9 @@ function decode(text: string, signer: SessionSigner, owner: string): Session | n
 
 const signedText = (body: string, owner: string): string => `weft session ${VERSION}\n${owner}\n${body}`;
 
-function equalsInConstantTime(a: string, b: string): boolean {
+export function equalsInConstantTime(a: string, b: string): boolean {
   if (a.length !== b.length) return false;
   let difference = 0;
   for (let i = 0; i < a.length; i++) difference |= a.charCodeAt(i) ^ b.charCodeAt(i);
   return difference === 0;
-}
-
-function toBase64Url(text: string): string {
-  return btoa(wireText(text)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
-}
-
-/** Of a text whose signature was checked: it is our own. */
-function fromBase64Url(text: string): string {
-  const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
-  return new TextDecoder().decode(Uint8Array.from(binary, (c) => c.charCodeAt(0)));
 }

@@ -4,6 +4,7 @@
 import { formatProvenance, type Provenance } from "../../core/fault.ts";
 import type { JwtRule, RequestAuthentication, TokenSource } from "../../mesh/l7/access.ts";
 import { isValue } from "../../wire/http/field-bytes.ts";
+import { toBase64Url } from "./base64-url.ts";
 import { claimAt, type JsonObject, type JsonValue } from "./claims.ts";
 import { type HeaderOperation, isChangeable } from "./header-change.ts";
 import { queryValue, withoutQueryParameter } from "./query.ts";
@@ -183,7 +184,7 @@ function changesOf(rules: readonly BoundRule[], accepted: readonly { readonly pa
   const filled = new Set(rules.flatMap(({ rule }) => [...(rule.payloadHeader === null ? [] : [rule.payloadHeader]), ...rule.claimsToHeaders.map(({ header }) => header)]).map((name) => name.toLowerCase()));
   const requestHeaders: HeaderOperation[] = [...filled].map((name) => ({ kind: "remove", name }));
   for (const { payload, bound: { rule } } of accepted) {
-    if (rule.payloadHeader !== null) set(requestHeaders, rule.payloadHeader, base64Url(JSON.stringify(payload)));
+    if (rule.payloadHeader !== null) set(requestHeaders, rule.payloadHeader, toBase64Url(JSON.stringify(payload)));
     for (const { header, claim } of rule.claimsToHeaders) {
       const text = headerText(claimAt(payload, claim));
       if (text !== null) set(requestHeaders, header, text);
@@ -203,9 +204,5 @@ function headerText(value: JsonValue | undefined): string | null {
   if (value === undefined || value === null) return null;
   if (typeof value !== "object") return wireText(String(value));
   if (Array.isArray(value) && value.every((part) => part !== null && typeof part !== "object" && !String(part).includes(","))) return wireText(value.join(","));
-  return base64Url(JSON.stringify(value));
-}
-
-function base64Url(text: string): string {
-  return btoa(wireText(text)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  return toBase64Url(JSON.stringify(value));
 }

@@ -20,7 +20,7 @@ export const loginPolicyKind = defineKind({
   versions: ["v1alpha1"],
   namespaced: true,
   spec: z.strictObject({
-    targetRefs: ownTargetRefs, issuer: httpUrl, clientId: z.string().min(1).max(1024), clientSecretRef: secretKeyRef, scopes: z.array(scope).max(64).optional(), callbackPath: pathText.optional(), logoutPath: pathText.optional(),
+    targetRefs: ownTargetRefs, issuer: httpUrl, clientId: z.string().min(1).max(1024), clientSecretRef: secretKeyRef, scopes: z.array(scope).max(64).optional(), userInfo: z.boolean().optional(), callbackPath: pathText.optional(), logoutPath: pathText.optional(),
     cookie: z.strictObject({ name: headerName.optional(), keysRef: secretKeyRef, lifetime: positiveDuration.optional() }),
   }),
   check({ spec }, report) {

@@ -200,7 +200,7 @@ export function translateLoginPolicy(placed: Placed<LoginPolicyResource>, view: 
   const reasons = [secret.missing, keys.missing, weak ? "a cookie key is not at least 32 bytes in hexadecimal digits" : ""].filter((reason) => reason !== "");
   return {
     name, namespace, targets: accessTargets(resource, "nobody has to log in there", view, report), issuer: spec.issuer, clientId: spec.clientId, clientSecret: secret.text ?? "",
-    scopes: spec.scopes === undefined ? LOGIN_DEFAULTS.scopes : [...new Set(["openid", ...spec.scopes])], callbackPath: spec.callbackPath ?? LOGIN_DEFAULTS.callbackPath, logoutPath: spec.logoutPath ?? LOGIN_DEFAULTS.logoutPath,
+    scopes: spec.scopes === undefined ? LOGIN_DEFAULTS.scopes : [...new Set(["openid", ...spec.scopes])], userInfo: spec.userInfo === true, callbackPath: spec.callbackPath ?? LOGIN_DEFAULTS.callbackPath, logoutPath: spec.logoutPath ?? LOGIN_DEFAULTS.logoutPath,
     cookieName: spec.cookie.name ?? LOGIN_DEFAULTS.cookieName, cookieKeys: weak ? [] : cookieKeys, sessionMs: spec.cookie.lifetime === undefined ? LOGIN_DEFAULTS.sessionMs : durationMs(spec.cookie.lifetime),
     broken: reasons.length === 0 ? null : reasons.join("; "), provenance: provenanceOf(placed),
   };
@@ -211,7 +211,7 @@ export function translateLoginPolicy(placed: Placed<LoginPolicyResource>, view: 
 function unreadLogin(placed: Placed<LoginPolicyResource>, view: View): LoginPolicy {
   const { namespace, name } = placed.resource;
   return {
-    name, namespace, targets: view.ask((world) => world.hostsIn(namespace)).map(({ service }) => ({ kind: "service", service })), issuer: "", clientId: "", clientSecret: "", scopes: [], callbackPath: LOGIN_DEFAULTS.callbackPath,
+    name, namespace, targets: view.ask((world) => world.hostsIn(namespace)).map(({ service }) => ({ kind: "service", service })), issuer: "", clientId: "", clientSecret: "", scopes: [], userInfo: false, callbackPath: LOGIN_DEFAULTS.callbackPath,
     logoutPath: LOGIN_DEFAULTS.logoutPath, cookieName: LOGIN_DEFAULTS.cookieName, cookieKeys: [], sessionMs: LOGIN_DEFAULTS.sessionMs, broken: `the LoginPolicy ${namespace}/${name} cannot be read`, provenance: provenanceOf(placed),
   };
 }
