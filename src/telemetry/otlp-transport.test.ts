@@ -1,16 +1,15 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { OtlpCollector } from "../mesh/l7/telemetry.ts";
 import { ExportLogsServiceRequestSchema } from "../wire/protobuf/opentelemetry/proto/collector/logs/v1/logs_service_pb.ts";
 import { ExportTraceServiceRequestSchema, ExportTraceServiceResponseSchema } from "../wire/protobuf/opentelemetry/proto/collector/trace/v1/trace_service_pb.ts";
-import { create } from "@bufbuild/protobuf";
 import type { LogRecord, SpanRecord } from "./otlp-records.ts";
 import { createTransport } from "./otlp-transport.ts";
 
 const resource = { attributes: [["service.name", "waypoint.shop"]] as const, scopeName: "weft", scopeVersion: "1" };
 const span: SpanRecord = {
   traceId: "4bf92f3577b34da6a3ce929d0e0e4736", spanId: "00f067aa0ba902b7", parentSpanId: "00f067aa0ba902b8", tracestate: "a=1", kind: "client", name: "GET web", startedWallMs: 1_767_323_045_006.25,
-  endedWallMs: 1_767_323_045_106, attributes: [["text", "a\ud800"], ["whole", 3], ["part", 0.5], ["yes", true], ["list", ["a", "b"]]], error: "refused",
+  endedWallMs: 1_767_323_045_106, attributes: [["text", "a\ud800"], ["whole", 3], ["below", -7], ["part", 0.5], ["yes", true], ["list", ["a", "b"]]], error: "refused",
 };
 const log: LogRecord = { wallMs: 1_767_323_045_006, severity: "error", body: "GET /", attributes: [["status", 503]], traceId: span.traceId, spanId: null };
 
@@ -45,8 +44,11 @@ describe("HTTP", () => {
       traceId: Uint8Array.fromHex(span.traceId), spanId: Uint8Array.fromHex(span.spanId), parentSpanId: Uint8Array.fromHex(span.parentSpanId!), traceState: "a=1", kind: 3, name: "GET web",
       startTimeUnixNano: 1_767_323_045_006_250_000n, endTimeUnixNano: 1_767_323_045_106_000_000n, status: { code: 2, message: "refused" },
     });
-    expect(arrived!.attributes.map(({ key, value }) => [key, value!.value.case])).toEqual([["text", "stringValue"], ["whole", "intValue"], ["part", "doubleValue"], ["yes", "boolValue"], ["list", "arrayValue"]]);
+    expect(arrived!.attributes.map(({ key, value }) => [key, value!.value.case])).toEqual([["text", "stringValue"], ["whole", "intValue"], ["below", "intValue"], ["part", "doubleValue"], ["yes", "boolValue"], ["list", "arrayValue"]]);
     expect(arrived!.attributes[0]!.value!.value.value).toBe("a\ufffd");
+    expect(arrived!.attributes.slice(1, 5).map(({ value }) => value!.value.value)).toEqual([3n, -7n, 0.5, true]);
+    // Nothing is in it that the messages do not know.
+    expect(toBinary(ExportTraceServiceRequestSchema, message)).toEqual(new Uint8Array(body));
   });
 
   test("logs go to a path of their own, or to the one that is given", async () => {

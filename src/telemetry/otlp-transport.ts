@@ -60,8 +60,8 @@ class HttpTransport implements OtlpTransport {
     try {
       const messages = await import("./otlp-messages.ts");
       const body = payload.signal === "traces"
-        ? messages.encodeTraceRequest(messages.traceRequest(this.#resource, payload.records))
-        : messages.encodeLogsRequest(messages.logsRequest(this.#resource, payload.records));
+        ? messages.encodeTraceRequest(this.#resource, payload.records)
+        : messages.encodeLogsRequest(this.#resource, payload.records);
       const headers = new Headers([...this.#collector.headers.map(([name, value]): [string, string] => [name, value]), ["content-type", "application/x-protobuf"], ["user-agent", USER_AGENT]]);
       const response = await fetch(url, { method: "POST", body, headers, redirect: "error", signal });
       const answer = await readAnswer(response);
@@ -156,12 +156,8 @@ class GrpcTransport implements OtlpTransport {
     const logsClient = createClient(logs.LogsService, transport);
     const headers = this.#collector.headers.map(([name, value]): [string, string] => [name, value]);
     const call: GrpcChannel["call"] = async (payload, signal) => {
-      if (payload.signal === "traces") {
-        const { partialSuccess } = await traceClient.export(messages.traceRequest(this.#resource, payload.records), { headers, signal });
-        return { rejected: Number(partialSuccess?.rejectedSpans ?? 0n), message: partialSuccess?.errorMessage ?? "" };
-      }
-      const { partialSuccess } = await logsClient.export(messages.logsRequest(this.#resource, payload.records), { headers, signal });
-      return { rejected: Number(partialSuccess?.rejectedLogRecords ?? 0n), message: partialSuccess?.errorMessage ?? "" };
+      if (payload.signal === "traces") return messages.tracePartial(await traceClient.export(messages.traceRequest(this.#resource, payload.records), { headers, signal }));
+      return messages.logsPartial(await logsClient.export(messages.logsRequest(this.#resource, payload.records), { headers, signal }));
     };
     return (this.#channel = { origin, call, close: () => sessions.abort() });
   }
