@@ -63,7 +63,8 @@ export class CookieJar {
       return;
     }
     const maxAge = attribute.get("max-age");
-    const endsMs = maxAge === undefined ? Infinity : this.#nowMs() + Number(maxAge) * 1000;
+    const expires = attribute.get("expires");
+    const endsMs = maxAge !== undefined ? this.#nowMs() + Number(maxAge) * 1000 : expires !== undefined ? Date.parse(expires) : Infinity;
     let host = this.#hosts.get(url.hostname);
     if (host === undefined) this.#hosts.set(url.hostname, (host = new Map()));
     if (endsMs <= this.#nowMs()) host.delete(name);
@@ -96,6 +97,14 @@ export class Browser {
   /** Opens a page, as by typing its address; follows redirects. */
   open(url: string, init: { readonly method?: string; readonly form?: Readonly<Record<string, string>>; readonly headers?: Readonly<Record<string, string>> } = {}): Promise<Visit> {
     return this.#visit(url, { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ...init.headers }, init, REDIRECTS_MAX);
+  }
+
+  /** Sends the form of a page, its hidden fields with it. */
+  submit({ body, url }: Visit, fields: Readonly<Record<string, string>>): Promise<Visit> {
+    const action = /<form[^>]*\saction="([^"]+)"/.exec(body)?.[1];
+    if (action === undefined) throw new Error(`${url.href} has no form: ${body}`);
+    const hidden = [...body.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]): [string, string] => [name!, value!]);
+    return this.open(new URL(action, url).href, { method: "POST", form: { ...Object.fromEntries(hidden), ...fields } });
   }
 
   /** One request, no redirect followed. */
