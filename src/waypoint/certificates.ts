@@ -3,6 +3,7 @@
 
 import { err, ok, type Result } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
+import type { CertificateSource } from "../identity/certificate-source.ts";
 import { CrlWatch, knownIssuers } from "../identity/crl.ts";
 import { createRequest } from "../identity/csr.ts";
 import { SvidCache, systemTimers } from "../identity/svid-cache.ts";
@@ -12,29 +13,34 @@ import type { Settings } from "../runtime/settings.ts";
 import type { WorkerThreads } from "../runtime/worker-threads.ts";
 import type { FromWaypoint, ToWaypoint } from "./messages.ts";
 
+export interface CertificatesOptions {
+  readonly settings: Settings;
+  readonly runtime: Runtime;
+  readonly threads: WorkerThreads<ToWaypoint, FromWaypoint>;
+  readonly source: CertificateSource;
+  /** Where certificates are kept; null keeps none. */
+  readonly directory: string | null;
+}
+
 export class Certificates {
   readonly #svids: SvidCache;
   readonly #crl: CrlWatch | null;
-  readonly #closeSource: () => void;
   readonly #known = new Set<SpiffeId>();
 
-  private constructor(svids: SvidCache, crl: CrlWatch | null, closeSource: () => void) {
+  private constructor(svids: SvidCache, crl: CrlWatch | null) {
     this.#svids = svids;
     this.#crl = crl;
-    this.#closeSource = closeSource;
   }
 
-  static async open(settings: Settings, { clock, random, log: allLogs }: Runtime, threads: WorkerThreads<ToWaypoint, FromWaypoint>): Promise<Result<Certificates, string>> {
+  static open({ settings, runtime: { clock, random, log: allLogs }, threads, source, directory }: CertificatesOptions): Result<Certificates, string> {
     const log = allLogs.scope("waypoint");
-    const store = openSvidStore(`${settings.state}/svids`);
-    if (!store.ok) return err(store.error);
-    const restored = store.value.load(clock.wallMs());
+    const store = directory === null ? null : openSvidStore(directory);
+    if (store !== null && !store.ok) return err(store.error);
+    const restored = store?.value.load(clock.wallMs()) ?? { svids: [], ignored: [] };
     for (const reason of restored.ignored) log.warn("a stored certificate was passed over", { reason });
-    // The gRPC library is a tenth of the process's memory: it comes in only where certificates travel over a wire.
-    const source = (await import("../runtime/grpc-certificates.ts")).grpcCertificates(settings);
     let crl: CrlWatch | null = null;
     const svids = new SvidCache({
-      source, store: store.value, clock, random, timers: systemTimers, lifetimeMs: settings.certificateLifetimeMs, createRequest,
+      source, store: store?.value ?? null, clock, random, timers: systemTimers, lifetimeMs: settings.certificateLifetimeMs, createRequest,
       onPublish: (svid) => {
         threads.post({ kind: "svid", svid });
         crl?.reload();
@@ -55,7 +61,7 @@ export class Certificates {
       });
     }
     svids.restore(restored.svids);
-    return ok(new Certificates(svids, crl, () => source.destroy()));
+    return ok(new Certificates(svids, crl));
   }
 
   /** A data thread waits for it. */
@@ -73,9 +79,9 @@ export class Certificates {
     return this.#known.size;
   }
 
-  async close(): Promise<void> {
+  /** The source stays its owner's. */
+  close(): void {
     this.#crl?.close();
     this.#svids.destroy();
-    this.#closeSource();
   }
 }

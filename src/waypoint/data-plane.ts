@@ -140,10 +140,11 @@ export class WaypointDataPlane {
     if (workload.network !== this.#config.network) return failLater(() => owner.connectFailed(`${workload.uid} is on the network ${workload.network}, and gateways between networks are not used in this version`));
     if (ip === null) return failLater(() => owner.connectFailed(`${workload.hostname} has no address, and names are not resolved in this version`));
     const { context } = this.#tunnels;
-    if (workload.tunnelProtocol === "TCP") return dialPlain({ to: { ip, port: targetPort }, mark: this.#config.packetMark, keepalive: context.keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
+    const { namespaceFd } = this.#config;
+    if (workload.tunnelProtocol === "TCP") return dialPlain({ namespaceFd, to: { ip, port: targetPort }, mark: this.#config.packetMark, keepalive: context.keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
     if (this.#recorded === null) return failLater(() => owner.connectFailed(`${workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`));
     return dialHbone({
-      context, due: this.#plane.due, random: this.#random, self: this.#recorded, target, ip, subjectAltNames: NO_IDENTITIES, serviceHost: null, timeoutMs,
+      namespaceFd, context, due: this.#plane.due, random: this.#random, self: this.#recorded, target, ip, subjectAltNames: NO_IDENTITIES, serviceHost: null, timeoutMs,
     }, owner, nowMs);
   }
 

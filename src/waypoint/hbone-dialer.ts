@@ -5,7 +5,6 @@ import type { Random } from "../core/ports.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { Due, DueList } from "../net/due-list.ts";
-import { OWN_NAMESPACE } from "../net/namespace.ts";
 import type { Picked } from "../policy/candidates.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
 import { identityOf } from "../policy/waypoints.ts";
@@ -22,6 +21,7 @@ import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
 import { StreamChannel } from "./stream-channel.ts";
 
 export interface HboneDialOptions {
+  readonly namespaceFd: number;
   readonly context: TunnelContext;
   readonly due: DueList;
   readonly random: Random;
@@ -126,7 +126,7 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
     const own = identityOf(workload);
     const acceptedIdentities = subjectAltNames.includes(own) ? subjectAltNames : [own, ...subjectAltNames];
     const key = `${sourceIdentity}|${formatSocketAddress(this.#tunnelTo)}|${workload.uid}|${acceptedIdentities.join()}`;
-    return { key, sourceIdentity, namespaceFd: OWN_NAMESPACE, tunnelTo: this.#tunnelTo, acceptedIdentities, destinationUid: workload.uid, through: null };
+    return { key, sourceIdentity, namespaceFd: this.#options.namespaceFd, tunnelTo: this.#tunnelTo, acceptedIdentities, destinationUid: workload.uid, through: null };
   }
 
   #settle(): boolean {

@@ -17,6 +17,8 @@ export interface WaypointConfig {
   readonly gateway: NamespacedName;
   readonly network: string;
   readonly pathNormalisation: PathNormalisation;
+  /** Where it listens and dials from. */
+  readonly namespaceFd: number;
   /** Of sockets towards endpoints; 0 for none. */
   readonly packetMark: number;
   readonly tunnels: DataPlaneConfig;

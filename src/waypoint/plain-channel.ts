@@ -5,6 +5,7 @@ import { formatSocketAddress, type SocketAddress } from "../core/ip.ts";
 import type { Due, DueList } from "../net/due-list.ts";
 import { connectFrom, type Keepalive, kindFor } from "../net/dial.ts";
 import { close as closeFd, errnoName } from "../net/libc.ts";
+import { inNamespace } from "../net/namespace.ts";
 import { openTcpSocket } from "../net/socket-reserve.ts";
 import type { Channel, ChannelUser } from "./channel.ts";
 
@@ -143,16 +144,17 @@ export interface PendingChannel {
 }
 
 export interface PlainDialOptions {
+  readonly namespaceFd: number;
   readonly to: SocketAddress;
   readonly mark: number;
   readonly keepalive: Keepalive | null;
   readonly timeoutMs: number;
 }
 
-/** Connects from this thread's own network namespace. Fails through `owner`, always after it returned. */
+/** Fails through `owner`, always after it returned. */
 export function dialPlain(options: PlainDialOptions, owner: ChannelOwner, due: DueList, nowMs: number): PendingChannel {
   const destination = { to: options.to, transparentSource: null, keepalive: options.keepalive };
-  const fd = connectFrom(openTcpSocket(kindFor(destination), options.mark), destination);
+  const fd = connectFrom(inNamespace(options.namespaceFd, () => openTcpSocket(kindFor(destination), options.mark)), destination);
   const dialling = new Dialling(options, owner, due);
   if (fd < 0) dialling.failLater(errnoName(fd));
   else dialling.start(fd, nowMs);

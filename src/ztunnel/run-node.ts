@@ -42,6 +42,8 @@ export interface NodeParts {
   readonly handOver: () => Promise<void>;
   /** Called when the node no longer needs the source. */
   readonly close: () => Promise<void>;
+  /** What else this process runs by the same configuration. Told of each state after the node; drained beside it. */
+  readonly beside?: { apply(state: ConfigState): void; drain(deadlineMs: number): Promise<void> };
 }
 
 /**
@@ -119,6 +121,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       if (local.has(workload.uid)) localIdentities.add(spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount));
     }
     agent.apply(state);
+    parts.beside?.apply(state);
     reportDiagnostics(state);
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
@@ -255,7 +258,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     await directory[Symbol.asyncDispose]();
     crl?.close();
   }
-  const forced = await lifecycle.within(deadlineMs + 2_000, agent.drain(deadlineMs, !replaced && settings.onStop === "release"));
+  const forced = await lifecycle.within(deadlineMs + 2_000, Promise.all([agent.drain(deadlineMs, !replaced && settings.onStop === "release"), parts.beside?.drain(deadlineMs)]).then(([count]) => count));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
   if (replaced) {
     await directory[Symbol.asyncDispose]();

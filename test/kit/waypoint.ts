@@ -13,7 +13,7 @@ import { EMPTY_L7_DELTA, type L7Delta } from "../../src/mesh/l7/delta.ts";
 import { L7Store } from "../../src/mesh/l7/l7-store.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
 import { listenTcp } from "../../src/net/listen.ts";
-import { openNamespace } from "../../src/net/namespace.ts";
+import { OWN_NAMESPACE } from "../../src/net/namespace.ts";
 import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
@@ -84,7 +84,7 @@ export class WaypointFixture implements AsyncDisposable {
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, owner, timeoutMs, nowMs) =>
-          dialPlain({ to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
+          dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
       },
       observer: {
         ended: (request) => this.told.push(tell(request)),
@@ -92,7 +92,7 @@ export class WaypointFixture implements AsyncDisposable {
         passedThrough: ({ error, requestBytes, responseBytes }) => this.passed.push({ error, requestBytes, responseBytes }),
       },
     });
-    const fd = listenTcp({ namespaceFd: openNamespace("/proc/self/ns/net"), at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null, shared: false });
+    const fd = listenTcp({ namespaceFd: OWN_NAMESPACE, at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null, shared: false });
     if (fd < 0) throw new Error(`listen: ${fd}`);
     this.port = portOf(fd);
     this.#listener = listenOn(fd, (channel) => this.plane.accept(channel, clientOf(serviceName(service({ name: "web" })), options.source ?? {}, channel.remote.ip)));

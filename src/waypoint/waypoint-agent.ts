@@ -1,0 +1,135 @@
+// The main thread's side of one waypoint: its data threads, its certificates and its listeners. What decides about it (a role of its own,
+// or a node that has a waypoint among its workloads) hands in the configuration.
+
+import type { CertificateSource } from "../identity/certificate-source.ts";
+import { formatSocketAddress } from "../core/ip.ts";
+import { namespacedName } from "../core/brand.ts";
+import { err, ok, type Result } from "../core/result.ts";
+import { errnoName } from "../net/libc.ts";
+import { listenTcp, listenTcpAnyAddress } from "../net/listen.ts";
+import { HBONE_PORT } from "../policy/ports.ts";
+import type { ConfigState } from "../runtime/config-directory.ts";
+import { EXIT_FAILURE } from "../runtime/run-role.ts";
+import type { Runtime } from "../runtime/runtime.ts";
+import { type Settings, workerThreads } from "../runtime/settings.ts";
+import { WorkerThreads } from "../runtime/worker-threads.ts";
+import { LogCredit } from "../telemetry/log-batch.ts";
+import { Certificates } from "./certificates.ts";
+import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+
+/** In the compiled binary; see the ztunnel's. */
+const COMPILED_WORKER = "/$bunfs/root/waypoint/data-thread.js";
+
+const workerPath = (): string => (import.meta.path.startsWith("/$bunfs/") ? COMPILED_WORKER : new URL("./data-thread.ts", import.meta.url).href);
+
+/** A data thread's own deadline comes first. */
+export const DRAIN_GRACE_MS = 2_000;
+
+export interface WaypointAgentOptions {
+  readonly config: WaypointConfig;
+  readonly settings: Settings;
+  readonly runtime: Runtime;
+  /** Null: no certificates, hence no tunnels. */
+  readonly source: CertificateSource | null;
+  /** Where certificates are kept over restarts; null keeps none. */
+  readonly svidDirectory: string | null;
+}
+
+export class WaypointAgent {
+  readonly #options: WaypointAgentOptions;
+  readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
+  readonly #certificates: Certificates | null;
+  #questions = 0;
+
+  private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null) {
+    this.#options = options;
+    this.#threads = threads;
+    this.#certificates = certificates;
+  }
+
+  static async start(options: WaypointAgentOptions): Promise<Result<WaypointAgent, string>> {
+    const { runtime, settings, source, config } = options;
+    const log = runtime.log.scope("waypoint");
+    const credit = new LogCredit();
+    let certificates: Certificates | null = null;
+    const threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
+      count: workerThreads(settings.workers),
+      path: workerPath(),
+      received: (message) => {
+        if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
+        else if (message.kind === "warning") log.warn(message.message, { code: message.code });
+        else if (message.kind === "needSvid") certificates?.need(message.spiffeId);
+      },
+      crashed: (error) => {
+        log.error("a data thread ended unexpectedly", { error: error.stack ?? error.message });
+        runtime.lifecycle.requestStop({ message: "a data thread of a waypoint ended", successorPid: null, exitStatus: EXIT_FAILURE });
+      },
+    });
+    if (source !== null) {
+      const opened = Certificates.open({ settings, runtime, threads, source, directory: options.svidDirectory });
+      if (!opened.ok) {
+        threads.terminate();
+        return err(opened.error);
+      }
+      certificates = opened.value;
+    }
+    const ready = threads.gather("ready");
+    threads.post({ kind: "configure", config, logCredit: credit.buffer });
+    await ready;
+    return ok(new WaypointAgent(options, threads, certificates));
+  }
+
+  apply({ delta, l7Delta }: Pick<ConfigState, "delta" | "l7Delta">): void {
+    this.#threads.post({ kind: "mesh", delta, l7Delta });
+  }
+
+  /** Each thread gets listeners of its own. @returns null, or what failed. */
+  async listen(served: Settings["serve"]): Promise<string | null> {
+    const { namespaceFd } = this.#options.config;
+    // Shared even by a single thread: the next process of an upgrade listens beside this one while this one drains.
+    const common = { namespaceFd, mark: 0, keepalive: null, shared: true };
+    const hboneFds: number[] = [];
+    const perThread: PlainListener[][] = [];
+    for (let i = 0; i < this.#threads.count; i++) {
+      if (this.#certificates !== null) {
+        const fd = listenTcpAnyAddress({ ...common, port: HBONE_PORT });
+        if (fd < 0) return `cannot listen on port ${HBONE_PORT}: ${errnoName(fd)}`;
+        hboneFds.push(fd);
+      }
+      const listeners: PlainListener[] = [];
+      for (const { at, namespace, hostname, port } of served) {
+        const fd = listenTcp({ ...common, at });
+        if (fd < 0) return `cannot listen on ${formatSocketAddress(at)} for ${namespace}/${hostname}:${port}: ${errnoName(fd)}`;
+        listeners.push({ fd, destination: { service: namespacedName(namespace, hostname), port } });
+      }
+      perThread.push(listeners);
+    }
+    const listening = this.#threads.gather("listen");
+    this.#threads.postEach((i) => ({ kind: "listen", listeners: perThread[i]!, hboneFd: hboneFds[i] ?? -1 }));
+    return (await listening).length === this.#threads.count ? null : "a data thread did not take its listeners";
+  }
+
+  async snapshots(): Promise<readonly WaypointSnapshot[]> {
+    const question = `snapshot ${++this.#questions}`;
+    const answers = this.#threads.gather(question);
+    this.#threads.post({ kind: "snapshot", question });
+    return (await answers) as WaypointSnapshot[];
+  }
+
+  /** Asks for every certificate anew; how many. */
+  renewCertificates(): number {
+    return this.#certificates?.renew() ?? 0;
+  }
+
+  /** Resolves with what was closed by force, when every thread has drained. */
+  async drain(deadlineMs: number): Promise<number> {
+    const drained = this.#threads.gather("drained", deadlineMs + DRAIN_GRACE_MS);
+    this.#threads.post({ kind: "drain", deadlineMs });
+    return ((await drained) as number[]).reduce((sum, count) => sum + count, 0);
+  }
+
+  close(): void {
+    this.#threads.terminate();
+    this.#certificates?.close();
+  }
+}
