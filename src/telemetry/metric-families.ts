@@ -80,7 +80,7 @@ export const FAMILIES = {
   weft_log_lines_dropped_total: counter(["where"], "Log lines dropped because they were made faster than they could be written"),
   weft_metric_series_overflowed_total: counter(["family"], "Look-ups answered with the overflow series because the limit of label sets was reached"),
   weft_metric_series_evicted_total: counter([], "Label sets dropped after long disuse"),
-  weft_metric_series: gauge([], "Label sets of the connection metrics kept now"),
+  weft_metric_series: gauge([], "Label sets of connections and requests kept now"),
   weft_thread_lag_seconds: gauge(["thread"], "How late the last timer of the thread was"),
   weft_thread_lag_max_seconds: gauge(["thread"], "How late the latest timer of the thread was since the last scrape"),
   weft_certificates_held: gauge([], "Workload certificates held"),

@@ -64,9 +64,12 @@ function shapedSamples(name: RequestFamilyName, merged: readonly Merged[], label
   return [...samples.values()];
 }
 
-/** Messages are shown of services that send some. */
+/** What never counted is not shown: messages where there are none, histograms that were shared. */
 function counts(name: RequestFamilyName, { values }: Merged): boolean {
-  return name !== "istio_request_messages_total" && name !== "istio_response_messages_total" || values[REQUEST_COLUMNS[name]]! > 0;
+  const { bounds } = REQUEST_FAMILIES[name];
+  const at = REQUEST_COLUMNS[name];
+  for (let i = at; i <= at + (bounds?.length ?? 0); i++) if (values[i]! > 0) return true;
+  return false;
 }
 
 function cellsOf(name: RequestFamilyName, values: Float64Array): Float64Array {

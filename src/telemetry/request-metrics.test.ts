@@ -11,9 +11,9 @@ const MINUTE = 60_000;
 const client = workload("client");
 const web = workload("web");
 
-function metrics(options: { setsMax?: number } = {}) {
-  let overflows = 0;
-  const counted = new RequestMetrics({ ...options, onOverflow: () => void overflows++ });
+function metrics(options: { setsMax?: number; histogramsMax?: number } = {}) {
+  const overflows = { istio_requests: 0, istio_request_histograms: 0 };
+  const counted = new RequestMetrics({ ...options, onOverflow: (what) => void overflows[what]++ });
   return { counted, overflows: () => overflows };
 }
 
@@ -91,9 +91,29 @@ describe("counting", () => {
     const { counted, overflows } = metrics({ setsMax: 2 });
     for (let i = 0; i < 10; i++) counted.add(at({ sourceIdentity: identity(`s${i}`) }));
     expect(counted.size).toBe(3);
-    expect(overflows()).toBe(8);
+    expect(overflows()).toEqual({ istio_requests: 8, istio_request_histograms: 0 });
     const overflow = (await samples([snapshotOf(counted)], "istio_requests_total")).find(({ labels }) => labels["source_principal"] === "overflow")!;
     expect(overflow).toMatchObject({ value: 8, labels: { reporter: "waypoint", response_code: "overflow" } });
+  });
+
+  test("histograms have a lower limit: later sets are counted apart, and share the overflow's", async () => {
+    const { counted, overflows } = metrics({ histogramsMax: 2 });
+    for (let i = 0; i < 5; i++) counted.add(at({ sourceIdentity: identity(`s${i}`), endedMs: 1000 + i }));
+    counted.add(at({ sourceIdentity: identity("s4"), endedMs: 1010 }));
+    expect(overflows()).toEqual({ istio_requests: 0, istio_request_histograms: 3 });
+    const snapshot = snapshotOf(counted);
+    expect((await samples([snapshot], "istio_requests_total")).map(({ value }) => value)).toEqual([1, 1, 1, 1, 2]);
+    expect((await samples([snapshot], "istio_request_duration_milliseconds_count")).map(({ labels, value }) => [labels["source_principal"]!.split("/").at(-1), value])).toEqual([["s0", 1], ["s1", 1], ["overflow", 4]]);
+    expect((await samples([snapshot], "istio_request_duration_milliseconds_sum")).at(-1)!.value).toBe(2 + 3 + 4 + 10);
+  });
+
+  test("room for histograms comes back with disuse", async () => {
+    const { counted, overflows } = metrics({ histogramsMax: 1 });
+    counted.add(at());
+    counted.tick(61 * MINUTE);
+    counted.add(at({ status: 404 }));
+    expect(overflows().istio_request_histograms).toBe(0);
+    expect((await samples([snapshotOf(counted)], "istio_response_bytes_count")).map(({ labels, value }) => [labels["response_code"], value])).toEqual([["404", 1]]);
   });
 
   test("identities from outside gather no memory: ten thousand of them at one endpoint", () => {

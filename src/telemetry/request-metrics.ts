@@ -11,8 +11,10 @@ import type { RequestSnapshot } from "./metrics-snapshot.ts";
 import { REQUEST_FAMILIES, REQUEST_LABEL_NAMES } from "./request-families.ts";
 import type { RequestRecord } from "./request-record.ts";
 
-/** Each has some sixty lines in what a scraper reads: fewer than connections may have. */
+/** Each has a line of a kilobyte in what a scraper reads. */
 export const REQUEST_SETS_MAX = 2_000;
+/** Label sets with histograms of their own. Each has fifty lines more: 500 of them make 25 MB, which is what a scraper may be given. */
+export const REQUEST_HISTOGRAMS_MAX = 500;
 
 const DURATION_BOUNDS = REQUEST_FAMILIES.istio_request_duration_milliseconds.bounds;
 const SIZE_BOUNDS = REQUEST_FAMILIES.istio_request_bytes.bounds;
@@ -31,44 +33,57 @@ export const REQUEST_COLUMNS = {
   count: COUNTS + DURATION_CELLS + 2 * SIZE_CELLS,
 } as const;
 
+class RequestHistograms {
+  readonly durationMs = new Histogram(DURATION_BOUNDS);
+  readonly requestBytes = new Histogram(SIZE_BOUNDS);
+  readonly responseBytes = new Histogram(SIZE_BOUNDS);
+
+  add(r: RequestRecord): void {
+    this.durationMs.observe(r.endedMs - r.startedMs);
+    this.requestBytes.observe(r.requestBytes);
+    this.responseBytes.observe(r.responseBytes);
+  }
+
+  copyTo(into: Float64Array): void {
+    into.set(this.durationMs.cells, REQUEST_COLUMNS.istio_request_duration_milliseconds);
+    into.set(this.requestBytes.cells, REQUEST_COLUMNS.istio_request_bytes);
+    into.set(this.responseBytes.cells, REQUEST_COLUMNS.istio_response_bytes);
+  }
+}
+
 /** The counters of one label set. */
-export class RequestSeries implements LabelSet {
+class RequestSeries implements LabelSet {
   readonly key: string;
   readonly labels: string;
   readonly shape: MetricsShape | null;
+  /** Its own, or those that all share who came too late. */
+  readonly histograms: RequestHistograms;
   readonly open = 0;
   generation = 0;
   evicted = false;
   count = 0;
   requestMessages = 0;
   responseMessages = 0;
-  readonly durationMs = new Histogram(DURATION_BOUNDS);
-  readonly requestBytes = new Histogram(SIZE_BOUNDS);
-  readonly responseBytes = new Histogram(SIZE_BOUNDS);
 
-  constructor(key: string, labels: string, shape: MetricsShape | null) {
+  constructor(key: string, labels: string, shape: MetricsShape | null, histograms: RequestHistograms) {
     this.key = key;
     this.labels = labels;
     this.shape = shape;
+    this.histograms = histograms;
   }
 
   add(r: RequestRecord): void {
     this.count++;
     this.requestMessages += r.requestMessages;
     this.responseMessages += r.responseMessages;
-    this.durationMs.observe(r.endedMs - r.startedMs);
-    this.requestBytes.observe(r.requestBytes);
-    this.responseBytes.observe(r.responseBytes);
+    this.histograms.add(r);
   }
 
-  /** @param into REQUEST_COLUMNS.count numbers. */
+  /** Without its histograms. */
   copyTo(into: Float64Array): void {
     into[REQUEST_COLUMNS.istio_requests_total] = this.count;
     into[REQUEST_COLUMNS.istio_request_messages_total] = this.requestMessages;
     into[REQUEST_COLUMNS.istio_response_messages_total] = this.responseMessages;
-    into.set(this.durationMs.cells, REQUEST_COLUMNS.istio_request_duration_milliseconds);
-    into.set(this.requestBytes.cells, REQUEST_COLUMNS.istio_request_bytes);
-    into.set(this.responseBytes.cells, REQUEST_COLUMNS.istio_response_bytes);
   }
 }
 
@@ -88,9 +103,10 @@ interface Variant {
 
 export interface RequestMetricsOptions {
   readonly setsMax?: number;
+  readonly histogramsMax?: number;
   readonly idleMs?: number;
   /** Told of each look-up that found no room. */
-  readonly onOverflow: () => void;
+  readonly onOverflow: (what: "istio_requests" | "istio_request_histograms") => void;
 }
 
 const SHAPE_SEPARATOR = "\x1e";
@@ -102,14 +118,21 @@ const OUTCOMES_MAX = 256;
 export class RequestMetrics {
   readonly #sets: LabelSets<RequestSeries>;
   readonly #byPair = new ByPair<Variant[]>(() => []);
+  readonly #histogramsMax: number;
+  readonly #onOverflow: RequestMetricsOptions["onOverflow"];
+  /** Of sets that found no room for their own. */
+  readonly #sharedHistograms = new RequestHistograms();
+  #ownHistograms = 0;
   /** Of the set that is being looked up: what `make` cannot see in its key. */
   #labels = "";
   #shape: MetricsShape | null = null;
 
   constructor(options: RequestMetricsOptions) {
+    this.#histogramsMax = options.histogramsMax ?? REQUEST_HISTOGRAMS_MAX;
+    this.#onOverflow = options.onOverflow;
     this.#sets = new LabelSets({
-      max: options.setsMax ?? REQUEST_SETS_MAX, idleMs: options.idleMs ?? LABEL_SET_IDLE_MS, onOverflow: options.onOverflow,
-      make: (key) => (key === OVERFLOW_KEY ? new RequestSeries(key, key, null) : new RequestSeries(key, this.#labels, this.#shape)),
+      max: options.setsMax ?? REQUEST_SETS_MAX, idleMs: options.idleMs ?? LABEL_SET_IDLE_MS, onOverflow: () => options.onOverflow("istio_requests"),
+      make: (key) => (key === OVERFLOW_KEY ? new RequestSeries(key, key, null, this.#sharedHistograms) : new RequestSeries(key, this.#labels, this.#shape, this.#histograms())),
     });
   }
 
@@ -125,21 +148,41 @@ export class RequestMetrics {
 
   /** Returns how many sets were dropped for disuse. */
   tick(nowMs: number): number {
-    return this.#sets.tick(nowMs);
+    const evicted = this.#sets.tick(nowMs);
+    if (evicted > 0) {
+      this.#ownHistograms = 0;
+      for (const { histograms } of this.#sets.values()) if (histograms !== this.#sharedHistograms) this.#ownHistograms++;
+    }
+    return evicted;
   }
 
   snapshot(): RequestSnapshot {
     const keys: string[] = [];
     const shapeOf: number[] = [];
     const shapes: MetricsShape[] = [];
-    const values = new Float64Array(this.#sets.size * REQUEST_COLUMNS.count);
+    // One more for the histograms that are shared: they belong to the overflow's labels.
+    const values = new Float64Array((this.#sets.size + 1) * REQUEST_COLUMNS.count);
     let at = 0;
     for (const series of this.#sets.values()) {
       keys.push(series.labels);
       shapeOf.push(series.shape === null ? -1 : indexOf(shapes, series.shape));
-      series.copyTo(values.subarray(at, (at += REQUEST_COLUMNS.count)));
+      const own = values.subarray(at, (at += REQUEST_COLUMNS.count));
+      series.copyTo(own);
+      if (series.histograms !== this.#sharedHistograms) series.histograms.copyTo(own);
     }
+    keys.push(OVERFLOW_KEY);
+    shapeOf.push(-1);
+    this.#sharedHistograms.copyTo(values.subarray(at));
     return { keys, shapeOf, shapes, values };
+  }
+
+  #histograms(): RequestHistograms {
+    if (this.#ownHistograms >= this.#histogramsMax) {
+      this.#onOverflow("istio_request_histograms");
+      return this.#sharedHistograms;
+    }
+    this.#ownHistograms++;
+    return new RequestHistograms();
   }
 
   #seriesOf(r: RequestRecord): RequestSeries {

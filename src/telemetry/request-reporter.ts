@@ -63,7 +63,7 @@ export class RequestReporter {
     this.#options = options;
     this.ids = new IdSource(options.fillRandom);
     this.upstream = new UpstreamMetrics(this.#series);
-    this.#requests = new RequestMetrics({ onOverflow: () => void this.#series.cell("weft_metric_series_overflowed_total", { family: "istio_requests" }).value++ });
+    this.#requests = new RequestMetrics({ onOverflow: (family) => void this.#series.cell("weft_metric_series_overflowed_total", { family }).value++ });
     this.#compiler = new TelemetryCompiler(options.role);
     this.#lines = new LogBatch(options.postLines, options.logCredit);
     this.#outbox = new OtlpOutbox(options.postOtlp, options.otlpCredit);
