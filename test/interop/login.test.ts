@@ -9,10 +9,13 @@ import { JwksCache } from "../../src/identity/jwt/jwks-cache.ts";
 import { TokenVerifier } from "../../src/identity/jwt/token-verifier.ts";
 import { LoginService } from "../../src/identity/oidc/login-service.ts";
 import { REASON_HEADER } from "../../src/policy/http/reason-codes.ts";
+import { selfSigned } from "../kit/certificates.ts";
+import { Chromium } from "../kit/chromium.ts";
 import { Browser, CookieJar, type Visit } from "../kit/browser.ts";
 import { condition, requestPolicy } from "../kit/http-records.ts";
 import { LoginGate, loginPolicy } from "../kit/login-gate.ts";
 import { exact } from "../kit/mesh-records.ts";
+import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
 import { CLIENT, type RealProvider, type RealProviderOptions, startRealProvider } from "../kit/real-provider.ts";
 
 /** The system's clock, moved. */
@@ -38,7 +41,7 @@ class Shop implements AsyncDisposable {
   private constructor(server: Bun.Server<undefined>, provider: RealProvider, policy: Partial<LoginPolicy>) {
     this.#server = server;
     this.provider = provider;
-    this.url = `http://localhost:${server.port}`;
+    this.url = server.url.origin;
     const clock = this.clock;
     const verifier = new TokenVerifier({ keys: new JwksCache({ fetch: httpFetch(), clock, random: systemRandom }), introspection: new IntrospectionCache({ fetch: httpFetch(), clock }), clock });
     this.#service = new LoginService({ fetch: httpFetch(), clock, verifier });
@@ -48,9 +51,9 @@ class Shop implements AsyncDisposable {
     server.reload({ fetch: this.gate.fetch });
   }
 
-  static async open(options: Partial<RealProviderOptions> = {}, policy: Partial<LoginPolicy> = {}): Promise<Shop> {
-    const server = Bun.serve({ port: 0, hostname: "localhost", fetch: () => new Response("not yet", { status: 503 }) });
-    const provider = await startRealProvider({ redirectUris: [`http://localhost:${server.port}/.weft/login/callback`], claimsInIdToken: true, ...options });
+  static async open(options: Partial<RealProviderOptions> = {}, policy: Partial<LoginPolicy> = {}, tls: { readonly cert: string; readonly key: string } | null = null): Promise<Shop> {
+    const server = Bun.serve({ port: 0, hostname: "localhost", fetch: () => new Response("not yet", { status: 503 }), ...(tls === null ? {} : { tls }) });
+    const provider = await startRealProvider({ redirectUris: [`${server.url.origin}/.weft/login/callback`], claimsInIdToken: true, ...options });
     return new Shop(server, provider, policy);
   }
 
@@ -142,5 +145,58 @@ describe("a real provider, and what goes wrong", () => {
     const visit = await shop.browser.open(`${shop.url}/again`);
     expect(page(visit)).toMatchObject({ path: "/again", principal: `${shop.provider.issuer}/alice` });
     expect(visit.trail.some((url) => url.startsWith(`${shop.provider.issuer}/auth`))).toBe(true);
+  });
+});
+
+describeUnless(firstReason(needsProgram("chromium"), needsProgram("openssl")))("Chromium over https", () => {
+  let shop: Shop;
+  let chromium: Chromium;
+  beforeAll(async () => {
+    shop = await Shop.open({}, {}, selfSigned("localhost"));
+    chromium = await Chromium.start();
+  }, 60_000);
+  afterAll(async () => {
+    await chromium[Symbol.asyncDispose]();
+    await shop[Symbol.asyncDispose]();
+  });
+
+  const status = (path: string, init = "{}"): Promise<unknown> => chromium.evaluate(`fetch("${path}", ${init}).then(({ status, redirected }) => [status, redirected])`);
+
+  test("logs in on the provider's pages and comes back to where it was", async () => {
+    await chromium.open(`${shop.url}/cart?item=1#top`);
+    expect(await chromium.address()).toStartWith(`${shop.provider.issuer}/interaction/`);
+    await chromium.leave(`document.querySelector("[name=login]").value = "alice"; document.querySelector("[name=password]").value = "secret"; document.querySelector("form").requestSubmit()`);
+    await chromium.leave(`document.querySelector("form").requestSubmit()`);
+    expect(await chromium.address()).toStartWith(`${shop.url}/cart?item=1`);
+    expect(JSON.parse(await chromium.text())).toMatchObject({ path: "/cart", claims: { sub: "alice", groups: ["staff", "admins"] } });
+  });
+  test("keeps one cookie, which no script and no other site gets", async () => {
+    expect(await chromium.cookies("localhost")).toEqual([expect.objectContaining({ name: "__Host-weft-login", path: "/", httpOnly: true, secure: true, sameSite: "Lax" })]);
+    expect(await chromium.evaluate("document.cookie")).toBe("");
+    expect(await status("/data")).toEqual([200, false]);
+    expect(await status("/data", `{ method: "POST", body: "x" }`)).toEqual([200, false]);
+  });
+  test("another site can neither send a form in her name nor log her out", async () => {
+    await chromium.open(`${shop.provider.issuer}/.well-known/openid-configuration`);
+    await chromium.evaluate(`fetch("${shop.url}/.weft/login/logout", { mode: "no-cors", credentials: "include" }).then(() => true)`);
+    await chromium.leave(`const form = document.createElement("form"); form.method = "post"; form.action = "${shop.url}/order"; document.body.append(form); form.submit()`);
+    expect([await chromium.address(), await chromium.text()]).toEqual([`${shop.url}/order`, expect.stringContaining("The request has no session")]);
+    await chromium.open(`${shop.provider.issuer}/.well-known/openid-configuration`);
+    await chromium.leave(`location.href = "${shop.url}/.weft/login/logout"`);
+    expect(await chromium.text()).toContain("could not be accepted");
+    await chromium.leave(`location.href = "${shop.url}/cart"`);
+    expect(JSON.parse(await chromium.text())).toMatchObject({ path: "/cart", claims: { sub: "alice" } });
+  });
+  test("logs out, here and at the provider; scripts are told so, pages lead to the login", async () => {
+    await chromium.leave(`location.href = "/.weft/login/logout"`);
+    expect(await chromium.address()).toStartWith(`${shop.provider.issuer}/session/end`);
+    expect(await chromium.cookies("localhost")).toEqual([]);
+    await chromium.leave(`document.querySelector("button[name=logout]").click()`);
+    await chromium.open(`${shop.url}/.weft/login/logout`);
+    expect((await chromium.text()).trim()).toBe("You are logged out.");
+    expect(await status("/data")).toEqual([401, false]);
+    expect(await status("/data", `{ method: "POST", body: "x" }`)).toEqual([401, false]);
+    await chromium.open(`${shop.url}/cart`);
+    expect(await chromium.text()).toContain("Sign-in");
   });
 });

@@ -33,6 +33,17 @@ export function mustRead(der: Uint8Array): CertificateFields {
 export const newEcKey = (): KeyObject => generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;
 export const spkiOf = (key: KeyObject): Uint8Array => createPublicKey(key).export({ type: "spki", format: "der" });
 
+/** For a server that a browser asks by this name: PEM, good for a day. Needs openssl. */
+export function selfSigned(host: string): { readonly cert: string; readonly key: string } {
+  const { stdout, stderr, exitCode } = Bun.spawnSync([
+    "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", `/CN=${host}`, "-addext", `subjectAltName=DNS:${host}`, "-keyout", "-", "-out", "-",
+  ]);
+  const text = stdout.toString();
+  const part = (name: string): string => new RegExp(`-----BEGIN ${name}-----[^-]+-----END ${name}-----\n`).exec(text)?.[0] ?? "";
+  if (exitCode !== 0) throw new Error(`openssl: ${stderr.toString()}`);
+  return { cert: part("CERTIFICATE"), key: part("PRIVATE KEY") };
+}
+
 export interface TestCa {
   readonly authority: Authority;
   readonly root: Issuer;
