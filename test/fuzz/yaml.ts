@@ -229,7 +229,8 @@ function check(set: ResourceSet, good: Evaluation, path: string, text: string): 
   const startMs = performance.now();
   const bad = set.update(readings({ ...GOOD, [path]: text }));
   if (performance.now() - startMs > UPDATE_MS_MAX && isSlow(path, text)) throw new Error(`takes more than ${UPDATE_MS_MAX} ms`);
-  const lineCount = text.split("\n").length;
+  // What is in force from the last good text points into that text.
+  const lineCount = Math.max(text.split("\n").length, GOOD[path]!.split("\n").length);
   for (const diagnostic of bad.diagnostics) {
     const inIt = diagnostic.file !== path || diagnostic.line <= lineCount;
     if (!PATHS.includes(diagnostic.file) || !(diagnostic.line >= 1) || !(diagnostic.column >= 1) || !inIt || diagnostic.message === "" || diagnostic.code.length === 0) {
