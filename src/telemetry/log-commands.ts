@@ -82,6 +82,10 @@ const GRPC_NAMES = [
   "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
 ] as const;
 
+/** Every command there is; docs/telemetry.md is held to it. */
+export const COMMAND_NAMES: readonly string[] = ["REQ", "RESP", "GRPC_STATUS", ...Object.keys(PLAIN)];
+export const WEFT_NAMES: readonly string[] = Object.keys(OURS);
+
 /** Null for a command, or an argument, that is not known. */
 export function commandOf(name: string, argument: string, options: LogOptions): KnownCommand | null {
   switch (name) {

@@ -1,6 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Provenance } from "../core/fault.ts";
 import type { LogFormat } from "../mesh/l7/telemetry.ts";
+import { COMMAND_NAMES, WEFT_NAMES } from "./log-commands.ts";
 import { compileLogFormat, defaultLogFormat } from "./log-format.ts";
 import { VALUE_CHARS_MAX } from "./log-text.ts";
 import { KeptFields, type RequestRecord } from "./request-record.ts";
@@ -103,6 +106,12 @@ describe("a form of one's own", () => {
     expect(line({ kind: "text", line: "a" })).toBe("a\n");
     expect(line({ kind: "text", line: "a\n" })).toBe("a\n");
   });
+});
+
+test("docs/telemetry.md has every command, and no other", () => {
+  const rows = readFileSync(join(import.meta.dir, "../../docs/telemetry.md"), "utf8").split("\n").filter((line) => line.startsWith("| `%")).map((line) => line.split(" | ")[0]!);
+  const named = rows.flatMap((row) => [...row.matchAll(/%([A-Z_]+)(?:\(([^)]*)\))?%/g)].map(([, name, argument]) => (name === "WEFT" ? `WEFT ${argument}` : name!)));
+  expect(named.sort()).toEqual([...COMMAND_NAMES, ...WEFT_NAMES.map((name) => `WEFT ${name}`)].sort());
 });
 
 describe("what no log should have", () => {
