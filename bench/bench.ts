@@ -1,5 +1,8 @@
 // `npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]`: speed and memory beside the peers on this machine.
 //
+// `npm run bench -- l7 [--json FILE] [--rounds N] [--quick]`: a waypoint beside Envoy.
+//
+//   ENVOY_BIN=PATH     Envoy
 //   ZTUNNEL_BIN=PATH   the reference ztunnel, built with its `testing` feature
 //   HAProxy and nginx  are taken when installed
 //
@@ -9,6 +12,7 @@ import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { resealed, isSealed } from "../test/runner/sealed.ts";
 import { benchL4 } from "./l4/l4.ts";
+import { benchL7 } from "./l7/l7.ts";
 import { failures, jsonEntries, table } from "./l4/report.ts";
 import { EXTRA_ROWS, OUR_PEER, ROWS } from "./l4/rows.ts";
 import { direct } from "./peers/direct.ts";
@@ -28,10 +32,12 @@ const SECONDS_QUICK = 1;
 const DESCRIPTORS = 65_536;
 
 const USAGE = `usage: npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]
+       npm run bench -- l7 [--json FILE] [--rounds N] [--quick]
 rows:  ${ROWS.map((row) => row.name).join(" ")}
 peers: ${PEERS.map((peer) => peer.name).join(" ")}`;
 
 interface Arguments {
+  readonly what: "l4" | "l7";
   readonly jsonFile: string | null;
   readonly rounds: number;
   readonly seconds: number;
@@ -41,7 +47,8 @@ interface Arguments {
 
 /** Throws a message for the operator. */
 function parseArguments(args: readonly string[]): Arguments {
-  if (args[0] !== "l4") throw new Error(USAGE);
+  const [what] = args;
+  if (what !== "l4" && what !== "l7") throw new Error(USAGE);
   const values = new Map<string, string>();
   for (let i = 1; i < args.length; i += 1) {
     const option = args[i] ?? "";
@@ -52,6 +59,7 @@ function parseArguments(args: readonly string[]): Arguments {
   const quick = values.has("--quick");
   const json = values.get("--json");
   return {
+    what,
     jsonFile: json === undefined ? null : resolve(json),
     rounds: positive(values.get("--rounds") ?? `${quick ? ROUNDS_QUICK : ROUNDS}`),
     seconds: quick ? SECONDS_QUICK : SECONDS,
@@ -84,6 +92,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (!isSealed()) raiseDescriptorLimit();
   const outside = await resealed(import.meta.path, args);
   if (outside !== null) return outside;
+  if (wanted.what === "l7") return await mainL7(wanted);
   const peers = wanted.peers.filter(available);
   for (const peer of peers) console.log(`${peer.name}: ${peer.command()}`);
   const record = await benchL4({ ...wanted, peers, progress: (line) => console.error(line) });
@@ -93,6 +102,13 @@ async function main(args: readonly string[]): Promise<number> {
   console.log(`\n${failures(record)}`);
   if (wanted.jsonFile !== null) writeFileSync(wanted.jsonFile, `${JSON.stringify(jsonEntries(record, names), null, 2)}\n`);
   return record.failedRuns.some((failed) => failed.peer === OUR_PEER) ? 1 : 0;
+}
+
+async function mainL7({ rounds, seconds, jsonFile }: Arguments): Promise<number> {
+  const { table: text, rows } = await benchL7({ rounds, seconds, progress: (line) => console.error(line) });
+  console.log(`\nmedians of ${rounds} rounds; ratios are medians of the rounds' ratios\n\n${text}`);
+  if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(rows, null, 2)}\n`);
+  return 0;
 }
 
 function available(peer: Peer): boolean {
