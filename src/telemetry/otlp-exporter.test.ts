@@ -73,10 +73,15 @@ describe("batches", () => {
 });
 
 describe("a collector in trouble", () => {
-  test("its records wait up to the bound; the newest beyond are dropped and counted, and the sender gets its credit back all the same", () => {
-    const { exporter, dropped } = make();
+  test("its records wait up to the bound; the newest beyond are dropped and counted, and the sender gets its credit back all the same", async () => {
+    const { exporter, calls, answer, dropped, pass } = make();
     expect(take(exporter, spans(QUEUE_RECORDS_MAX + 100))).toBe(QUEUE_RECORDS_MAX + 100);
-    expect(dropped()).toEqual({ "traces queue": 100 });
+    expect(take(exporter, spans(5))).toBe(5);
+    expect(dropped()).toEqual({ "traces queue": 105 });
+    for (let i = 0; i < QUEUE_RECORDS_MAX / CALL_RECORDS_MAX; i++) await answer(ok);
+    pass(LINGER_MS);
+    exporter.tick();
+    expect(calls.flatMap(({ payload }) => (payload.signal === "traces" ? payload.records : []))).toEqual(spans(QUEUE_RECORDS_MAX));
   });
 
   test("is asked again after longer and longer times, with the same records", async () => {

@@ -159,6 +159,14 @@ describe("overrides of Telemetry resources", () => {
     expect(counted.size).toBe(1);
   });
 
+  test("a changed resource makes other sets of the same requests", () => {
+    const { counted } = metrics();
+    counted.add(at());
+    counted.add(shapedRequest([override({ removeTags: ["source_app"] })]));
+    counted.add(shapedRequest([override({ removeTags: ["source_version"] })]));
+    expect([counted.size, counted.snapshot().shapes.length]).toEqual([3, 2]);
+  });
+
   test("labels that every family loses bound the number of sets", async () => {
     const { counted } = metrics();
     const shape = compileMetricsShape([override({ removeTags: ["source_principal", "response_flags"], setTags: [["destination_app", "fixed"], ["team", "a\"b"]] })]);

@@ -241,8 +241,10 @@ describe("counters of our own", () => {
     const { reporter } = make();
     reporter.finished(request());
     reporter.finished(request({ attempts: 0, attemptStartedMs: 0, code: "access_denied" }));
+    const failed = { address: "a", endpoint: null, startedMs: 1010, endedMs: 1039, status: 0, grpcStatus: null, reason: "upstream_reset", message: "", spanId: "" } as const;
+    reporter.finished(request({ code: "upstream_reset", failedAttempts: [failed] }));
     const sums = Object.fromEntries(reporter.snapshot().histograms.map(({ name, values }) => [name, [values[0]!.slice(0, -1).reduce((a, b) => a + b, 0), values[0]!.at(-1)]]));
-    expect(sums).toEqual({ weft_request_first_byte_milliseconds: [2, 80], weft_upstream_duration_milliseconds: [1, 30] });
+    expect(sums).toEqual({ weft_request_first_byte_milliseconds: [3, 120], weft_upstream_duration_milliseconds: [1, 30] });
   });
 });
 
