@@ -23,6 +23,7 @@ import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from 
 import { dialHbone } from "./hbone-dialer.ts";
 import { labelsOf } from "./labels.ts";
 import { type ChannelOwner, dialPlain, type Listener, listenOn, type PendingChannel, type PlainChannel } from "./plain-channel.ts";
+import { RequestMetricsObserver } from "./request-metrics-observer.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
 import { Tunnels } from "./tunnels.ts";
 import { WaypointPlace } from "./waypoint-place.ts";
@@ -41,6 +42,7 @@ export class WaypointDataPlane {
   readonly #l7 = new L7Store();
   readonly #plane: HttpPlane;
   readonly #observer: AccessLogObserver;
+  readonly #metrics: RequestMetricsObserver;
   readonly #listeners: Listener[] = [];
   readonly #keys: JwksCache;
   readonly #tunnels: Tunnels;
@@ -69,12 +71,13 @@ export class WaypointDataPlane {
       format: config.accessLog, sample: config.accessLogSample, random, wallMs: () => clock.wallMs(), credit: logCredit === null ? null : new LogCredit(logCredit),
       post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
     });
+    this.#metrics = new RequestMetricsObserver(world, this.#observer);
     const fetch = httpFetch();
     this.#keys = new JwksCache({ fetch, clock, random });
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
       tokens: new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock }),
-      sessionSigner: hmacSigner(config.sessionKey), observer: this.#observer,
+      sessionSigner: hmacSigner(config.sessionKey), observer: this.#metrics,
       dialer: {
         dial: (target, owner, timeoutMs, nowMs) => this.#dial(target, owner, timeoutMs, nowMs),
       },
@@ -120,7 +123,7 @@ export class WaypointDataPlane {
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
-      metrics: this.#tunnels.snapshot(), connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      metrics: [this.#tunnels.snapshot(), this.#metrics.snapshot()], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map((cluster) => ({
         name: cluster.name,
         endpoints: cluster.upstream.endpoints.map(({ target: { ip, targetPort, workload }, health, outlier, active }) => ({
@@ -168,6 +171,7 @@ export class WaypointDataPlane {
       this.#lastClusterTickMs = nowMs;
       this.#plane.tick();
       this.#tunnels.tick(nowMs);
+      this.#metrics.tick(nowMs);
       void this.#keys.refreshDue();
     }
     if (this.#drainUntilMs !== Infinity) this.#finishDrain(nowMs);

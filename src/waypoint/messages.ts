@@ -58,7 +58,7 @@ export interface WaypointSnapshot {
   readonly requests: number;
   readonly passedThrough: number;
   readonly clusters: readonly ClusterSnapshot[];
-  readonly metrics: MetricsSnapshot;
+  readonly metrics: readonly MetricsSnapshot[];
 }
 
 export interface ClusterSnapshot {

@@ -1,14 +1,18 @@
 // What is told of requests when they have ended: to logs, metrics and tests. Read while it is told, not kept.
 
 import type { Provenance } from "../core/fault.ts";
+import type { Workload } from "../mesh/records.ts";
 import type { InjectedFault } from "../policy/http/plan.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { Client } from "./client.ts";
 import type { RequestHead } from "./request-head.ts";
+import type { ServiceView } from "./service-view.ts";
 import type { HttpVersion } from "./streams.ts";
 
 export interface EndedRequest {
   readonly client: Client;
+  /** The configuration by which it was decided; null when nothing was. */
+  readonly view: ServiceView | null;
   readonly head: RequestHead;
   readonly version: HttpVersion;
   /** Monotonic. */
@@ -32,8 +36,12 @@ export interface EndedRequest {
   readonly provenance: Provenance | null;
   readonly routeName: string | null;
   readonly cluster: string | null;
+  /** Of the last attempt; null when nothing was sent. */
+  readonly endpoint: Workload | null;
   readonly upstreamAddress: string | null;
   readonly upstreamVersion: string | null;
+  /** The last attempt was begun; 0 for none. */
+  readonly attemptStartedMs: number;
   readonly attempts: number;
   readonly injected: readonly InjectedFault[];
 }

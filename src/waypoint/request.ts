@@ -35,6 +35,7 @@ import { rateLimitHeaders } from "../policy/upstream/rate-limit/headers.ts";
 import { ViewFacts } from "../policy/upstream/view-facts.ts";
 import { attemptTime, requestDeadline } from "../policy/upstream/timeouts.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../mesh/l7/route.ts";
+import type { Workload } from "../mesh/records.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import { headerValue } from "../wire/http/header-list.ts";
@@ -136,6 +137,8 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
   #wakeMs = Infinity;
 
   // What is told at the end
+  view: ServiceView | null = null;
+  attemptStartedMs = 0;
   answeredMs = 0;
   endedMs = 0;
   status = 0;
@@ -189,6 +192,10 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     return this.#pool === null ? null : this.#version;
   }
 
+  get endpoint(): Workload | null {
+    return this.#endpoint?.target.workload ?? null;
+  }
+
   /** For introspection. */
   get state(): string {
     return this.#state;
@@ -203,7 +210,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
       this.#answer(ownAnswer("upgrade_refused"), "CONNECT without a protocol: this is no forward proxy");
       return;
     }
-    const view = this.#host.views.of(this.client);
+    const view = (this.view = this.#host.views.of(this.client));
     const trust = { fromMesh: this.client.source.identity !== null, methodsMatter: view.methodsMatter };
     this.head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
     if (view.service === null) {
@@ -446,6 +453,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
       return this.#answer(ownAnswer(code), cluster.explainNothing());
     }
     this.attempts++;
+    this.attemptStartedMs = nowMs;
     this.#attempt ??= new Attempt();
     this.#endpoint = this.#attempt.start(cluster.upstream, pick, nowMs);
     this.#attemptEndsMs = nowMs + time.ms;

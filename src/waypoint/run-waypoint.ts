@@ -70,12 +70,12 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     ports.value,
     {
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
-      snapshots: async () => [metrics.snapshot(), ...(await agent.snapshots()).map((snapshot) => snapshot.metrics)],
+      snapshots: async () => [metrics.snapshot(), ...(await agent.snapshots()).flatMap((snapshot) => snapshot.metrics)],
       ...(source === null ? {} : { renewCertificates: () => agent.renewCertificates() }),
       configDump: async () => ({
         gateway, version: VERSION, config: describeSettings(runtime.role, runtime.parsed), diagnostics: directory.state.diagnostics.map(formatDiagnostic),
         routes: [...directory.state.l7.routes.values()], trafficPolicies: Object.fromEntries(directory.state.l7.trafficPolicies), requestPolicies: [...directory.state.l7.requestPolicies.values()],
-        waypoints: [...directory.state.l7.waypoints.values()], threads: await agent.snapshots(),
+        waypoints: [...directory.state.l7.waypoints.values()], threads: (await agent.snapshots()).map(({ metrics: _, ...state }) => state),
       }),
     },
   );

@@ -3,6 +3,7 @@
 
 import type { NamespacedName } from "../core/brand.ts";
 import type { AccessSet, L7Store } from "../mesh/l7/l7-store.ts";
+import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { Service } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Router, routerOf } from "../policy/http/router.ts";
@@ -16,6 +17,8 @@ export interface ServiceView {
   /** Null when the service is not known. */
   readonly service: Service | null;
   readonly router: Router;
+  /** What is told of its requests. */
+  readonly telemetry: EffectiveTelemetry;
   readonly access: AccessSet;
   /** Some policy tells methods apart: another way to say the method is a way around it. */
   readonly methodsMatter: boolean;
@@ -58,6 +61,7 @@ export class ServiceViews {
       epoch: this.#epoch,
       service: this.#store.service(destination.service) ?? null,
       router: routerOf(this.#l7.routes(destination.service, destination.port, source.namespace)),
+      telemetry: this.#l7.telemetry(destination.service, this.#waypoint),
       access,
       methodsMatter: looksAtMethods(access),
       tokenRules: bindRules(access.authentications),

@@ -139,7 +139,9 @@ describe("weft waypoint", () => {
     expect(dump.routes.map(({ id }) => id)).toEqual(["HTTPRoute/shop/web"]);
     expect(dump.threads).toHaveLength(2);
     expect(dump.threads.flatMap(({ clusters }) => clusters.map(({ name }) => name))).toContain("shop/one.shop.svc.cluster.local:80");
-    expect(await (await fetch("http://127.0.0.1:15020/metrics")).text()).toContain("weft_configuration_changes_total");
+    const metrics = await (await fetch("http://127.0.0.1:15020/metrics")).text();
+    expect(metrics).toContain("weft_configuration_changes_total");
+    expect(metrics).toMatch(/istio_requests_total\{[^}]*response_code="403"[^}]*\} [1-9]/);
   });
 
   test("wrk and h2load get every answer", async () => {
