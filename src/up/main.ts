@@ -29,6 +29,9 @@ function withWaypoints(settings: Settings, runtime: Runtime, parts: NodeParts): 
         // In the order in which the states came.
         void waypoints.then((running) => running.apply(state));
       },
+      async snapshots() {
+        return waypoints === null ? [] : await (await waypoints).snapshots();
+      },
       async drain(deadlineMs) {
         if (waypoints !== null) await (await waypoints).drain(deadlineMs);
       },

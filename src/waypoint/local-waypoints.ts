@@ -12,6 +12,7 @@ import type { ConfigState } from "../runtime/config-directory.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { waypointConfig } from "./run-waypoint.ts";
 import { WaypointAgent } from "./waypoint-agent.ts";
 
@@ -47,6 +48,11 @@ export class LocalWaypoints {
     const wanted = new Map(instancesOf(state).map((instance) => [`${instance.gateway} as ${instance.workload.uid}`, instance]));
     for (const [name, running] of this.#running) if (!wanted.has(name)) void this.#stop(name, running, 0);
     for (const [name, instance] of wanted) if (!this.#running.has(name)) void this.#start(name, instance);
+  }
+
+  async snapshots(): Promise<readonly MetricsSnapshot[]> {
+    const all = await Promise.all([...this.#running.values()].map(({ agent }) => agent?.snapshots() ?? []));
+    return all.flat().flatMap(({ metrics }) => metrics);
   }
 
   /** All of them end; requests under way may go on for `deadlineMs`. */

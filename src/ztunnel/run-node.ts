@@ -43,7 +43,7 @@ export interface NodeParts {
   /** Called when the node no longer needs the source. */
   readonly close: () => Promise<void>;
   /** What else this process runs by the same configuration. Told of each state after the node; drained beside it. */
-  readonly beside?: { apply(state: ConfigState): void; drain(deadlineMs: number): Promise<void> };
+  readonly beside?: { apply(state: ConfigState): void; snapshots(): Promise<readonly MetricsSnapshot[]>; drain(deadlineMs: number): Promise<void> };
 }
 
 /**
@@ -227,7 +227,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
           metrics.cell("weft_thread_lag_seconds", { thread: `data-${i}` }).value = late.lastS;
           metrics.cell("weft_thread_lag_max_seconds", { thread: `data-${i}` }).value = late.maxS;
         }
-        return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[])];
+        return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[]), ...((await parts.beside?.snapshots()) ?? [])];
       },
       configDump: () => configDump({
         workloads: () => agent.store.workloads(),

@@ -137,4 +137,8 @@ describe("a service behind a waypoint", () => {
     const { stdout } = await client.run(["sh", "-c", `printf 'hello\\n' | timeout 3 curl -sS --max-time 2 telnet://${VIP}:90 || true`]);
     expect(stdout).toContain("hello");
   });
+
+  test("its requests and tunnels are in the node's metrics", async () => {
+    expect(await mesh.agent(east).metric("istio_requests_total", { reporter: "waypoint", response_code: "418" })).toBeGreaterThan(0);
+  });
 });
