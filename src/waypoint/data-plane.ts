@@ -9,6 +9,7 @@ import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { httpFetch } from "../identity/jwt/http-fetch.ts";
 import { JwksCache } from "../identity/jwt/jwks-cache.ts";
 import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
+import { LoginService } from "../identity/oidc/login-service.ts";
 import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
@@ -45,6 +46,7 @@ export class WaypointDataPlane {
   readonly #metrics: RequestMetricsObserver;
   readonly #listeners: Listener[] = [];
   readonly #keys: JwksCache;
+  readonly #logins: LoginService;
   readonly #tunnels: Tunnels;
   readonly #place: WaypointPlace;
   readonly #nowMs: () => number;
@@ -74,9 +76,11 @@ export class WaypointDataPlane {
     this.#metrics = new RequestMetricsObserver(world, this.#observer);
     const fetch = httpFetch();
     this.#keys = new JwksCache({ fetch, clock, random });
+    const tokens = new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock });
+    this.#logins = new LoginService({ fetch, clock, verifier: tokens });
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
-      tokens: new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock }),
+      tokens, logins: this.#logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#metrics,
       dialer: {
         dial: (target, owner, timeoutMs, nowMs) => this.#dial(target, owner, timeoutMs, nowMs),
@@ -194,6 +198,7 @@ export class WaypointDataPlane {
     this.#drainUntilMs = Infinity;
     clearInterval(this.#timer);
     this.#plane.destroy();
+    this.#logins.destroy();
     this.#tunnels.destroy();
     this.#observer.flush();
     this.#post({ kind: "answer", question: "drained", value: left });

@@ -23,7 +23,7 @@ import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
 import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
-import { ActiveRequest, type RequestHost, type TokenChecker } from "./request.ts";
+import { ActiveRequest, type LoginChecker, type RequestHost, type TokenChecker } from "./request.ts";
 import { ServiceViews } from "./service-view.ts";
 import type { UpstreamHost } from "./upstream.ts";
 
@@ -36,6 +36,7 @@ export interface HttpPlaneOptions {
   readonly dialer: EndpointDialer;
   readonly labels: LabelSource;
   readonly tokens: TokenChecker;
+  readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
   readonly clock: Clock;
@@ -66,6 +67,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly dialer: EndpointDialer;
   readonly self: () => Workload;
   readonly tokens: TokenChecker;
+  readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
   readonly pathNormalisation: PathNormalisation;
@@ -93,6 +95,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.dialer = options.dialer;
     this.self = options.self;
     this.tokens = options.tokens;
+    this.logins = options.logins;
     this.sessionSigner = options.sessionSigner;
     this.observer = options.observer;
     this.pathNormalisation = options.pathNormalisation;

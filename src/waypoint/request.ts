@@ -8,12 +8,15 @@
 // One object, fixed fields, no promise unless a token has to be verified. It composes decisions and streams; each knows its own business.
 
 import type { WorkloadUid } from "../core/brand.ts";
-import { formatProvenance, type Provenance } from "../core/fault.ts";
+import type { Provenance } from "../core/fault.ts";
 import type { Random } from "../core/ports.ts";
 import { unreachable } from "../core/result.ts";
 import type { Due, DueList } from "../net/due-list.ts";
 import { authoriseRequest, explainAccess } from "../policy/http/authorise-request.ts";
 import type { HeaderOperation } from "../policy/http/header-change.ts";
+import { type LoginAnswer, type LoginContext, type LoginDecision, loginEndpoint, type LoginStep, requireLogin } from "../policy/http/login.ts";
+import { withoutLoginCookies } from "../policy/http/login-cookies.ts";
+import { authenticateSession } from "../policy/http/login-token.ts";
 import { type ForwardPlan, type InjectedFault, planRequest, type RequestPlan } from "../policy/http/plan.ts";
 import { type ReasonCode, reasonEntry } from "../policy/http/reason-codes.ts";
 import { sessionHeader, type SessionSigner } from "../policy/http/session.ts";
@@ -61,6 +64,12 @@ export interface TokenChecker {
   verify(found: FoundToken): Promise<TokenVerdict>;
 }
 
+/** Answers what a login has to ask of its provider. */
+export interface LoginChecker {
+  context(): LoginContext;
+  settle(step: LoginStep): Promise<LoginDecision>;
+}
+
 export interface RequestHost {
   readonly due: DueList;
   readonly nowMs: () => number;
@@ -69,6 +78,7 @@ export interface RequestHost {
   readonly views: ServiceViews;
   readonly clusters: Clusters;
   readonly tokens: TokenChecker;
+  readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
   /** All that are under way. */
@@ -108,6 +118,10 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
   #outgoing: HttpRequest;
   #bridge: UpgradeBridge | null = null;
   #mirrors: Mirror[] | null = null;
+  /** `set-cookie` values of a session that was renewed. */
+  #loginCookies: readonly string[] = NO_TRAILERS;
+  /** Of a CORS preflight to a service with a login: the answer unless a rule has one. */
+  #unlessPreflight: LoginAnswer | null = null;
   #hash = 0;
   /** Of the limit that is nearest to refusing: name, value, …. */
   #rateHeaders: readonly string[] = NO_TRAILERS;
@@ -215,21 +229,65 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     this.head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
     if (view.service === null) {
       this.#answer(ownAnswer("service_unknown"), `the configuration has no service ${this.client.destination.service}`);
-    } else if (view.access.logins.length > 0) {
-      this.provenance = view.access.logins[0]!.provenance;
-      this.#answer(ownAnswer("access_policy_unenforceable"), `${formatProvenance(this.provenance)} asks for a login, which this version cannot do`);
-    } else if (view.tokenRules.length > 0) {
-      this.#authenticate(view);
     } else {
-      this.#authorise(view);
+      const endpoint = view.access.logins.length === 0 ? null : loginEndpoint(view.access.logins, this.head, this.#host.logins.context());
+      if (endpoint !== null) this.#login(view, endpoint);
+      else if (view.tokenRules.length > 0) this.#authenticate(view);
+      else this.#withoutToken(view);
     }
     this.#arm();
+  }
+
+  #withoutToken(view: ServiceView): void {
+    const { logins } = view.access;
+    if (logins.length === 0) this.#authorise(view);
+    else this.#login(view, requireLogin(logins, this.head, this.#host.logins.context()));
+  }
+
+  #login(view: ServiceView, step: LoginStep): void {
+    if (step.kind !== "ask") return this.#loginDecided(view, step);
+    this.#stream.keepHead();
+    this.#host.logins.settle(step).then(
+      (decision) => {
+        if (this.#state !== "deciding") return;
+        this.#loginDecided(view, decision);
+        this.#arm();
+      },
+      (error: unknown) => {
+        if (this.#state !== "deciding") return;
+        this.#answer(ownAnswer("login_unavailable"), `the login could not be decided: ${String(error)}`);
+        this.#arm();
+      },
+    );
+  }
+
+  #loginDecided(view: ServiceView, decision: LoginDecision): void {
+    switch (decision.kind) {
+      case "answer":
+        return this.#answerLogin(decision);
+      case "preflight":
+        this.#unlessPreflight = decision.otherwise;
+        return this.#authorise(view);
+      case "pass":
+        this.#loginCookies = decision.cookies;
+        return this.#authenticated(view, authenticateSession(view.tokenRules, view.access.logins[0]!, decision.session));
+      default:
+        return unreachable(decision);
+    }
+  }
+
+  #answerLogin({ code, status, headers, body, detail, provenance }: LoginAnswer): void {
+    this.provenance = provenance;
+    this.#answer(ownAnswer(code, { status, headers, body }), detail);
   }
 
   #authenticate(view: ServiceView): void {
     const found = findTokens(view.tokenRules, this.head);
     if ("kind" in found) return this.#rejected(found);
-    if (found.length === 0) return this.#authenticated(view, decideAuthentication(view.tokenRules, found, []));
+    if (found.length === 0) {
+      if (view.access.logins.length > 0) return this.#withoutToken(view);
+      return this.#authenticated(view, decideAuthentication(view.tokenRules, found, []));
+    }
     this.#stream.keepHead();
     Promise.all(found.map((token) => this.#host.tokens.verify(token))).then(
       (verdicts) => {
@@ -268,6 +326,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     switch (decision.kind) {
       case "allow":
         allowed?.();
+        for (const login of view.access.logins) change(this.head.fields, withoutLoginCookies(login, this.head.fields));
         return this.#route(view);
       case "deny":
         this.provenance = decision.policy;
@@ -311,6 +370,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
   #delayedPlan: RequestPlan | null = null;
 
   #carryOut(plan: RequestPlan): void {
+    if (this.#unlessPreflight !== null && !(plan.kind === "respond" && (plan.code === "cors_preflight" || plan.code === "cors_preflight_denied"))) return this.#answerLogin(this.#unlessPreflight);
     switch (plan.kind) {
       case "respond":
         return this.#answer(ownAnswer(plan.code, { status: plan.status, grpcStatus: plan.grpcStatus, headers: plan.headers, body: plan.body === "" ? null : plan.body }), plan.detail);
@@ -664,6 +724,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     // Tunnels last; what bounds requests would cut them.
     this.#deadlineMs = this.#attemptEndsMs = Infinity;
     change(response.fields, this.#responseHeaders);
+    this.#addLoginCookies(response.fields);
     this.#responseBody = new ResponseBody(this.#stream, this.#upstream, this.#plan!.bytesPerSecond, nowMs);
     this.#stream.openTunnel(response);
     this.#requestBody.attach(this.#upstream!);
@@ -721,7 +782,12 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     return text === undefined ? NO_RETRY_AFTER : parseRetryAfter(text, this.#host.wallMs());
   }
 
+  #addLoginCookies(fields: HttpFields): void {
+    for (const cookie of this.#loginCookies) fields.append("set-cookie", cookie);
+  }
+
   #addOwnHeaders(fields: HttpFields): void {
+    this.#addLoginCookies(fields);
     for (let i = 0; i < this.#rateHeaders.length; i += 2) fields.set(this.#rateHeaders[i]!, this.#rateHeaders[i + 1]!);
     const session = this.#plan!.session;
     if (session !== null) {
@@ -751,6 +817,7 @@ export class ActiveRequest implements DownstreamUser, UpstreamUser, PoolWaiter, 
     this.grpcStatus = grpcStatus;
     this.#deadlineMs = Infinity;
     change(response.fields, this.#responseHeaders);
+    this.#addLoginCookies(response.fields);
     this.#wakeMs = Infinity;
     const endStream = body.length === 0 || this.head.method === "HEAD";
     const responseBody = (this.#responseBody = new ResponseBody(this.#stream, null, null, nowMs));

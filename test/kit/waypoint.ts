@@ -22,7 +22,7 @@ import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
 import type { EndedRequest } from "../../src/waypoint/observer.ts";
 import { dialPlain, listenOn, type Listener } from "../../src/waypoint/plain-channel.ts";
-import type { TokenChecker } from "../../src/waypoint/request.ts";
+import type { LoginChecker, TokenChecker } from "../../src/waypoint/request.ts";
 import { until } from "./mesh.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
@@ -55,10 +55,17 @@ export interface WaypointOptions {
   readonly portName?: string;
   readonly source?: Partial<RequestSource>;
   readonly tokens?: TokenChecker;
+  readonly logins?: LoginChecker;
 }
 
 const LOOPBACK = ip("127.0.0.1");
 const WAYPOINT = namespacedName("shop", "waypoint");
+const NO_LOGINS: LoginChecker = {
+  context: () => {
+    throw new Error("no logins in this test");
+  },
+  settle: () => Promise.reject(new Error("no logins in this test")),
+};
 const NO_TOKENS: TokenChecker = { verify: () => Promise.reject(new Error("no verifier in this test")) };
 
 export class WaypointFixture implements AsyncDisposable {
@@ -80,7 +87,7 @@ export class WaypointFixture implements AsyncDisposable {
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
     this.plane = new HttpPlane({
-      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, tokens: options.tokens ?? NO_TOKENS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, owner, timeoutMs, nowMs) =>
