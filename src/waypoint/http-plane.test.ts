@@ -2,11 +2,17 @@
 
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
-import { backend, path, route, rule, to, requestPolicy, requestMatch } from "../../test/kit/http-records.ts";
-import { identity } from "../../test/kit/mesh-records.ts";
+import { backend, jwtRule, path, requestMatch, requestPolicy, route, rule, to, WEB } from "../../test/kit/http-records.ts";
+import { keySet, sign, testKey } from "../../test/kit/issuer.ts";
+import { identity, provenance } from "../../test/kit/mesh-records.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { until } from "../../test/kit/mesh.ts";
+import { seededRandom, systemClock } from "../core/ports.ts";
+import { err } from "../core/result.ts";
+import { IntrospectionCache } from "../identity/jwt/introspection.ts";
+import { JwksCache } from "../identity/jwt/jwks-cache.ts";
+import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
 import { INHERITED_TIMEOUTS } from "../mesh/l7/route.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
 
@@ -480,4 +486,28 @@ describe("ports that are not declared as HTTP", () => {
     expect(await declared.raw().closed()).toBe("");
     expect(declared.passed[0]!.error).toContain("policies speak of requests");
   });
+});
+
+test("tokens: a good one becomes the principal and is not passed on, a bad one is refused, a body that waits for the verdict is whole", async () => {
+  const key = await testKey("k1");
+  const clock = systemClock;
+  const fetchNothing = async () => err("no network in this test");
+  const tokens = new TokenVerifier({ keys: new JwksCache({ fetch: fetchNothing, clock, random: seededRandom(1) }), introspection: new IntrospectionCache({ fetch: fetchNothing, clock }), clock });
+  const nowS = Math.floor(clock.wallMs() / 1000);
+  await using server = await backend1(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    response.end(JSON.stringify({ authorization: request.headers.authorization ?? null, subject: request.headers["x-subject"] ?? null, body }));
+  });
+  const rules = [jwtRule({ keys: { kind: "inline", jwks: keySet(key) }, claimsToHeaders: [{ header: "x-subject", claim: ["sub"] }] })];
+  const authentication = { name: "jwt", namespace: "shop", targets: [{ kind: "service" as const, service: WEB }], rules, provenance: provenance("RequestAuthentication", "shop", "jwt") };
+  const needed = requestPolicy({ name: "token", rules: [requestMatch({ requestPrincipals: [{ kind: "presence" }] })] });
+  await using waypoint = new WaypointFixture({ endpoints: [server], tokens, l7: { requestAuthentications: [authentication], requestPolicies: [needed] } });
+  const ask = (token: string | null) => waypoint.fetch("/", { method: "POST", body: "the body", headers: token === null ? {} : { authorization: `Bearer ${token}`, "x-subject": "forged" } });
+  const good = await ask(await sign(key, { iat: nowS, exp: nowS + 600 }));
+  expect(await good.json()).toEqual({ authorization: null, subject: "bob", body: "the body" });
+  const expired = await ask(await sign(key, { iat: nowS - 7200, exp: nowS - 3600 }));
+  expect([expired.status, expired.headers.get("x-weft-reason")]).toEqual([401, "token_expired"]);
+  const none = await ask(null);
+  expect([none.status, none.headers.get("x-weft-reason")]).toEqual([403, "access_not_allowed"]);
 });
