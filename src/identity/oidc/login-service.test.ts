@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { Browser, CookieJar, type Visit } from "../../../test/kit/browser.ts";
-import { jwtRule, requestPolicy, condition } from "../../../test/kit/http-records.ts";
+import { jwtRule, requestPolicy, condition, TestFields } from "../../../test/kit/http-records.ts";
 import { FakeClock, ISSUER, NOW_S, sign, testKey, type TestKey } from "../../../test/kit/issuer.ts";
 import { LoginGate, loginPolicy } from "../../../test/kit/login-gate.ts";
 import { exact, PRESENCE, provenance } from "../../../test/kit/mesh-records.ts";
@@ -8,6 +8,7 @@ import { FakeProvider } from "../../../test/kit/openid-provider.ts";
 import { seededRandom } from "../../core/ports.ts";
 import type { LoginPolicy, RequestAuthentication } from "../../mesh/l7/access.ts";
 import type { AccessSet } from "../../mesh/l7/l7-store.ts";
+import { OPENED_MAX, readLoginSession, sessionCookies } from "../../policy/http/login-session.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import { IntrospectionCache } from "../jwt/introspection.ts";
 import { JwksCache } from "../jwt/jwks-cache.ts";
@@ -353,6 +354,23 @@ describe("sessions", () => {
     tight.provider.answer = { refresh_token: "r".repeat(12_000) };
     expect(await tight.code(tight.login())).toBe("302 login_done");
     expect(await open(tight)).toBe("200 null");
+  });
+  test("those that were opened are remembered, and only so many", async () => {
+    const w = new World();
+    const policy = loginPolicy();
+    const real = w.service.context().cryptoOf(policy);
+    let openings = 0;
+    const context = { crypto: { ...real, open: (text: string, purpose: string) => (openings++, real.open(text, purpose)) }, secure: true, nowMs: w.clock.wallMs() };
+    const idToken = await sign(key, { aud: "shop" });
+    const cookieOf = (i: number): string => sessionCookies(policy, { startedMs: context.nowMs, renewedMs: i, endsMs: context.nowMs + S, idToken, refreshToken: null, userInfo: null, payload: {} }, new TestFields({}), context)![0]!.split(";")[0]!;
+    const cookies = Array.from({ length: OPENED_MAX + 1 }, (_, i) => cookieOf(i));
+    const read = (i: number, nowMs = context.nowMs): number | null => readLoginSession(policy, new TestFields({ cookie: cookies[i]! }), { ...context, nowMs })?.renewedMs ?? null;
+    for (let i = 0; i < OPENED_MAX; i++) read(i);
+    expect([read(0), openings]).toEqual([0, OPENED_MAX]);
+    expect(read(0, context.nowMs + policy.sessionMs)).toBeNull();
+    read(OPENED_MAX);
+    expect([read(0), openings, read(1)]).toEqual([0, OPENED_MAX + 1, 1]);
+    expect(openings).toBe(OPENED_MAX + 2);
   });
   test("end with their time, whatever the provider renews", async () => {
     const w = new World({ sessionMs: 2 * 3_600_000 });

@@ -195,7 +195,7 @@ export function translateLoginPolicy(placed: Placed<LoginPolicyResource>, view: 
   const secret = findSecret(spec.clientSecretRef, "clientSecret", namespace, ["spec", "clientSecretRef"], view, report);
   const keys = findSecret(spec.cookie.keysRef, "keys", namespace, ["spec", "cookie", "keysRef"], view, report);
   const cookieKeys = (keys.text ?? "").split(/[\s,]+/).filter((key) => key !== "");
-  const weak = keys.text !== null && !cookieKeys.every((key) => KEY.test(key));
+  const weak = keys.text !== null && (cookieKeys.length === 0 || !cookieKeys.every((key) => KEY.test(key)));
   if (weak) report("error", "fail_closed", ["spec", "cookie", "keysRef"], "found a key that is not at least 32 bytes in hexadecimal digits; every request that the policy covers gets 500");
   const reasons = [secret.missing, keys.missing, weak ? "a cookie key is not at least 32 bytes in hexadecimal digits" : ""].filter((reason) => reason !== "");
   return {

@@ -165,6 +165,7 @@ describe("fail closed", () => {
     const broken = (texts: Readonly<Record<string, string>>): (string | null)[] => [...directory.update(texts).l7.loginPolicies.values()].map((one) => one.broken);
     expect(broken({ "base.yaml": base, "l.yaml": login })[0]).toContain("the Secret shop/s is not there");
     expect(broken({ "base.yaml": base, "l.yaml": login, "s.yaml": secret })).toEqual([null]);
+    expect(broken({ "base.yaml": base, "l.yaml": login, "s.yaml": secret.replace("ab".repeat(32), '" , "') })[0]).toContain("not at least 32 bytes");
     expect(broken({ "base.yaml": base, "l.yaml": login })[0]).toContain("the Secret shop/s is not there");
   });
   test("last good: a route that no longer parses stays as it was", () => {
