@@ -107,6 +107,9 @@ test("readiness names what is waited for", async () => {
   expect([waiting.status, await waiting.text()]).toEqual([503, "not ready: configuration: not read yet\n"]);
   done();
   expect((await get()).status).toBe(200);
+  lifecycle.readiness.remark("workloads", "a is not in the mesh");
+  const amiss = await get();
+  expect([amiss.status, await amiss.text()]).toEqual([200, "ready\nworkloads: a is not in the mesh\n"]);
   await started.stop();
 });
 

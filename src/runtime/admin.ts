@@ -79,14 +79,15 @@ export function metricsApp(sources: AdminSources): Hono {
   return app;
 }
 
-/** 200 while ready; else 503 with what is waited for, one a line. */
+/** 200 while ready; else 503 with what is waited for, one a line. Then what is amiss without holding anything up. */
 export function readinessApp({ lifecycle }: Pick<AdminSources, "lifecycle">): Hono {
   const app = new Hono();
   app.get("/healthz/ready", (context) => {
     // After a handover the node is as ready as before; whoever asks next asks the successor.
     if (lifecycle.reason !== null && lifecycle.reason.successorPid === null) return context.text(`stopping: ${lifecycle.reason.message}\n`, 503);
-    const { ready, tasks } = lifecycle.readiness;
-    return ready ? context.text("ready\n") : context.text(`${tasks.map((task) => `not ready: ${task}`).join("\n")}\n`, 503);
+    const { ready, tasks, remarks } = lifecycle.readiness;
+    const lines = [...(ready ? ["ready"] : tasks.map((task) => `not ready: ${task}`)), ...remarks];
+    return context.text(`${lines.join("\n")}\n`, ready ? 200 : 503);
   });
   return app;
 }

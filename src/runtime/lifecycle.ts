@@ -1,7 +1,8 @@
 // The life of the process: not ready until every named task is done; asked to stop once, it drains; asked again, it ends at once.
 
-/** What must happen before the process is ready, by name. */
+/** What must happen before the process is ready, by name; and what is amiss without holding it up. */
 export class Readiness {
+  readonly #remarks = new Map<string, string>();
   readonly #tasks = new Map<string, string>();
   readonly #listeners: ((ready: boolean, before: boolean) => void)[] = [];
 
@@ -17,8 +18,18 @@ export class Readiness {
     this.#change(() => (why === null ? this.#tasks.delete(name) : this.#tasks.set(name, why)));
   }
 
+  /** Amiss exactly while `what` is given, ready or not. */
+  remark(name: string, what: string | null): void {
+    this.#change(() => (what === null ? this.#remarks.delete(name) : this.#remarks.set(name, what)));
+  }
+
   get ready(): boolean {
     return this.#tasks.size === 0;
+  }
+
+  /** `name: what`, in the order in which they came. */
+  get remarks(): string[] {
+    return [...this.#remarks].map(([name, what]) => `${name}: ${what}`);
   }
 
   /** `name` or `name: why`, in the order in which they came. */
@@ -26,16 +37,17 @@ export class Readiness {
     return [...this.#tasks].map(([name, why]) => (why === "" ? name : `${name}: ${why}`));
   }
 
-  /** Called whenever the set of tasks has changed; `before` is what `ready` was until then. */
+  /** Called whenever tasks or remarks have changed; `before` is what `ready` was until then. */
   onChange(listener: (ready: boolean, before: boolean) => void): void {
     this.#listeners.push(listener);
   }
 
   #change(change: () => void): void {
     const before = this.ready;
-    const tasksBefore = this.tasks.join("\n");
+    const said = () => [...this.tasks, "", ...this.remarks].join("\n");
+    const saidBefore = said();
     change();
-    if (tasksBefore !== this.tasks.join("\n")) for (const listener of this.#listeners) listener(this.ready, before);
+    if (saidBefore !== said()) for (const listener of this.#listeners) listener(this.ready, before);
   }
 }
 

@@ -83,18 +83,19 @@ function followReadiness(runtime: Runtime): void {
   let announced = false;
   lifecycle.readiness.onChange((ready, before) => {
     if (lifecycle.stop.aborted) return;
-    if (ready && !announced) {
+    if (ready && !before && !announced) {
       announced = true;
       serviceManager.ready();
       serviceManager.startWatchdog(() => runtime.healthy());
       logger.info("ready");
       trimWhenIdle(() => clock.monotonicMs(), () => runtime.collectGarbage());
-    } else if (ready) {
+    } else if (ready && !before) {
       logger.info("ready again");
-    } else if (before && announced) {
+    } else if (!ready && before && announced) {
       logger.warn("not ready any more", { pending: lifecycle.readiness.tasks.join("; ") });
     }
-    serviceManager.status(ready ? "ready" : `waiting for ${lifecycle.readiness.tasks.join("; ")}`);
+    const { tasks, remarks } = lifecycle.readiness;
+    serviceManager.status([ready ? "ready" : `waiting for ${tasks.join("; ")}`, ...remarks].join("; "));
   });
   lifecycle.stop.addEventListener("abort", () => {
     const { message, successorPid } = lifecycle.reason!;

@@ -49,6 +49,14 @@ export interface NodeAgentOptions {
   readonly events: NodeAgentEvents;
 }
 
+/** Workloads that are not in the mesh, in words. */
+export interface PendingWorkloads {
+  /** Being attached for the first time: what keeps the node from being ready. */
+  readonly first: readonly string[];
+  /** Failed, with the reason, and tried again: nobody waits for them. */
+  readonly failed: readonly string[];
+}
+
 export interface NodeAgentEvents {
   /** Access log lines, ready to be written. */
   accessLog(lines: string, lineCount: number): void;
@@ -56,8 +64,8 @@ export interface NodeAgentEvents {
   info(code: string, message: string): void;
   /** A certificate was renewed or came in; its issuers may be new. */
   certificatePublished(): void;
-  /** What keeps the node from being ready has changed. */
-  pendingChanged(pending: readonly string[]): void;
+  /** Which workloads are not attached has changed. */
+  pendingChanged(pending: PendingWorkloads): void;
   /** Sockets of workloads that a service manager may keep, and names of those that are closed for good. */
   socketsOpened(sockets: readonly NamedSocket[]): void;
   socketsClosing(names: readonly string[]): void;
@@ -184,9 +192,16 @@ export class NodeAgent {
     this.#options.events.pendingChanged(this.pending);
   }
 
-  /** What keeps the node from being ready; empty when nothing does. */
-  get pending(): string[] {
-    return this.#attacher.pending.map(({ uid, failure }) => (failure === null ? `workload ${uid} is being attached` : `workload ${uid}: ${failure.step}: ${failure.message}`));
+  get pending(): PendingWorkloads {
+    const pending = this.#attacher.pending;
+    return {
+      first: pending.flatMap(({ uid, failure }) => (failure === null ? [`workload ${uid} is being attached`] : [])),
+      failed: pending.flatMap(({ uid, failure }) => (failure === null ? [] : [`workload ${uid}: ${failure.step}: ${failure.message}`])),
+    };
+  }
+
+  get pendingCount(): number {
+    return this.#attacher.pending.length;
   }
 
   get attachedCount(): number {

@@ -25,6 +25,7 @@ import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { NodeAgent } from "./node-agent.ts";
 import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
+import { noWorkloadHere } from "./other-nodes.ts";
 
 /** Status for a supervisor: something this process cannot mend; starting it again may. */
 const EXIT_FAILURE = 1;
@@ -99,8 +100,10 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       warning: (code, message) => log.warn(message, { code }),
       info: (code, message) => log.info(message, { code }),
       certificatePublished: () => crl?.reload(),
-      pendingChanged: (pending) => {
-        lifecycle.readiness.set("workloads", pending.length === 0 ? null : summarise(pending));
+      pendingChanged: ({ first, failed }) => {
+        // One workload that cannot be attached is its own trouble: it must not have the others' agent started anew.
+        lifecycle.readiness.remark("workloads", failed.length === 0 ? null : `not in the mesh, tried again: ${summarise(failed)}`);
+        lifecycle.readiness.set("workloads", first.length === 0 ? null : summarise(first));
         pendingChanged.resolve();
         pendingChanged = Promise.withResolvers();
       },
@@ -115,6 +118,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
   threadsReady();
 
+  let toldMisplaced: string | null = null;
   const apply = (state: ConfigState) => {
     const local = new Set(state.localWorkloads.map(({ uid }) => uid));
     for (const workload of state.mesh.workloads.values()) {
@@ -123,6 +127,9 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     agent.apply(state);
     parts.beside?.apply(state);
     reportDiagnostics(state);
+    const misplaced = noWorkloadHere(settings.node, state.localWorkloads.length, state.mesh.workloads.values());
+    if (misplaced !== null && misplaced !== toldMisplaced) configLog.warn(misplaced);
+    toldMisplaced = misplaced;
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
@@ -137,7 +144,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     }
     for (const line of reported) if (!lines.has(line)) configLog.info("no longer so", { diagnostic: line });
     reported = new Set(lines.keys());
-    configLog.info("configuration applied", { version, resources: resourceCount, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
+    configLog.info("configuration applied", { version, node: settings.node, resources: resourceCount, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
   };
 
   const directory = await ConfigDirectory.open({
@@ -218,7 +225,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         metrics.cell("weft_certificate_fetches_total", { outcome: "ok" }).value = agent.svids.counters.fetches - agent.svids.counters.fetchFailures;
         metrics.cell("weft_certificate_fetches_total", { outcome: "failed" }).value = agent.svids.counters.fetchFailures;
         metrics.cell("workload_manager_active_proxy_count", {}).value = agent.attachedCount;
-        metrics.cell("workload_manager_pending_proxy_count", {}).value = agent.pending.length;
+        metrics.cell("workload_manager_pending_proxy_count", {}).value = agent.pendingCount;
         metrics.cell("istio_build", { component: "ztunnel", tag: VERSION }).value = 1;
         const { lastS, maxS } = lag.take();
         metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
@@ -258,8 +265,11 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     await directory[Symbol.asyncDispose]();
     crl?.close();
   }
+  // Their rules stay, and lead to ports that nobody listens on.
+  const cutOff = replaced || settings.onStop === "release" ? 0 : agent.attachedCount;
   const forced = await lifecycle.within(deadlineMs + 2_000, Promise.all([agent.drain(deadlineMs, !replaced && settings.onStop === "release"), parts.beside?.drain(deadlineMs)]).then(([count]) => count));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
+  if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
   if (replaced) {
     await directory[Symbol.asyncDispose]();
     crl?.close();

@@ -53,7 +53,8 @@ interface Attachment {
 }
 
 type State =
-  | { readonly kind: "attaching" }
+  /** `failure`: of the attempt before; null while it is tried for the first time. */
+  | { readonly kind: "attaching"; readonly failure: AttachFailure | null }
   | ({ readonly kind: "attached" } & Attachment)
   /** Nothing new is redirected; the listeners take what is still on its way, until the timer fires or the workload comes back. */
   | ({ readonly kind: "leaving"; readonly timer: ReturnType<typeof setTimeout> } & Attachment)
@@ -133,16 +134,14 @@ export class WorkloadAttacher {
   }
 
   #start(workload: LocalWorkload): void {
-    const entry: Entry = { wanted: workload, state: { kind: "attaching" } };
+    const entry: Entry = { wanted: workload, state: { kind: "attaching", failure: null } };
     this.#entries.set(workload.uid, entry);
     void this.#attach(entry, 0);
   }
 
-  /** Workloads that are wanted and not attached yet, with the reason of those that failed. */
+  /** Workloads that are wanted and not attached; `failure` is null while one is tried for the first time, else why it failed last. */
   get pending(): { uid: WorkloadUid; failure: AttachFailure | null }[] {
-    return [...this.#entries.values()]
-      .filter(({ state }) => state.kind === "attaching" || state.kind === "failed")
-      .map((entry) => ({ uid: entry.wanted.uid, failure: entry.state.kind === "failed" ? entry.state.failure : null }));
+    return [...this.#entries.values()].flatMap(({ wanted: { uid }, state }) => (state.kind === "attaching" || state.kind === "failed" ? [{ uid, failure: state.failure }] : []));
   }
 
   /** Every captured workload and how far it is. */
@@ -243,7 +242,7 @@ export class WorkloadAttacher {
   }
 
   async #attach(entry: Entry, attempts: number): Promise<void> {
-    entry.state = { kind: "attaching" };
+    entry.state = { kind: "attaching", failure: entry.state.kind === "failed" ? entry.state.failure : null };
     const inherited = { any: false };
     const outcome = await this.#tryAttach(entry.wanted, inherited);
     if (this.#stopped || this.#entries.get(entry.wanted.uid) !== entry) {

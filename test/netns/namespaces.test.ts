@@ -2,9 +2,10 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { MNT_DETACH, mount, MS_BIND, umount } from "../../src/net/libc.ts";
 import { unsealed } from "../kit/box.ts";
-import { documents, entryYaml, program, serve, until } from "../kit/mesh.ts";
+import { Agent, ask, documents, entryYaml, program, serve, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
 import { ECHO_PORT, HTTP_PORT, Shop } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
@@ -42,9 +43,20 @@ describeUnless(unsealed)("a namespace under a path", () => {
     writeFileSync(PATH, "");
     shop.mesh.write("pod.yaml", documents(entry(first)));
     expect(await agent.logged(/shop\/pod could not be put into the mesh/, mark)).toContain("(namespace)");
+    expect(await agent.metric("workload_manager_pending_proxy_count")).toBe(1);
+    // An agent that starts with such a workload is ready for the others, and stays so through every attempt.
+    expect(await agent.stop()).toBe(0);
+    expect(agent.log.slice(mark)).toMatch(/\d+ workloads? stays? cut off until the next start \(--on-stop hold\)/);
+    const restarted = agent.mark();
+    await agent.start();
+    const probe = () => ask(shop.west, "get", "http://127.0.0.1:15021/healthz/ready");
+    expect(await probe()).toMatch(/^200 ready\n?.*workloads: not in the mesh, tried again: .*shop\/pod: namespace: /s);
+    expect(await agent.metric("workload_manager_pending_proxy_count")).toBe(1);
     expect(await shop.get(shop.client, shop.far.ipv4)).toStartWith("200");
     put(first);
-    await agent.logged(/shop\/pod is in the mesh/, mark, 10_000);
+    await agent.logged(/shop\/pod is in the mesh/, restarted, 10_000);
+    expect(await probe()).not.toContain("workloads");
+    expect(agent.log.slice(restarted)).not.toContain("not ready any more");
     await until("the pod to be reached by a tunnel", 5_000, async () => (await shop.get(shop.client, first.ipv4)) === `200 pod-1 to ${shop.client.ipv4}`);
   }, 30_000);
 
@@ -70,5 +82,19 @@ describeUnless(unsealed)("a namespace under a path", () => {
       expect(await shop.get(shop.client, second.ipv4)).toBe(`200 pod-2 to ${shop.client.ipv4}`);
       return agent.connectionsSoFar(byTunnel, from).length > 0;
     });
+  }, 30_000);
+
+  test("none on a node of another name, and the agent says so", async () => {
+    const agent = shop.mesh.agent(shop.west);
+    expect(agent.log).not.toContain("no workload lives on this node");
+    await agent.stop();
+    const stray = new Agent(shop.west, agent.argv.map((word, i) => (agent.argv[i - 1] === "--node" ? "nowhere" : word)), join(shop.mesh.directory, "nowhere.log"));
+    await stray.start();
+    try {
+      await stray.logged(/configuration applied .*node="nowhere"/);
+      expect(await stray.logged(/\twarn\tconfig\tno workload lives on this node/)).toContain("node (nowhere); the configuration has them on: east, west. Is --node right?");
+    } finally {
+      await stray.stop();
+    }
   }, 30_000);
 });
