@@ -2,9 +2,21 @@
 
 const WIDTH = 100;
 
+/** How long something took, and the time within which the mesh promises it. */
+export interface Timing {
+  readonly tookMs: number;
+  readonly promisedMs: number;
+}
+
+/** What a step saw, and the promises about time that it tried. */
+export interface Seen {
+  readonly text: string;
+  readonly timings: readonly Timing[];
+}
+
 interface StepRecord {
   readonly name: string;
-  readonly seen: string | null;
+  readonly seen: Seen | null;
   readonly tookMs: number;
 }
 
@@ -17,13 +29,15 @@ export class Narrator {
   }
 
   /** Runs one step and tells what it saw; a failure is recorded and thrown on. */
-  async step(name: string, run: () => Promise<string>): Promise<void> {
+  async step(name: string, run: () => Promise<string | Seen>): Promise<void> {
     console.log(this.#bold(`${this.#steps.length + 1}. ${name}`));
     const since = performance.now();
     try {
-      const seen = await run();
+      const told = await run();
+      const seen = typeof told === "string" ? { text: told, timings: [] } : told;
       this.#steps.push({ name, seen, tookMs: performance.now() - since });
-      console.log(`${wrap(seen)}\n`);
+      const [first] = seen.timings;
+      console.log(`${wrap(first === undefined ? seen.text : `${seen.text}\n(promised: within ${first.promisedMs} ms)`)}\n`);
     } catch (error) {
       this.#steps.push({ name, seen: null, tookMs: performance.now() - since });
       throw error;
@@ -40,15 +54,25 @@ export class Narrator {
 
   summary(): void {
     const nameWidth = Math.max(...this.#steps.map(({ name }) => name.length), 4);
-    console.log(this.#bold(`${"step".padEnd(nameWidth)}  result       time`));
-    for (const { name, seen, tookMs } of this.#steps) {
-      console.log(`${name.padEnd(nameWidth)}  ${(seen === null ? "FAILED" : "as promised").padEnd(11)}  ${`${(tookMs / 1000).toFixed(1)} s`.padStart(6)}`);
+    const results = this.#steps.map(({ seen }) => resultOf(seen));
+    const resultWidth = Math.max(...results.map((result) => result.length), 6);
+    console.log(this.#bold(`${"step".padEnd(nameWidth)}  ${"result".padEnd(resultWidth)}    time`));
+    for (const [i, { name, tookMs }] of this.#steps.entries()) {
+      console.log(`${name.padEnd(nameWidth)}  ${(results[i] ?? "").padEnd(resultWidth)}  ${`${(tookMs / 1000).toFixed(1)} s`.padStart(6)}`);
     }
   }
 
   #bold(text: string): string {
     return this.#colour ? `\x1b[1m${text}\x1b[0m` : text;
   }
+}
+
+function resultOf(seen: Seen | null): string {
+  if (seen === null) return "FAILED";
+  const [first] = seen.timings;
+  if (first === undefined) return "as expected";
+  const slow = seen.timings.find(({ tookMs, promisedMs }) => tookMs > promisedMs);
+  return slow === undefined ? `as promised (within ${first.promisedMs} ms)` : `slower than promised (${slow.promisedMs} ms)`;
 }
 
 /** Indented, broken between words. */

@@ -14,7 +14,7 @@
 //
 // `requireBox()` throws unless we are inside: the network kit calls it before it makes anything.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { must, NamespaceLinks } from "../../src/net/links.ts";
 import { errnoName, mount } from "../../src/net/libc.ts";
 import type { Link } from "../../src/wire/netlink/route.ts";
@@ -23,6 +23,14 @@ import type { SkipReason } from "./skip.ts";
 /** Holds the network namespace that the sealed program was started from; test/runner/sealed.ts sets the same one. */
 const OUTSIDE_VARIABLE = "WEFT_TEST_OUTSIDE_NETNS";
 
+/** Set by the launcher: the user namespace that it runs in. The sealed program then finds the launcher's /proc on OUTSIDE_PROC_FD. */
+const OUTSIDE_USER_VARIABLE = "WEFT_TEST_OUTSIDE_USERNS";
+const OUTSIDE_PROC_FD = 3;
+
+/** Whatever would end the launcher ends the sealed program first. */
+const ENDING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+
+const userNamespace = (): string => readlinkSync("/proc/self/ns/user");
 const networkNamespace = (): string => readlinkSync("/proc/thread-self/ns/net");
 
 /** Null inside the box; outside, why tests that build networks do not run. */
@@ -67,7 +75,9 @@ function sealingArguments(): string[][] {
 
 /**
  * Runs this program again inside a box and returns its exit status, or null when we are inside already (then the box is made
- * ready: loopback up, an empty /run). SIGINT and SIGTERM are passed on; when the outer process dies, all of the box dies.
+ * ready: loopback up, an empty /run). What would end the launcher (Ctrl-C, SIGTERM, a closed terminal) reaches the sealed program
+ * as SIGTERM, and the launcher waits for its end. The program has to handle SIGTERM: process 1 of a namespace gets no signal
+ * that it has no handler for.
  */
 export async function runSealed(script: string, args: readonly string[]): Promise<number | null> {
   const outside = process.env[OUTSIDE_VARIABLE];
@@ -75,11 +85,16 @@ export async function runSealed(script: string, args: readonly string[]): Promis
     enter();
     return null;
   }
-  const child = Bun.spawn([...workingSeal(), process.execPath, script, ...args], {
-    stdio: ["inherit", "inherit", "inherit"],
-    env: { ...process.env, [OUTSIDE_VARIABLE]: networkNamespace() },
+  const seal = workingSeal();
+  const outsideProc = openSync("/proc", constants.O_RDONLY | constants.O_DIRECTORY);
+  const child = Bun.spawn([...seal, process.execPath, script, ...args], {
+    stdio: ["inherit", "inherit", "inherit", outsideProc],
+    env: { ...process.env, [OUTSIDE_VARIABLE]: networkNamespace(), [OUTSIDE_USER_VARIABLE]: userNamespace() },
+    // Away from the terminal's process group: Ctrl-C would end `unshare`, and with it everything inside before it has tidied up.
+    detached: true,
   });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => passOn(child.pid, signal));
+  closeSync(outsideProc);
+  for (const signal of ENDING_SIGNALS) process.on(signal, () => endSealed(child.pid, seal.includes("--fork")));
   return await child.exited;
 }
 
@@ -97,13 +112,13 @@ function workingSeal(): string[] {
   );
 }
 
-/** `unshare --fork` ignores these signals while it waits, so they go to its child. */
-function passOn(pid: number, signal: "SIGINT" | "SIGTERM"): void {
-  const children = existsSync(`/proc/${pid}/task/${pid}/children`) ? readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8") : "";
-  const targets = children.split(" ").filter((text) => text !== "").map(Number);
-  for (const target of targets.length > 0 ? targets : [pid]) {
+/** SIGTERM for the sealed program: `unshare --fork` ignores it while it waits, so there it goes to its child. */
+function endSealed(pid: number, forked: boolean): void {
+  const list = `/proc/${pid}/task/${pid}/children`;
+  const children = forked && existsSync(list) ? readFileSync(list, "utf8").split(" ").filter((text) => text !== "").map(Number) : [];
+  for (const target of children.length > 0 ? children : [pid]) {
     try {
-      process.kill(target, signal);
+      process.kill(target, "SIGTERM");
     } catch {
       // It has ended meanwhile, which is what was wanted.
     }
@@ -111,12 +126,23 @@ function passOn(pid: number, signal: "SIGINT" | "SIGTERM"): void {
 }
 
 let entered = false;
+let outsidePid = process.pid;
+
+/** The command line that runs `argv` inside the box, for someone outside; only the one who made the box, or root, may. */
+export function enteringArgv(argv: readonly string[]): string[] {
+  const outside = process.env[OUTSIDE_USER_VARIABLE];
+  const user = outside === undefined || outside !== userNamespace() ? ["-U", "--preserve-credentials"] : [];
+  return ["nsenter", "-t", `${outsidePid}`, ...user, "-m", "-n", "-p", ...argv];
+}
 
 function enter(): void {
   if (entered) return;
   entered = true;
-  // Process 1 of a namespace gets no signal it has no handler for: without these, Ctrl-C would not end the box.
-  if (process.pid === 1) for (const [signal, status] of [["SIGINT", 130], ["SIGTERM", 143]] as const) process.on(signal, () => process.exit(status));
+  if (process.env[OUTSIDE_USER_VARIABLE] !== undefined) {
+    // Our number as the launcher sees it; inside it may be 1. Nothing else of the outer /proc is for the box.
+    outsidePid = Number(readlinkSync(`/proc/self/fd/${OUTSIDE_PROC_FD}/self`));
+    closeSync(OUTSIDE_PROC_FD);
+  }
   using links = must(NamespaceLinks.open(null));
   must(links.loopbackUp());
   requireBox();
