@@ -37,3 +37,17 @@ export function formatProvenance(p: Provenance): string {
   const at = p.namespace === "" ? p.name : `${p.namespace}/${p.name}`;
   return p.fieldPath === "" ? `${p.kind} ${at}` : `${p.kind} ${at} ${p.fieldPath}`;
 }
+
+/** Objects shown where several made something so; the rest is counted. */
+const SEVERAL_SHOWN_MAX = 3;
+
+/** `shop/a, shop/b, shop/c and 2 more`, each as `format` has it. */
+export function formatSeveral(several: readonly Provenance[], format: (p: Provenance) => string): string {
+  const shown = several.slice(0, SEVERAL_SHOWN_MAX).map(format).join(", ");
+  return several.length > SEVERAL_SHOWN_MAX ? `${shown} and ${several.length - SEVERAL_SHOWN_MAX} more` : shown;
+}
+
+/** For an operator: the ALLOW policies of which none matched. */
+export function formatNoneMatched(policies: readonly Provenance[]): string {
+  return `denied: none of these ALLOW policies matches: ${formatSeveral(policies, ({ namespace, name }) => `${namespace}/${name}`)}`;
+}

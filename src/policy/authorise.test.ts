@@ -57,6 +57,16 @@ describe("the order of policies", () => {
     expect(judge([], facts(), lost).missing).toEqual(["shop/lost" as NamespacedName]);
     expect(explainAuthorisation(judge([], facts(), lost))).toContain("shop/lost");
   });
+
+  test("where none matches, those that could have are named: three, then their number; not those in dry run, nor denials", () => {
+    const nobody = (name: string, dryRun = false) => policy({ name, dryRun });
+    const explained = (...policies: readonly AuthorizationPolicy[]) => explainAuthorisation(judge(policies));
+    expect(explained(nobody("web-from-front"))).toBe("denied: none of these ALLOW policies matches: shop/web-from-front");
+    expect(explained(nobody("b"), denyNobody, nobody("rehearsed", true), nobody("a"))).toBe("denied: none of these ALLOW policies matches: shop/a, shop/b");
+    expect(explained(...["a", "b", "c", "d", "e"].map((name) => nobody(name)))).toBe("denied: none of these ALLOW policies matches: shop/a, shop/b, shop/c and 2 more");
+    expect(judge([nobody("a")]).unmatched.map(formatProvenance)).toEqual(["AuthorizationPolicy shop/a"]);
+    expect(judge([nobody("a"), allow]).unmatched).toEqual([]);
+  });
 });
 
 describe("which policies apply", () => {

@@ -2,7 +2,7 @@
 // connection is judged again simply by calling it again. Reads no HTTP; a policy it cannot see denies.
 
 import type { NamespacedName } from "../core/brand.ts";
-import { formatProvenance, type Provenance } from "../core/fault.ts";
+import { formatNoneMatched, formatProvenance, type Provenance } from "../core/fault.ts";
 import type { AuthorizationPolicy, PolicyMatch, Workload } from "../mesh/records.ts";
 import type { MeshStore, PolicySet } from "../mesh/store.ts";
 import { type AuthorisationSubject, type ConnectionFacts, connectionFacts, type TrustDomainAliases } from "./connection-facts.ts";
@@ -24,6 +24,8 @@ export interface AuthorisationDecision {
   readonly reason: AuthorisationReason;
   /** The rule that decided, down to its field; null where none did. */
   readonly policy: Provenance | null;
+  /** With "no allow matched": the policies that could have allowed it; else empty. */
+  readonly unmatched: readonly Provenance[];
   /** With "policy not delivered": which. */
   readonly missing: readonly NamespacedName[];
   /** Only dry-run policies that matched or would have changed the outcome. */
@@ -33,17 +35,16 @@ export interface AuthorisationDecision {
 interface CompiledSet {
   readonly deny: CompiledRules<ConnectionFacts>;
   readonly allow: CompiledRules<ConnectionFacts>;
-  readonly hasAllow: boolean;
+  /** The decision where allow policies are in force and none matches; null where there are none. */
+  readonly noAllowMatched: AuthorisationDecision | null;
   readonly dryRun: readonly { readonly policy: AuthorizationPolicy; readonly rules: CompiledRules<ConnectionFacts> }[];
 }
 
 const NO_DRY_RUN: readonly DryRunVerdict[] = Object.freeze([]);
+const NONE_UNMATCHED: readonly Provenance[] = Object.freeze([]);
 const NONE_MISSING: readonly NamespacedName[] = Object.freeze([]);
 const NO_ALLOW_POLICY: AuthorisationDecision = Object.freeze({
-  allowed: true, reason: "no allow policy", policy: null, missing: NONE_MISSING, dryRun: NO_DRY_RUN,
-});
-const NO_ALLOW_MATCHED: AuthorisationDecision = Object.freeze({
-  allowed: false, reason: "no allow matched", policy: null, missing: NONE_MISSING, dryRun: NO_DRY_RUN,
+  allowed: true, reason: "no allow policy", policy: null, unmatched: NONE_UNMATCHED, missing: NONE_MISSING, dryRun: NO_DRY_RUN,
 });
 
 /** HTTP is not looked at here. */
@@ -80,7 +81,7 @@ export function explainAuthorisation(decision: AuthorisationDecision): string {
     case "no allow policy":
       return "allowed: no allow policy applies";
     case "no allow matched":
-      return "denied: there are allow policies and none matches";
+      return formatNoneMatched(decision.unmatched);
     default:
       return decision.reason satisfies never;
   }
@@ -88,14 +89,14 @@ export function explainAuthorisation(decision: AuthorisationDecision): string {
 
 function enforce(policies: PolicySet, compiled: CompiledSet, facts: ConnectionFacts): AuthorisationDecision {
   const denied = findMatch(compiled.deny, facts);
-  if (denied !== null) return { allowed: false, reason: "denied by", policy: denied, missing: NONE_MISSING, dryRun: NO_DRY_RUN };
+  if (denied !== null) return { allowed: false, reason: "denied by", policy: denied, unmatched: NONE_UNMATCHED, missing: NONE_MISSING, dryRun: NO_DRY_RUN };
   if (policies.missing.length > 0) {
-    return { allowed: false, reason: "policy not delivered", policy: null, missing: policies.missing, dryRun: NO_DRY_RUN };
+    return { allowed: false, reason: "policy not delivered", policy: null, unmatched: NONE_UNMATCHED, missing: policies.missing, dryRun: NO_DRY_RUN };
   }
-  if (!compiled.hasAllow) return NO_ALLOW_POLICY;
+  if (compiled.noAllowMatched === null) return NO_ALLOW_POLICY;
   const allowed = findMatch(compiled.allow, facts);
-  if (allowed === null) return NO_ALLOW_MATCHED;
-  return { allowed: true, reason: "allowed by", policy: allowed, missing: NONE_MISSING, dryRun: NO_DRY_RUN };
+  if (allowed === null) return compiled.noAllowMatched;
+  return { allowed: true, reason: "allowed by", policy: allowed, unmatched: NONE_UNMATCHED, missing: NONE_MISSING, dryRun: NO_DRY_RUN };
 }
 
 function rehearse(compiled: CompiledSet, facts: ConnectionFacts, decision: AuthorisationDecision): DryRunVerdict[] {
@@ -114,7 +115,9 @@ function compile(policies: PolicySet): CompiledSet {
   const compiled: CompiledSet = {
     deny: rules.compile(policies.deny.filter((p) => !p.dryRun)),
     allow: rules.compile(enforcedAllow),
-    hasAllow: enforcedAllow.length > 0,
+    noAllowMatched: enforcedAllow.length === 0 ? null : Object.freeze({
+      allowed: false, reason: "no allow matched", policy: null, unmatched: enforcedAllow.map(({ provenance }) => provenance), missing: NONE_MISSING, dryRun: NO_DRY_RUN,
+    }),
     dryRun: [...policies.deny, ...policies.allow].filter((p) => p.dryRun).map((policy) => ({ policy, rules: rules.compile([policy]) })),
   };
   compiledSets.set(policies, compiled);

@@ -7,7 +7,7 @@ import { record, service, workload } from "./telemetry-fixtures.ts";
 
 const denied = record({
   reporter: "destination", hboneAddress: null, connectMs: null,
-  decision: { verdict: "deny", reason: "denied by AuthorizationPolicy shop/no spec.rules[0]", policy: { kind: "AuthorizationPolicy", namespace: "shop", name: "no", resourceVersion: "1", fieldPath: "spec.rules[0]" } },
+  decision: { verdict: "deny", reason: "denied by AuthorizationPolicy shop/no spec.rules[0]", policies: [{ kind: "AuthorizationPolicy", namespace: "shop", name: "no", resourceVersion: "1", fieldPath: "spec.rules[0]" }] },
   close: { code: "policy_denied", blame: "operator", message: "denied by a rule", flags: "DENY" },
 });
 
@@ -25,8 +25,17 @@ describe("text", () => {
     expect(line).toContain("\terror\taccess\t");
     expect(line).toContain('direction="inbound"');
     expect(line).toContain('decision="deny" reason="denied by AuthorizationPolicy shop/no spec.rules[0]" policy="AuthorizationPolicy shop/no spec.rules[0]"');
+    expect(line.match(/ policy=/g)).toHaveLength(1);
     expect(line).toContain('close=policy_denied blame=operator flags=DENY error="denied by a rule"\n');
   });
+});
+
+test("of policies that none matched three are named, the rest counted", () => {
+  const policies = ["a", "b", "c", "d", "e"].map((name) => ({ kind: "AuthorizationPolicy", namespace: "shop", name, resourceVersion: "1", fieldPath: "" }));
+  const line = (count: number) => formatText(record({ decision: { verdict: "deny", reason: "r", policies: policies.slice(0, count) } }));
+  expect(line(0)).not.toContain("policy=");
+  expect(line(3)).toContain(' policy="AuthorizationPolicy shop/a, AuthorizationPolicy shop/b, AuthorizationPolicy shop/c" ');
+  expect(line(5)).toContain(' policy="AuthorizationPolicy shop/a, AuthorizationPolicy shop/b, AuthorizationPolicy shop/c and 2 more" ');
 });
 
 describe("json", () => {

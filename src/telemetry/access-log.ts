@@ -1,7 +1,7 @@
 // One line per connection, made by hand: text in the reference's form, or JSON. Values are escaped by log-text.ts; lines travel in
 // batches by log-batch.ts.
 
-import { formatProvenance } from "../core/fault.ts";
+import { formatProvenance, formatSeveral } from "../core/fault.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
 import type { Workload } from "../mesh/records.ts";
@@ -67,7 +67,7 @@ export function formatText(r: DecisionRecord): string {
   if (r.nodeLocal) line += " node_local=true";
   if (r.decision !== null) {
     line += ` decision=${quoteText(r.decision.verdict)} reason=${quoteText(r.decision.reason)}`;
-    if (r.decision.policy !== null) line += ` policy=${quoteText(formatProvenance(r.decision.policy))}`;
+    if (r.decision.policies.length > 0) line += ` policy=${quoteText(formatSeveral(r.decision.policies, formatProvenance))}`;
   }
   line += ` close=${r.close.code}`;
   if (r.close.blame !== "none") line += ` blame=${r.close.blame}`;
@@ -93,7 +93,7 @@ export function formatJson(r: DecisionRecord): string {
   if (r.nodeLocal) line += ',"node_local":true';
   if (r.decision !== null) {
     line += `,"decision":${quoteJson(r.decision.verdict)},"reason":${quoteJson(r.decision.reason)}`;
-    if (r.decision.policy !== null) line += `,"policy":${quoteJson(formatProvenance(r.decision.policy))}`;
+    if (r.decision.policies.length > 0) line += `,"policy":${quoteJson(formatSeveral(r.decision.policies, formatProvenance))}`;
   }
   line += `,"close":"${r.close.code}"`;
   if (r.close.blame !== "none") line += `,"blame":"${r.close.blame}"`;

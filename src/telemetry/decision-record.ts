@@ -8,12 +8,13 @@ import type { Service, Workload } from "../mesh/records.ts";
 import { type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import type { PeerDescription, ReporterRole, ResponseFlags } from "./connection-labels.ts";
 
-/** What was decided about a connection, in words, and the rule that made it so. */
+/** What was decided about a connection, in words, and what made it so. */
 export interface DecisionSummary {
-  /** `allow`, `deny`, `tunnel`, `plain`, `passthrough`, `refuse`. */
+  /** `allow`, `deny`, `tunnel`, `same-node`, `plain`, `passthrough`, `refuse`. */
   readonly verdict: string;
   readonly reason: string;
-  readonly policy: Provenance | null;
+  /** The rule that decided; or the ALLOW policies of which none matched. */
+  readonly policies: readonly Provenance[];
 }
 
 /** How a connection ended. */
@@ -55,5 +56,5 @@ export interface DecisionRecord {
 }
 
 export function summariseAuthorisation(decision: AuthorisationDecision): DecisionSummary {
-  return { verdict: decision.allowed ? "allow" : "deny", reason: explainAuthorisation(decision), policy: decision.policy };
+  return { verdict: decision.allowed ? "allow" : "deny", reason: explainAuthorisation(decision), policies: decision.policy === null ? decision.unmatched : [decision.policy] };
 }

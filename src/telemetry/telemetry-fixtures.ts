@@ -39,7 +39,7 @@ export function record(over: Partial<DecisionRecord> = {}): DecisionRecord {
   return {
     ...labels(), sourceAddress: { ip: "198.18.0.1" as IpAddress, port: 40000 }, destinationAddress: { ip: "198.18.0.2" as IpAddress, port: 80 },
     hboneAddress: { ip: "198.18.0.2" as IpAddress, port: 15008 }, nodeLocal: false,
-    decision: { verdict: "allow", reason: "allowed: no allow policy applies", policy: null }, closedMs: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
+    decision: { verdict: "allow", reason: "allowed: no allow policy applies", policies: [] }, closedMs: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
     durationMs: 12.4, connectMs: 1.2, sentBytes: 10, receivedBytes: 20, close: { code: "clean", blame: "none", message: "", flags: "-" }, ...over,
   };
 }

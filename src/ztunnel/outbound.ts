@@ -466,8 +466,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #summary(): DecisionSummary | null {
     const decision = this.#decision;
     if (decision === null) return null;
-    const policy = decision.kind === "refuse" ? decision.provenance : null;
-    return { verdict: decision.kind, reason: explainOutbound(decision), policy };
+    const policies = decision.kind === "refuse" && decision.provenance !== null ? [decision.provenance] : [];
+    return { verdict: decision.kind, reason: explainOutbound(decision), policies };
   }
 
   // LiveConnection

@@ -150,4 +150,19 @@ describeUnless(unsealed)("policy matrix", () => {
     }
     shop.mesh.remove("under-test.yaml");
   }, 15_000);
+
+  test("where no ALLOW policy matches, the denial names those that could have", async () => {
+    shop.mesh.write("under-test.yaml", policyYaml("AuthorizationPolicy", { action: "ALLOW", rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/nobody"] } }] }] }));
+    for (const server of ["near", "far"] as const) {
+      const agent = shop.mesh.agent(shop[server].node);
+      const mark = agent.mark();
+      const cell: Cell = { client: "client", server, family: 4, port: ECHO_PORT };
+      const line = await until("a denial that names the policy", 4_000, async () => {
+        await talks(cell);
+        return agent.connectionsSoFar({ close: "policy_denied", "dst.workload": server, decision: "deny", reason: "denied: none of these ALLOW policies matches: shop/under-test" }, mark)[0];
+      });
+      expect(line["policy"]).toBe("AuthorizationPolicy shop/under-test");
+    }
+    shop.mesh.remove("under-test.yaml");
+  }, 15_000);
 });

@@ -62,6 +62,8 @@ describe("the order of policies", () => {
   });
   test("the rule that decided is named", () => {
     const d = judge([requestPolicy({ name: "two", rules: [NONE, ANY] })]);
+    const none = judge([requestPolicy({ name: "a", rules: [NONE] }), requestPolicy({ name: "rehearsed", dryRun: true }), requestPolicy({ name: "b" })]);
+    expect(explainAccess(none)).toBe("denied: none of these ALLOW policies matches: shop/a, shop/b");
     expect([formatProvenance(d.policy!), explainAccess(d)]).toEqual(["AuthorizationPolicy shop/two spec.rules[1]", "allowed by AuthorizationPolicy shop/two spec.rules[1]"]);
   });
   test("audited rules are told with every outcome", () => {

@@ -2,7 +2,7 @@
 // dry run decide nothing and are reported. Pure: where an external authorizer has to be asked the decision says whom, and goes on
 // with the answer. Judges the caller that began the request, not the tunnel that brought it.
 
-import { formatProvenance, type Provenance } from "../../core/fault.ts";
+import { formatNoneMatched, formatProvenance, type Provenance } from "../../core/fault.ts";
 import type { ExternalAuthorizer, RequestPolicy } from "../../mesh/l7/access.ts";
 import type { AccessSet } from "../../mesh/l7/l7-store.ts";
 import { type DryRunVerdict, rehearsePolicy } from "../dry-run.ts";
@@ -24,6 +24,8 @@ interface Verdict {
   readonly reason: AccessReason;
   /** The rule that decided, down to its field; null where none did. */
   readonly policy: Provenance | null;
+  /** With "no allow matched": the policies that could have allowed it; else empty. */
+  readonly unmatched: readonly Provenance[];
   /** Rules of AUDIT policies that match. */
   readonly audited: readonly Provenance[];
   readonly dryRun: readonly DryRunVerdict[];
@@ -65,15 +67,17 @@ interface CompiledAccess {
   readonly custom: readonly { readonly provider: string; readonly authorizer: ExternalAuthorizer | null; readonly rules: Rules }[];
   readonly deny: Rules;
   readonly allow: Rules;
-  readonly hasAllow: boolean;
+  /** The allow policies in force. */
+  readonly allowing: readonly Provenance[];
   readonly audit: readonly Rules[];
   readonly dryRun: readonly { readonly policy: RequestPolicy; readonly rules: Rules }[];
 }
 
 const FORBIDDEN = 403;
 const NONE_AUDITED: readonly Provenance[] = Object.freeze([]);
+const NONE_UNMATCHED: readonly Provenance[] = Object.freeze([]);
 const NO_DRY_RUN: readonly DryRunVerdict[] = Object.freeze([]);
-const NO_POLICIES: AccessAllowed = Object.freeze({ kind: "allow", reason: "no allow policy", policy: null, audited: NONE_AUDITED, dryRun: NO_DRY_RUN });
+const NO_POLICIES: AccessAllowed = Object.freeze({ kind: "allow", reason: "no allow policy", policy: null, unmatched: NONE_UNMATCHED, audited: NONE_AUDITED, dryRun: NO_DRY_RUN });
 
 /** Compiled once for each set; the store hands out a new set when any policy in it changes. */
 const compiledSets = new WeakMap<AccessSet, CompiledAccess>();
@@ -91,7 +95,7 @@ export function explainAccess(decision: AccessDecision): string {
     case "allowed by":
     case "denied by": return `${decision.reason}${named}`;
     case "no allow policy": return "allowed: no allow policy applies";
-    case "no allow matched": return "denied: there are allow policies and none matches";
+    case "no allow matched": return formatNoneMatched(decision.unmatched);
     case "authorizer not configured": return `denied: the provider of${named} is not configured`;
     case "refused by authorizer": return `denied by the external authorizer of${named}`;
     case "authorizer failed": return `denied: the external authorizer of${named} failed`;
@@ -132,20 +136,20 @@ class Judgement {
   }
 
   #enforce(): AccessDecision {
-    const { deny, allow, hasAllow } = this.#access;
+    const { deny, allow, allowing } = this.#access;
     const denied = findMatch(deny, this.#facts);
     if (denied !== null) return this.#deny("denied by", "access_denied", FORBIDDEN, denied);
-    if (!hasAllow) return this.#allow("no allow policy", null);
+    if (allowing.length === 0) return this.#allow("no allow policy", null);
     const allowed = findMatch(allow, this.#facts);
-    return allowed === null ? this.#deny("no allow matched", "access_not_allowed", FORBIDDEN, null) : this.#allow("allowed by", allowed);
+    return allowed === null ? this.#deny("no allow matched", "access_not_allowed", FORBIDDEN, null, allowing) : this.#allow("allowed by", allowed);
   }
 
   #allow(reason: AccessReason, policy: Provenance | null): AccessAllowed {
-    return { kind: "allow", reason, policy, audited: this.#audited(), dryRun: this.#rehearse({ allowed: true, reason }) };
+    return { kind: "allow", reason, policy, unmatched: NONE_UNMATCHED, audited: this.#audited(), dryRun: this.#rehearse({ allowed: true, reason }) };
   }
 
-  #deny(reason: AccessReason, code: ReasonCode, status: number, policy: Provenance | null): AccessDenied {
-    return { kind: "deny", reason, code, status, policy, audited: this.#audited(), dryRun: this.#rehearse({ allowed: false, reason }) };
+  #deny(reason: AccessReason, code: ReasonCode, status: number, policy: Provenance | null, unmatched: readonly Provenance[] = NONE_UNMATCHED): AccessDenied {
+    return { kind: "deny", reason, code, status, policy, unmatched, audited: this.#audited(), dryRun: this.#rehearse({ allowed: false, reason }) };
   }
 
   #audited(): readonly Provenance[] {
@@ -181,7 +185,7 @@ function compile(set: AccessSet): CompiledAccess {
     custom: compileCustom(enforced),
     deny: requestRules.compile(of("deny")),
     allow: requestRules.compile(allow),
-    hasAllow: allow.length > 0,
+    allowing: allow.map(({ provenance }) => provenance),
     audit: of("audit").map((policy) => requestRules.compile([policy])),
     dryRun: set.policies.filter(({ dryRun }) => dryRun).map((policy) => ({ policy, rules: requestRules.compile([policy]) })),
   };
