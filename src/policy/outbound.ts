@@ -169,6 +169,11 @@ export function explainOutbound(decision: OutboundDecision): string {
   }
 }
 
+/** The same for a destination on this node: it is reached without the tunnel that would lead to it from elsewhere. */
+export function explainOnThisNode({ destination, authority, service, reason }: TunnelDecision): string {
+  return `same node, no tunnel: to ${destination.uid} for ${formatAuthority(authority)}: ${reason}${because((service ?? destination).provenance)}`;
+}
+
 function because(provenance: Provenance | undefined): string {
   return provenance === undefined ? "" : ` (${formatProvenance(provenance)})`;
 }

@@ -11,7 +11,7 @@ import type { SocketReserve } from "../net/socket-reserve.ts";
 import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgeInbound } from "../policy/inbound.ts";
-import { chooseOutbound, explainOutbound, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
+import { chooseOutbound, explainOnThisNode, explainOutbound, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
 import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
@@ -64,7 +64,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #tried: Set<WorkloadUid> | null = null;
   #attempts = 0;
   /** Why the last attempt failed: the cause to tell when no other endpoint is left. */
-  #lastFailure: { readonly cause: CloseCause; readonly decision: OutboundDecision } | null = null;
+  #lastFailure: { readonly cause: CloseCause; readonly decision: OutboundDecision; readonly sameNode: boolean } | null = null;
   #retries = 0;
   #retryWaits = false;
   #decision: OutboundDecision | null = null;
@@ -74,6 +74,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #stream: Http2Stream | null = null;
   #tunnel: ClientTunnel | null = null;
   #relay: StreamRelay | PlainRelay | null = null;
+  /** The destination lives here and was, or was to be, reached without a tunnel. Outlives `#nodeLocal`, the destination's side of it. */
+  #sameNode = false;
   #nodeLocal: ReportedConnection | null = null;
   #nodeLocalDestination: LocalWorkload | null = null;
   #authorised: AuthorisationDecision | null = null;
@@ -129,10 +131,12 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   #take(decision: OutboundDecision): void {
     this.#decision = decision;
+    this.#sameNode = false;
     switch (decision.kind) {
       case "refuse":
         if (decision.code === "endpoints_exhausted" && this.#lastFailure !== null) {
           this.#decision = this.#lastFailure.decision;
+          this.#sameNode = this.#lastFailure.sameNode;
           return this.#giveUp(this.#lastFailure.cause);
         }
         return this.#close(causes.noEndpoint(explainOutbound(decision)));
@@ -190,6 +194,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   #connectOnThisNode(decision: TunnelDecision, destination: LocalWorkload): void {
     const source = this.#source!;
+    this.#sameNode = true;
     const judged = this.#judgeNodeLocal(decision, decision.destination);
     if (judged.kind === "reject") return this.#failed(causes.destinationRefused(judged.reason), judged.status === 503);
     this.#authorised = judged.authorised;
@@ -354,7 +359,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     if (mayRetry && endpoint !== null && service !== null && !this.#tried.has(endpoint.uid) && this.#attempts + 1 < ATTEMPTS_MAX) {
       this.#attempts++;
       if (!beyondGateway) this.#tried.add(endpoint.uid);
-      this.#lastFailure = { cause, decision: decision! };
+      this.#lastFailure = { cause, decision: decision!, sameNode: this.#sameNode };
       this.#context.reporter.endpointRetried();
       this.#leaveNodeLocal(cause);
       this.#attempt();
@@ -367,7 +372,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   /** Nobody else to try: waits for the destination's agent where its absence is the cause, else the cause is told. */
   #giveUp(cause: CloseCause): void {
     // On this node it was the application itself that was dialled: its refusal is an answer.
-    const byTunnel = this.#decision?.kind === "tunnel" && this.#nodeLocal === null;
+    const byTunnel = this.#decision?.kind === "tunnel" && !this.#sameNode;
     if (byTunnel && this.#retries < retriesMax(cause)) {
       this.#retries++;
       this.#retryWaits = true;
@@ -447,17 +452,17 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     const decision = this.#decision;
     const destination: Workload | null = decision !== null && "destination" in decision ? decision.destination : null;
     const service: Service | null = decision !== null && "service" in decision ? decision.service : null;
-    const tunnelled = decision?.kind === "tunnel";
+    const tunnelled = decision?.kind === "tunnel" && !this.#sameNode;
     this.#report = this.#context.reporter.open({
       reporter: "source", source: this.#source, destination, service,
-      nodeLocal: this.#nodeLocal !== null,
+      nodeLocal: this.#sameNode,
       sourceIdentity: this.#source === null ? null : identityOf(this.#source),
-      destinationIdentity: this.#tunnel?.peerIdentity ?? (this.#nodeLocal !== null && destination !== null ? identityOf(destination) : null),
+      destinationIdentity: this.#tunnel?.peerIdentity ?? (this.#sameNode && destination !== null ? identityOf(destination) : null),
       sourceAddress: this.#peerAddress(),
       destinationAddress: this.#origDst ?? null,
-      hboneAddress: tunnelled && this.#nodeLocal === null ? decision.tunnelTo : null,
+      hboneAddress: tunnelled ? decision.tunnelTo : null,
       openedMs: this.#openedMs,
-      mutualTls: tunnelled && this.#nodeLocal === null,
+      mutualTls: tunnelled,
       decision: () => this.#summary(),
     });
     return this.#report;
@@ -466,6 +471,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #summary(): DecisionSummary | null {
     const decision = this.#decision;
     if (decision === null) return null;
+    if (decision.kind === "tunnel" && this.#sameNode) return { verdict: "same-node", reason: explainOnThisNode(decision), policies: [] };
     const policies = decision.kind === "refuse" && decision.provenance !== null ? [decision.provenance] : [];
     return { verdict: decision.kind, reason: explainOutbound(decision), policies };
   }

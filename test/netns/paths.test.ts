@@ -108,6 +108,17 @@ describeUnless(unsealed)("paths", () => {
       expect(line["dst.identity"]).toBe(identity("near"));
       expect(line["node_local"]).toBe("true");
     }
+    expect([outbound!["decision"], inbound!["decision"]]).toEqual(["same-node", "allow"]);
+    expect(outbound!["reason"]).toStartWith("same node, no tunnel: to ");
+  });
+
+  test("same node: what is refused there says so too, and speaks of no tunnel", async () => {
+    const agent = shop.mesh.agent(shop.client.node);
+    const mark = agent.mark();
+    expect(await shop.get(shop.client, shop.near.ipv4, 8999)).toStartWith("failed");
+    const [line] = await agent.connections({ direction: "outbound", "src.workload": "client", "dst.workload": "near", close: "connect_failed" }, mark);
+    expect(line).toMatchObject({ decision: "same-node", node_local: "true", "dst.identity": identity("near"), "dst.addr": `${shop.near.ipv4}:8999` });
+    expect(line!["dst.hbone_addr"]).toBeUndefined();
   });
 
   test("metrics count a connection across once on each side, with mutual TLS, and its bytes", async () => {
