@@ -35,7 +35,7 @@ describeUnless(unsealed)("the demo that stays", () => {
   test("its first command leads into the box, where front can ask web", async () => {
     await until("the demo to stay", LIMIT_MS, () => {
       if (demo.exitCode !== null) throw new Error(`the demo ended with status ${demo.exitCode}:\n${printed}`);
-      return printed.includes("/west.log");
+      return printed.includes("the agents' logs");
     });
     const [enter, ask] = [/^ +(nsenter -t .*) bash$/m, /^ +(nsenter --net=\S+ curl \S+)/m].map((pattern) => pattern.exec(printed)?.[1] ?? "");
     expect(enter).not.toBe("");
@@ -46,9 +46,9 @@ describeUnless(unsealed)("the demo that stays", () => {
   test("Ctrl-C ends it and takes the folder with the CA's key away", async () => {
     const [mesh] = leftovers().filter((name) => name.startsWith("weft-mesh-"));
     expect(existsSync(join(folder, mesh!, "state-east/ca"))).toBe(true);
-    // What a terminal does: SIGINT to every process of the group, twice for the impatient.
+    // What a terminal does to every process of the group: SIGINT, and SIGHUP when an impatient person closes it.
     process.kill(-demo.pid, "SIGINT");
-    process.kill(-demo.pid, "SIGINT");
+    process.kill(-demo.pid, "SIGHUP");
     expect(await demo.exited).toBe(0);
     expect(leftovers()).toEqual([]);
   }, LIMIT_MS);

@@ -226,18 +226,22 @@ function lines(stream: ReadableStream<Uint8Array>): { count: number; ended: bool
 }
 
 function howToPlay({ mesh, front, web, east }: Stage): string {
+  const commands: readonly (readonly [string, string])[] = [
+    [`nsenter --net=${front.namespacePath} curl http://${web.ipv4}:${WEB_PORT}/`, "front asks web"],
+    [`nsenter --net=${east.namespacePath} curl 127.0.0.1:15000/config_dump`, "what the agent of east knows"],
+    [`nsenter --net=${east.namespacePath} curl 127.0.0.1:15020/metrics`, "its metrics"],
+    [`ls ${mesh.configDirectory}`, "the YAML: change it"],
+    [`tail ${mesh.directory}/*.log`, "the agents' logs"],
+  ];
+  const width = Math.max(...commands.map(([command]) => command.length));
   return [
     "The mesh stays until you press Ctrl-C. From another terminal, as the same user: first go into the box,",
     "",
     `  ${enteringArgv(["bash"]).join(" ")}`,
     "",
-    "and then, inside that shell:",
+    "and then, the next ones inside that shell:",
     "",
-    `  nsenter --net=${front.namespacePath} curl http://${web.ipv4}:${WEB_PORT}/          front asks web`,
-    `  nsenter --net=${east.namespacePath} curl 127.0.0.1:15000/config_dump           what the agent of east knows`,
-    `  nsenter --net=${east.namespacePath} curl 127.0.0.1:15020/metrics               its metrics`,
-    `  ls ${mesh.configDirectory}                            the YAML: change it`,
-    `  tail ${mesh.directory}/east.log ${mesh.directory}/west.log    the agents' logs`,
+    ...commands.map(([command, what]) => `  ${command.padEnd(width)}  # ${what}`),
   ].join("\n");
 }
 
@@ -260,7 +264,10 @@ let stage: Stage | null = null;
 try {
   stage = await setUp();
   const outcome = await Promise.race([play(stage), ended]);
-  if (outcome === "ended") status = STATUS_INTERRUPTED;
+  if (outcome === "ended") {
+    status = STATUS_INTERRUPTED;
+    console.log("\nInterrupted; these steps were done:\n");
+  }
 } catch (error) {
   status = 1;
   narrator.failed(error, stage === null ? "" : stage.mesh.agents.map((agent) => `--- ${agent.node.name}\n${agent.log.split("\n").slice(-15).join("\n")}`).join("\n"));

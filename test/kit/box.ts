@@ -90,7 +90,7 @@ export async function runSealed(script: string, args: readonly string[]): Promis
   const child = Bun.spawn([...seal, process.execPath, script, ...args], {
     stdio: ["inherit", "inherit", "inherit", outsideProc],
     env: { ...process.env, [OUTSIDE_VARIABLE]: networkNamespace(), [OUTSIDE_USER_VARIABLE]: userNamespace() },
-    // Away from the terminal's process group: Ctrl-C would end `unshare`, and with it everything inside before it has tidied up.
+    // Away from the terminal's process group: a closed terminal would end `unshare`, and with it everything inside before it has tidied up.
     detached: true,
   });
   closeSync(outsideProc);
