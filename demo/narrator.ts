@@ -22,18 +22,20 @@ interface StepRecord {
 
 export class Narrator {
   readonly #steps: StepRecord[] = [];
+  #told = false;
   readonly #colour = process.stdout.isTTY === true;
 
   title(title: string, subtitle: string): void {
     console.log(`\n${this.#bold(title)}\n${subtitle}\n`);
   }
 
-  /** Runs one step and tells what it saw; a failure is recorded and thrown on. */
+  /** Runs one step and tells what it saw; a failure is recorded and thrown on. After the summary a step never ends: the story is over. */
   async step(name: string, run: () => Promise<string | Seen>): Promise<void> {
     console.log(this.#bold(`${this.#steps.length + 1}. ${name}`));
     const since = performance.now();
     try {
       const told = await run();
+      if (this.#told) return await new Promise(() => {});
       const seen = typeof told === "string" ? { text: told, timings: [] } : told;
       this.#steps.push({ name, seen, tookMs: performance.now() - since });
       const [first] = seen.timings;
@@ -53,6 +55,7 @@ export class Narrator {
   }
 
   summary(): void {
+    this.#told = true;
     const nameWidth = Math.max(...this.#steps.map(({ name }) => name.length), 4);
     const results = this.#steps.map(({ seen }) => resultOf(seen));
     const resultWidth = Math.max(...results.map((result) => result.length), 6);
