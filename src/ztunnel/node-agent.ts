@@ -62,6 +62,7 @@ export interface NodeAgentEvents {
   accessLog(lines: string, lineCount: number): void;
   warning(code: string, message: string): void;
   info(code: string, message: string): void;
+  debug(message: string, fields: Readonly<Record<string, string | number>>): void;
   /** A certificate was renewed or came in; its issuers may be new. */
   certificatePublished(): void;
   /** Which workloads are not attached has changed. */
@@ -97,9 +98,13 @@ export class NodeAgent {
       createRequest,
       onPublish: (svid) => {
         threads.post({ kind: "svid", svid });
+        options.events.debug("a certificate is in use", { identity: svid.spiffeId, serial: svid.serial, until: new Date(svid.notAfterMs).toISOString() });
         options.events.certificatePublished();
       },
-      onDrop: (id) => threads.post({ kind: "svidDropped", spiffeId: id }),
+      onDrop: (id) => {
+        threads.post({ kind: "svidDropped", spiffeId: id });
+        options.events.debug("a certificate is dropped", { identity: id });
+      },
       onFailed: (id, message) => {
         threads.post({ kind: "svidFailed", spiffeId: id, message });
         options.events.warning("certificate_failed", message);
@@ -122,6 +127,7 @@ export class NodeAgent {
         stopped: (uid) => this.#stopDns(uid),
         left: (uid) => options.events.info("workload_left", `${uid} is out of the mesh`),
         note: (uid, note) => options.events.info("workload_note", `${uid}: ${note}`),
+        step: (uid, step) => options.events.debug(step, { workload: uid }),
         report: (uid, failure) => this.#attachReported(uid, failure),
       },
     });

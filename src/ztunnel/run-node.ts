@@ -23,6 +23,7 @@ import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
+import { tellChanges, tellingSource } from "./debug-words.ts";
 import { NodeAgent } from "./node-agent.ts";
 import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
 import { noWorkloadHere } from "./other-nodes.ts";
@@ -89,7 +90,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     ipv6: settings.ipv6,
     metrics,
     logCredit: credit.buffer,
-    source: parts.source,
+    source: tellingSource(parts.source, log, clock),
     svidStore: svidStore.value,
     restored: restored.svids,
     svidLifetimeMs: settings.certificateLifetimeMs,
@@ -99,6 +100,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       accessLog: (lines, lineCount) => runtime.log.accessLines(lines, lineCount, () => credit.giveBack(lines.length)),
       warning: (code, message) => log.warn(message, { code }),
       info: (code, message) => log.info(message, { code }),
+      debug: (message, fields) => log.debug(message, fields),
       certificatePublished: () => crl?.reload(),
       pendingChanged: ({ first, failed }) => {
         // One workload that cannot be attached is its own trouble: it must not have the others' agent started anew.
@@ -126,6 +128,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     }
     agent.apply(state);
     parts.beside?.apply(state);
+    tellChanges(configLog, state.version, state.delta);
     reportDiagnostics(state);
     const misplaced = noWorkloadHere(settings.node, state.localWorkloads.length, state.mesh.workloads.values());
     if (misplaced !== null && misplaced !== toldMisplaced) configLog.warn(misplaced);

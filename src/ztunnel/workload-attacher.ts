@@ -78,6 +78,9 @@ export interface WorkloadHooks {
   left(uid: WorkloadUid): void;
   /** Something an operator should know of a workload that was attached. */
   note(uid: WorkloadUid, note: string): void;
+  /** For who wants to follow it: one step of attaching is done, or an attempt failed. */
+  step(uid: WorkloadUid, step: string): void;
+  /** Attached, or failed: the first failure only. */
   report(uid: WorkloadUid, failure: AttachFailure | null): void;
 }
 
@@ -260,6 +263,7 @@ export class WorkloadAttacher {
   #failed(entry: Entry, failure: AttachFailure, { attempts, inherited }: { readonly attempts: number; readonly inherited: boolean }): void {
     const waitMs = Math.min(RETRY_MS_MAX, RETRY_FIRST_MS * 2 ** attempts);
     entry.state = { kind: "failed", failure, attempts: attempts + 1, retryAtMs: this.#options.nowMs() + waitMs, inherited };
+    this.#options.hooks.step(entry.wanted.uid, `attempt ${attempts + 1} failed (${failure.step}: ${failure.message}), the next in ${waitMs} ms`);
     if (attempts === 0) this.#options.hooks.report(entry.wanted.uid, failure);
     this.#armRetry();
   }
@@ -282,16 +286,20 @@ export class WorkloadAttacher {
       return made;
     }
     const { attachments, sockets } = made.value;
+    const step = (words: string) => this.#options.hooks.step(workload.uid, words);
+    step(`${sockets.length} listeners in ${path} (${identity})${inherited.any ? ", some of them from before" : ""}`);
     const refused = await this.#options.threads.attach(workload.uid, attachments);
     if (refused !== null) {
       this.#undo(workload, namespaceFd, "released");
       return failed("data thread", refused);
     }
+    step("the data threads have the listeners");
     const started = await this.#options.hooks.started(workload, namespaceFd, owner);
     if (!started.ok) {
       this.#undo(workload, namespaceFd, "released");
       return failed("dns", started.error);
     }
+    if (started.value.length > 0) step(`${started.value.length} sockets for DNS`);
     const rulesOurs = !(inherited.any && this.#options.inherited.shared);
     if (rulesOurs) {
       const redirected = installRedirect(namespaceFd, this.#redirectOptions(workload));
@@ -299,6 +307,7 @@ export class WorkloadAttacher {
         this.#undo(workload, namespaceFd, "released");
         return failed("redirect", redirected.error.message);
       }
+      step("the redirection rules are in force");
       for (const note of redirected.value.notes) this.#options.hooks.note(workload.uid, note);
     }
     const open = [...sockets, ...started.value];
@@ -371,6 +380,7 @@ export class WorkloadAttacher {
     if (mode === "gone" || state.kind === "attaching" || state.kind === "failed") return this.#letGo(entry, mode);
     if (state.kind === "leaving") return;
     this.#drainRules(entry.wanted, state.namespaceFd);
+    this.#options.hooks.step(entry.wanted.uid, `nothing new is redirected; its listeners close in ${LEAVE_MS} ms`);
     entry.state = { ...state, kind: "leaving", timer: setTimeout(() => this.#letGo(entry, "released"), LEAVE_MS) };
   }
 

@@ -49,6 +49,8 @@ describeUnless(unsealed)("a namespace under a path", () => {
     expect(agent.log.slice(mark)).toMatch(/\d+ workloads? stays? cut off until the next start \(--on-stop hold\)/);
     const restarted = agent.mark();
     await agent.start();
+    await agent.admin("POST", "/logging?level=debug");
+    await agent.logged(/\tdebug\tztunnel\tattempt \d+ failed \(namespace: .*workload=".*shop\/pod"/, restarted, 10_000);
     const probe = () => ask(shop.west, "get", "http://127.0.0.1:15021/healthz/ready");
     expect(await probe()).toMatch(/^200 ready\n?.*workloads: not in the mesh, tried again: .*shop\/pod: namespace: /s);
     expect(await agent.metric("workload_manager_pending_proxy_count")).toBe(1);
@@ -56,6 +58,8 @@ describeUnless(unsealed)("a namespace under a path", () => {
     put(first);
     await agent.logged(/shop\/pod is in the mesh/, restarted, 10_000);
     expect(await probe()).not.toContain("workloads");
+    await agent.logged(/\tdebug\tztunnel\tthe redirection rules are in force workload=".*shop\/pod"/, restarted);
+    await agent.admin("POST", "/logging?level=info");
     expect(agent.log.slice(restarted)).not.toContain("not ready any more");
     await until("the pod to be reached by a tunnel", 5_000, async () => (await shop.get(shop.client, first.ipv4)) === `200 pod-1 to ${shop.client.ipv4}`);
   }, 30_000);
