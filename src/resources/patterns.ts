@@ -3,11 +3,8 @@
 
 import { RE2JS } from "re2js";
 import { z } from "zod";
-import type { TextPattern } from "../mesh/l7/match.ts";
+import { REGEX_CHARS_MAX, REGEX_PROGRAM_MAX, type TextPattern } from "../mesh/l7/match.ts";
 
-export const REGEX_CHARS_MAX = 1024;
-/** Instructions of the compiled program: `(a{1000}){1000}` is short to write and costs a million. */
-export const REGEX_SIZE_MAX = 4096;
 export const PATTERN_CHARS_MAX = 4096;
 /** Checked texts that are remembered: the same few regexes stand in many routes. */
 const CHECKED_MAX = 4096;
@@ -28,7 +25,7 @@ function check(text: string): string | null {
   if (text.length > REGEX_CHARS_MAX) return `expected a regex of at most ${REGEX_CHARS_MAX} characters`;
   try {
     const size = RE2JS.compile(text).programSize();
-    return size > REGEX_SIZE_MAX ? `expected a regex that compiles to at most ${REGEX_SIZE_MAX} instructions, found ${size}; repeat less` : null;
+    return size > REGEX_PROGRAM_MAX ? `expected a regex that compiles to at most ${REGEX_PROGRAM_MAX} instructions, found ${size}; repeat less` : null;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.replace(/^error parsing regexp: /, "") : String(cause);
     return `expected a regex in RE2 syntax (no look-around, no back-references): ${reason}`;

@@ -58,7 +58,7 @@ describeUnless(unsealed)("hostile slowness", () => {
           }
         }));
       expect(sent).toBeGreaterThan(LIMIT * 1.5);
-    expect(peak.bufferedBytes).toBeGreaterThan(LIMIT / 2);
+      expect(peak.bufferedBytes).toBeGreaterThan(LIMIT / 2);
       expect(peak.bufferedBytes).toBeLessThan(LIMIT + OVERSHOOT);
       expect(peak.growthBytes).toBeLessThan(LIMIT + WORKING_BYTES);
       // Those who are shed hear ENHANCE_YOUR_CALM, on their stream alone.

@@ -1,5 +1,14 @@
 // What routes and L7 policies match on. Plain data: patterns are compiled by src/policy, once per configuration.
 
+/** A longer regular expression is a mistake or an attack; Envoy's default limit is of the same order. */
+export const REGEX_CHARS_MAX = 1024;
+/**
+ * Instructions of the compiled program: time for each character of the text grows with them. `a{1000}` alone has a thousand, and
+ * `(a{1000}){1000}` is short to write and costs a million. One bound for who reads a pattern and for who runs it, so that none is taken
+ * at the border and found broken behind it.
+ */
+export const REGEX_PROGRAM_MAX = 2000;
+
 /** How one text is matched. `regex` is RE2 syntax, matches the whole text, and is bounded when it is read. */
 export type TextPattern =
   | { readonly kind: "exact"; readonly value: string }

@@ -3,13 +3,8 @@
 
 import { RE2JS } from "re2js";
 import { err, ok, type Result } from "../../core/result.ts";
+import { REGEX_CHARS_MAX, REGEX_PROGRAM_MAX } from "../../mesh/l7/match.ts";
 import { simpleRegex, type WholeMatch } from "./simple-regex.ts";
-
-/** A longer pattern is a mistake or an attack; Envoy's default limit is of the same order. */
-export const REGEX_CHARS_MAX = 1024;
-
-/** Instructions of the compiled program: time for each character of the text grows with them. `a{1000}` alone has a thousand. */
-export const REGEX_PROGRAM_MAX = 2000;
 
 /** Compiles a pattern. The error says what is wrong with it, for the operator who wrote it. */
 export function compileRegex(pattern: string): Result<WholeMatch, string> {
