@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { policyYaml, program, until } from "../kit/mesh.ts";
+import { ask, policyYaml, program, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, HTTP_PORT, RESTART_MS, Shop, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
@@ -62,6 +62,8 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     await until("the old connection to be cut", CHANGE_MS, () => talk.said.text.includes("ended"));
     shop.mesh.remove("under-test.yaml");
     expect(await replaced.exited).toBe(0);
+    // The next test connects to the same port.
+    await until("the rule to be gone", 2 * CHANGE_MS, async () => (await ask(client, "storm", far.ipv4, ECHO_PORT, 1, 1)).startsWith("ok"));
   }, 30_000);
 
   test("a workload leaves and comes back while a predecessor still drains", async () => {
