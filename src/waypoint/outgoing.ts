@@ -43,7 +43,7 @@ export function outgoingOf(request: HttpRequest, wanted: OutgoingTarget): HttpRe
   const { target } = request;
   const host = wanted.host === null ? target.host ?? hostOf(wanted.serviceHost) : hostOf(wanted.host);
   if (host === target.host && wanted.path === target.path && wanted.query === target.query) return request;
-  return new OutgoingRequest(request, { scheme: target.scheme, host, path: wanted.path, query: wanted.query }, request.method, request.hasBody);
+  return new OutgoingRequest(request, { scheme: target.scheme, host, path: wanted.path, pathReceived: target.pathReceived, query: wanted.query }, request.method, request.hasBody);
 }
 
 /** Rules were checked when they were read; one that slipped through leaves the host out, which the server will refuse. */

@@ -64,9 +64,9 @@ interface PseudoTarget {
 function targetOf(parts: PseudoTarget, how: PathNormalisation): Result<RequestTarget, TargetFault> {
   const { scheme, host } = parts;
   if (scheme !== "http" && scheme !== "https") return err({ code: "badTarget", message: ":scheme is neither http nor https" });
-  if (parts.path === "*") return ok({ scheme, host, path: "*", query: "" });
+  if (parts.path === "*") return ok({ scheme, host, path: "*", pathReceived: null, query: "" });
   const read = readPath(parts.path, how);
-  return read.ok ? ok({ scheme, host, path: read.value.path, query: read.value.query }) : read;
+  return read.ok ? ok({ scheme, host, path: read.value.path, pathReceived: read.value.pathReceived, query: read.value.query }) : read;
 }
 
 /** The message as HTTP/2 says it. `scheme` where the target itself has none. An upgrade becomes an extended CONNECT (RFC 8441). */

@@ -47,6 +47,23 @@ describe("target: each form", () => {
   });
 });
 
+describe("target: the path as it came", () => {
+  const received = (target: string): string | null => {
+    const read = readTarget({ method: "GET", target, host: host("web") }, "base");
+    return read.ok ? read.value.pathReceived : "refused";
+  };
+
+  test("is kept where normalising changed it, without the query", () => {
+    expect(received("/a/../b?x=/../y")).toBe("/a/../b");
+    expect(received("http://web/%61?q")).toBe("/%61");
+    expect(received("http://web/a%2fb")).toBe("/a%2fb");
+  });
+
+  test("and is null where it did not", () => {
+    for (const target of ["/a?b", "/", "/.well-known/x", "http://web", "http://web?b", "/a%2Fb"]) expect(received(target), target).toBeNull();
+  });
+});
+
 describe("target: refused", () => {
   test("a Host that says otherwise", () => {
     expect(of("GET", "http://other/a")).toStartWith("hostMismatch");

@@ -12,6 +12,8 @@ export interface RequestTarget {
   readonly host: Host | null;
   /** Normalised. `*` for OPTIONS of the server as a whole; empty for CONNECT. */
   readonly path: string;
+  /** As it came, before it was normalised; null when that is the same. */
+  readonly pathReceived: string | null;
   /** With its question mark; untouched. Empty when there is none. */
   readonly query: string;
 }
@@ -40,13 +42,13 @@ export function readTarget(parts: TargetParts, how: PathNormalisation): Result<R
   if (method === "CONNECT") return readAuthorityForm(target, host);
   if (target.charCodeAt(0) === 0x2f) return withPath(null, host, target, 0, how);
   if (target === "*") {
-    return method === "OPTIONS" ? ok({ scheme: null, host, path: "*", query: "" }) : err({ code: "badTarget", message: "only OPTIONS may ask for *" });
+    return method === "OPTIONS" ? ok({ scheme: null, host, path: "*", pathReceived: null, query: "" }) : err({ code: "badTarget", message: "only OPTIONS may ask for *" });
   }
   return readAbsoluteForm(target, method, host, how);
 }
 
 /** Path and query of `:path` or an origin-form target. */
-export function readPath(target: string, how: PathNormalisation): Result<{ readonly path: string; readonly query: string }, TargetFault> {
+export function readPath(target: string, how: PathNormalisation): Result<{ readonly path: string; readonly pathReceived: string | null; readonly query: string }, TargetFault> {
   return withPath(null, null, target, 0, how);
 }
 
@@ -56,7 +58,7 @@ function withPath(scheme: RequestTarget["scheme"], host: Host | null, target: st
   const raw = at === 0 && mark < 0 ? target : target.slice(at, mark < 0 ? undefined : mark);
   const path = normalisePath(raw, how);
   if (!path.ok) return err({ code: "badTarget", message: path.error });
-  return ok({ scheme, host, path: path.value, query: mark < 0 ? "" : target.slice(mark) });
+  return ok({ scheme, host, path: path.value, pathReceived: path.value === raw ? null : raw, query: mark < 0 ? "" : target.slice(mark) });
 }
 
 function readAuthorityForm(target: string, host: Host | null): Result<RequestTarget, TargetFault> {
@@ -65,7 +67,7 @@ function readAuthorityForm(target: string, host: Host | null): Result<RequestTar
   const { port } = authority.value;
   if (port === null) return err({ code: "badTarget", message: "CONNECT without a port" });
   if (host !== null && !sameHost(authority.value, host, port)) return err({ code: "hostMismatch", message: "Host differs from the target of CONNECT" });
-  return ok({ scheme: null, host: authority.value, path: "", query: "" });
+  return ok({ scheme: null, host: authority.value, path: "", pathReceived: null, query: "" });
 }
 
 function readAbsoluteForm(target: string, method: string, host: Host | null, how: PathNormalisation): Result<RequestTarget, TargetFault> {
@@ -78,7 +80,7 @@ function readAbsoluteForm(target: string, method: string, host: Host | null, how
     return err({ code: "hostMismatch", message: "Host differs from the host of the target" });
   }
   const at = match[0].length;
-  if (at === target.length) return ok({ scheme, host: authority.value, path: method === "OPTIONS" ? "*" : "/", query: "" });
+  if (at === target.length) return ok({ scheme, host: authority.value, path: method === "OPTIONS" ? "*" : "/", pathReceived: null, query: "" });
   if (target.charCodeAt(at) === 0x3f) return withPath(scheme, authority.value, `/${target.slice(at)}`, 0, how);
   return withPath(scheme, authority.value, target, at, how);
 }
