@@ -25,6 +25,9 @@ export class RequestBody {
   #sentBytes = 0;
   /** Told to the source. */
   #consumedBytes = 0;
+  /** Bytes that are read on although nobody takes them yet. */
+  #wantedBytes = 0;
+  #gathered: (() => void) | null = null;
 
   constructor(source: BodySource) {
     this.#source = source;
@@ -37,6 +40,31 @@ export class RequestBody {
   /** Another attempt could send all of it again. */
   get replayable(): boolean {
     return this.#replay !== null || this.#sentBytes === 0;
+  }
+
+  /**
+   * Before any attempt: reads on until there is more than `bytes` of the body, or all of it. What was gathered stays held, however large,
+   * and goes out first.
+   * @param done once it is there; at once when it is already.
+   */
+  gather(bytes: number, done: () => void): void {
+    this.#wantedBytes = bytes;
+    if (this.#isGathered) return done();
+    this.#gathered = done;
+    this.#giveCredit();
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#source.resume();
+  }
+
+  /** What was received and not sent yet, at most `bytes` of it, and whether that is all there will be. */
+  peek(bytes: number): { readonly bytes: Uint8Array; readonly isWhole: boolean } {
+    const all = this.#queue.length === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
+    return { bytes: new Uint8Array(all.subarray(0, bytes)), isWhole: this.#ended && all.length <= bytes };
+  }
+
+  get #isGathered(): boolean {
+    return this.#ended || this.receivedBytes > this.#wantedBytes;
   }
 
   receive(bytes: Uint8Array): void {
@@ -55,7 +83,12 @@ export class RequestBody {
     } else {
       this.#queue.push(copy ?? new Uint8Array(bytes));
     }
-    if (this.#paused) return;
+    if (this.#gathered !== null) {
+      if (!this.#isGathered) return this.#giveCredit();
+      this.#tellGathered();
+    }
+    // Whoever was told may have sent everything on.
+    if (this.#paused || (this.#sink !== null && this.#queue.length === 0)) return;
     this.#paused = true;
     this.#source.pause();
   }
@@ -63,6 +96,7 @@ export class RequestBody {
   receiveEnd(trailers: HeaderList): void {
     this.#ended = true;
     this.#trailers = trailers;
+    this.#tellGathered();
     this.flush();
   }
 
@@ -114,6 +148,20 @@ export class RequestBody {
       this.#paused = false;
       this.#source.resume();
     }
+  }
+
+  #tellGathered(): void {
+    const done = this.#gathered;
+    this.#gathered = null;
+    done?.();
+  }
+
+  /** What is gathered needs no room in the source's window: it is bounded here. */
+  #giveCredit(): void {
+    const more = Math.min(this.receivedBytes, this.#wantedBytes + 1) - this.#consumedBytes;
+    if (more <= 0) return;
+    this.#consumedBytes += more;
+    this.#source.consumed(more);
   }
 
   #sent(bytes: number): void {

@@ -126,7 +126,7 @@ export function requestPolicy(
 }
 
 export const AUTHORIZER: ExternalAuthorizer = {
-  protocol: "grpc", service: WEB, port: 9000, timeoutMs: 100, onFailure: "deny", statusOnError: 403, pathPrefix: "", includeRequestHeaders: [], includeBodyBytesMax: 0, allowPartialBody: false,
+  protocol: "grpc", service: WEB, port: 9000, timeoutMs: 100, onFailure: "deny", statusOnError: 403, pathPrefix: "", includeRequestHeaders: [], includeBodyBytesMax: 0, allowPartialBody: false, bodyAsBytes: false, changesRoute: false,
   additionalHeaders: [], headersUpstream: [], headersDownstreamOnAllow: [], headersDownstream: [],
 };
 

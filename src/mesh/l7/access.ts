@@ -63,6 +63,10 @@ export interface ExternalAuthorizer {
   readonly includeRequestHeaders: readonly TextName[];
   readonly includeBodyBytesMax: number;
   readonly allowPartialBody: boolean;
+  /** gRPC only: the body always as bytes; else as text where it is UTF-8. */
+  readonly bodyAsBytes: boolean;
+  /** What the authorizer changes of a request counts when its route is chosen; else the route is that of the request as it came. */
+  readonly changesRoute: boolean;
   /** Sent with the question, beside the request's own. */
   readonly additionalHeaders: readonly (readonly [name: string, value: string])[];
   /** Of an answer that allows: what the request gets from it, and what the response to the client gets. */

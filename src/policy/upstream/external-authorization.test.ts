@@ -5,11 +5,11 @@ import { namespacedName } from "../../core/brand.ts";
 import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import { CheckRequestSchema, CheckResponseSchema } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { ANSWER_BODY_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
-import { authorizationFailed, type CheckFacts, checkRequest, judgeCheckResponse, judgeHttpAnswer } from "./external-authorization.ts";
+import { authorizationFailed, type CheckFacts, checkRequest, httpCheckHeaders, httpCheckPath, judgeCheckResponse, judgeHttpAnswer, mayAsk } from "./external-authorization.ts";
 
 const GRPC: ExternalAuthorizer = {
   protocol: "grpc", service: namespacedName("infra", "opa.infra"), port: 9191, timeoutMs: 200, onFailure: "deny", statusOnError: 503, pathPrefix: "", includeRequestHeaders: [],
-  includeBodyBytesMax: 0, allowPartialBody: false, additionalHeaders: [["x-mesh", "weft"]], headersDownstreamOnAllow: ["x-seen"], headersUpstream: ["x-auth-*"], headersDownstream: ["x-why"],
+  includeBodyBytesMax: 0, allowPartialBody: false, bodyAsBytes: false, changesRoute: false, additionalHeaders: [["x-mesh", "weft"]], headersDownstreamOnAllow: ["x-seen"], headersUpstream: ["x-auth-*"], headersDownstream: ["x-why"],
 };
 const FACTS: CheckFacts = {
   id: "r1", method: "POST", path: "/a?b=c", host: "web.shop", scheme: "http", protocol: "HTTP/2", headers: [["x-a", "1"], ["x-a", "2"], ["cookie", "a=b"], ["cookie", "c=d"], ["x-raw", "\xc3\xa4"]],
@@ -22,7 +22,7 @@ const header = (name: string, value: string, ...more: readonly (readonly number[
 
 describe("the question", () => {
   test("is Envoy's message", () => {
-    const bytes = toBinary(CheckRequestSchema, checkRequest({ ...GRPC, includeRequestHeaders: ["x-none"] }, FACTS)!);
+    const bytes = toBinary(CheckRequestSchema, checkRequest({ ...GRPC, includeRequestHeaders: ["x-none"] }, FACTS));
     const peer = (ip: string, port: number, ...more: readonly (readonly number[])[]): Uint8Array => message(field(1, field(1, message(field(2, ip), number(3, port)))), ...more);
     const map = (name: string, value: string): number[] => field(3, message(field(1, name), field(2, value)));
     expect(bytes).toEqual(message(field(1, message(
@@ -40,24 +40,36 @@ describe("the question", () => {
   });
 
   test("has all headers, joined, as text; or those that are named", () => {
-    const all = checkRequest(GRPC, FACTS)!.attributes!.request!.http!.headers;
+    const all = checkRequest(GRPC, FACTS).attributes!.request!.http!.headers;
     expect(all).toMatchObject({ "x-a": "1,2", cookie: "a=b; c=d", "x-raw": "ä", ":path": "/a?b=c" });
-    const some = checkRequest({ ...GRPC, includeRequestHeaders: ["cookie", "x-r*"] }, FACTS)!.attributes!.request!.http!.headers;
+    const some = checkRequest({ ...GRPC, includeRequestHeaders: ["cookie", "x-r*"] }, FACTS).attributes!.request!.http!.headers;
     expect(Object.keys(some).filter((name) => !name.startsWith(":")).sort()).toEqual(["cookie", "x-mesh", "x-raw"]);
   });
 
   test("a header named as something of Object stays a header", () => {
-    const headers = checkRequest(GRPC, { ...FACTS, headers: [["constructor", "a"], ["tostring", "b"]] })!.attributes!.request!.http!.headers;
+    const headers = checkRequest(GRPC, { ...FACTS, headers: [["constructor", "a"], ["tostring", "b"]] }).attributes!.request!.http!.headers;
     expect([headers["constructor"], headers["tostring"]]).toEqual(["a", "b"]);
+  });
+
+  test("by HTTP has the headers that are named and the credentials, below a prefix", () => {
+    const http: ExternalAuthorizer = { ...GRPC, protocol: "http", includeRequestHeaders: ["x-a", "content-*"], pathPrefix: "/check/" };
+    const facts: CheckFacts = { ...FACTS, headers: [["authorization", "Bearer x"], ["x-mesh", "forged"], ["x-envoy-auth-partial-body", "true"], ["content-type", "text/plain"], ...FACTS.headers] };
+    expect(httpCheckHeaders(http, facts)).toEqual(["authorization", "Bearer x", "x-a", "1", "x-a", "2", "x-mesh", "weft"]);
+    expect(httpCheckHeaders(http, { ...facts, body: { bytes: new Uint8Array(3), isWhole: false } })).toEqual([
+      "authorization", "Bearer x", "content-type", "text/plain", "x-a", "1", "x-a", "2", "x-mesh", "weft", "x-envoy-auth-partial-body", "true",
+    ]);
+    expect(httpCheckPath(http, facts)).toEqual({ path: "/check/a", query: "?b=c" });
+    expect(httpCheckPath({ ...http, pathPrefix: "" }, { ...facts, path: "*" })).toEqual({ path: "/", query: "" });
   });
 
   test("has the body as text or as bytes, cut only where that is allowed", () => {
     const body = { bytes: new TextEncoder().encode("ä"), isWhole: true };
-    expect(checkRequest(GRPC, { ...FACTS, body })!.attributes!.request!.http).toMatchObject({ body: "ä", headers: { "x-envoy-auth-partial-body": "false" } });
-    const raw = checkRequest(GRPC, { ...FACTS, body: { bytes: Uint8Array.of(0xff), isWhole: true } })!.attributes!.request!.http!;
+    expect(checkRequest(GRPC, { ...FACTS, body }).attributes!.request!.http).toMatchObject({ body: "ä", headers: { "x-envoy-auth-partial-body": "false" } });
+    const raw = checkRequest(GRPC, { ...FACTS, body: { bytes: Uint8Array.of(0xff), isWhole: true } }).attributes!.request!.http!;
     expect([raw.body, [...raw.rawBody]]).toEqual(["", [0xff]]);
-    expect(checkRequest(GRPC, { ...FACTS, body: { ...body, isWhole: false } })).toBeNull();
-    expect(checkRequest({ ...GRPC, allowPartialBody: true }, { ...FACTS, body: { ...body, isWhole: false } })!.attributes!.request!.http!.headers["x-envoy-auth-partial-body"]).toBe("true");
+    expect([mayAsk(GRPC, { ...body, isWhole: false }), mayAsk({ ...GRPC, allowPartialBody: true }, { ...body, isWhole: false }), mayAsk(GRPC, body), mayAsk(GRPC, null)]).toEqual([false, true, true, true]);
+    expect(checkRequest({ ...GRPC, bodyAsBytes: true }, { ...FACTS, body }).attributes!.request!.http).toMatchObject({ body: "", rawBody: body.bytes });
+    expect(checkRequest({ ...GRPC, allowPartialBody: true }, { ...FACTS, body: { ...body, isWhole: false } }).attributes!.request!.http!.headers["x-envoy-auth-partial-body"]).toBe("true");
   });
 });
 

@@ -67,14 +67,17 @@ const APPEND_ACTIONS: readonly HeaderAction[] = ["append", "addIfAbsent", "set",
 
 // ---- the question
 
-/** Null when the body is longer than allowed and may not be cut: the request is refused with 413. */
-export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts): CheckRequest | null {
+/** False when the body is longer than allowed and may not be cut: nobody is asked, and the request is refused with 413. */
+export function mayAsk(authorizer: ExternalAuthorizer, body: CheckFacts["body"]): boolean {
+  return body === null || body.isWhole || authorizer.allowPartialBody;
+}
+
+export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts): CheckRequest {
   const { body } = facts;
-  if (body !== null && !body.isWhole && !authorizer.allowPartialBody) return null;
   const headers = headersFor(authorizer, facts);
   if (body !== null) headers[PARTIAL_BODY_HEADER] = body.isWhole ? "false" : "true";
   const question = facts.path.indexOf("?");
-  const text = body === null ? "" : utf8OrNull(body.bytes);
+  const text = body === null ? "" : authorizer.bodyAsBytes ? null : utf8OrNull(body.bytes);
   return create(CheckRequestSchema, {
     attributes: {
       source: peerOf(facts.source),
@@ -91,6 +94,30 @@ export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts):
       tlsSession: { sni: facts.sni },
     },
   });
+}
+
+/** HTTP authorisers are asked with the request's own method, host and path, below their prefix. */
+export function httpCheckPath(authorizer: ExternalAuthorizer, facts: CheckFacts): { readonly path: string; readonly query: string } {
+  const question = facts.path.indexOf("?");
+  const path = question < 0 ? facts.path : facts.path.slice(0, question);
+  // A prefix that ends in a slash does not make two of it.
+  const prefix = authorizer.pathPrefix.endsWith("/") ? authorizer.pathPrefix.slice(0, -1) : authorizer.pathPrefix;
+  return { path: path.startsWith("/") ? prefix + path : `${prefix}/`, query: question < 0 ? "" : facts.path.slice(question) };
+}
+
+/** Headers of an HTTP question: name, value, …. Those that are named, what a decision cannot do without, and the authoriser's own. */
+export function httpCheckHeaders(authorizer: ExternalAuthorizer, facts: CheckFacts): string[] {
+  const list: string[] = [];
+  const own = new Map(authorizer.additionalHeaders);
+  for (const [name, value] of facts.headers) {
+    if (own.has(name) || name === PARTIAL_BODY_HEADER || (name !== "authorization" && !matchesAny(name, authorizer.includeRequestHeaders))) continue;
+    // What the body is, is said only with the body.
+    if (facts.body === null && name.startsWith("content-")) continue;
+    list.push(name, value);
+  }
+  for (const [name, value] of own) list.push(name, latin1Of(value));
+  if (facts.body !== null) list.push(PARTIAL_BODY_HEADER, facts.body.isWhole ? "false" : "true");
+  return list;
 }
 
 function headersFor(authorizer: ExternalAuthorizer, facts: CheckFacts): Record<string, string> {
@@ -215,6 +242,11 @@ const strictDecoder = new TextDecoder("utf-8", { fatal: true });
 /** One char per byte to text; bytes that are not UTF-8 become U+FFFD. */
 function readable(bytes: string): string {
   return /^[\x00-\x7f]*$/.test(bytes) ? bytes : decoder.decode(Uint8Array.from(bytes, (char) => char.charCodeAt(0)));
+}
+
+/** Text as the wire has it: one char per byte of its UTF-8. */
+function latin1Of(text: string): string {
+  return /^[\x00-\x7f]*$/.test(text) ? text : String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 function utf8OrNull(bytes: Uint8Array): string | null {

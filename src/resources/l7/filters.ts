@@ -90,7 +90,7 @@ function authorizer(spec: NonNullable<HttpFilter["externalAuth"]>, { service, po
     protocol: spec.protocol === "GRPC" ? "grpc" : "http", service, port, timeoutMs: AUTHORIZER_TIMEOUT_MS, onFailure: "deny", statusOnError: 403, pathPrefix: spec.http?.path ?? "",
     // Without a list gRPC gets every header, HTTP only those it cannot do without.
     includeRequestHeaders: spec.protocol === "GRPC" ? (spec.grpc?.allowedHeaders === undefined ? ["*"] : lower(spec.grpc.allowedHeaders)) : ["authorization", "cookie", ...lower(spec.http?.allowedHeaders)],
-    includeBodyBytesMax: spec.forwardBody === undefined ? 0 : (spec.forwardBody.maxSize ?? AUTHORIZER_BODY_BYTES), allowPartialBody: true, additionalHeaders: [],
+    includeBodyBytesMax: spec.forwardBody === undefined ? 0 : (spec.forwardBody.maxSize ?? AUTHORIZER_BODY_BYTES), allowPartialBody: true, bodyAsBytes: false, changesRoute: false, additionalHeaders: [],
     headersUpstream: spec.protocol === "GRPC" ? ["*"] : lower(spec.http?.allowedResponseHeaders), headersDownstreamOnAllow: [], headersDownstream: ["*"],
   };
 }
