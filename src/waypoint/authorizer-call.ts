@@ -57,7 +57,7 @@ function askByHttp(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckF
   const body = facts.body?.bytes ?? NO_BODY;
   const list: HeaderList = [...httpCheckHeaders(authorizer, facts), ...metadata];
   const original = parseHost(facts.host);
-  const target = { scheme: "http" as const, host: original.ok ? original.value : serviceHost(service, port), ...httpCheckPath(authorizer, facts) };
+  const target = { scheme: "http" as const, host: original.ok ? original.value : serviceHost(service, port), pathReceived: null, ...httpCheckPath(authorizer, facts) };
   const request = (): HttpRequest => ({
     method: facts.method, target, fields: new ListFields([...list]), contentLength: body.length, hasBody: body.length > 0, acceptsTrailers: false, expectsContinue: false, upgrade: null,
   });

@@ -35,7 +35,7 @@ export function callGrpc(host: CallHost, question: GrpcQuestion, done: (answer: 
   const { service, port, path, message, timeoutMs, repeatable, metadata } = question;
   const body = frameGrpcMessage(message);
   const request = (leftMs: number): HttpRequest => ({
-    method: "POST", target: { scheme: "http", host: serviceHost(service, port), path, query: "" },
+    method: "POST", target: { scheme: "http", host: serviceHost(service, port), path, pathReceived: null, query: "" },
     fields: new ListFields(["content-type", "application/grpc", "grpc-timeout", formatGrpcTimeout(Math.max(1, leftMs)), ...metadata]),
     contentLength: body.length, hasBody: true, acceptsTrailers: true, expectsContinue: false, upgrade: null,
   });
