@@ -23,7 +23,8 @@ import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
 import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
-import { ActiveRequest, type LoginChecker, type RequestHost, type TokenChecker } from "./request.ts";
+import { ActiveRequest } from "./request.ts";
+import type { LoginChecker, RequestHost, RunningRequest, TokenChecker } from "./request-host.ts";
 import { ServiceViews } from "./service-view.ts";
 import type { UpstreamHost } from "./upstream.ts";
 
@@ -78,7 +79,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly host: UpstreamHost;
   readonly views: ServiceViews;
   readonly clusters: Clusters;
-  readonly requests = new Set<ActiveRequest>();
+  readonly requests = new Set<RunningRequest>();
   readonly connections = new Set<DownstreamConnection>();
   readonly passthroughs = new Set<PassthroughConnection>();
   readonly #detecting = new Set<Detecting>();

@@ -8,9 +8,11 @@ import { Attempt } from "../policy/upstream/attempt.ts";
 import { Permits } from "../policy/upstream/circuit-breaker.ts";
 import { outcomeOfAnswer } from "../policy/upstream/outcome.ts";
 import type { Due } from "../net/due-list.ts";
+import type { ServiceTarget } from "../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
-import type { RequestHost } from "./request.ts";
+import type { RequestHost } from "./request-host.ts";
+import { type AttemptRequest, upstreamVersion } from "./server-attempt.ts";
 import type { BodySource, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
 import { RequestBody } from "./request-body.ts";
 import type { UpstreamConnection } from "./upstream.ts";
@@ -19,6 +21,21 @@ import type { UpstreamConnection } from "./upstream.ts";
 const MIRROR_BEHIND_BYTES_MAX = 1024 * 1024;
 /** Whole life of a copy. */
 const MIRROR_MS_MAX = 60_000;
+
+const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
+
+/** A copy to each target that takes one. */
+export function startMirrors(host: RequestHost, { request, clientVersion }: AttemptRequest, targets: readonly ServiceTarget[], clientNamespace: string | null): readonly Mirror[] {
+  if (targets.length === 0) return NO_MIRRORS;
+  const mirrors: Mirror[] = [];
+  for (const { service, port, subset } of targets) {
+    const cluster = host.clusters.of({ service, port, subset, clientNamespace });
+    if (cluster === null || !cluster.refresh(host.nowMs())) continue;
+    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request));
+    if (mirror.start()) mirrors.push(mirror);
+  }
+  return mirrors;
+}
 
 export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
   dueMs = Infinity;

@@ -22,7 +22,7 @@ import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
 import type { EndedRequest } from "../../src/waypoint/observer.ts";
 import { dialPlain, listenOn, type Listener } from "../../src/waypoint/plain-channel.ts";
-import type { LoginChecker, TokenChecker } from "../../src/waypoint/request.ts";
+import type { LoginChecker, TokenChecker } from "../../src/waypoint/request-host.ts";
 import { until } from "./mesh.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 

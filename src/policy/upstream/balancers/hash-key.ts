@@ -6,12 +6,19 @@ import type { Random } from "../../../core/ports.ts";
 import type { RequestFacts } from "../request-facts.ts";
 import { hashText } from "./hash.ts";
 
+export interface HashCookie {
+  readonly name: string;
+  readonly value: string;
+  readonly path: string;
+  readonly ttlMs: number;
+}
+
 export type KeyedHash =
   | { readonly kind: "found"; readonly hash: number }
   /** Random hash: the request has no key. */
   | { readonly kind: "absent"; readonly hash: number }
   /** Random value for a cookie to set on the answer, and its hash. */
-  | { readonly kind: "newCookie"; readonly hash: number; readonly cookie: { readonly name: string; readonly value: string; readonly path: string; readonly ttlMs: number } };
+  | { readonly kind: "newCookie"; readonly hash: number; readonly cookie: HashCookie };
 
 export function hashOfRequest(key: HashKey, request: RequestFacts, random: Random): KeyedHash {
   const value = valueOf(key, request);

@@ -1,0 +1,379 @@
+// A request on its way to servers, once the rules have said where to: the limits of the service, attempts and the waits between them, the
+// deadline of it all, copies to mirrors, and the one answer that goes back.
+
+import type { WorkloadUid } from "../core/brand.ts";
+import type { Random } from "../core/ports.ts";
+import { INHERITED_TIMEOUTS, type RetryPolicy } from "../mesh/l7/route.ts";
+import type { ForwardPlan } from "../policy/http/plan.ts";
+import type { ReasonCode } from "../policy/http/reason-codes.ts";
+import { sessionHeader } from "../policy/http/session.ts";
+import { type HashCookie, hashOfRequest } from "../policy/upstream/balancers/hash-key.ts";
+import { explainRefusal } from "../policy/upstream/circuit-breaker.ts";
+import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
+import { parseGrpcTimeout } from "../policy/upstream/grpc-timeout.ts";
+import { outcomeOfAnswer } from "../policy/upstream/outcome.ts";
+import { type AttemptEnd, decideRetry } from "../policy/upstream/retry.ts";
+import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/upstream/retry-after.ts";
+import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
+import { attemptTime, requestDeadline } from "../policy/upstream/timeouts.ts";
+import { ViewFacts } from "../policy/upstream/view-facts.ts";
+import type { HttpFields } from "../wire/http/fields.ts";
+import { type HeaderList, headerValue } from "../wire/http/header-list.ts";
+import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
+import type { ClientAnswer } from "./client-answer.ts";
+import type { Cluster } from "./cluster.ts";
+import type { ClusterPlace } from "./cluster-place.ts";
+import { changeFields } from "./fields-change.ts";
+import { type Mirror, startMirrors } from "./mirror.ts";
+import { outgoingOf } from "./outgoing.ts";
+import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
+import type { RequestAccount } from "./request-account.ts";
+import type { RequestBody } from "./request-body.ts";
+import type { RequestHost } from "./request-host.ts";
+import { type AttemptFailure, type AttemptRequest, type AttemptUser, ServerAttempt } from "./server-attempt.ts";
+import type { HttpVersion } from "./streams.ts";
+
+/** The request that is forwarded, as its forwarding may touch it. */
+export interface ForwardingUser {
+  readonly account: RequestAccount;
+  readonly answer: ClientAnswer;
+  readonly body: RequestBody;
+  /** The head must outlive this call: it is sent later, or again. */
+  keepHead(): void;
+  /** Answers by ourselves, or, when an answer has begun, cuts it. */
+  answerOwn(answer: OwnAnswer, detail: string): void;
+  /** The answer that has begun cannot be completed. */
+  cut(code: ReasonCode): void;
+  /** Bytes moved. */
+  touch(nowMs: number): void;
+  /** Something happened outside of the calls of its user. */
+  rearm(): void;
+}
+
+const NO_TRIED: readonly UpstreamEndpoint[] = Object.freeze([]);
+const NO_TRAILERS: HeaderList = [];
+const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
+const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+/** Kept connections that may turn out to be closed, one after the other, before a new one is made. */
+const STALE_RETRIES_MAX = 1;
+
+type Phase = "connecting" | "awaiting" | "backoff" | "responding" | "tunnel" | "over";
+
+export class Forwarding implements AttemptUser, AttemptRequest {
+  readonly isGrpc: boolean;
+  readonly clientVersion: HttpVersion;
+  readonly random: Random;
+  readonly nowMs: () => number;
+  readonly body: RequestBody;
+  readonly request: HttpRequest;
+  readonly #host: RequestHost;
+  readonly #user: ForwardingUser;
+  readonly #account: RequestAccount;
+  readonly #plan: ForwardPlan;
+  readonly #place: ClusterPlace;
+  readonly #cluster: Cluster;
+  readonly #retry: RetryPolicy;
+  readonly #timeouts: TimeoutSettings;
+  #phase: Phase = "connecting";
+  #deadlineMs: number;
+  #mirrors = NO_MIRRORS;
+  #hash = 0;
+  #cookie: HashCookie | null = null;
+  #attempt: ServerAttempt | null = null;
+  #tried: UpstreamEndpoint[] | null = null;
+  #staleRetries = 0;
+  /** End of a wait before another attempt. */
+  #wakeMs = Infinity;
+
+  /** @param received as the client sent it; its fields are changed as the plan says. */
+  constructor(host: RequestHost, user: ForwardingUser, plan: ForwardPlan, place: ClusterPlace, received: HttpRequest, nowMs: number) {
+    const { account, body } = user;
+    const { head } = account;
+    this.#host = host;
+    this.#user = user;
+    this.#account = account;
+    this.#plan = plan;
+    this.#place = place;
+    this.body = body;
+    this.isGrpc = account.isGrpc;
+    this.clientVersion = account.version;
+    this.random = host.random;
+    this.nowMs = host.nowMs;
+    const { cluster } = place;
+    this.#cluster = cluster;
+    cluster.budget.request(nowMs);
+    changeFields(head.fields, plan.requestHeaders);
+    this.#timeouts = effectiveTimeouts(plan.timeouts ?? INHERITED_TIMEOUTS, cluster.settings);
+    this.#retry = effectiveRetry(plan.retry, cluster.settings);
+    const grpcTimeout = this.isGrpc ? head.fields.value("grpc-timeout") : undefined;
+    this.#deadlineMs = requestDeadline(this.#timeouts, grpcTimeout === undefined ? null : parseGrpcTimeout(grpcTimeout), nowMs);
+    this.request = outgoingOf(received, {
+      path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: hostOfService(cluster.target.service),
+    });
+    if (this.#retry.attempts === 0) body.forget();
+    this.#balance();
+  }
+
+  get phase(): Phase {
+    const phase = this.#attempt?.phase;
+    return this.#phase === "connecting" && phase === "awaiting" ? phase : this.#phase;
+  }
+
+  /** A stream on which no byte moves for so long is given up; 0: never. */
+  get streamIdleMs(): number {
+    return this.#timeouts.streamIdleMs;
+  }
+
+  get dueMs(): number {
+    return Math.min(this.#wakeMs, this.#deadlineMs, this.#attempt?.endsMs ?? Infinity);
+  }
+
+  start(): void {
+    this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account.client.source.namespace);
+    this.#try(false);
+    // Whatever waits now, or may be sent again later, needs the head after this call.
+    if (this.#phase !== "over" && (this.#attempt?.phase === "connecting" || this.#retry.attempts > 0 || this.#isIdempotent)) this.#user.keepHead();
+  }
+
+  /** True when something was due. */
+  onDue(nowMs: number): boolean {
+    if (nowMs >= this.#wakeMs) {
+      this.#wakeMs = Infinity;
+      this.#try(false);
+    } else if (nowMs >= this.#deadlineMs) {
+      this.#timedOut(nowMs);
+    } else if (this.#attempt !== null && nowMs >= this.#attempt.endsMs) {
+      this.#attemptTimedOut(this.#attempt, nowMs);
+    } else return false;
+    return true;
+  }
+
+  onRequestBody(bytes: Uint8Array): void {
+    for (const mirror of this.#mirrors) mirror.body(bytes);
+  }
+
+  onRequestEnd(trailers: HeaderList): void {
+    for (const mirror of this.#mirrors) mirror.bodyEnd(trailers);
+  }
+
+  /** An answer of our own is given: whatever is under way towards servers is given up. */
+  giveUp(): void {
+    this.#phase = "over";
+    this.#wakeMs = this.#deadlineMs = Infinity;
+    this.#attempt?.cancel();
+    this.#attempt = null;
+  }
+
+  /** The request has ended. */
+  end(nowMs: number): void {
+    this.giveUp();
+    this.#place.leave(this.#account.code === null && this.#account.answeredMs > 0, nowMs);
+    if (this.request.hasBody && !this.body.ended) for (const mirror of this.#mirrors) mirror.abandon();
+  }
+
+  #balance(): void {
+    const { balancing } = this.#cluster.settings;
+    if (balancing.kind !== "ringHash" && balancing.kind !== "maglev") return;
+    const { head } = this.#account;
+    const hashed = hashOfRequest(balancing.key, new ViewFacts(head, head.token?.payload ?? null), this.random);
+    this.#hash = hashed.hash;
+    if (hashed.kind === "newCookie") this.#cookie = hashed.cookie;
+  }
+
+  // ── Attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @param fresh over a connection made for it. */
+  #try(fresh: boolean): void {
+    const account = this.#account;
+    const cluster = this.#cluster;
+    const nowMs = this.nowMs();
+    const time = attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
+    if (time.kind === "expired") return this.#timedOut(nowMs);
+    cluster.refresh(nowMs);
+    const pick = cluster.upstream.pick({
+      nowMs, hash: this.#hash, tried: this.#tried ?? NO_TRIED, sticky: (this.#plan.session?.current?.endpoint ?? null) as WorkloadUid | null,
+      mayProbe: this.#isIdempotent && this.#retry.attempts > 0,
+    });
+    if (pick.endpoint === null) {
+      return this.#user.answerOwn(ownAnswer(pick.reason === "noneHealthy" ? "no_healthy_endpoint" : "no_endpoints"), cluster.explainNothing());
+    }
+    const attempt = (this.#attempt = new ServerAttempt(this, this, cluster, pick, time, nowMs));
+    account.attempts++;
+    account.attemptStartedMs = nowMs;
+    account.endpoint = attempt.endpoint.target.workload;
+    account.upstreamAddress = attempt.address;
+    account.upstreamVersion = attempt.version;
+    this.#phase = "connecting";
+    attempt.start(fresh);
+  }
+
+  get #isIdempotent(): boolean {
+    return IDEMPOTENT.has(this.#account.head.method);
+  }
+
+  attemptFailed(attempt: ServerAttempt, { end, code, message, isStale, status }: AttemptFailure): void {
+    this.#attempt = null;
+    this.#account.note(message);
+    if (isStale && this.#tryAgainFresh()) return;
+    if (end !== null && this.#retryAfter(attempt, end)) return;
+    const { attempts } = this.#account;
+    if (attempts > 1 && attempts > this.#retry.attempts) this.#account.flag("URX");
+    this.#user.answerOwn(ownAnswer(code, { status }), "");
+  }
+
+  /**
+   * A kept connection that the server closed just then says nothing of the server, and nothing of the request was answered: requests that
+   * may be sent twice go again at once, over a new connection, whatever the retry policy says (RFC 9110, section 9.2.2).
+   */
+  #tryAgainFresh(): boolean {
+    if (this.#staleRetries >= STALE_RETRIES_MAX || !this.#isIdempotent || !this.body.replayable) return false;
+    this.#staleRetries++;
+    this.#try(true);
+    return true;
+  }
+
+  /** True: another attempt follows. */
+  #retryAfter(attempt: ServerAttempt, end: AttemptEnd): boolean {
+    const nowMs = this.nowMs();
+    const decision = decideRetry(end, {
+      policy: this.#retry, attempts: this.#account.attempts - this.#staleRetries, isIdempotent: this.#isIdempotent, isReplayable: this.body.replayable,
+      answerBegun: false, isInjected: false, remainingMs: this.#deadlineMs - nowMs,
+    }, this.#cluster.budget, nowMs, this.random);
+    if (!decision.retry) return false;
+    const refusal = this.#place.retry();
+    if (refusal !== null) {
+      this.#account.note(explainRefusal(refusal));
+      return false;
+    }
+    (this.#tried ??= []).push(attempt.endpoint);
+    this.#phase = "backoff";
+    this.#wakeMs = nowMs + decision.delayMs;
+    return true;
+  }
+
+  // ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  attemptInformed(_attempt: ServerAttempt, response: HttpResponse): void {
+    this.#user.answer.inform(response);
+  }
+
+  attemptAnswered(attempt: ServerAttempt, response: HttpResponse, endStream: boolean): void {
+    const account = this.#account;
+    const nowMs = this.nowMs();
+    const { status, fields } = response;
+    const grpcStatus = this.isGrpc && endStream ? numberOrNull(fields.value("grpc-status")) : null;
+    const retryAfterMs = this.#retryAfterOf(status, fields);
+    const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
+    attempt.settle(outcomeOfAnswer(status, grpcStatus), nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
+    if (mayRetry && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs })) {
+      account.note(`${attempt.address} answered ${grpcStatus === null ? status : `grpc-status ${grpcStatus}`}`);
+      this.#attempt = null;
+      // An answer that is whole leaves its connection as it was; the rest of another is not waited for.
+      attempt.discard(endStream);
+      return this.#user.rearm();
+    }
+    attempt.take();
+    this.#phase = "responding";
+    this.body.forget();
+    const { answer } = this.#user;
+    answer.begin(status, nowMs);
+    account.grpcStatus = grpcStatus;
+    answer.decorate(fields);
+    this.#addOwnFields(fields, attempt);
+    const source = endStream ? null : attempt.source;
+    if (endStream) this.#release(attempt);
+    answer.respond(response, endStream, source, this.#plan.bytesPerSecond, nowMs);
+  }
+
+  attemptTunnelled(attempt: ServerAttempt, response: HttpResponse): void {
+    const nowMs = this.nowMs();
+    const { answer } = this.#user;
+    this.#phase = "tunnel";
+    this.#deadlineMs = Infinity;
+    this.body.forget();
+    answer.begin(this.clientVersion === "HTTP/2" ? 200 : 101, nowMs);
+    answer.decorate(response.fields);
+    answer.openTunnel(response, attempt.source!, this.#plan.bytesPerSecond, nowMs);
+  }
+
+  attemptBody(_attempt: ServerAttempt, bytes: Uint8Array): void {
+    this.#user.touch(this.nowMs());
+    this.#user.answer.receive(bytes);
+    if (this.#plan.bytesPerSecond !== null) this.#user.rearm();
+  }
+
+  attemptEnded(attempt: ServerAttempt, trailers: HeaderList): void {
+    const { answer } = this.#user;
+    if (this.isGrpc && trailers.length > 0) this.#account.grpcStatus = numberOrNull(headerValue(trailers, "grpc-status")) ?? this.#account.grpcStatus;
+    if (!answer.begun) return;
+    if (this.#phase === "tunnel") {
+      answer.receiveEnd(NO_TRAILERS, this.nowMs());
+      return this.#user.rearm();
+    }
+    // Not our own calls into its engine any more: it goes on by itself with the next request.
+    this.#release(attempt);
+    answer.receiveEnd(trailers, this.nowMs());
+    if (!answer.finished) this.#user.rearm();
+  }
+
+  attemptBroke(_attempt: ServerAttempt, code: ReasonCode, message: string): void {
+    // Too late for another answer: the client must not take the part for the whole.
+    this.#attempt = null;
+    this.#account.note(message);
+    this.#user.cut(code);
+  }
+
+  rearm(): void {
+    this.#user.rearm();
+  }
+
+  /** Nothing more is wanted from the server. */
+  #release(attempt: ServerAttempt): void {
+    this.#attempt = null;
+    attempt.release();
+  }
+
+  #retryAfterOf(status: number, fields: HttpFields): number {
+    const pushback = this.isGrpc ? fields.value("grpc-retry-pushback-ms") : undefined;
+    if (pushback !== undefined) return parseGrpcPushback(pushback);
+    if (status !== 429 && status !== 503) return NO_RETRY_AFTER;
+    const text = fields.value("retry-after");
+    return text === undefined ? NO_RETRY_AFTER : parseRetryAfter(text, this.#host.wallMs());
+  }
+
+  #addOwnFields(fields: HttpFields, attempt: ServerAttempt): void {
+    const { rateHeaders } = this.#place;
+    for (let i = 0; i < rateHeaders.length; i += 2) fields.set(rateHeaders[i]!, rateHeaders[i + 1]!);
+    const { session } = this.#plan;
+    if (session !== null) {
+      const header = sessionHeader(session.scope, {
+        backend: session.backend, endpoint: attempt.endpoint.target.workload.uid, current: session.current, nowMs: this.#host.wallMs(), secure: this.#account.head.scheme === "https",
+      });
+      if (header !== null) fields.append(header.name, header.value);
+    }
+    const cookie = this.#cookie;
+    if (cookie !== null) fields.append("set-cookie", `${cookie.name}=${cookie.value}; Path=${cookie.path}; Max-Age=${Math.ceil(cookie.ttlMs / 1000)}; HttpOnly`);
+  }
+
+  // ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #timedOut(nowMs: number): void {
+    if (this.#attempt?.phase === "awaiting") this.#attempt.settle("gatewayError", nowMs);
+    this.#place.timedOut(nowMs);
+    this.#user.answerOwn(ownAnswer("request_timeout"), `the request's ${Math.round(this.#deadlineMs - this.#account.startedMs)} ms were over while ${this.phase}`);
+  }
+
+  #attemptTimedOut(attempt: ServerAttempt, nowMs: number): void {
+    if (attempt.limit === "request") return this.#timedOut(nowMs);
+    attempt.timeOut(`attempt ${this.#account.attempts} at ${attempt.address} took longer than its ${attempt.limit === "perTry" ? "per-try" : "backend request"} timeout`);
+  }
+}
+
+/** `ns/host`. */
+function hostOfService(service: string): string {
+  return service.slice(service.indexOf("/") + 1);
+}
+
+function numberOrNull(text: string | undefined): number | null {
+  return text !== undefined && /^[0-9]{1,3}$/.test(text) ? Number(text) : null;
+}
