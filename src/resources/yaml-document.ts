@@ -1,7 +1,7 @@
 // YAML and JSON text into plain values that still know where each field stood. Strict: YAML 1.2 core schema, unique keys,
 // no directives, no tags, few aliases, bounded depth. Knows no kinds.
 
-import { Composer, isAlias, isMap, isPair, isScalar, isSeq, LineCounter, Parser, visit, type CST, type Document, type Node, type YAMLMap } from "yaml";
+import { Composer, isAlias, isMap, isNode, isPair, isScalar, isSeq, LineCounter, Parser, type CST, type Document, type Node, type YAMLMap } from "yaml";
 import { type DiagnosticCode, type DocumentDiagnostic, type FieldPath, formatFieldPath, show } from "./diagnostic.ts";
 import { ALIASES_MAX, DIAGNOSTICS_PER_DOCUMENT_MAX, DOCUMENT_CHARS_MAX, DOCUMENTS_MAX, NESTING_MAX } from "./limits.ts";
 
@@ -98,24 +98,21 @@ export function parseDocument(text: string): ParsedDocument {
   for (const warning of document.warnings) {
     report(warning.code === "TAG_RESOLVE_FAILED" ? "yaml_tag" : "yaml_syntax", firstLine(warning), warning.pos[0], pathTo(warning.pos[0]));
   }
-  // visit() recurses; the depth was bounded above.
-  visit(document, {
-    Node(_, node) {
-      if (node.tag !== undefined && !isAlias(node) && hasExplicitTag(text, node)) {
-        report("yaml_tag", `found the tag ${node.tag}; values are written without tags`, node.range?.[0] ?? 0, pathTo(node.range?.[0] ?? 0));
-      }
-    },
-    Map(_, map) {
-      // The parser's own check compares each key with each other one.
-      const seen = new Set<string>();
-      for (const { key } of (map as YAMLMap.Parsed).items) {
-        if (!isScalar(key) || key.value === null) report("yaml_syntax", "found a key that is not a string", key?.range?.[0] ?? map.range?.[0] ?? 0);
-        else if (seen.has(String(key.value))) {
-          report("duplicate_key", `found ${show(String(key.value))} again in the same map; each key once`, key.range[0], pathTo(key.range[0]));
-        } else seen.add(String(key.value));
-      }
-    },
-  });
+  for (const node of nodesOf(document)) {
+    if (isAlias(node)) continue;
+    if (node.tag !== undefined && hasExplicitTag(text, node)) {
+      report("yaml_tag", `found the tag ${node.tag}; values are written without tags`, node.range?.[0] ?? 0, pathTo(node.range?.[0] ?? 0));
+    }
+    if (!isMap(node)) continue;
+    // The parser's own check compares each key with each other one.
+    const seen = new Set<string>();
+    for (const { key } of (node as YAMLMap.Parsed).items) {
+      if (!isScalar(key) || key.value === null) report("yaml_syntax", "found a key that is not a string", key?.range?.[0] ?? node.range?.[0] ?? 0);
+      else if (seen.has(String(key.value))) {
+        report("duplicate_key", `found ${show(String(key.value))} again in the same map; each key once`, key.range[0], pathTo(key.range[0]));
+      } else seen.add(String(key.value));
+    }
+  }
 
   let value: unknown;
   try {
@@ -170,6 +167,18 @@ function tokenBeyondDepth(tokens: readonly CST.Token[]): number | null {
     }
   }
   return null;
+}
+
+/** Every node of the document, in the order of the text, without recursion. */
+function* nodesOf(document: Document.Parsed): Generator<Node> {
+  const todo: unknown[] = [document.contents];
+  while (todo.length > 0) {
+    const node = todo.pop();
+    if (!isNode(node)) continue;
+    yield node;
+    if (isMap(node)) for (const { key, value } of node.items.toReversed()) todo.push(value, key);
+    else if (isSeq(node)) for (const item of node.items.toReversed()) todo.push(item);
+  }
 }
 
 function hasExplicitTag(text: string, node: Node): boolean {

@@ -1,4 +1,4 @@
-// Configuration files: mutated from good ones, applied over a good state and taken back.
+// Configuration files: some mutated from good ones, applied together over a good state and taken back.
 //   - nothing throws, nothing hangs, every diagnostic names a file, a line of it and a code
 //   - a file that is in error keeps in force what was read from it before
 //   - what is in force depends on the files, not on the way to them: with the good files back, all is as it was
@@ -7,14 +7,17 @@ import { deepStrictEqual } from "node:assert";
 import { type Random, seededRandom } from "../../src/core/ports.ts";
 import { parseCidr } from "../../src/core/ip.ts";
 import { parseTrustDomain } from "../../src/core/spiffe.ts";
-import { formatDiagnostic } from "../../src/resources/diagnostic.ts";
+import { type Diagnostic, formatDiagnostic } from "../../src/resources/diagnostic.ts";
 import { deepEqual } from "../../src/resources/mesh-delta.ts";
 import { type Evaluation, type FileReading, ResourceSet } from "../../src/resources/resource-set.ts";
+import { describeIdentity, type ResourceIdentity } from "../../src/resources/resource.ts";
 
 export const name = "yaml";
 
 /** An update of a few small files takes well under a millisecond; this one found something that grows without measure. */
 const UPDATE_MS_MAX = 2000;
+/** So many files at most are bad at a time: the translation, which costs as much as reading one of them, is then shared. */
+const BAD_FILES_MAX = 8;
 
 const GOOD: Readonly<Record<string, string>> = {
   "namespace.yaml": `apiVersion: v1
@@ -92,15 +95,23 @@ spec:
     - path: {type: RegularExpression, value: "/v[12]/.*"}
       headers: [{name: x-a, value: b}]
       queryParams: [{name: q, value: "1"}]
-    filters:
+    backendRefs: [{name: web, port: 80, weight: 9}, {name: other, port: 9}]
+    timeouts: {request: 10s, backendRequest: 1s}
+    retry: {codes: [503], attempts: 2, backoff: 10ms}
+`,
+  "http-filters.yaml": `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: filters, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - filters:
     - type: RequestHeaderModifier
       requestHeaderModifier: {set: [{name: x-b, value: c}], remove: [x-d]}
     - type: URLRewrite
       urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}
     - {type: RequestMirror, requestMirror: {backendRef: {name: other, port: 9}, percent: 10}}
-    backendRefs: [{name: web, port: 80, weight: 9}, {name: other, port: 9}]
-    timeouts: {request: 10s, backendRequest: 1s}
-    retry: {codes: [503], attempts: 2, backoff: 10ms}
+    backendRefs: [{name: web, port: 80}]
 `,
   "routes.yaml": `apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
@@ -120,10 +131,18 @@ spec:
   http:
   - match: [{uri: {prefix: /a}, headers: {x-a: {regex: "b.*"}}, withoutHeaders: {x-c: {}}, port: 443}]
     route: [{destination: {host: api.example, subset: v1, port: {number: 443}}, weight: 90}, {destination: {host: web}, weight: 10}]
+  - redirect: {uri: /b, redirectCode: 308}
+`,
+  "retries.yaml": `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: retries, namespace: shop}
+spec:
+  hosts: [b.example]
+  http:
+  - route: [{destination: {host: b.example}}]
     timeout: 1.5s
     retries: {attempts: 2, retryOn: "5xx,429", perTryTimeout: 1s}
     fault: {abort: {percentage: {value: 0.1}, grpcStatus: UNAVAILABLE}}
-  - redirect: {uri: /b, redirectCode: 308}
 `,
   "destination-rule.yaml": `apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -140,7 +159,7 @@ spec:
   "service-entry.yaml": `apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: api, namespace: shop}
-spec: {hosts: [api.example], ports: [{number: 443, name: tls, protocol: TLS}, {number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 198.18.0.9, labels: {version: v1}}]}
+spec: {hosts: [api.example, b.example], ports: [{number: 443, name: tls, protocol: TLS}, {number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 198.18.0.9, labels: {version: v1}}]}
 `,
   "access.yaml": `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -212,41 +231,43 @@ function goodState(): { readonly set: ResourceSet; readonly good: Evaluation } {
 export function run({ seed, iterations }: { readonly seed: number; readonly iterations: number }): { readonly iterations: number } {
   const random = seededRandom(seed);
   const { set, good } = goodState();
-  for (let iteration = 0; iteration < iterations; iteration++) {
-    const path = PATHS[below(random, PATHS.length)]!;
-    let text = GOOD[path]!;
-    for (let edits = 1 + below(random, 3); edits > 0; edits--) text = mutate(random, text);
+  for (let done = 0; done < iterations; ) {
+    const bad = badFiles(random, Math.min(1 + below(random, BAD_FILES_MAX), iterations - done));
     try {
-      check(set, good, path, text);
+      check(set, good, bad);
     } catch (cause) {
-      throw new Error(`yaml: seed ${seed}, iteration ${iteration}, ${path}: ${cause instanceof Error ? cause.message : String(cause)}\n${JSON.stringify(text)}`, { cause });
+      const texts = [...bad].map(([path, text]) => `${path}: ${JSON.stringify(text)}`).join("\n");
+      throw new Error(`yaml: seed ${seed}, after ${done} inputs: ${cause instanceof Error ? cause.message : String(cause)}\n${texts}`, { cause });
     }
+    done += bad.size;
   }
   return { iterations };
 }
 
-function check(set: ResourceSet, good: Evaluation, path: string, text: string): void {
+/** `count` of the good files, each mutated. */
+function badFiles(random: Random, count: number): Map<string, string> {
+  const bad = new Map<string, string>();
+  while (bad.size < count) {
+    // Of two the shorter one: reading a file takes as long as it is long.
+    const [one, other] = [PATHS[below(random, PATHS.length)]!, PATHS[below(random, PATHS.length)]!];
+    const path = GOOD[one]!.length < GOOD[other]!.length ? one : other;
+    let text = bad.get(path) ?? GOOD[path]!;
+    for (let edits = 1 + below(random, 3); edits > 0; edits--) text = mutate(random, text);
+    bad.set(path, text);
+  }
+  return bad;
+}
+
+function check(set: ResourceSet, good: Evaluation, bad: ReadonlyMap<string, string>): void {
+  const texts = { ...GOOD, ...Object.fromEntries(bad) };
   const startMs = performance.now();
-  const bad = set.update(readings({ ...GOOD, [path]: text }));
-  if (performance.now() - startMs > UPDATE_MS_MAX && isSlow(path, text)) throw new Error(`takes more than ${UPDATE_MS_MAX} ms`);
-  // What is in force from the last good text points into that text.
-  const lineCount = Math.max(text.split("\n").length, GOOD[path]!.split("\n").length);
-  for (const diagnostic of bad.diagnostics) {
-    const inIt = diagnostic.file !== path || diagnostic.line <= lineCount;
-    if (!PATHS.includes(diagnostic.file) || !(diagnostic.line >= 1) || !(diagnostic.column >= 1) || !inIt || diagnostic.message === "" || diagnostic.code.length === 0) {
-      throw new Error(`a diagnostic without its place: ${formatDiagnostic(diagnostic)}`);
-    }
+  const state = set.update(readings(texts));
+  if (performance.now() - startMs > UPDATE_MS_MAX && isSlow(texts)) throw new Error(`takes more than ${UPDATE_MS_MAX} ms`);
+  for (const diagnostic of state.diagnostics) {
+    if (!hasItsPlace(diagnostic, texts)) throw new Error(`a diagnostic without its place: ${formatDiagnostic(diagnostic)}`);
   }
-  const errors = bad.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error");
-  // In a file of several, one may be in error and another renamed.
-  const single = !SEVERAL.has(path) || errors.some((diagnostic) => diagnostic.resource === "");
-  if (errors.length > 0 && single) {
-    const before = good.lastGood.find((file) => file.path === path)!;
-    const after = new Set(bad.lastGood.flatMap((file) => file.resources.map((resource) => `${resource.kind}/${resource.namespace}/${resource.name}`)));
-    for (const { kind, namespace, name } of before.resources) {
-      if (!after.has(`${kind}/${namespace}/${name}`)) throw new Error(`${kind} ${namespace}/${name} is no longer in force, though its file is in error`);
-    }
-  }
+  const inForce = new Set(state.lastGood.flatMap((file) => file.resources.map(nameOf)));
+  for (const [path, text] of bad) checkKept({ path, text, state, good, inForce });
   const back = set.update(readings(GOOD));
   if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.l7, good.l7) || !deepEqual(back.statuses, good.statuses) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
     deepStrictEqual({ ...back.mesh, ...back.l7, statuses: back.statuses, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, ...good.l7, statuses: good.statuses, local: good.localWorkloads, diagnostics: [] });
@@ -254,12 +275,45 @@ function check(set: ResourceSet, good: Evaluation, path: string, text: string): 
   }
 }
 
+function hasItsPlace({ file, line, column, message, code }: Diagnostic, texts: Readonly<Record<string, string>>): boolean {
+  if (!PATHS.includes(file) || message === "" || code.length === 0) return false;
+  // What is in force from the last good text points into that text.
+  const lineCount = Math.max(texts[file]!.split("\n").length, GOOD[file]!.split("\n").length);
+  return line >= 1 && line <= lineCount && column >= 1;
+}
+
+const nameOf = ({ kind, namespace, name }: ResourceIdentity): string => `${kind}/${namespace}/${name}`;
+
+interface BadFile {
+  readonly path: string;
+  readonly text: string;
+  readonly state: Evaluation;
+  readonly good: Evaluation;
+  /** What is in force in `state`, by nameOf. */
+  readonly inForce: ReadonlySet<string>;
+}
+
+/** A file in error keeps in force what was read from it before. */
+function checkKept({ path, text, state, good, inForce }: BadFile): void {
+  // What was read well from the new text may still refer to what another file no longer has: the file itself is not in error for it.
+  const written = state.lastGood.find((file) => file.path === path);
+  const readWell = new Set((written?.resources ?? []).filter(({ document }) => text.includes(written!.documents[document]!.text)).map(describeIdentity));
+  const errors = state.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error" && !readWell.has(diagnostic.resource));
+  // In a file of several, one may be in error and another renamed.
+  const single = !SEVERAL.has(path) || errors.some((diagnostic) => diagnostic.resource === "");
+  if (errors.length === 0 || !single) return;
+  const before = good.lastGood.find((file) => file.path === path)!;
+  for (const resource of before.resources) {
+    if (!inForce.has(nameOf(resource))) throw new Error(`${nameOf(resource)} is no longer in force, though ${path} is in error`);
+  }
+}
+
 /** True when it is slow each time: once may have been the machine. */
-function isSlow(path: string, text: string): boolean {
+function isSlow(texts: Readonly<Record<string, string>>): boolean {
   for (let attempt = 0; attempt < 3; attempt++) {
     const { set } = goodState();
     const startMs = performance.now();
-    set.update(readings({ ...GOOD, [path]: text }));
+    set.update(readings(texts));
     if (performance.now() - startMs <= UPDATE_MS_MAX) return false;
   }
   return true;
@@ -281,7 +335,7 @@ function mutate(random: Random, text: string): string {
     case 6: return replaceWord(random, text, TOKENS[below(random, TOKENS.length)]!);
     case 7: return replaceWord(random, text, text.match(/[\w./*-]+/g)?.[below(random, 20)] ?? "x");
     case 8: return text + "---\n" + GOOD[PATHS[below(random, PATHS.length)]!]!;
-    case 9: return text.slice(0, at) + TOKENS[below(random, TOKENS.length)]!.repeat(1 + below(random, 200)) + text.slice(at);
+    case 9: return text.slice(0, at) + TOKENS[below(random, TOKENS.length)]!.repeat(1 + below(random, below(random, 8) === 0 ? 200 : 8)) + text.slice(at);
     case 10: return text.slice(at) + text.slice(0, at);
     default: return text.slice(0, at) + TOKENS[below(random, TOKENS.length)]! + text.slice(at);
   }
