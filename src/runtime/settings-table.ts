@@ -89,6 +89,9 @@ const servedPorts: type.SettingType<readonly ServedPort[]> = {
   format: (served) => served.map(({ at, namespace, hostname, port }) => `${formatSocketAddress(at)}=${namespace}/${hostname}:${port}`).join(","),
 };
 
+/** Istio's own share of traces. */
+const SAMPLING_DEFAULT = 0.01;
+
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
@@ -151,6 +154,8 @@ export const SETTINGS = {
   logFormat: spec("log-format", ["LOG_FORMAT"], type.oneOf(["text", "json"], { plain: "text" }), "text", ALL, "Logs", "Form of the log, the access log included"),
   logFile: optional("log-file", ["LOG_FILE"], type.path, ALL, "Logs", "File to append the log to, instead of standard error"),
   accessLog: spec("access-log", ["ACCESS_LOG"], type.oneOf(["on", "off"]), "on", MESH, "Logs", "One line per connection, of a waypoint per request"),
+  accessLogQuery: spec("access-log-query", ["ACCESS_LOG_QUERY"], type.oneOf(["redacted", "full"]), "redacted", ["up", "waypoint"], "Logs", "Whether logs and spans of requests show queries, which may hold tokens and search words"),
+  traceSampling: spec("trace-sampling", ["TRACE_SAMPLING"], type.share, SAMPLING_DEFAULT, ["up", "waypoint"], "Logs", "Share of the traces begun at a waypoint that is reported, where no Telemetry says otherwise; traces that others began keep what was decided"),
   accessLogSample: spec("access-log-sample", ["ACCESS_LOG_SAMPLE"], type.share, 1, MESH, "Logs", "Share of the clean connections that is logged; failures always are"),
 
   drainMs: optional("drain", ["CONNECTION_TERMINATION_DEADLINE"], type.duration, ALL, "Lifecycle", "How long connections may go on after SIGTERM; 5s, or what --grace-period leaves"),

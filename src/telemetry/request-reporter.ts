@@ -103,6 +103,11 @@ export class RequestReporter {
     this.#series.cell("weft_request_malformed_total", { code }).value++;
   }
 
+  /** Of something that is no request, within the same limits. @param text with its newline. */
+  line(text: string): void {
+    if (this.#lines.reserve()) this.#lines.add(text);
+  }
+
   flush(): void {
     this.#lines.flush();
     this.#outbox.flush();

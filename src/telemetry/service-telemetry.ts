@@ -7,8 +7,6 @@ import { compileLogFormat, defaultLogFormat, type LogFormatter, type LogOptions 
 import { compileMetricsShape, type MetricsShape } from "./metrics-shape.ts";
 import type { TraceSettings } from "./request-trace.ts";
 
-/** Istio's own share of traces. */
-export const SAMPLING_DEFAULT = 0.01;
 /** A tag from outside is cut at this; Istio's own limit. */
 export const TAG_CHARS_MAX = 256;
 

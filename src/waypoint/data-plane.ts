@@ -17,14 +17,14 @@ import type { Picked } from "../policy/candidates.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
 import { NO_LABELS } from "../policy/upstream/labels.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
-import { AccessLogObserver } from "./access-log-observer.ts";
+import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
 import type { Client, Destination } from "./client.ts";
 import { HttpPlane } from "./http-plane.ts";
-import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 import { dialHbone } from "./hbone-dialer.ts";
 import { labelsOf } from "./labels.ts";
 import { type ChannelOwner, dialPlain, type Listener, listenOn, type PendingChannel, type PlainChannel } from "./plain-channel.ts";
-import { RequestMetricsObserver } from "./request-metrics-observer.ts";
+import { RequestTelemetry } from "./request-telemetry.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
 import { Tunnels } from "./tunnels.ts";
 import { WaypointPlace } from "./waypoint-place.ts";
@@ -42,8 +42,7 @@ export class WaypointDataPlane {
   readonly #store = new MeshStore();
   readonly #l7 = new L7Store();
   readonly #plane: HttpPlane;
-  readonly #observer: AccessLogObserver;
-  readonly #metrics: RequestMetricsObserver;
+  readonly #telemetry: RequestTelemetry;
   readonly #listeners: Listener[] = [];
   readonly #keys: JwksCache;
   readonly #logins: LoginService;
@@ -56,7 +55,7 @@ export class WaypointDataPlane {
   #lastClusterTickMs = 0;
   #drainUntilMs = Infinity;
 
-  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, logCredit: SharedArrayBuffer | null = null) {
+  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, credits: TelemetryCredits | null = null) {
     const { clock, random } = world;
     this.#config = config;
     this.#random = random;
@@ -69,11 +68,11 @@ export class WaypointDataPlane {
       accept: (channel, client) => this.#plane.accept(channel, client),
       refused: (code, message) => post({ kind: "warning", code, message }),
     });
-    this.#observer = new AccessLogObserver({
-      format: config.accessLog, sample: config.accessLogSample, random, wallMs: () => clock.wallMs(), credit: logCredit === null ? null : new LogCredit(logCredit),
-      post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
+    this.#telemetry = new RequestTelemetry({
+      role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes),
+      postLines: (lines, lineCount) => post({ kind: "log", lines, lineCount }), logCredit: credits === null ? null : new LogCredit(credits.lines),
+      postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),
     });
-    this.#metrics = new RequestMetricsObserver(world, this.#observer);
     const fetch = httpFetch();
     this.#keys = new JwksCache({ fetch, clock, random });
     const tokens = new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock });
@@ -81,7 +80,7 @@ export class WaypointDataPlane {
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
       tokens, logins: this.#logins,
-      sessionSigner: hmacSigner(config.sessionKey), observer: this.#metrics,
+      sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
       dialer: {
         dial: (target, owner, timeoutMs, nowMs) => this.#dial(target, owner, timeoutMs, nowMs),
       },
@@ -127,7 +126,7 @@ export class WaypointDataPlane {
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
-      metrics: [this.#tunnels.snapshot(), this.#metrics.snapshot()], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([])], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map((cluster) => ({
         name: cluster.name,
         endpoints: cluster.upstream.endpoints.map(({ target: { ip, targetPort, workload }, health, outlier, active }) => ({
@@ -169,13 +168,13 @@ export class WaypointDataPlane {
 
   #tick(): void {
     const nowMs = this.#nowMs();
-    this.#observer.flush();
+    this.#telemetry.flush();
     this.#tunnels.tickDeadlines(nowMs);
     if (nowMs - this.#lastClusterTickMs >= CLUSTER_TICK_MS) {
       this.#lastClusterTickMs = nowMs;
       this.#plane.tick();
       this.#tunnels.tick(nowMs);
-      this.#metrics.tick(nowMs);
+      this.#telemetry.tick(nowMs);
       void this.#keys.refreshDue();
     }
     if (this.#drainUntilMs !== Infinity) this.#finishDrain(nowMs);
@@ -200,7 +199,7 @@ export class WaypointDataPlane {
     this.#plane.destroy();
     this.#logins.destroy();
     this.#tunnels.destroy();
-    this.#observer.flush();
+    this.#telemetry.flush();
     this.#post({ kind: "answer", question: "drained", value: left });
   }
 }

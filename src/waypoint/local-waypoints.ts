@@ -51,8 +51,7 @@ export class LocalWaypoints {
   }
 
   async snapshots(): Promise<readonly MetricsSnapshot[]> {
-    const all = await Promise.all([...this.#running.values()].map(({ agent }) => agent?.snapshots() ?? []));
-    return all.flat().flatMap(({ metrics }) => metrics);
+    return (await Promise.all([...this.#running.values()].map(({ agent }) => agent?.metrics() ?? []))).flat();
   }
 
   /** All of them end; requests under way may go on for `deadlineMs`. */
@@ -109,8 +108,9 @@ function instancesOf({ l7, mesh, localWorkloads }: ConfigState): Instance[] {
 }
 
 /** A state as the change from nothing. */
-function wholeOf({ mesh, l7 }: ConfigState): Pick<ConfigState, "delta" | "l7Delta"> {
+function wholeOf({ mesh, l7 }: ConfigState): Pick<ConfigState, "mesh" | "delta" | "l7Delta"> {
   return {
+    mesh,
     delta: { ...emptyDelta, workloads: [...mesh.workloads.values()], services: [...mesh.services.values()], policies: [...mesh.policies.values()] },
     l7Delta: {
       ...EMPTY_L7_DELTA, waypoints: [...l7.waypoints.values()], routes: [...l7.routes.values()], trafficPolicies: [...l7.trafficPolicies].map(([service, policies]) => ({ service, policies })),

@@ -8,6 +8,8 @@ import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
+import type { OtlpBatch } from "../telemetry/otlp-records.ts";
+import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { Destination } from "./client.ts";
 
@@ -22,10 +24,16 @@ export interface WaypointConfig {
   /** Of sockets towards endpoints; 0 for none. */
   readonly packetMark: number;
   readonly tunnels: DataPlaneConfig;
-  readonly accessLog: "off" | "text" | "json";
-  readonly accessLogSample: number;
+  /** What is told of requests where no Telemetry resource says otherwise. */
+  readonly telemetry: Omit<RoleTelemetry, "environment">;
   /** Signs sessions; the same for all threads. */
   readonly sessionKey: Uint8Array;
+}
+
+/** What a data thread may have under way to the main one: see LogCredit. */
+export interface TelemetryCredits {
+  readonly lines: SharedArrayBuffer;
+  readonly otlp: SharedArrayBuffer;
 }
 
 /** A listening descriptor for clients without a tunnel, and what they mean when they connect to it. */
@@ -35,7 +43,7 @@ export interface PlainListener {
 }
 
 export type ToWaypoint =
-  | { readonly kind: "configure"; readonly config: WaypointConfig; readonly logCredit: SharedArrayBuffer | null }
+  | { readonly kind: "configure"; readonly config: WaypointConfig; readonly credits: TelemetryCredits | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
   | { readonly kind: "svid"; readonly svid: Svid }
   | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
@@ -50,6 +58,7 @@ export type FromWaypoint =
   | ThreadAnswer
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
+  | { readonly kind: "otlp"; readonly batches: readonly OtlpBatch[] }
   | { readonly kind: "warning"; readonly code: string; readonly message: string };
 
 /** What one data thread has at the moment. */

@@ -11,6 +11,8 @@ import type { Client } from "./client.ts";
 export class RequestHead implements RequestView, AccessFacts {
   readonly method: string;
   readonly path: string;
+  /** As it came; null when that is the same. */
+  readonly pathReceived: string | null;
   /** Tokens that are not passed on are taken out of it. */
   query: string;
   readonly host: string;
@@ -25,6 +27,7 @@ export class RequestHead implements RequestView, AccessFacts {
     const { target } = request;
     this.method = request.method;
     this.path = target.path;
+    this.pathReceived = target.pathReceived;
     this.query = target.query;
     this.host = target.host?.name ?? "";
     this.authorityPort = target.host?.port ?? null;

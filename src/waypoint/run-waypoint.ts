@@ -70,7 +70,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     ports.value,
     {
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
-      snapshots: async () => [metrics.snapshot(), ...(await agent.snapshots()).flatMap((snapshot) => snapshot.metrics)],
+      snapshots: async () => [metrics.snapshot(), ...(await agent.metrics())],
       ...(source === null ? {} : { renewCertificates: () => agent.renewCertificates() }),
       configDump: async () => ({
         gateway, version: VERSION, config: describeSettings(runtime.role, runtime.parsed), diagnostics: directory.state.diagnostics.map(formatDiagnostic),
@@ -95,7 +95,10 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
 export function waypointConfig(settings: Settings, gateway: NamespacedName, namespaceFd: number): WaypointConfig {
   return {
     gateway, namespaceFd, network: settings.network, pathNormalisation: DEFAULT_PATH_NORMALISATION, packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
-    accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample,
+    telemetry: {
+      accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample, logOptions: { query: settings.accessLogQuery },
+      collectors: [], sampling: settings.traceSampling,
+    },
     // Made anew with each start: sessions that were given out before are not recognised, and begin again.
     sessionKey: new Uint8Array(randomBytes(SESSION_KEY_BYTES_MIN)),
   };

@@ -14,7 +14,9 @@ import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";
 import { WorkerThreads } from "../runtime/worker-threads.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
+import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
+import { Collectors } from "./collectors.ts";
 import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */
@@ -24,6 +26,8 @@ const workerPath = (): string => (import.meta.path.startsWith("/$bunfs/") ? COMP
 
 /** A data thread's own deadline comes first. */
 export const DRAIN_GRACE_MS = 2_000;
+/** Collectors get so long for the last records: within the grace, so that the end does not wait for one that is away. */
+const LAST_EXPORT_MS = 1_000;
 
 export interface WaypointAgentOptions {
   readonly config: WaypointConfig;
@@ -39,10 +43,12 @@ export class WaypointAgent {
   readonly #options: WaypointAgentOptions;
   readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
   readonly #certificates: Certificates | null;
+  readonly #collectors: Collectors;
   #questions = 0;
 
-  private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null) {
+  private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors) {
     this.#options = options;
+    this.#collectors = collectors;
     this.#threads = threads;
     this.#certificates = certificates;
   }
@@ -51,12 +57,16 @@ export class WaypointAgent {
     const { runtime, settings, source, config } = options;
     const log = runtime.log.scope("waypoint");
     const credit = new LogCredit();
+    const collectors = new Collectors({
+      gateway: config.gateway, node: settings.node, network: settings.network, clusterId: settings.clusterId, clock: runtime.clock, random: runtime.random, log,
+    });
     let certificates: Certificates | null = null;
     const threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
       count: workerThreads(settings.workers),
       path: workerPath(),
       received: (message) => {
         if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
+        else if (message.kind === "otlp") collectors.take(message.batches);
         else if (message.kind === "warning") log.warn(message.message, { code: message.code });
         else if (message.kind === "needSvid") certificates?.need(message.spiffeId);
       },
@@ -69,17 +79,19 @@ export class WaypointAgent {
       const opened = Certificates.open({ settings, runtime, threads, source, directory: options.svidDirectory });
       if (!opened.ok) {
         threads.terminate();
+        collectors.close();
         return err(opened.error);
       }
       certificates = opened.value;
     }
     const ready = threads.gather("ready");
-    threads.post({ kind: "configure", config, logCredit: credit.buffer });
+    threads.post({ kind: "configure", config, credits: { lines: credit.buffer, otlp: collectors.credit.buffer } });
     await ready;
-    return ok(new WaypointAgent(options, threads, certificates));
+    return ok(new WaypointAgent(options, threads, certificates, collectors));
   }
 
-  apply({ delta, l7Delta }: Pick<ConfigState, "delta" | "l7Delta">): void {
+  apply({ mesh, delta, l7Delta }: Pick<ConfigState, "mesh" | "delta" | "l7Delta">): void {
+    this.#collectors.apply(mesh);
     this.#threads.post({ kind: "mesh", delta, l7Delta });
   }
 
@@ -116,6 +128,11 @@ export class WaypointAgent {
     return (await answers) as WaypointSnapshot[];
   }
 
+  /** Of all its threads, and of what leaves it for collectors. */
+  async metrics(): Promise<readonly MetricsSnapshot[]> {
+    return [this.#collectors.snapshot(), ...(await this.snapshots()).flatMap(({ metrics }) => metrics)];
+  }
+
   /** Asks for every certificate anew; how many. */
   renewCertificates(): number {
     return this.#certificates?.renew() ?? 0;
@@ -125,11 +142,15 @@ export class WaypointAgent {
   async drain(deadlineMs: number): Promise<number> {
     const drained = this.#threads.gather("drained", deadlineMs + DRAIN_GRACE_MS);
     this.#threads.post({ kind: "drain", deadlineMs });
-    return ((await drained) as number[]).reduce((sum, count) => sum + count, 0);
+    const forced = ((await drained) as number[]).reduce((sum, count) => sum + count, 0);
+    // What the threads told last has come before they said that they are done.
+    await this.#collectors.drain(AbortSignal.timeout(LAST_EXPORT_MS));
+    return forced;
   }
 
   close(): void {
     this.#threads.terminate();
+    this.#collectors.close();
     this.#certificates?.close();
   }
 }

@@ -232,6 +232,11 @@ export class Agent {
       .filter((line) => Object.entries(fields).every(([name, value]) => line[name] === value));
   }
 
+  /** Lines of the access log of its waypoints: what stands in Envoy's form by name, then the fields behind it. */
+  requestsSoFar(): AccessFields[] {
+    return this.log.split("\n").map(readRequestLine).filter((line) => line !== null);
+  }
+
   /** SIGTERM, and its exit status. */
   async stop(): Promise<number | null> {
     return await this.#end("SIGTERM");
@@ -253,6 +258,13 @@ export class Agent {
 
 /** Fields of one access log line, without quotes. */
 export type AccessFields = Readonly<Record<string, string>>;
+
+const REQUEST_LINE = /^\[[0-9T:.Z-]+\] "(?<method>\S+) (?<path>\S+) (?<protocol>\S+)" (?<status>\d+) (?<flags>\S+) (?<details>\S+) - "-" \d+ \d+ \d+ \S+ "[^"]*" "(?<agent>[^"]*)" "(?<request_id>[^"]*)" "(?<authority>[^"]*)" "(?<upstream>[^"]*)" (?<cluster>\S+) /;
+
+function readRequestLine(line: string): AccessFields | null {
+  const groups = REQUEST_LINE.exec(line)?.groups;
+  return groups === undefined ? null : { ...readAccessLine(line), ...groups };
+}
 
 function readAccessLine(line: string): AccessFields {
   const pairs = line.matchAll(/[ \t]([a-z_.]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))/g);

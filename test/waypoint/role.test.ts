@@ -130,8 +130,8 @@ describe("weft waypoint", () => {
       const found = log().split("\n").filter((line) => line.includes('"scope":"access"')).map((line) => JSON.parse(line) as Record<string, unknown>);
       return found.some(({ reason }) => reason === "access_denied") ? found : null;
     });
-    expect(lines.find(({ reason }) => reason === "access_denied")).toMatchObject({ method: "DELETE", path: "/admin/x", status: 403, rule: "AuthorizationPolicy shop/no-delete spec.rules[0]" });
-    expect(lines.find(({ rule }) => rule === "HTTPRoute shop/web spec.rules[0].matches[0]")).toMatchObject({ status: 200, route: "HTTPRoute/shop/web", "upstream.addr": `${TWO}:${two.port}`, attempts: 1 });
+    expect(lines.find(({ reason }) => reason === "access_denied")).toMatchObject({ method: "DELETE", path: "/admin/x", response_code: 403, response_code_details: "access_denied", rule: "AuthorizationPolicy shop/no-delete spec.rules[0]" });
+    expect(lines.find(({ rule }) => rule === "HTTPRoute shop/web spec.rules[0].matches[0]")).toMatchObject({ response_code: 200, upstream_host: `${TWO}:${two.port}`, attempts: 1 });
   });
 
   test("the configuration in force, and what each thread has, can be read", async () => {
