@@ -14,10 +14,10 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file weft/mesh/v1/extensions.proto.
  */
 export const file_weft_mesh_v1_extensions: GenFile = /*@__PURE__*/
-  fileDesc("Ch13ZWZ0L21lc2gvdjEvZXh0ZW5zaW9ucy5wcm90bxIMd2VmdC5tZXNoLnYxImUKBk9yaWdpbhIMCgRraW5kGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIMCgRuYW1lGAMgASgJEhgKEHJlc291cmNlX3ZlcnNpb24YBCABKAkSEgoKZmllbGRfcGF0aBgFIAEoCSKqAQoRV29ya2xvYWRFeHRlbnNpb24SEAoDYXBwGAEgASgJSACIAQESFAoHdmVyc2lvbhgCIAEoCUgBiAEBEjMKCXdheXBvaW50cxgDIAMoCzIgLmlzdGlvLndvcmtsb2FkLldlaWdodGVkV2F5cG9pbnQSJAoGb3JpZ2luGAQgASgLMhQud2VmdC5tZXNoLnYxLk9yaWdpbkIGCgRfYXBwQgoKCF92ZXJzaW9uIrIBChBTZXJ2aWNlRXh0ZW5zaW9uEjYKBXBvcnRzGAEgAygLMicud2VmdC5tZXNoLnYxLlNlcnZpY2VFeHRlbnNpb24uUG9ydE5hbWUSEAoIaGVhZGxlc3MYAiABKAgSJAoGb3JpZ2luGAMgASgLMhQud2VmdC5tZXNoLnYxLk9yaWdpbhouCghQb3J0TmFtZRIMCgRuYW1lGAEgASgJEhQKDGFwcF9wcm90b2NvbBgCIAEoCSJSChZBdXRob3JpemF0aW9uRXh0ZW5zaW9uEiQKBm9yaWdpbhgBIAEoCzIULndlZnQubWVzaC52MS5PcmlnaW4SEgoKcnVsZV9wYXRocxgCIAMoCWIGcHJvdG8z", [file_istio_workload_workload]);
+  fileDesc("Ch13ZWZ0L21lc2gvdjEvZXh0ZW5zaW9ucy5wcm90bxIMd2VmdC5tZXNoLnYxIksKBk9yaWdpbhIMCgRraW5kGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIMCgRuYW1lGAMgASgJEhIKCmZpZWxkX3BhdGgYBCABKAkiqgEKEVdvcmtsb2FkRXh0ZW5zaW9uEhAKA2FwcBgBIAEoCUgAiAEBEhQKB3ZlcnNpb24YAiABKAlIAYgBARIzCgl3YXlwb2ludHMYAyADKAsyIC5pc3Rpby53b3JrbG9hZC5XZWlnaHRlZFdheXBvaW50EiQKBm9yaWdpbhgEIAEoCzIULndlZnQubWVzaC52MS5PcmlnaW5CBgoEX2FwcEIKCghfdmVyc2lvbiKyAQoQU2VydmljZUV4dGVuc2lvbhI2CgVwb3J0cxgBIAMoCzInLndlZnQubWVzaC52MS5TZXJ2aWNlRXh0ZW5zaW9uLlBvcnROYW1lEhAKCGhlYWRsZXNzGAIgASgIEiQKBm9yaWdpbhgDIAEoCzIULndlZnQubWVzaC52MS5PcmlnaW4aLgoIUG9ydE5hbWUSDAoEbmFtZRgBIAEoCRIUCgxhcHBfcHJvdG9jb2wYAiABKAkiUgoWQXV0aG9yaXphdGlvbkV4dGVuc2lvbhIkCgZvcmlnaW4YASABKAsyFC53ZWZ0Lm1lc2gudjEuT3JpZ2luEhIKCnJ1bGVfcGF0aHMYAiADKAliBnByb3RvMw", [file_istio_workload_workload]);
 
 /**
- * The object that a record was made of.
+ * The object that a record was made of. Not its version there: an object changes in ways that are none of ours.
  *
  * @generated from message weft.mesh.v1.Origin
  */
@@ -38,12 +38,7 @@ export type Origin = Message<"weft.mesh.v1.Origin"> & {
   name: string;
 
   /**
-   * @generated from field: string resource_version = 4;
-   */
-  resourceVersion: string;
-
-  /**
-   * @generated from field: string field_path = 5;
+   * @generated from field: string field_path = 4;
    */
   fieldPath: string;
 };
