@@ -116,6 +116,7 @@ export const SETTINGS = {
   caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), MESH, "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
   authToken: optional("auth-token", ["AUTH_TOKEN"], type.pathOrPem, MESH, "Identity", "File with the token shown to the CA, read anew for each request"),
   crl: optional("crl", ["CRL_PATH"], type.path, MESH, "Identity", "Certificate revocation list, PEM or DER; watched, and applied to live connections too"),
+  sessionKey: optional("session-key", ["SESSION_KEY"], type.path, ["up", "waypoint"], "Identity", "File with the secret that sessions of session persistence are signed with, the same for all instances of a waypoint; without it each keeps one of its own in --state"),
   caTokens: optional("ca-tokens", ["CA_TOKENS"], type.path, CA, "Identity", "File of the tokens accepted from nodes and the identities each may ask for", ["ca"]),
   caCertificate: optional("ca-certificate", ["CA_CERT"], type.path, CA, "Identity", "Intermediate certificate to sign with (PEM, its chain after it) instead of making one"),
   caKey: optional("ca-key", ["CA_KEY"], type.path, CA, "Identity", "Private key of --ca-certificate (PEM)"),

@@ -70,8 +70,13 @@ export class LocalWaypoints {
     const { path } = workload.networkNamespace;
     const namespaceFd = openNamespace(path);
     if (namespaceFd < 0) return failed(`its namespace ${path} cannot be opened: ${errnoName(namespaceFd)}`);
+    const config = waypointConfig(this.#settings, gateway, namespaceFd);
+    if (!config.ok) {
+      closeNamespace(namespaceFd);
+      return failed(config.error);
+    }
     const started = await WaypointAgent.start({
-      config: waypointConfig(this.#settings, gateway, namespaceFd), settings: this.#settings, runtime: this.#runtime, source: this.#source, svidDirectory: null,
+      config: config.value, settings: this.#settings, runtime: this.#runtime, source: this.#source, svidDirectory: null,
     });
     if (!started.ok) {
       closeNamespace(namespaceFd);

@@ -1,8 +1,8 @@
 // A waypoint from its settings: configuration directory, data threads, listeners, admin ports, and the order in which they start and end.
 
-import { randomBytes } from "node:crypto";
 import { type NamespacedName } from "../core/brand.ts";
-import { SESSION_KEY_BYTES_MIN } from "../identity/session-signer.ts";
+import { sessionKey, sessionSecret } from "../identity/session-key.ts";
+import { ok, type Result } from "../core/result.ts";
 import { OWN_NAMESPACE } from "../net/namespace.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
@@ -36,7 +36,9 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
 
   const source = settings.caAddress === null ? null : (await import("../runtime/grpc-certificates.ts")).grpcCertificates(settings);
   const gateway = settings.gateway as NamespacedName;
-  const started = await WaypointAgent.start({ config: waypointConfig(settings, gateway, OWN_NAMESPACE), settings, runtime, source, svidDirectory: `${settings.state}/svids` });
+  const config = waypointConfig(settings, gateway, OWN_NAMESPACE);
+  if (!config.ok) return fail(runtime, config.error);
+  const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids` });
   if (!started.ok) return fail(runtime, started.error);
   const agent = started.value;
 
@@ -91,17 +93,21 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   return reason.exitStatus;
 }
 
-/** @param namespaceFd where it listens and dials from. */
-export function waypointConfig(settings: Settings, gateway: NamespacedName, namespaceFd: number): WaypointConfig {
-  return {
+/**
+ * @param namespaceFd where it listens and dials from.
+ * @returns an error when there is no key for its sessions.
+ */
+export function waypointConfig(settings: Settings, gateway: NamespacedName, namespaceFd: number): Result<WaypointConfig, string> {
+  const secret = sessionSecret(settings.sessionKey, `${settings.state}/session`);
+  if (!secret.ok) return secret;
+  return ok({
     gateway, namespaceFd, network: settings.network, pathNormalisation: DEFAULT_PATH_NORMALISATION, packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
     telemetry: {
       accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample, logOptions: { query: settings.accessLogQuery },
       collectors: [], sampling: settings.traceSampling,
     },
-    // Made anew with each start: sessions that were given out before are not recognised, and begin again.
-    sessionKey: new Uint8Array(randomBytes(SESSION_KEY_BYTES_MIN)),
-  };
+    sessionKey: sessionKey(secret.value, gateway),
+  });
 }
 
 function fail(runtime: Runtime, message: string): number {
