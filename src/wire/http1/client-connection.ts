@@ -5,9 +5,7 @@
 // What a server sends never throws: a fault ends the connection, and the exchange with it.
 
 import { LENGTH_UNKNOWN } from "../http/content-length.ts";
-import { isForbiddenTrailer } from "../http/fields.ts";
 import type { HeaderList } from "../http/header-list.ts";
-import { writeBytes } from "../http/text-output.ts";
 import { BodyDecoder } from "./body-decoder.ts";
 import { ClientExchange, IncomingResponse } from "./client-exchange.ts";
 import type { Http1Counters } from "./counters.ts";
@@ -15,9 +13,9 @@ import { type Http1Code, type Http1Error, peerError } from "./errors.ts";
 import { HeadFacts, readFacts } from "./framing.ts";
 import { HeadOf, HeadParser, Parsed } from "./head-parser.ts";
 import type { Http1Limits } from "./limits.ts";
-import { Send } from "./server-exchange.ts";
-import { type TransportEvents, TransportSide } from "./transport-side.ts";
-import { CHUNKED, type Framing, type OutgoingRequest, UNFRAMED, writeChunk, writeLastChunk, writeRequestHead } from "./writer.ts";
+import { Send, SendHalf } from "./send-half.ts";
+import type { TransportEvents } from "./transport-side.ts";
+import { CHUNKED, type Framing, type OutgoingRequest, UNFRAMED, writeRequestHead } from "./writer.ts";
 
 export { ClientExchange, IncomingResponse, outgoingRequest } from "./client-exchange.ts";
 export type { OutgoingRequest } from "./writer.ts";
@@ -53,7 +51,7 @@ const UNEXPECTED_BYTES = peerError("unexpectedBytes", "the server sent bytes tha
 /** Requests with these say that they have no body (RFC 9110, section 8.6). */
 const METHODS_WITH_BODY = new Set(["POST", "PUT", "PATCH"]);
 
-export class Http1ClientConnection extends TransportSide {
+export class Http1ClientConnection extends SendHalf<ClientExchange> {
   private readonly handler: Http1ClientHandler;
   private readonly parser: HeadParser;
   private readonly facts = new HeadFacts();
@@ -105,46 +103,15 @@ export class Http1ClientConnection extends TransportSide {
     return exchange;
   }
 
-  /** As `Http1ServerConnection.sendBody`. 0 also after the exchange ended: see `exchange.isClosed`. */
-  sendBody(exchange: ClientExchange, bytes: Uint8Array): number {
-    if (!this.canSend(exchange) || bytes.length === 0) return 0;
-    const pending = this.output.pendingBytes;
-    if (pending >= this.limits.outputDataBytesMax) {
-      exchange.waiting = true;
-      this.counters.stalledOnOutput++;
-      return 0;
-    }
-    if (exchange.send === Send.chunked) writeChunk(this.output, bytes);
-    else {
-      if (exchange.send === Send.length && (exchange.sendLeft -= bytes.length) < 0) throw new Error("http1: more body than Content-Length said");
-      writeBytes(this.output, bytes);
-    }
-    this.counters.bodyBytesSent += bytes.length;
-    this.wrote(pending);
-    return bytes.length;
-  }
-
-  /** Ends the request, or our half of the tunnel. A body shorter than its Content-Length ends as `abort` does. */
-  endBody(exchange: ClientExchange, trailers: readonly string[] = NO_TRAILERS): void {
-    if (!this.canSend(exchange)) return;
-    if (exchange.send === Send.length && exchange.sendLeft > 0) {
-      this.abort(exchange);
-      return;
-    }
-    if (exchange.send === Send.chunked) {
-      const pending = this.output.pendingBytes;
-      writeLastChunk(this.output, trailers.filter((_, i) => !isForbiddenTrailer(trailers[i & ~1]!)));
-      this.wrote(pending);
-    }
+  protected override sent(exchange: ClientExchange): void {
     exchange.requestDone = true;
-    exchange.waiting = false;
     if (!exchange.isTunnel) return;
     this.finish();
     if (exchange.responseDone) this.endExchange(exchange);
   }
 
   /** Nobody wants the response any more: the connection dies with it. `onClosed` follows. */
-  abort(exchange: ClientExchange): void {
+  override abort(exchange: ClientExchange): void {
     if (exchange !== this.current) return;
     this.close();
     this.closeExchange(exchange);
@@ -331,7 +298,7 @@ export class Http1ClientConnection extends TransportSide {
 
   // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  private canSend(exchange: ClientExchange): boolean {
+  protected override canSend(exchange: ClientExchange): boolean {
     if (exchange !== this.current || this.isClosed || exchange.requestDone) {
       if (exchange === this.current && exchange.mayBecomeTunnel && !exchange.responseStarted) throw new Error("http1: bytes for a tunnel before it was granted");
       return false;

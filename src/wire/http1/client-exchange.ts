@@ -3,7 +3,7 @@
 import { LENGTH_UNKNOWN } from "../http/content-length.ts";
 import type { HttpRequest, HttpResponse } from "../http/message.ts";
 import type { RawHead } from "./raw-head.ts";
-import { Send } from "./server-exchange.ts";
+import { Send, type SendingExchange } from "./send-half.ts";
 import type { OutgoingRequest } from "./writer.ts";
 
 /** The request as it came in, to be sent on: the same target in its one form. */
@@ -26,7 +26,7 @@ export class IncomingResponse implements HttpResponse {
   }
 }
 
-export class ClientExchange {
+export class ClientExchange implements SendingExchange {
   /** The caller's own object; the engine never looks at it. */
   user: unknown = null;
   readonly method: string;

@@ -8,7 +8,7 @@
 // What a peer sends never throws: a fault is answered with its status, the connection ends, and what follows is dropped.
 
 import { LENGTH_UNKNOWN } from "../http/content-length.ts";
-import { type HttpFields, isForbiddenTrailer, ListFields } from "../http/fields.ts";
+import { type HttpFields, ListFields } from "../http/fields.ts";
 import type { HeaderList } from "../http/header-list.ts";
 import { type Host, parseHost } from "../http/host.ts";
 import type { HttpResponse } from "../http/message.ts";
@@ -20,10 +20,11 @@ import { type Http1Code, type Http1Error, peerError, statusOf } from "./errors.t
 import { HeadFacts, readFacts } from "./framing.ts";
 import { HeadOf, HeadParser, Parsed } from "./head-parser.ts";
 import type { Http1Limits } from "./limits.ts";
-import { Send, ServerExchange } from "./server-exchange.ts";
-import { TransportSide, type TransportEvents } from "./transport-side.ts";
-import { CHUNKED, type Framing, type ResponseHeadOptions, UNFRAMED, writeChunk, writeLastChunk, writeResponseHead } from "./writer.ts";
-import { writeBytes, writeText } from "../http/text-output.ts";
+import { Send, SendHalf } from "./send-half.ts";
+import { ServerExchange } from "./server-exchange.ts";
+import type { TransportEvents } from "./transport-side.ts";
+import { CHUNKED, type Framing, type ResponseHeadOptions, UNFRAMED, writeResponseHead } from "./writer.ts";
+import { writeText } from "../http/text-output.ts";
 
 export { ServerExchange } from "./server-exchange.ts";
 
@@ -60,7 +61,7 @@ export type Http1Phase = "idle" | "head" | "body" | "response" | "tunnel" | "fin
 const NO_TRAILERS: HeaderList = [];
 const NO_FIELDS = new ListFields([]);
 
-export class Http1ServerConnection extends TransportSide {
+export class Http1ServerConnection extends SendHalf<ServerExchange> {
   private readonly handler: Http1ServerHandler;
   private readonly pathNormalisation: PathNormalisation;
   private readonly errorFields: (error: Http1Error) => readonly string[];
@@ -143,50 +144,11 @@ export class Http1ServerConnection extends TransportSide {
     const keep = this.keepsConnection(exchange);
     exchange.keepAlive = keep;
     this.writeHead({ status, fields, framing, connection: keep ? (exchange.minor === 0 ? "keep-alive" : "") : "close" });
-    if (endStream) this.responseEnded(exchange);
-  }
-
-  /**
-   * Queues `bytes`, all or nothing: returns their number, or 0 when the socket is behind; then keep them and offer them again in
-   * `onSendable`. Copies. Bytes of a response that has no body (HEAD, 204, 304) count as taken.
-   */
-  sendBody(exchange: ServerExchange, bytes: Uint8Array): number {
-    if (!this.canSend(exchange)) return 0;
-    if (exchange.send === Send.nothing) return bytes.length;
-    if (bytes.length === 0) return 0;
-    const pending = this.output.pendingBytes;
-    if (pending >= this.limits.outputDataBytesMax) {
-      exchange.waiting = true;
-      this.counters.stalledOnOutput++;
-      return 0;
-    }
-    if (exchange.send === Send.chunked) writeChunk(this.output, bytes);
-    else {
-      if (exchange.send === Send.length && (exchange.sendLeft -= bytes.length) < 0) throw new Error("http1: more body than Content-Length said");
-      writeBytes(this.output, bytes);
-    }
-    this.counters.bodyBytesSent += bytes.length;
-    this.wrote(pending);
-    return bytes.length;
-  }
-
-  /** Ends the response, or our half of the tunnel. A body shorter than its Content-Length ends as `abort` does. */
-  endBody(exchange: ServerExchange, trailers: readonly string[] = NO_TRAILERS): void {
-    if (!this.canSend(exchange)) return;
-    if (exchange.send === Send.length && exchange.sendLeft > 0) {
-      this.abort(exchange);
-      return;
-    }
-    if (exchange.send === Send.chunked) {
-      const pending = this.output.pendingBytes;
-      writeLastChunk(this.output, trailers.length === 0 ? trailers : allowedTrailers(trailers));
-      this.wrote(pending);
-    }
-    this.responseEnded(exchange);
+    if (endStream) this.sent(exchange);
   }
 
   /** The response cannot be completed: the connection dies, so that nobody takes the part for the whole. `onClosed` follows. */
-  abort(exchange: ServerExchange): void {
+  override abort(exchange: ServerExchange): void {
     if (exchange !== this.current || exchange.isClosed) return;
     this.abortive = exchange.responseStarted || exchange.isTunnel;
     this.close();
@@ -391,7 +353,7 @@ export class Http1ServerConnection extends TransportSide {
     return true;
   }
 
-  private canSend(exchange: ServerExchange): boolean {
+  protected override canSend(exchange: ServerExchange): boolean {
     if (exchange !== this.current || this.isClosed || exchange.responseDone) return false;
     if (!exchange.responseStarted) throw new Error("http1: a body before its response");
     return true;
@@ -452,9 +414,8 @@ export class Http1ServerConnection extends TransportSide {
     else if (this.inputEnded) this.endOfInput();
   }
 
-  private responseEnded(exchange: ServerExchange): void {
+  protected override sent(exchange: ServerExchange): void {
     exchange.responseDone = true;
-    exchange.waiting = false;
     if (exchange.isTunnel) {
       if (exchange.requestDone) this.endTunnel(exchange);
       else this.finish();
@@ -572,10 +533,4 @@ export class Http1ServerConnection extends TransportSide {
     this.writeHead({ status: statusOf(error.code), fields, framing: { kind: "length", bytes: body.length }, connection: "close" });
     if (!isHead) writeText(this.output, body);
   }
-}
-
-function allowedTrailers(trailers: readonly string[]): HeaderList {
-  const allowed: HeaderList = [];
-  for (let i = 0; i < trailers.length; i += 2) if (!isForbiddenTrailer(trailers[i]!)) allowed.push(trailers[i]!, trailers[i + 1]!);
-  return allowed;
 }

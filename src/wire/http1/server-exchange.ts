@@ -3,10 +3,7 @@
 import type { HttpRequest } from "../http/message.ts";
 import type { RequestTarget } from "../http/request-target.ts";
 import type { RawHead } from "./raw-head.ts";
-
-/** How the response's body goes out. */
-export const Send = { nothing: 0, length: 1, chunked: 2, raw: 3 } as const;
-export type Send = (typeof Send)[keyof typeof Send];
+import { Send, type SendingExchange } from "./send-half.ts";
 
 export interface ServerRequestFacts {
   readonly method: string;
@@ -21,7 +18,7 @@ export interface ServerRequestFacts {
   readonly keepAlive: boolean;
 }
 
-export class ServerExchange implements HttpRequest {
+export class ServerExchange implements HttpRequest, SendingExchange {
   /** The caller's own object; the engine never looks at it. */
   user: unknown = null;
 
