@@ -1,38 +1,13 @@
 import { expect, test } from "bun:test";
+import { FakePlainSocket } from "../../test/kit/fake-plain-socket.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { DeadlineQueue } from "../net/deadlines.ts";
 import type { CloseCause } from "./close-cause.ts";
-import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
 import { PlainRelay } from "./plain-relay.ts";
 
-class FakeSocket {
-  data!: PlainEnd;
-  written: Uint8Array[] = [];
-  room = Number.POSITIVE_INFINITY;
-  paused = false;
-  shut = false;
-  terminated = false;
-  write(bytes: Uint8Array): number {
-    const taken = Math.min(bytes.length, this.room);
-    this.room -= taken;
-    if (taken > 0) this.written.push(new Uint8Array(bytes.subarray(0, taken)));
-    return taken;
-  }
-  pause = () => void (this.paused = true);
-  resume = () => void (this.paused = false);
-  shutdown = () => void (this.shut = true);
-  terminate = () => void (this.terminated = true);
-  get bytes(): number {
-    return this.written.reduce((sum, chunk) => sum + chunk.length, 0);
-  }
-  get text(): string {
-    return Buffer.concat(this.written).toString();
-  }
-}
-
 function setUp(early: Uint8Array[] = [], ended = false) {
-  const client = new FakeSocket();
-  const server = new FakeSocket();
+  const client = new FakePlainSocket();
+  const server = new FakePlainSocket();
   const causes: CloseCause[] = [];
   const counted = { sent: 0, received: 0 };
   const clock = { ms: 0 };
@@ -40,7 +15,7 @@ function setUp(early: Uint8Array[] = [], ended = false) {
   const budget = new ByteBudget(1 << 30, { pressed: () => {}, relieved: () => {}, shedding: () => {} });
   const relay = new PlainRelay({
     budget,
-    client: client as unknown as PlainSocket, server: server as unknown as PlainSocket, halfCloseIdle, nowMs: () => clock.ms,
+    client: client.plain, server: server.plain, halfCloseIdle, nowMs: () => clock.ms,
     meter: { toServer: (n) => void (counted.sent += n), toClient: (n) => void (counted.received += n) },
     onFinished: (cause) => void causes.push(cause),
   });

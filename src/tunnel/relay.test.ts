@@ -1,40 +1,12 @@
 import { expect, test } from "bun:test";
+import { FakePlainSocket } from "../../test/kit/fake-plain-socket.ts";
 import { DeadlineQueue } from "../net/deadlines.ts";
 import { DEFAULT_SETTINGS, encodeStaticBlock, ErrorCode, Http2Connection, type Http2Handler, type Http2Stream } from "../wire/http2/connection.ts";
 import type { CloseCause } from "./close-cause.ts";
-import type { PlainEnd, PlainSocket } from "./endpoint-socket.ts";
 import type { TunnelStreamUser } from "./client-tunnel.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { StreamRelay } from "./relay.ts";
 import { TunnelTransport } from "./transport.ts";
-
-/** A plain socket whose kernel buffer holds `room` bytes. */
-class FakeSocket {
-  data!: PlainEnd;
-  written: Uint8Array[] = [];
-  room = Number.POSITIVE_INFINITY;
-  paused = false;
-  shut = false;
-  ended = false;
-  terminated = false;
-  write(bytes: Uint8Array): number {
-    const taken = Math.min(bytes.length, this.room);
-    this.room -= taken;
-    if (taken > 0) this.written.push(new Uint8Array(bytes.subarray(0, taken)));
-    return taken;
-  }
-  pause = () => void (this.paused = true);
-  resume = () => void (this.paused = false);
-  shutdown = () => void (this.shut = true);
-  end = () => void (this.ended = true);
-  terminate = () => void (this.terminated = true);
-  get text(): string {
-    return Buffer.concat(this.written).toString();
-  }
-  get bytes(): number {
-    return this.written.reduce((sum, chunk) => sum + chunk.length, 0);
-  }
-}
 
 const userHandler = (extra: Partial<Http2Handler>): Http2Handler => {
   const user = (stream: Http2Stream) => stream.user as TunnelStreamUser;
@@ -89,12 +61,12 @@ function pair(settings = DEFAULT_SETTINGS, limitBytes = 1 << 30) {
   carry();
   const halfCloseIdle = new DeadlineQueue(1000);
   const end = (h2: Http2Connection, side: Http2Stream) => {
-    const socket = new FakeSocket();
+    const socket = new FakePlainSocket();
     const causes: CloseCause[] = [];
     const meter = { in: 0, out: 0, fromSocket: (n: number) => void (meter.in += n), toSocket: (n: number) => void (meter.out += n) };
     const relay = new StreamRelay({
       budget,
-      transport: new TunnelTransport(h2, 0), stream: side, socket: socket as unknown as PlainSocket, meter, halfCloseIdle, nowMs,
+      transport: new TunnelTransport(h2, 0), stream: side, socket: socket.plain, meter, halfCloseIdle, nowMs,
       onFinished: (cause) => void causes.push(cause),
     });
     side.user = relay;
