@@ -6,48 +6,35 @@ import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpResponse } from "../wire/http/message.ts";
 import type { Http1Error } from "../wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../wire/http1/server-connection.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
-import { ChannelWriter } from "./channel-writer.ts";
+import type { Channel } from "./channel.ts";
 import type { Client } from "./client.ts";
 import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, WRITE_IDLE_MS } from "./downstream.ts";
+import { EngineConnection } from "./engine-connection.ts";
 import { REASON_HEADER } from "../policy/http/reason-codes.ts";
 import { reasonOfHttp1 } from "./own-answer.ts";
 import type { DownstreamUser, HttpVersion } from "./streams.ts";
 
-export class Http1Downstream implements Http1ServerHandler, ChannelUser, DownstreamConnection {
-  dueMs = Infinity;
-  dueIndex = -1;
+export class Http1Downstream extends EngineConnection implements Http1ServerHandler, DownstreamConnection {
   readonly client: Client;
   readonly engine: Http1ServerConnection;
-  readonly writer: ChannelWriter;
   readonly #host: DownstreamHost;
-  readonly #channel: Channel;
-  #gone = false;
   /** Bytes written when the deadline of a slow reader was set. */
   #writtenBytes = 0;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
+    super(channel, host.due);
     this.#host = host;
     this.client = client;
-    this.#channel = channel;
     this.engine = new Http1ServerConnection({
       handler: this, counters: host.http1Counters, pathNormalisation: host.pathNormalisation,
       errorFields: (error) => [REASON_HEADER, reasonOfHttp1(error.code)],
     });
-    this.writer = new ChannelWriter(channel, this.engine.output, this.engine);
-    this.dueMs = host.nowMs() + CLIENT_IDLE_MS;
-    host.due.add(this);
+    this.begin(this.engine.output, this.engine, host.nowMs() + CLIENT_IDLE_MS);
   }
 
   drain(): void {
     this.engine.drain();
     this.settle();
-  }
-
-  destroy(): void {
-    if (this.#gone) return;
-    this.#channel.destroy();
-    this.#end();
   }
 
   // Channel
@@ -57,17 +44,9 @@ export class Http1Downstream implements Http1ServerHandler, ChannelUser, Downstr
     this.settle();
   }
 
-  onWritable(): void {
-    this.writer.drained();
-  }
-
   onPeerEnd(): void {
     this.engine.receiveEnd();
     this.settle();
-  }
-
-  onChannelClosed(): void {
-    this.#end();
   }
 
   // Engine
@@ -102,19 +81,6 @@ export class Http1Downstream implements Http1ServerHandler, ChannelUser, Downstr
     this.#host.malformed(this.client, error.code, error.message);
   }
 
-  onOutput(): void {
-    this.writer.schedule();
-  }
-
-  onWantsInput(wanted: boolean): void {
-    if (wanted) this.#channel.resume();
-    else this.#channel.pause();
-  }
-
-  onFinished(): void {
-    this.writer.schedule();
-  }
-
   onDue(nowMs: number): void {
     const { engine } = this;
     switch (engine.phase) {
@@ -133,29 +99,20 @@ export class Http1Downstream implements Http1ServerHandler, ChannelUser, Downstr
 
   /** After whatever may have changed the phase. */
   settle(nowMs: number = this.#host.nowMs()): void {
-    if (this.#gone) return;
+    if (this.isGone) return;
     const { engine } = this;
     if (engine.needsReset) return this.destroy();
-    if (engine.closed) this.writer.schedule();
+    if (engine.closed) this.onFinished();
     const { phase } = engine;
     if (phase === "idle") this.dueMs = nowMs + CLIENT_IDLE_MS;
-    else if (phase === "head") this.#due(Math.min(this.dueMs, nowMs + HEAD_MS));
+    else if (phase === "head") this.dueAt(Math.min(this.dueMs, nowMs + HEAD_MS));
     else if (phase === "finishing" || phase === "closed") {
       this.#writtenBytes = engine.output.consumedTotal;
-      this.#due(nowMs + (engine.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
+      this.dueAt(nowMs + (engine.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
     } else this.dueMs = Infinity;
   }
 
-  #due(atMs: number): void {
-    this.dueMs = atMs;
-    this.#host.due.sooner(this);
-  }
-
-  #end(): void {
-    if (this.#gone) return;
-    this.#gone = true;
-    this.writer.stop();
-    this.#host.due.remove(this);
+  protected override onGone(): void {
     this.engine.transportClosed();
     this.#host.connectionClosed(this);
   }

@@ -9,35 +9,28 @@ import { Http2Connection, type Http2Handler, type ResetBy } from "../wire/http2/
 import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { headerBlock } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
-import { ChannelWriter, type EngineEnd } from "./channel-writer.ts";
+import type { Channel } from "./channel.ts";
+import type { EngineEnd } from "./channel-writer.ts";
 import type { Client } from "./client.ts";
 import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, LINGER_MS, type NewStream, SETTINGS_MS, WRITE_IDLE_MS } from "./downstream.ts";
+import { EngineConnection } from "./engine-connection.ts";
 import { REASON_HEADER } from "../policy/http/reason-codes.ts";
 import type { DownstreamUser, HttpVersion } from "./streams.ts";
 
-export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamConnection, EngineEnd {
-  dueMs = Infinity;
-  dueIndex = -1;
+export class Http2Downstream extends EngineConnection implements Http2Handler, DownstreamConnection, EngineEnd {
   readonly client: Client;
   readonly h2: Http2Connection;
-  readonly writer: ChannelWriter;
   readonly finished = false;
   readonly #host: DownstreamHost;
-  readonly #channel: Channel;
   #settingsSeen = false;
-  #gone = false;
   #writtenBytes = 0;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
+    super(channel, host.due);
     this.#host = host;
     this.client = client;
-    this.#channel = channel;
     this.h2 = new Http2Connection({ role: "server", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
-    this.writer = new ChannelWriter(channel, this.h2.output, this);
-    this.dueMs = host.nowMs() + SETTINGS_MS;
-    host.due.add(this);
-    this.writer.schedule();
+    this.begin(this.h2.output, this, host.nowMs() + SETTINGS_MS);
   }
 
   /** For the writer: nothing more is said or heard. */
@@ -50,12 +43,6 @@ export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamCon
     this.settle();
   }
 
-  destroy(): void {
-    if (this.#gone) return;
-    this.#channel.destroy();
-    this.#end();
-  }
-
   // Channel
 
   onBytes(chunk: Uint8Array): void {
@@ -63,17 +50,9 @@ export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamCon
     this.settle();
   }
 
-  onWritable(): void {
-    this.writer.drained();
-  }
-
   onPeerEnd(): void {
-    this.#channel.close();
-    this.#end();
-  }
-
-  onChannelClosed(): void {
-    this.#end();
+    this.channel.close();
+    this.end();
   }
 
   // Engine
@@ -115,7 +94,7 @@ export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamCon
   onClosed(stream: Http2Stream): void {
     leave(stream)?.onDownstreamClosed();
     // Not inside the engine's own loop: it may be about to say more.
-    if (this.h2.activeStreams === 0) this.writer.schedule();
+    if (this.h2.activeStreams === 0) this.onFinished();
   }
 
   onSettings(): void {
@@ -127,12 +106,7 @@ export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamCon
 
   onFatal(error: Http2Error): void {
     this.#host.malformed(this.client, error.counter, error.message);
-    this.writer.schedule();
-  }
-
-  onOutput(): void {
-    // For the first time inside the engine's constructor.
-    (this.writer as ChannelWriter | undefined)?.schedule();
+    this.onFinished();
   }
 
   onDue(nowMs: number): void {
@@ -149,24 +123,18 @@ export class Http2Downstream implements Http2Handler, ChannelUser, DownstreamCon
   }
 
   settle(nowMs: number = this.#host.nowMs()): void {
-    if (this.#gone) return;
+    if (this.isGone) return;
     const { h2 } = this;
     if (h2.drained) {
-      this.writer.schedule();
+      this.onFinished();
       this.#writtenBytes = h2.output.consumedTotal;
-      this.dueMs = nowMs + (h2.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS);
-      this.#host.due.sooner(this);
+      this.dueAt(nowMs + (h2.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
     } else if (this.#settingsSeen) {
-      this.dueMs = h2.activeStreams === 0 ? nowMs + CLIENT_IDLE_MS : Infinity;
-      this.#host.due.sooner(this);
+      this.dueAt(h2.activeStreams === 0 ? nowMs + CLIENT_IDLE_MS : Infinity);
     }
   }
 
-  #end(): void {
-    if (this.#gone) return;
-    this.#gone = true;
-    this.writer.stop();
-    this.#host.due.remove(this);
+  protected override onGone(): void {
     this.h2.receiveEnd();
     this.#host.connectionClosed(this);
   }

@@ -4,43 +4,28 @@ import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
 import { type ClientExchange, Http1ClientConnection, type Http1ClientHandler, type IncomingResponse, outgoingRequest } from "../wire/http1/client-connection.ts";
 import type { Http1Error } from "../wire/http1/errors.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
-import { ChannelWriter } from "./channel-writer.ts";
+import { EngineConnection } from "./engine-connection.ts";
 import type { UpstreamStream, UpstreamUser } from "./streams.ts";
-import { CLOSE_MS, type UpstreamConnection, type UpstreamConnectionOwner, type UpstreamHost } from "./upstream.ts";
+import { CLOSE_MS, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
 
-export interface UpstreamConnectionOptions {
-  readonly host: UpstreamHost;
-  readonly owner: UpstreamConnectionOwner;
-  readonly channel: Channel;
-  /** For messages: `198.18.0.1:8080`. */
-  readonly name: string;
-  readonly idleTimeoutMs: number;
-}
-
-export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamConnection {
-  dueMs = Infinity;
-  dueIndex = -1;
+export class Http1Upstream extends EngineConnection implements Http1ClientHandler, UpstreamConnection {
   readonly version = "HTTP/1.1";
   readonly takesExtendedConnect = false;
   readonly openedMs: number;
   requestsTotal = 0;
   readonly engine: Http1ClientConnection;
-  readonly writer: ChannelWriter;
   readonly #options: UpstreamConnectionOptions;
   #retired = false;
-  #gone = false;
   /** Why the engine gave up, for the exchange that dies of it. */
   #fault: Http1Error | null = null;
 
   constructor(options: UpstreamConnectionOptions) {
-    this.#options = options;
     const { host } = options;
+    super(options.channel, host.due);
+    this.#options = options;
     this.engine = new Http1ClientConnection({ handler: this, counters: host.http1Counters });
-    this.writer = new ChannelWriter(options.channel, this.engine.output, this.engine);
     this.openedMs = host.nowMs();
-    this.#idle(this.openedMs);
-    host.due.add(this);
+    this.begin(this.engine.output, this.engine, this.openedMs + options.idleTimeoutMs);
   }
 
   get room(): number {
@@ -68,12 +53,6 @@ export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamC
     this.settle();
   }
 
-  destroy(): void {
-    if (this.#gone) return;
-    this.#options.channel.destroy();
-    this.#end();
-  }
-
   // Channel
 
   onBytes(chunk: Uint8Array): void {
@@ -81,17 +60,9 @@ export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamC
     this.settle();
   }
 
-  onWritable(): void {
-    this.writer.drained();
-  }
-
   onPeerEnd(): void {
     this.engine.receiveEnd();
     this.settle();
-  }
-
-  onChannelClosed(): void {
-    this.#end();
   }
 
   // Engine
@@ -131,25 +102,12 @@ export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamC
   onClosed(exchange: ClientExchange): void {
     streamOf(exchange).user = null;
     if (!this.engine.reusable) return void this.#retire();
-    this.#idle(this.#options.host.nowMs());
+    this.dueAt(this.#options.host.nowMs() + this.#options.idleTimeoutMs);
     if (!this.#retired) this.#options.owner.hasRoom(this);
   }
 
   onError(error: Http1Error): void {
     this.#fault = error;
-  }
-
-  onOutput(): void {
-    this.writer.schedule();
-  }
-
-  onWantsInput(wanted: boolean): void {
-    if (wanted) this.#options.channel.resume();
-    else this.#options.channel.pause();
-  }
-
-  onFinished(): void {
-    this.writer.schedule();
   }
 
   /** Idle too long, or too slow to go. */
@@ -159,21 +117,12 @@ export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamC
   }
 
   settle(): void {
-    if (this.#gone || !this.engine.closed) return;
+    if (this.isGone || !this.engine.closed) return;
     this.#retire();
     // A fault, or an answer that nobody waits for: the server is not to think that it was read.
     if (this.#fault !== null) return this.destroy();
-    this.writer.schedule();
-    if (this.dueMs === Infinity || this.dueMs > this.#options.host.nowMs() + CLOSE_MS) this.#due(this.#options.host.nowMs() + CLOSE_MS);
-  }
-
-  #idle(nowMs: number): void {
-    this.#due(nowMs + this.#options.idleTimeoutMs);
-  }
-
-  #due(atMs: number): void {
-    this.dueMs = atMs;
-    this.#options.host.due.sooner(this);
+    this.onFinished();
+    if (this.dueMs === Infinity || this.dueMs > this.#options.host.nowMs() + CLOSE_MS) this.dueAt(this.#options.host.nowMs() + CLOSE_MS);
   }
 
   #retire(): boolean {
@@ -183,12 +132,8 @@ export class Http1Upstream implements Http1ClientHandler, ChannelUser, UpstreamC
     return true;
   }
 
-  #end(): void {
-    if (this.#gone) return;
-    this.#gone = true;
+  protected override onGone(): void {
     this.#retire();
-    this.writer.stop();
-    this.#options.host.due.remove(this);
     this.engine.transportClosed();
     this.#options.owner.gone(this);
   }

@@ -7,37 +7,30 @@ import { Http2Connection, type Http2Handler, type ResetBy } from "../wire/http2/
 import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { headerBlock } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
-import type { ChannelUser } from "./channel.ts";
-import { ChannelWriter, type EngineEnd } from "./channel-writer.ts";
+import type { EngineEnd } from "./channel-writer.ts";
+import { EngineConnection } from "./engine-connection.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
-import { CLOSE_MS, type UpstreamConnection } from "./upstream.ts";
-import type { UpstreamConnectionOptions } from "./upstream-http1.ts";
+import { CLOSE_MS, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
 
 const NO_TRAILERS: HeaderList = [];
 
-export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnection, EngineEnd {
-  dueMs = Infinity;
-  dueIndex = -1;
+export class Http2Upstream extends EngineConnection implements Http2Handler, UpstreamConnection, EngineEnd {
   readonly version = "HTTP/2";
   readonly openedMs: number;
   readonly finished = false;
   requestsTotal = 0;
   readonly h2: Http2Connection;
-  readonly writer: ChannelWriter;
   readonly #options: UpstreamConnectionOptions;
   #retired = false;
-  #gone = false;
   #fatal: Http2Error | null = null;
 
   constructor(options: UpstreamConnectionOptions) {
-    this.#options = options;
     const { host } = options;
+    super(options.channel, host.due);
+    this.#options = options;
     this.h2 = new Http2Connection({ role: "client", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
-    this.writer = new ChannelWriter(options.channel, this.h2.output, this);
     this.openedMs = host.nowMs();
-    this.dueMs = this.openedMs + options.idleTimeoutMs;
-    host.due.add(this);
-    this.writer.schedule();
+    this.begin(this.h2.output, this, this.openedMs + options.idleTimeoutMs);
   }
 
   /** For the writer. */
@@ -75,12 +68,6 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
     this.settle();
   }
 
-  destroy(): void {
-    if (this.#gone) return;
-    this.#options.channel.destroy();
-    this.#end();
-  }
-
   // Channel
 
   onBytes(chunk: Uint8Array): void {
@@ -88,17 +75,9 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
     this.settle();
   }
 
-  onWritable(): void {
-    this.writer.drained();
-  }
-
   onPeerEnd(): void {
-    this.#options.channel.close();
-    this.#end();
-  }
-
-  onChannelClosed(): void {
-    this.#end();
+    this.channel.close();
+    this.end();
   }
 
   // Engine
@@ -139,11 +118,10 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
   onClosed(stream: Http2Stream): void {
     const made = stream.user as Http2UpstreamStream | null;
     if (made !== null) made.user = null;
-    if (this.#gone) return;
+    if (this.isGone) return;
     if (this.h2.activeStreams === 0) {
-      this.dueMs = this.#options.host.nowMs() + this.#options.idleTimeoutMs;
-      this.#options.host.due.sooner(this);
-      if (this.h2.drained) this.writer.schedule();
+      this.dueAt(this.#options.host.nowMs() + this.#options.idleTimeoutMs);
+      if (this.h2.drained) this.onFinished();
     }
     if (this.room > 0) this.#options.owner.hasRoom(this);
   }
@@ -161,12 +139,7 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
   onFatal(error: Http2Error): void {
     this.#fatal = error;
     this.#retire();
-    this.writer.schedule();
-  }
-
-  onOutput(): void {
-    // For the first time inside the engine's constructor.
-    (this.writer as ChannelWriter | undefined)?.schedule();
+    this.onFinished();
   }
 
   onDue(): void {
@@ -175,13 +148,11 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
   }
 
   settle(): void {
-    if (this.#gone || !this.h2.drained) return;
+    if (this.isGone || !this.h2.drained) return;
     this.#retire();
-    this.writer.schedule();
+    this.onFinished();
     const atMs = this.#options.host.nowMs() + CLOSE_MS;
-    if (this.dueMs <= atMs) return;
-    this.dueMs = atMs;
-    this.#options.host.due.sooner(this);
+    if (this.dueMs > atMs) this.dueAt(atMs);
   }
 
   #failureOf(code: number, by: ResetBy): UpstreamFailure {
@@ -200,12 +171,8 @@ export class Http2Upstream implements Http2Handler, ChannelUser, UpstreamConnect
     return true;
   }
 
-  #end(): void {
-    if (this.#gone) return;
-    this.#gone = true;
+  protected override onGone(): void {
     this.#retire();
-    this.writer.stop();
-    this.#options.host.due.remove(this);
     this.h2.receiveEnd();
     this.#options.owner.gone(this);
   }

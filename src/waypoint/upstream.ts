@@ -4,6 +4,7 @@ import type { Due, DueList } from "../net/due-list.ts";
 import type { Http1Counters } from "../wire/http1/counters.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
 import type { Http2Limits, LocalSettings } from "../wire/http2/limits.ts";
+import type { Channel } from "./channel.ts";
 import type { UpstreamStream, UpstreamUser } from "./streams.ts";
 
 export interface UpstreamHost {
@@ -41,6 +42,15 @@ export interface UpstreamConnection extends Due {
   /** No more requests; closes when the last one has ended. */
   retire(): void;
   destroy(): void;
+}
+
+export interface UpstreamConnectionOptions {
+  readonly host: UpstreamHost;
+  readonly owner: UpstreamConnectionOwner;
+  readonly channel: Channel;
+  /** For messages: `198.18.0.1:8080`. */
+  readonly name: string;
+  readonly idleTimeoutMs: number;
 }
 
 /** A connection that has ended its requests waits this long for its last bytes to be written. */
