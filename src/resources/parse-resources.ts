@@ -2,12 +2,11 @@
 // A pure function of the text, so that its result is kept as long as the text stands.
 
 import { z } from "zod";
-import { contentHash } from "./content-hash.ts";
+import { checkObject, identityOf, isMap } from "./check-object.ts";
 import { type DocumentDiagnostic, type FieldPath, formatFieldPath, show } from "./diagnostic.ts";
-import { apiVersions, KINDS, type Kind, lookUpKind, type Resource } from "./kinds.ts";
+import { apiVersions, lookUpKind, type Resource } from "./kinds.ts";
 import { DIAGNOSTICS_PER_DOCUMENT_MAX, LIST_ITEMS_MAX } from "./limits.ts";
-import { flatObjectSchema, isDnsLabel, isDnsSubdomain, NAMESPACE_DEFAULT, objectSchema } from "./object-meta.ts";
-import { identityKey, type Report, type ResourceIdentity } from "./resource.ts";
+import { identityKey, type ResourceIdentity } from "./resource.ts";
 import { schemaFaults } from "./schema-diagnostics.ts";
 import { parseDocument, type ParsedDocument } from "./yaml-document.ts";
 
@@ -29,9 +28,6 @@ export interface ParsedItem {
   readonly diagnostics: readonly DocumentDiagnostic[];
 }
 
-const isFlat = (kind: Kind): boolean => "content" in kind && kind.content === "document";
-const schemas: ReadonlyMap<string, z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, isFlat(kind) ? flatObjectSchema(kind.spec) : objectSchema(kind.spec)]));
-
 /** Never throws. An empty document gives no items. */
 export function parseResources(text: string): readonly ParsedItem[] {
   const document = parseDocument(text);
@@ -49,8 +45,6 @@ export function parseResources(text: string): readonly ParsedItem[] {
 }
 
 const keyOf = (identity: ResourceIdentity | null): string => (identity === null ? "" : identityKey(identity));
-
-const isMap = (value: unknown): value is Record<string, unknown> => value !== null && typeof value === "object" && !Array.isArray(value);
 
 function isList(value: unknown): value is Record<string, unknown> {
   return isMap(value) && typeof value["kind"] === "string" && value["kind"].endsWith("List") && "items" in value;
@@ -85,62 +79,12 @@ function parseObject(value: unknown, path: FieldPath, document: ParsedDocument):
   const identity = identityOf(value, definition);
   if (!known.versionKnown) return broken(identity, [fault("unsupported_version", ["apiVersion"], `found ${show(apiVersion)}, expected ${apiVersions(definition).join(" or ")}`)]);
 
-  const schema = schemas.get(definition.kind)!;
-  const checked = schema.safeParse(value);
-  if (!checked.success) return broken(identity, faultDiagnostics(checked.error, schema, value, path, document).map((fault) => (definition.kind === "Secret" ? withoutValue(fault) : fault)));
-  const diagnostics: DocumentDiagnostic[] = [];
-  const report: Report = (severity, code, at, message) => {
-    if (diagnostics.length >= DIAGNOSTICS_PER_DOCUMENT_MAX) return;
-    diagnostics.push({ severity, ...document.locate([...path, ...at]), fieldPath: formatFieldPath([...path, ...at]), code, message });
-  };
-  const resource = toResource(value, checked.data as CheckedObject, definition, report);
-  // The kind of the resource is that of its definition, which the compiler cannot see through the union.
-  (definition.check as (resource: Resource, report: Report) => void)(resource, report);
-  if (diagnostics.some((diagnostic) => diagnostic.severity === "error") || identity === null) return broken(identity, diagnostics);
+  const { resource, faults } = checkObject(value, definition);
+  const diagnostics = faults.map((one): DocumentDiagnostic => ({
+    severity: one.severity, ...document.locate([...path, ...one.path], one.at), fieldPath: formatFieldPath([...path, ...one.path]), code: one.code, message: one.message,
+  }));
+  if (resource === null || identity === null) return broken(identity, diagnostics);
   return { identity, key: keyOf(identity), content: { is: "resource", resource }, line, path, diagnostics };
-}
-
-interface CheckedObject {
-  readonly metadata: {
-    readonly name: string; readonly namespace?: string; readonly labels?: Record<string, string> | null;
-    readonly annotations?: Record<string, string> | null; readonly creationTimestamp?: string | null;
-  };
-  readonly spec?: unknown;
-}
-
-function toResource(value: Record<string, unknown>, checked: CheckedObject, definition: Kind, report: Report): Resource {
-  const { metadata } = checked;
-  if (!definition.namespaced && metadata.namespace !== undefined) {
-    report("error", "unknown_field", ["metadata", "namespace"], `found ${show(metadata.namespace)}; a ${definition.kind} is in no namespace`);
-  }
-  // The status is not ours to look at, and server-side bookkeeping is no change of what was asked for.
-  const content = { apiVersion: value["apiVersion"], name: metadata.name, labels: metadata.labels, annotations: metadata.annotations, ...contentOf(value, definition) };
-  return {
-    kind: definition.kind,
-    namespace: definition.namespaced ? (metadata.namespace ?? NAMESPACE_DEFAULT) : "",
-    name: metadata.name,
-    labels: metadata.labels ?? {},
-    annotations: metadata.annotations ?? {},
-    creationTimestamp: metadata.creationTimestamp ?? "",
-    spec: isFlat(definition) ? contentOf(checked, definition) : checked.spec,
-    resourceVersion: contentHash(JSON.stringify(content)),
-  } as Resource;
-}
-
-/** What is asked for, without the head every object has. */
-function contentOf(value: object, definition: Kind): Record<string, unknown> {
-  if (!isFlat(definition)) return { spec: (value as CheckedObject).spec };
-  const { apiVersion: _, kind: __, metadata: ___, ...fields } = value as Record<string, unknown>;
-  return fields;
-}
-
-/** Which resource a document that may be broken speaks of. */
-function identityOf(value: Record<string, unknown>, definition: Kind): ResourceIdentity | null {
-  const metadata = value["metadata"];
-  if (!isMap(metadata)) return null;
-  const { name, namespace = NAMESPACE_DEFAULT } = metadata;
-  if (typeof name !== "string" || !isDnsSubdomain(name) || typeof namespace !== "string" || !isDnsLabel(namespace)) return null;
-  return { kind: definition.kind, namespace: definition.namespaced ? namespace : "", name };
 }
 
 function salvageIdentities(value: unknown): ResourceIdentity[] {
@@ -151,11 +95,6 @@ function salvageIdentities(value: unknown): ResourceIdentity[] {
     const known = lookUpKind(object["apiVersion"], object["kind"]);
     return known.is === "kind" ? (identityOf(object, known.definition) ?? []) : [];
   });
-}
-
-/** Of a Secret no value is shown, in a log least of all. */
-function withoutValue(fault: DocumentDiagnostic): DocumentDiagnostic {
-  return { ...fault, message: fault.message.replace(/^found .*?(?=, expected|$)/, "found a value that is not shown") };
 }
 
 function faultDiagnostics(error: z.ZodError, schema: z.ZodType, value: unknown, path: FieldPath, document: ParsedDocument): DocumentDiagnostic[] {

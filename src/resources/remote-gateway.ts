@@ -8,7 +8,7 @@ import type { GatewayAddress, Workload } from "../mesh/records.ts";
 import { GATEWAY_SERVICE_ACCOUNT, GATEWAY_TRUST_DOMAIN, NETWORK } from "./annotations.ts";
 import { show } from "./diagnostic.ts";
 import { isDnsSubdomain } from "./object-meta.ts";
-import { type Placed, provenanceOf, type Report, type ReportFor, type ResourceOf, type TranslationOptions } from "./resource.ts";
+import { type Placed, provenanceOf, type Report, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
 
 export const REMOTE_CLASSES: readonly string[] = ["istio-remote", "weft-remote"];
 const HBONE = "HBONE";
@@ -60,7 +60,7 @@ export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[]
     if (network === options.network) continue;
     const owner = owners.get(network);
     if (owner !== undefined) {
-      reportFor(one)("warning", "conflict", ["metadata", "labels", NETWORK], `found network ${network}, to which Gateway ${nameOf(owner)} (${owner.file}:${owner.line}) leads already; that one is used`);
+      reportFor(one)("warning", "conflict", ["metadata", "labels", NETWORK], `found network ${network}, to which Gateway ${nameOf(owner)} (${sourceOf(owner)}) leads already; that one is used`);
       continue;
     }
     owners.set(network, one);

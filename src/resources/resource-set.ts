@@ -14,6 +14,7 @@ import { diff, emptySnapshot, type MeshSnapshot } from "./mesh-delta.ts";
 import { NAMESPACE_DEFAULT } from "./object-meta.ts";
 import { type ParsedItem, parseResources } from "./parse-resources.ts";
 import { describeIdentity, identityKey, type Placed, type ResourceIdentity, type TranslationOptions } from "./resource.ts";
+import { denyingStandIn } from "./stand-in.ts";
 import { MeshTranslator, type ResourceDiagnostic } from "./translate-mesh.ts";
 import { WaypointServices } from "./waypoint-services.ts";
 import { type DocumentText, parseDocument, type ParsedDocument, type Position, splitDocuments } from "./yaml-document.ts";
@@ -356,30 +357,9 @@ function placeDiagnostics({ file, document, item }: Occurrence, outcome = ""): D
   });
 }
 
-/**
- * In the place of a policy that could never be read, one that denies all it may cover: its namespace, or the whole mesh for one
- * of the root namespace. Other kinds have none: what is not read is not there.
- */
 function standInFor(identity: ResourceIdentity, at: { readonly file: string; readonly document: DocumentText; readonly line: number }): InForce | null {
-  const common = { namespace: identity.namespace, name: identity.name, labels: {}, annotations: {}, creationTimestamp: "", resourceVersion: "unread" };
-  let resource: Resource;
-  switch (identity.kind) {
-    case "AuthorizationPolicy":
-      resource = { ...common, kind: "AuthorizationPolicy", spec: { action: "DENY", rules: [{}] } };
-      break;
-    case "PeerAuthentication":
-      resource = { ...common, kind: "PeerAuthentication", spec: { mtls: { mode: "STRICT" } } };
-      break;
-    case "LoginPolicy":
-      resource = { ...common, kind: "LoginPolicy", spec: { targetRefs: [], issuer: "", clientId: "", clientSecretRef: { name: "" }, cookie: { keysRef: { name: "" } } } };
-      break;
-    case "BackendTLSPolicy":
-      resource = { ...common, kind: "BackendTLSPolicy", spec: { targetRefs: [], validation: { hostname: "" } } };
-      break;
-    default:
-      return null;
-  }
-  return { identity, placed: { resource, ...at, path: [] }, standIn: true };
+  const resource = denyingStandIn(identity);
+  return resource === null ? null : { identity, placed: { resource, ...at, path: [] }, standIn: true };
 }
 
 function describeFallback(fallback: InForce | null): string {

@@ -84,7 +84,12 @@ export interface Placed<R> {
 export type ReportFor = (placed: Placed<ResourceOf<string, unknown>>) => Report;
 
 export function provenanceOf(placed: Placed<ResourceOf<string, unknown>>, fieldPath = ""): Provenance {
-  const { resource, file, line } = placed;
-  const { kind, namespace, name, resourceVersion } = resource;
-  return { kind, namespace, name, resourceVersion, fieldPath, source: `${file}:${line}` };
+  const { kind, namespace, name, resourceVersion } = placed.resource;
+  return { kind, namespace, name, resourceVersion, fieldPath, ...(placed.file === IN_CLUSTER ? {} : { source: sourceOf(placed) }) };
 }
+
+/** In the place of a file, for objects of a Kubernetes API. */
+export const IN_CLUSTER = "";
+
+/** `shop.yaml:12`, for messages. */
+export const sourceOf = ({ file, line }: Placed<unknown>): string => (file === IN_CLUSTER ? "in the cluster" : `${file}:${line}`);

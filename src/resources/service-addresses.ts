@@ -5,7 +5,7 @@ import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip
 import { hash64 } from "./content-hash.ts";
 import { isHeadless, type ServiceResource, virtualAddresses, wantedFamilies } from "./kinds/service.ts";
 import { entryHosts, type ServiceEntryResource } from "./kinds/service-entry.ts";
-import type { Placed, ReportFor, ResourceOf } from "./resource.ts";
+import { type Placed, type ReportFor, type ResourceOf, sourceOf } from "./resource.ts";
 
 /** Of services by their resource; of the hosts of ServiceEntries that name no address by `NAMESPACE/HOST`. */
 export type ServiceAddresses = ReadonlyMap<ServiceResource | string, readonly IpAddress[]>;
@@ -36,7 +36,7 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
         taken.set(ip, placed);
         for (const range of ranges) if (cidrContains(range.cidr, ip)) range.free--;
       } else {
-        reportFor(placed)("warning", "conflict", ["spec", "clusterIP"], `found ${ip}, which ${owner.resource.kind} ${nameOf(owner)} (${owner.file}:${owner.line}) has too; clients of neither namespace reach ${nameOf(owner)}`);
+        reportFor(placed)("warning", "conflict", ["spec", "clusterIP"], `found ${ip}, which ${owner.resource.kind} ${nameOf(owner)} (${sourceOf(owner)}) has too; clients of neither namespace reach ${nameOf(owner)}`);
       }
     }
   }

@@ -18,7 +18,7 @@ import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type Workloa
 import type { MeshSnapshot } from "./mesh-delta.ts";
 import type { Labels } from "./object-meta.ts";
 import { translateRemoteGateways, type RemoteNetworks } from "./remote-gateway.ts";
-import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "./resource.ts";
+import { type Placed, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
 import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
@@ -52,14 +52,23 @@ interface NamespaceResources {
   readonly gateways: Placed<GatewayResource>[];
 }
 
-/** Everything the workloads of a namespace depend on besides themselves, with what was made of it. */
-interface NamespaceContext {
-  /** Identity of all inputs; the context is used again while they are the same objects. */
-  readonly inputs: readonly unknown[];
+/** What a workload that is no resource, a pod, has to ask about its namespace. Another object whenever an answer may have changed. */
+export interface NamespaceSurroundings {
   readonly labels: Labels;
   readonly gateways: RemoteNetworks["gateways"];
-  readonly services: readonly Service[];
   readonly serviceIndex: SelectorIndex<Placed<ServiceResource>>;
+  /** By name. */
+  readonly serviceResources: ReadonlyMap<string, ServiceResource>;
+  policiesFor(labels: Labels): readonly NamespacedName[];
+  /** For traffic addressed to a workload itself: its waypoint takes that, or there is none. */
+  workloadWaypoints(object: { readonly namespace: string; readonly labels: Labels }): readonly WeightedWaypoint[];
+}
+
+/** Everything the workloads of a namespace depend on besides themselves, with what was made of it. */
+interface NamespaceContext extends NamespaceSurroundings {
+  /** Identity of all inputs; the context is used again while they are the same objects. */
+  readonly inputs: readonly unknown[];
+  readonly services: readonly Service[];
   readonly serviceEntryIndex: SelectorIndex<Placed<ServiceEntryResource>>;
   /** Endpoints that ServiceEntries list themselves. */
   readonly workloads: readonly Workload[];
@@ -78,19 +87,31 @@ interface MeshContext {
   readonly networks: RemoteNetworks;
   /** What a waypoint is for, by `namespace/name` of its service. */
   waypointFor(waypoint: WaypointName): string;
+  /** What every waypoint is for, as one text. */
+  readonly waypointUses: string;
 }
 
 /** Translates states of the directory one after the other, reusing what did not change. The result depends on the last state alone. */
 export class MeshTranslator {
   readonly #options: TranslationOptions;
   readonly #waypointServices: WaypointServices;
+  readonly #members: "entries" | "entriesAndPods";
   #contexts = new Map<string, NamespaceContext>();
   #last: { readonly resources: readonly Placed<Resource>[]; readonly result: TranslatedMesh } | null = null;
 
-  /** @param waypointServices which services were made for a waypoint, so that nobody is told of what they lack. */
-  constructor(options: TranslationOptions, waypointServices: WaypointServices) {
+  /**
+   * @param waypointServices which services were made for a waypoint, so that nobody is told of what they lack.
+   * @param members where there are pods too, a selector that no entry satisfies is nothing to be told of.
+   */
+  constructor(options: TranslationOptions, waypointServices: WaypointServices, members: "entries" | "entriesAndPods" = "entries") {
     this.#options = options;
     this.#waypointServices = waypointServices;
+    this.#members = members;
+  }
+
+  /** As of the last translation; null for a namespace of which there is nothing. */
+  surroundings(namespace: string): NamespaceSurroundings | null {
+    return this.#contexts.get(namespace) ?? null;
   }
 
   translate(all: readonly Placed<Resource>[]): TranslatedMesh {
@@ -135,11 +156,12 @@ export class MeshTranslator {
           reportFor(placed)("warning", "missing_port", ["spec", "ports"], `Service ${service} wants a port named ${JSON.stringify(port)}, which this entry does not have; it is no endpoint for that port`);
         }
       }
+      if (this.#members === "entriesAndPods") continue;
       const written = namespace.services.filter((placed) => !this.#waypointServices.isMade(placed));
       reportUnselected({ ...namespace, services: written }, selected, mesh, this.#options, reportFor);
     }
     this.#contexts = contexts;
-    reportRootUnselected(mesh, workloads, reportFor);
+    if (this.#members === "entries") reportRootUnselected(mesh, workloads, reportFor);
     return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), diagnostics };
   }
 
@@ -154,6 +176,7 @@ export class MeshTranslator {
       meshPeer: oldest((root?.peers ?? []).filter(({ resource }) => peerSelector(resource) === null), () => () => {}),
       networks,
       waypointFor: ({ namespace, name }) => labels.get(`${namespace}/${name}`)?.[WAYPOINT_FOR] ?? "service",
+      waypointUses: [...labels].flatMap(([name, of]) => (of[WAYPOINT_FOR] === undefined ? [] : [`${name}=${of[WAYPOINT_FOR]}`])).sort().join(" "),
     };
   }
 
@@ -165,6 +188,7 @@ export class MeshTranslator {
       namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
       "serviceEntries", ...namespace.serviceEntries, "hosts", ...namespace.serviceEntries.flatMap(({ resource }) => resource.spec.hosts.map((host) => (addresses.get(`${resource.namespace}/${host}`) ?? []).join())),
       "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
+      ...(this.#members === "entriesAndPods" ? [mesh.waypointUses] : []),
     ];
     const previous = this.#contexts.get(namespace.name);
     if (previous !== undefined && sameItems(previous.inputs, inputs)) {
@@ -244,7 +268,12 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     if (bound === null || members.some((service) => service.namespace === bound.namespace && service.name === bound.name)) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
-  return { inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  const workloadWaypoints = (object: { readonly namespace: string; readonly labels: Labels }): readonly WeightedWaypoint[] => {
+    const bound = boundWaypoint(object, labels);
+    return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
+  };
+  const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
+  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
@@ -371,7 +400,7 @@ function oneForEachNamespace(local: readonly { readonly workload: LocalWorkload;
       kept.push(workload);
     } else {
       reportFor(placed)("error", "conflict", ["metadata", "annotations", NETNS],
-        `found the network namespace ${key}, which WorkloadEntry ${owner.resource.namespace}/${owner.resource.name} (${owner.file}:${owner.line}) has too; one workload each, this one is not captured`);
+        `found the network namespace ${key}, which WorkloadEntry ${owner.resource.namespace}/${owner.resource.name} (${sourceOf(owner)}) has too; one workload each, this one is not captured`);
     }
   }
   return kept;

@@ -6,7 +6,7 @@ import { namespacedName, type NamespacedName } from "../../core/brand.ts";
 import type { AuthorizationPolicy, PolicyMatch } from "../../mesh/records.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { labelMap, type Labels } from "../object-meta.ts";
-import { defineKind, type Placed, provenanceOf, type ReportFor, type ResourceOfKind } from "../resource.ts";
+import { defineKind, type Placed, provenanceOf, type ReportFor, type ResourceOfKind, sourceOf } from "../resource.ts";
 import { selects } from "../selector.ts";
 import { emptyMatch } from "./authorization-policy.ts";
 
@@ -72,7 +72,7 @@ export function byAge(a: PlacedPeer, b: PlacedPeer): number {
 export function oldest(peers: readonly PlacedPeer[], reportFor: ReportFor): PlacedPeer | null {
   const [first, ...others] = [...peers].sort(byAge);
   for (const other of others) {
-    reportFor(other)("warning", "conflict", ["metadata", "name"], `not in force: ${first!.resource.namespace}/${first!.resource.name} (${first!.file}:${first!.line}) holds for the same workloads and comes first`);
+    reportFor(other)("warning", "conflict", ["metadata", "name"], `not in force: ${first!.resource.namespace}/${first!.resource.name} (${sourceOf(first!)}) holds for the same workloads and comes first`);
   }
   return first ?? null;
 }

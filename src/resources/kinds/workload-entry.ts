@@ -141,7 +141,7 @@ function parseNetworkNamespace(text: string | undefined): NetworkNamespace | nul
 }
 
 /** `PROTOCOL` or `PROTOCOL/PORT`. */
-function parseInboundBinding(text: string | undefined): ApplicationTunnel | null {
+export function parseInboundBinding(text: string | undefined): ApplicationTunnel | null {
   const [, protocol, portText] = /^(PROXY|NONE)(?:\/([0-9]{1,5}))?$/.exec(text ?? "") ?? [];
   if (protocol !== "PROXY" && protocol !== "NONE") return null;
   const number = portText === undefined ? 0 : parseExcludedPort(portText);
@@ -288,7 +288,7 @@ function parseLocality(text: string): Locality {
   return { region, zone, subzone };
 }
 
-function firstLabel(labels: Labels, keys: readonly string[]): string | undefined {
+export function firstLabel(labels: Labels, keys: readonly string[]): string | undefined {
   for (const key of keys) if (Object.hasOwn(labels, key) && labels[key] !== "") return labels[key];
   return undefined;
 }

@@ -1,6 +1,6 @@
 // Which of two resources is the older: it wins every conflict. Without dates, the first by name.
 
-import type { Placed, ResourceOf } from "../resource.ts";
+import { type Placed, type ResourceOf, sourceOf } from "../resource.ts";
 
 type AnyPlaced = Placed<ResourceOf<string, unknown>>;
 
@@ -19,5 +19,5 @@ export function byAge(a: AnyPlaced, b: AnyPlaced): number {
 
 export const nameOf = ({ resource }: AnyPlaced): string => `${resource.namespace}/${resource.name}`;
 /** `DestinationRule shop/web (web.yaml:3)`: for messages that name another resource. */
-export const describePlaced = (placed: AnyPlaced): string => `${placed.resource.kind} ${nameOf(placed)} (${placed.file}:${placed.line})`;
+export const describePlaced = (placed: AnyPlaced): string => `${placed.resource.kind} ${nameOf(placed)} (${sourceOf(placed)})`;
 const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

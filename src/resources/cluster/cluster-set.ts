@@ -1,0 +1,423 @@
+// The state of a cluster's configuration: which objects there are, what of them is in force, and the records made of it. Objects come
+// and go one by one; an evaluation costs what has changed since the one before. Pure: values in, records and diagnostics out.
+//
+// What objects of one namespace share (services, policies, labels) is translated by the same code as a directory's files; each pod is
+// translated by itself, again only when it, its node, a slice that names it or what its namespace shares has changed.
+
+import type { WorkloadUid } from "../../core/brand.ts";
+import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
+import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
+import { checkObject, identityOf } from "../check-object.ts";
+import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
+import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
+import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.ts";
+import { type Node, readNode } from "../kinds/node.ts";
+import { type Pod, readPod } from "../kinds/pod.ts";
+import { diffL7 } from "../l7/l7-delta.ts";
+import type { ResourceStatus } from "../l7/status.ts";
+import { L7Translator } from "../l7/translate-l7.ts";
+import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
+import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
+import { denyingStandIn } from "../stand-in.ts";
+import { MeshTranslator, type NamespaceSurroundings, type ResourceDiagnostic } from "../translate-mesh.ts";
+import { WaypointServices } from "../waypoint-services.ts";
+import { translateListedEndpoint, translatePod } from "./translate-pod.ts";
+import { withoutUnknownFields } from "./unknown-fields.ts";
+
+export type ClusterKind = KindName | "Pod" | "Node" | "EndpointSlice";
+
+/** Something to be told about an object of the cluster. */
+export interface ClusterDiagnostic {
+  readonly severity: Severity;
+  readonly code: DiagnosticCode;
+  /** `AuthorizationPolicy shop/deny-all`. */
+  readonly resource: string;
+  readonly fieldPath: string;
+  readonly message: string;
+}
+
+/** An object that is not in force as it stands in the API. */
+export interface BrokenObject {
+  readonly identity: ResourceIdentity;
+  readonly diagnostics: readonly ClusterDiagnostic[];
+}
+
+export interface ClusterEvaluation {
+  readonly mesh: MeshSnapshot;
+  /** From the evaluation before to this one. */
+  readonly delta: MeshDelta;
+  readonly l7: L7Snapshot;
+  readonly l7Delta: L7Delta;
+  /** What the status of each object in force would say. The same list as before when nothing of L7 was touched. */
+  readonly statuses: readonly ResourceStatus[];
+  readonly broken: ReadonlyMap<string, BrokenObject>;
+  readonly diagnostics: readonly ClusterDiagnostic[];
+}
+
+interface Entry {
+  readonly placed: Placed<Resource>;
+  /** In the place of a policy that could never be read. */
+  readonly standIn: boolean;
+}
+
+interface PodEntry {
+  pod: Pod;
+  workload: Workload | null;
+}
+
+const EVERYTHING = { text: "", line: 1 };
+const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
+/** Kinds whose objects are never part of the ztunnel's records, and those that never matter to L7: what need not be looked at again. */
+const L7_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>([
+  "RequestAuthentication", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy", "VirtualService", "DestinationRule", "Telemetry",
+  "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "ConfigMap", "Secret",
+]);
+const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntry", "PeerAuthentication"]);
+
+export class ClusterSet {
+  readonly #options: TranslationOptions;
+  readonly #waypointServices = new WaypointServices();
+  readonly #translator: MeshTranslator;
+  readonly #l7Translator: L7Translator;
+
+  readonly #entries = new Map<string, Entry>();
+  readonly #broken = new Map<string, BrokenObject>();
+  readonly #nodes = new Map<string, Node>();
+  readonly #pods = new Map<string, PodEntry>();
+  readonly #podsByNamespace = new Map<string, Set<PodEntry>>();
+  readonly #podsByNode = new Map<string, Set<PodEntry>>();
+  readonly #podsByUid = new Map<string, PodEntry>();
+  readonly #slices = new Map<string, EndpointSlice>();
+  readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
+  readonly #slicesByNamespace = new Map<string, Set<EndpointSlice>>();
+  /** Workloads made of each slice. */
+  readonly #listed = new Map<string, readonly Workload[]>();
+
+  #meshDirty = true;
+  #l7Dirty = true;
+  readonly #dirtyPods = new Set<PodEntry>();
+  readonly #dirtySlices = new Set<string>();
+  readonly #removedWorkloads = new Set<WorkloadUid>();
+
+  /** What the translator made, without pods. */
+  #shared: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+  #sharedDiagnostics: readonly ResourceDiagnostic[] = [];
+  readonly #surroundings = new Map<string, NamespaceSurroundings | null>();
+  readonly #workloads = new Map<WorkloadUid, Workload>();
+  #mesh: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+  #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
+  #statuses: readonly ResourceStatus[] = [];
+  #l7Diagnostics: readonly ResourceDiagnostic[] = [];
+
+  constructor(options: TranslationOptions) {
+    this.#options = options;
+    this.#translator = new MeshTranslator(options, this.#waypointServices, "entriesAndPods");
+    this.#l7Translator = new L7Translator(options);
+  }
+
+  get counts(): { readonly objects: number; readonly pods: number; readonly nodes: number; readonly slices: number; readonly broken: number } {
+    return { objects: this.#entries.size, pods: this.#pods.size, nodes: this.#nodes.size, slices: this.#slices.size, broken: this.#broken.size };
+  }
+
+  /** A pod as it is now; for who may ask for whose certificate. */
+  podByUid(uid: string): Pod | null {
+    return this.#podsByUid.get(uid)?.pod ?? null;
+  }
+
+  /** Whether a pod that has not ended runs on the node under this service account. */
+  runsOn(node: string, namespace: string, serviceAccount: string): boolean {
+    for (const { pod } of this.#podsByNode.get(node) ?? []) if (pod.namespace === namespace && pod.serviceAccount === serviceAccount && pod.phase !== "ended") return true;
+    return false;
+  }
+
+  /** The resource in force; null for none. */
+  resource(identity: ResourceIdentity): Resource | null {
+    const entry = this.#entries.get(identityKey(identity));
+    return entry === undefined || entry.standIn ? null : entry.placed.resource;
+  }
+
+  resources(): Resource[] {
+    return [...this.#entries.values()].filter(({ standIn }) => !standIn).map(({ placed }) => placed.resource);
+  }
+
+  /** Takes an object as the API has it. Never throws: what cannot be read is remembered as broken. */
+  upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): void {
+    switch (kind) {
+      case "Pod": return this.#take(kind, value, readPod(value), (pod) => this.#setPod(pod));
+      case "Node": return this.#take(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
+      case "EndpointSlice": return this.#take(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#forgetSlice(value) : this.#setSlice(slice)));
+      default: return this.#upsertResource(KINDS_BY_NAME.get(kind)!, value);
+    }
+  }
+
+  remove(kind: ClusterKind, namespace: string, name: string): void {
+    const key = identityKey({ kind, namespace, name });
+    this.#broken.delete(key);
+    switch (kind) {
+      case "Pod": return this.#removePod(`${namespace}/${name}`);
+      case "Node": return this.#setNode(name, null);
+      case "EndpointSlice": return this.#removeSlice(`${namespace}/${name}`);
+      default:
+        if (this.#entries.delete(key)) this.#touch(kind);
+    }
+  }
+
+  /** What holds now, and how it came from what held at the last call. */
+  evaluate(): ClusterEvaluation {
+    const delta = this.#evaluateMesh();
+    const l7Delta = this.#l7Dirty ? this.#evaluateL7() : EMPTY_L7_DELTA;
+    this.#meshDirty = false;
+    this.#l7Dirty = false;
+    return {
+      mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken,
+      diagnostics: [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe)],
+    };
+  }
+
+  #resourceList(): readonly Placed<Resource>[] {
+    return this.#waypointServices.complete([...this.#entries.values()].map(({ placed }) => placed));
+  }
+
+  #evaluateMesh(): MeshDelta {
+    if (!this.#meshDirty && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
+    let shared: MeshDelta = emptyDelta;
+    if (this.#meshDirty) {
+      const translated = this.#translator.translate(this.#resourceList());
+      shared = diff(this.#shared, translated.mesh);
+      this.#shared = translated.mesh;
+      this.#sharedDiagnostics = translated.diagnostics;
+      this.#findChangedNamespaces();
+    }
+    const upserted: Workload[] = [...shared.workloads];
+    const removed = new Set<WorkloadUid>([...shared.removedWorkloads, ...this.#removedWorkloads]);
+    for (const entry of this.#dirtyPods) {
+      const before = entry.workload;
+      entry.workload = this.#translatePod(entry.pod);
+      if (entry.workload === null) {
+        if (before !== null) removed.add(before.uid);
+      } else if (before === null || !deepEqual(before, entry.workload)) {
+        upserted.push(entry.workload);
+        removed.delete(entry.workload.uid);
+      } else entry.workload = before;
+    }
+    for (const key of this.#dirtySlices) this.#translateSlice(key, upserted, removed);
+    this.#dirtyPods.clear();
+    this.#dirtySlices.clear();
+    this.#removedWorkloads.clear();
+    for (const workload of upserted) {
+      this.#workloads.set(workload.uid, workload);
+      removed.delete(workload.uid);
+    }
+    for (const uid of removed) this.#workloads.delete(uid);
+    const delta: MeshDelta = { ...shared, workloads: upserted, removedWorkloads: [...removed] };
+    const moved = upserted.length > 0 || removed.size > 0;
+    this.#mesh = { workloads: moved ? new Map(this.#workloads) : this.#mesh.workloads, services: this.#shared.services, policies: this.#shared.policies };
+    return delta;
+  }
+
+  #evaluateL7(): L7Delta {
+    const translated = this.#l7Translator.translate(this.#resourceList());
+    const delta = diffL7(this.#l7, translated.snapshot);
+    this.#l7 = translated.snapshot;
+    this.#statuses = translated.statuses;
+    this.#l7Diagnostics = translated.diagnostics;
+    return delta;
+  }
+
+  /** Pods and slices of every namespace of which something shared is not what it was. */
+  #findChangedNamespaces(): void {
+    for (const namespace of new Set([...this.#podsByNamespace.keys(), ...this.#slicesByNamespace.keys()])) {
+      const now = this.#translator.surroundings(namespace);
+      if (this.#surroundings.get(namespace) === now) continue;
+      this.#surroundings.set(namespace, now);
+      for (const entry of this.#podsByNamespace.get(namespace) ?? []) this.#dirtyPods.add(entry);
+      for (const slice of this.#slicesByNamespace.get(namespace) ?? []) this.#dirtySlices.add(nameKey(slice));
+    }
+    for (const namespace of this.#surroundings.keys()) if (!this.#podsByNamespace.has(namespace) && !this.#slicesByNamespace.has(namespace)) this.#surroundings.delete(namespace);
+  }
+
+  /** Null too while its namespace is not known: which policies hold there is not known either. */
+  #translatePod(pod: Pod): Workload | null {
+    const namespace = this.#translator.surroundings(pod.namespace);
+    if (namespace === null) return null;
+    this.#surroundings.set(pod.namespace, namespace);
+    return translatePod(pod, { options: this.#options, namespace, locality: this.#nodes.get(pod.node)?.locality ?? null, slices: [...(this.#slicesByPod.get(pod.uid) ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1)) });
+  }
+
+  #translateSlice(key: string, upserted: Workload[], removed: Set<WorkloadUid>): void {
+    const slice = this.#slices.get(key);
+    const namespace = slice === undefined ? null : this.#translator.surroundings(slice.namespace);
+    if (slice !== undefined && namespace !== null) this.#surroundings.set(slice.namespace, namespace);
+    const service = slice === undefined ? undefined : namespace?.serviceResources.get(slice.service);
+    // A service with a selector has the pods that it selects; slices under its name are somebody else's business.
+    const made = slice === undefined || service === undefined || Object.keys(service.spec.selector ?? {}).length > 0 ? [] : slice.endpoints.map((endpoint) => translateListedEndpoint(slice, endpoint, service, this.#options));
+    const before = new Map((this.#listed.get(key) ?? []).map((workload) => [workload.uid, workload]));
+    for (const workload of made) {
+      const known = before.get(workload.uid);
+      if (known === undefined || !deepEqual(known, workload)) upserted.push(workload);
+      before.delete(workload.uid);
+    }
+    for (const uid of before.keys()) removed.add(uid);
+    if (made.length > 0) this.#listed.set(key, made);
+    else this.#listed.delete(key);
+  }
+
+  #take<T>(kind: ClusterKind, value: Readonly<Record<string, unknown>>, read: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }, set: (value: T) => void): void {
+    const identity = { kind, ...headOf(value) };
+    const key = identityKey(identity);
+    if (read.ok) {
+      this.#broken.delete(key);
+      return set(read.value);
+    }
+    // As it was stays, and who reads the log learns that it is not as it is.
+    this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }] });
+  }
+
+  #upsertResource(definition: Kind, value: Readonly<Record<string, unknown>>): void {
+    const identity = identityOf(value, definition);
+    if (identity === null) return;
+    const key = identityKey(identity);
+    if (isAlias(value)) {
+      // In DNS alone: nobody stands behind it whom one could authenticate.
+      this.#broken.delete(key);
+      if (this.#entries.delete(key)) this.#touch(definition.kind);
+      return;
+    }
+    let { resource, faults } = checkObject(value, definition);
+    const known = resource === null ? withoutUnknownFields(value, definition) : null;
+    if (known !== null) ({ resource, faults } = checkObject(known, definition));
+    const before = this.#entries.get(key);
+    const diagnostics = faults.filter(({ severity }) => severity !== "info")
+      .map(({ severity, code, path, message }): ClusterDiagnostic => ({ severity, code, resource: describeIdentity(identity), fieldPath: formatFieldPath(path), message }));
+    if (diagnostics.length === 0) this.#broken.delete(key);
+    else if (resource !== null) this.#broken.set(key, { identity, diagnostics });
+    if (resource === null) {
+      const standIn = before === undefined ? denyingStandIn(identity) : null;
+      const outcome = before !== undefined ? (before.standIn ? "" : "; its last good version stays in force") : standIn === null ? "; nothing of it is in force" : "; until it can be read what it may cover is denied";
+      this.#broken.set(key, { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
+      if (standIn === null) return;
+      this.#entries.set(key, { placed: placeOf(standIn), standIn: true });
+      return this.#touch(definition.kind);
+    }
+    // The same object as before keeps all that was made of it.
+    if (before !== undefined && !before.standIn && before.placed.resource.resourceVersion === resource.resourceVersion && before.placed.resource.creationTimestamp === resource.creationTimestamp) return;
+    this.#entries.set(key, { placed: placeOf(resource), standIn: false });
+    this.#touch(definition.kind);
+  }
+
+  #touch(kind: ClusterKind): void {
+    if (!L7_ALONE.has(kind)) this.#meshDirty = true;
+    if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
+  }
+
+  #setPod(pod: Pod): void {
+    const key = nameKey(pod);
+    let entry = this.#pods.get(key);
+    if (entry === undefined) {
+      entry = { pod, workload: null };
+      this.#pods.set(key, entry);
+    } else {
+      if (deepEqual(entry.pod, pod)) return;
+      this.#unindexPod(entry);
+      entry.pod = pod;
+    }
+    addTo(this.#podsByNamespace, pod.namespace, entry);
+    if (pod.node !== "") addTo(this.#podsByNode, pod.node, entry);
+    this.#podsByUid.set(pod.uid, entry);
+    this.#dirtyPods.add(entry);
+  }
+
+  #removePod(key: string): void {
+    const entry = this.#pods.get(key);
+    if (entry === undefined) return;
+    this.#pods.delete(key);
+    this.#unindexPod(entry);
+    this.#dirtyPods.delete(entry);
+    if (entry.workload !== null) this.#removedWorkloads.add(entry.workload.uid);
+  }
+
+  #unindexPod(entry: PodEntry): void {
+    const { pod } = entry;
+    removeFrom(this.#podsByNamespace, pod.namespace, entry);
+    removeFrom(this.#podsByNode, pod.node, entry);
+    if (this.#podsByUid.get(pod.uid) === entry) this.#podsByUid.delete(pod.uid);
+  }
+
+  #setNode(name: string, node: Node | null): void {
+    const before = this.#nodes.get(name);
+    if (node === null) this.#nodes.delete(name);
+    else this.#nodes.set(name, node);
+    if (deepEqual(before?.locality, node?.locality)) return;
+    for (const entry of this.#podsByNode.get(name) ?? []) this.#dirtyPods.add(entry);
+  }
+
+  #setSlice(slice: EndpointSlice): void {
+    const key = nameKey(slice);
+    this.#removeSlice(key);
+    this.#slices.set(key, slice);
+    addTo(this.#slicesByNamespace, slice.namespace, slice);
+    for (const uid of slice.pods) {
+      addTo(this.#slicesByPod, uid, slice);
+      this.#touchPod(uid);
+    }
+  }
+
+  #forgetSlice(value: Readonly<Record<string, unknown>>): void {
+    this.#removeSlice(nameKey(headOf(value)));
+  }
+
+  #removeSlice(key: string): void {
+    this.#dirtySlices.add(key);
+    const slice = this.#slices.get(key);
+    if (slice === undefined) return;
+    this.#slices.delete(key);
+    removeFrom(this.#slicesByNamespace, slice.namespace, slice);
+    for (const uid of slice.pods) {
+      removeFrom(this.#slicesByPod, uid, slice);
+      this.#touchPod(uid);
+    }
+  }
+
+  #touchPod(uid: string): void {
+    const entry = this.#podsByUid.get(uid);
+    if (entry !== undefined) this.#dirtyPods.add(entry);
+  }
+}
+
+function placeOf(resource: Resource): Placed<Resource> {
+  return { resource, file: IN_CLUSTER, line: 0, document: EVERYTHING, path: [] };
+}
+
+function describe({ placed, severity, code, path, message }: ResourceDiagnostic): ClusterDiagnostic {
+  return { severity, code, resource: describeIdentity(placed.resource), fieldPath: formatFieldPath(path), message };
+}
+
+function isAlias(value: Readonly<Record<string, unknown>>): boolean {
+  const spec = value["spec"];
+  return value["kind"] === "Service" && spec !== null && typeof spec === "object" && "type" in spec && spec.type === "ExternalName";
+}
+
+/** Namespace and name of an object that may be anything else. */
+function headOf(value: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } {
+  const metadata = value["metadata"];
+  const text = (field: string): string => {
+    const found: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
+    return typeof found === "string" ? found : "";
+  };
+  return { namespace: text("namespace"), name: text("name") };
+}
+
+const nameKey = ({ namespace, name }: { readonly namespace: string; readonly name: string }): string => `${namespace}/${name}`;
+
+function addTo<T>(index: Map<string, Set<T>>, key: string, item: T): void {
+  const known = index.get(key);
+  if (known === undefined) index.set(key, new Set([item]));
+  else known.add(item);
+}
+
+function removeFrom<T>(index: Map<string, Set<T>>, key: string, item: T): void {
+  const known = index.get(key);
+  if (known === undefined) return;
+  known.delete(item);
+  if (known.size === 0) index.delete(key);
+}

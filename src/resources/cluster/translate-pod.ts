@@ -1,0 +1,136 @@
+// Pods and hand-listed endpoints into the mesh's workloads, as Istio's control plane makes them, so that its ztunnel and ours read the
+// same. Pure; one workload at a time.
+
+import { namespacedName, parseWorkloadUid, type WorkloadUid } from "../../core/brand.ts";
+import type { Locality, PortMapping, ServiceMembership, Workload } from "../../mesh/records.ts";
+import { APP, CANONICAL_NAME, CANONICAL_REVISION, GATEWAY_NAME, INBOUND_BINDING, NATIVE_TUNNEL, REDIRECTION, VERSION } from "../annotations.ts";
+import type { EndpointSlice, ListedEndpoint } from "../kinds/endpoint-slice.ts";
+import type { Pod } from "../kinds/pod.ts";
+import { type ServiceResource, tcpPorts } from "../kinds/service.ts";
+import { firstLabel, parseInboundBinding } from "../kinds/workload-entry.ts";
+import type { TranslationOptions } from "../resource.ts";
+import type { NamespaceSurroundings } from "../translate-mesh.ts";
+import { serviceHostname } from "../waypoint-binding.ts";
+
+const NOWHERE: Locality = { region: "", zone: "", subzone: "" };
+
+export interface PodSurroundings {
+  readonly options: TranslationOptions;
+  readonly namespace: NamespaceSurroundings;
+  /** Null while its node is not known. */
+  readonly locality: Locality | null;
+  /** Slices of services without a selector that name this pod. */
+  readonly slices: readonly EndpointSlice[];
+}
+
+/** Null for a pod that is nobody's peer: it has ended, or has no address yet. */
+export function translatePod(pod: Pod, { options, namespace, locality, slices }: PodSurroundings): Workload | null {
+  if (pod.phase === "ended" || pod.addresses.length === 0) return null;
+  const { labels } = pod;
+  const nativeTunnel = labels[NATIVE_TUNNEL] === "http";
+  // An instance of a waypoint is reached by nobody's waypoint.
+  const isWaypoint = labels[GATEWAY_NAME] !== undefined;
+  return {
+    uid: podUid(pod, options.clusterId),
+    name: pod.name,
+    namespace: pod.namespace,
+    clusterId: options.clusterId,
+    trustDomain: options.trustDomain,
+    serviceAccount: pod.serviceAccount,
+    network: options.network,
+    node: pod.node,
+    addresses: pod.addresses,
+    hostname: "",
+    tunnelProtocol: nativeTunnel || pod.annotations[REDIRECTION] === "enabled" ? "HBONE" : "TCP",
+    nativeTunnel,
+    hostNetwork: pod.hostNetwork,
+    canonicalName: firstLabel(labels, CANONICAL_NAME) ?? pod.owner,
+    canonicalRevision: firstLabel(labels, CANONICAL_REVISION) ?? "latest",
+    workloadType: "pod",
+    workloadName: pod.owner,
+    app: firstLabel(labels, APP) ?? "",
+    version: firstLabel(labels, VERSION) ?? "",
+    locality: locality ?? NOWHERE,
+    status: pod.ready && pod.phase === "living" ? "healthy" : "unhealthy",
+    capacity: 1,
+    services: memberships(pod, namespace, slices, options),
+    authorizationPolicies: namespace.policiesFor(labels),
+    waypoints: isWaypoint ? [] : namespace.workloadWaypoints(pod),
+    networkGateway: null,
+    applicationTunnel: parseInboundBinding(pod.annotations[INBOUND_BINDING]),
+    provenance: { kind: "Pod", namespace: pod.namespace, name: pod.name, resourceVersion: pod.uid, fieldPath: "" },
+  };
+}
+
+/** An endpoint that a slice lists without a pod. Nothing of it is known, and it may be anybody's address: it is never found by it. */
+export function translateListedEndpoint(slice: EndpointSlice, endpoint: ListedEndpoint, service: ServiceResource, options: TranslationOptions): Workload {
+  return {
+    uid: mintUid(`${options.clusterId}/discovery.k8s.io/EndpointSlice/${slice.namespace}/${slice.name}/${endpoint.address}`),
+    name: slice.name,
+    namespace: slice.namespace,
+    clusterId: options.clusterId,
+    trustDomain: options.trustDomain,
+    serviceAccount: "default",
+    network: options.network,
+    node: "",
+    addresses: [endpoint.address],
+    hostname: "",
+    tunnelProtocol: "TCP",
+    nativeTunnel: false,
+    hostNetwork: true,
+    canonicalName: "",
+    canonicalRevision: "",
+    workloadType: "pod",
+    workloadName: "",
+    app: "",
+    version: "",
+    locality: NOWHERE,
+    status: endpoint.ready ? "healthy" : "unhealthy",
+    capacity: 1,
+    services: [sliceMembership(slice, service, options)],
+    authorizationPolicies: [],
+    waypoints: [],
+    networkGateway: null,
+    applicationTunnel: null,
+    provenance: { kind: "EndpointSlice", namespace: slice.namespace, name: slice.name, resourceVersion: "", fieldPath: "" },
+  };
+}
+
+export const podUid = (pod: { readonly namespace: string; readonly name: string }, clusterId: string): WorkloadUid => mintUid(`${clusterId}//Pod/${pod.namespace}/${pod.name}`);
+
+function mintUid(text: string): WorkloadUid {
+  const uid = parseWorkloadUid(text);
+  if (uid === null) throw new Error(`not a workload uid: ${JSON.stringify(text.slice(0, 256))}`);
+  return uid;
+}
+
+function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonly EndpointSlice[], options: TranslationOptions): ServiceMembership[] {
+  const selected = namespace.serviceIndex.selecting(pod.labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const found = selected.map((service) => membership(service, podPorts(service, pod), options));
+  for (const slice of slices) {
+    const service = namespace.serviceResources.get(slice.service);
+    if (service !== undefined && !selected.includes(service)) found.push(sliceMembership(slice, service, options));
+  }
+  return found;
+}
+
+/** A port that the pod has no name for is left out, as Kubernetes does. */
+function podPorts(service: ServiceResource, pod: Pod): PortMapping[] {
+  return tcpPorts(service.spec).flatMap(({ port, targetPort = port }) => {
+    const number = typeof targetPort === "number" ? targetPort : pod.ports[targetPort];
+    return number === undefined ? [] : [{ servicePort: port, targetPort: number }];
+  });
+}
+
+/** A slice's ports are named after the service's. */
+function sliceMembership(slice: EndpointSlice, service: ServiceResource, options: TranslationOptions): ServiceMembership {
+  const ports = tcpPorts(service.spec).flatMap(({ port, name = "" }) => {
+    const number = slice.ports.get(name);
+    return number === undefined ? [] : [{ servicePort: port, targetPort: number }];
+  });
+  return membership(service, ports, options);
+}
+
+function membership(service: ServiceResource, ports: readonly PortMapping[], options: TranslationOptions): ServiceMembership {
+  return { service: namespacedName(service.namespace, serviceHostname(service.name, service.namespace, options.clusterDomain)), ports };
+}
