@@ -1,0 +1,163 @@
+// The cluster as one changing state: every watch feeds one ClusterSet, and what has come together for a moment is evaluated as one.
+//
+// Nothing is handed on before every list is complete: half of the policies would open what the other half closes.
+
+import type { Clock, Random } from "../../core/ports.ts";
+import type { Timers } from "../../identity/svid-cache.ts";
+import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../resources/cluster/cluster-set.ts";
+import type { TranslationOptions } from "../../resources/resource.ts";
+import type { Logger } from "../../runtime/logger.ts";
+import type { Api } from "../api/api-client.ts";
+import { ListWatch, type ListWatchCounters } from "./list-watch.ts";
+import { WATCHED_RESOURCES } from "./watched-kinds.ts";
+
+/** Changes that come this close together are one: a rollout is many, and a push costs every agent something. */
+const SETTLE_MS = 20;
+/** Between two evaluations, at least this long and twice what the last one took: the thread has a CA to run too. */
+const INTERVAL_MS_MIN = 50;
+const INTERVAL_PER_EVALUATION = 2;
+
+export interface ObjectEvent {
+  readonly kind: ClusterKind;
+  readonly namespace: string;
+  readonly name: string;
+  /** Null for one that is gone. */
+  readonly object: Readonly<Record<string, unknown>> | null;
+}
+
+export interface ClusterSourceParts {
+  readonly api: Api;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timers: Timers;
+  readonly log: Logger;
+  readonly options: TranslationOptions;
+  /** Namespaces to watch where more is not allowed; empty for all. */
+  readonly namespaces: readonly string[];
+  readonly onEvaluated: (evaluation: ClusterEvaluation, timing: EvaluationTiming) => void;
+  /** Every object as it comes, before it is evaluated. */
+  readonly onObject: (event: ObjectEvent) => void;
+}
+
+export interface EvaluationTiming {
+  /** Monotonic: when the first of the changes arrived. */
+  readonly sinceMs: number;
+  readonly evaluationMs: number;
+  readonly changes: number;
+}
+
+export class ClusterSource {
+  readonly set: ClusterSet;
+  readonly #parts: ClusterSourceParts;
+  readonly #watches: ListWatch[] = [];
+  readonly #unsynced = new Set<string>();
+  #cancel: (() => void) | null = null;
+  #sinceMs = 0;
+  #changes = 0;
+  #lastEndMs = 0;
+  #intervalMs = INTERVAL_MS_MIN;
+  #stopped = false;
+
+  constructor(parts: ClusterSourceParts) {
+    this.#parts = parts;
+    this.set = new ClusterSet(parts.options);
+  }
+
+  /** What is not listed yet, in words; empty when all is. */
+  get unsynced(): readonly string[] {
+    return [...this.#unsynced];
+  }
+
+  get counters(): ListWatchCounters {
+    const sum: ListWatchCounters = { lists: 0, gone: 0, failures: 0, drifted: 0 };
+    for (const { counters } of this.#watches) {
+      sum.lists += counters.lists;
+      sum.gone += counters.gone;
+      sum.failures += counters.failures;
+      sum.drifted += counters.drifted;
+    }
+    return sum;
+  }
+
+  start(): void {
+    const { namespaces } = this.#parts;
+    const begin: (() => void)[] = [];
+    for (const resource of WATCHED_RESOURCES) {
+      const { namespaced } = resource.types[0]!;
+      if (!namespaced || namespaces.length === 0) {
+        // Of all namespaces only those that we may read can be listed one by one, by their names.
+        if (resource.kind === "Namespace" && namespaces.length > 0) for (const name of namespaces) begin.push(this.#add(resource, null, `metadata.name=${name}`));
+        else begin.push(this.#add(resource, null));
+      } else for (const namespace of namespaces) begin.push(this.#add(resource, namespace));
+    }
+    for (const one of begin) one();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#cancel?.();
+    await Promise.all(this.#watches.map((watch) => watch.stop()));
+  }
+
+  /** Evaluates soon, for a change that did not come by a watch. */
+  touch(): void {
+    this.#changed();
+  }
+
+  #add({ kind, types, labelSelector }: (typeof WATCHED_RESOURCES)[number], namespace: string | null, fieldSelector?: string): () => void {
+    const name = `${types[0]!.plural}${namespace === null ? "" : ` of ${namespace}`}${fieldSelector === undefined ? "" : ` ${fieldSelector}`}`;
+    this.#unsynced.add(name);
+    const { api, clock, random, timers, log, onObject } = this.#parts;
+    const watch = new ListWatch({ types, namespace, ...(labelSelector === undefined ? {} : { labelSelector }), ...(fieldSelector === undefined ? {} : { fieldSelector }) }, {
+      api, clock, random, timers, log,
+      sink: {
+        upsert: (object) => {
+          this.set.upsert(kind, object);
+          onObject({ kind, ...headOf(object), object });
+          this.#changed();
+        },
+        remove: (at, called) => {
+          this.set.remove(kind, at, called);
+          onObject({ kind, namespace: at, name: called, object: null });
+          this.#changed();
+        },
+        synced: () => {
+          this.#unsynced.delete(name);
+          if (this.#unsynced.size === 0) this.#changed();
+        },
+      },
+    });
+    this.#watches.push(watch);
+    return () => watch.start();
+  }
+
+  #changed(): void {
+    const nowMs = this.#parts.clock.monotonicMs();
+    if (this.#changes++ === 0) this.#sinceMs = nowMs;
+    if (this.#cancel !== null || this.#unsynced.size > 0 || this.#stopped) return;
+    const dueMs = Math.max(nowMs + SETTLE_MS, this.#lastEndMs + this.#intervalMs);
+    this.#cancel = this.#parts.timers.after(dueMs - nowMs, () => this.#evaluate());
+  }
+
+  #evaluate(): void {
+    this.#cancel = null;
+    const { clock, onEvaluated } = this.#parts;
+    const startMs = clock.monotonicMs();
+    const timing = { sinceMs: this.#sinceMs, changes: this.#changes };
+    this.#changes = 0;
+    const evaluation = this.set.evaluate();
+    const evaluationMs = clock.monotonicMs() - startMs;
+    onEvaluated(evaluation, { ...timing, evaluationMs });
+    this.#lastEndMs = clock.monotonicMs();
+    this.#intervalMs = Math.max(INTERVAL_MS_MIN, INTERVAL_PER_EVALUATION * (this.#lastEndMs - startMs));
+  }
+}
+
+function headOf(object: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } {
+  const metadata: unknown = object["metadata"];
+  const text = (field: string): string => {
+    const found: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
+    return typeof found === "string" ? found : "";
+  };
+  return { namespace: text("namespace"), name: text("name") };
+}

@@ -1,0 +1,71 @@
+// The source of a cluster against a real API server: what is written there is what comes out.
+
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { ClusterSource } from "../../src/control/source/cluster-source.ts";
+import { systemClock, systemRandom } from "../../src/core/ports.ts";
+import { parseTrustDomain } from "../../src/core/spiffe.ts";
+import { systemTimers } from "../../src/identity/svid-cache.ts";
+import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
+import { describeUnless } from "../kit/skip.ts";
+import { type ApiServer, apply, installDefinitions, needsKubernetes, remove, startApiServer } from "./api-server.ts";
+import { Eventually, quietLog } from "./eventually.ts";
+import { namespace, node, pod, service } from "./objects.ts";
+
+describeUnless(needsKubernetes)("the cluster as a source", () => {
+  let server: ApiServer;
+  let source: ClusterSource;
+  const seen = new Eventually<ClusterEvaluation>();
+
+  beforeAll(async () => {
+    server = await startApiServer();
+    source = new ClusterSource({
+      api: server.client, clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: [], onEvaluated: (evaluation) => seen.put(evaluation), onObject: () => {},
+      options: { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] },
+    });
+    source.start();
+  }, 180_000);
+
+  afterAll(async () => {
+    await source?.stop();
+    await server?.stop();
+  });
+
+  const workload = (evaluation: ClusterEvaluation, name: string) => [...evaluation.mesh.workloads.values()].find((one) => one.name === name);
+
+  test("is complete without the kinds that are not installed", async () => {
+    const first = await seen.when(() => true);
+    expect(source.unsynced).toEqual([]);
+    expect([...first.mesh.services.keys()].map(String)).toContain("default/kubernetes.default.svc.cluster.local");
+  }, 60_000);
+
+  test("a pod with its node, service and ports becomes a workload, and leaves with it", async () => {
+    await apply(server.client, namespace("shop"), node("node1", { "topology.kubernetes.io/zone": "z1" }), service("web", "shop", { clusterIP: "198.19.0.77", selector: { app: "web" }, ports: [{ name: "http", port: 80, targetPort: "http" }] }));
+    const web = pod("web-1", "shop", { labels: { app: "web" }, node: "node1", ip: "198.18.1.9", ports: [{ name: "http", containerPort: 8080 }] });
+    await apply(server.client, web);
+    const made = workload(await seen.when((evaluation) => workload(evaluation, "web-1")?.services.length === 1), "web-1")!;
+    expect(made).toMatchObject({
+      uid: "Kubernetes//Pod/shop/web-1", node: "node1", addresses: ["198.18.1.9"], status: "healthy", tunnelProtocol: "TCP", locality: { zone: "z1" },
+      services: [{ service: "shop/web.shop.svc.cluster.local", ports: [{ servicePort: 80, targetPort: 8080 }] }],
+    });
+    await apply(server.client, pod("web-1", "shop", { labels: { app: "web" }, annotations: { "ambient.istio.io/redirection": "enabled" }, node: "node1", ip: "198.18.1.9", ports: [{ name: "http", containerPort: 8080 }] }));
+    await seen.when((evaluation) => workload(evaluation, "web-1")?.tunnelProtocol === "HBONE");
+    await remove(server.client, web);
+    const gone = await seen.when((evaluation) => workload(evaluation, "web-1") === undefined);
+    expect(gone.mesh.services.has("shop/web.shop.svc.cluster.local" as never)).toBe(true);
+  }, 60_000);
+
+  test("a kind that is installed later is picked up", async () => {
+    await installDefinitions(server.client, ["AuthorizationPolicy"]);
+    await apply(server.client, { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name: "deny", namespace: "shop" }, spec: { action: "DENY", rules: [{}] } });
+    const evaluation = await seen.when(({ mesh }) => mesh.policies.size === 1);
+    expect([...evaluation.mesh.policies.keys()].map(String)).toEqual(["shop/deny"]);
+  }, 60_000);
+
+  test("an API server that is away for a while costs nothing but the while", async () => {
+    await server.stopApiServer();
+    await server.startApiServer();
+    await apply(server.client, pod("web-2", "shop", { labels: { app: "web" }, node: "node1", ip: "198.18.1.10", ports: [] }));
+    const evaluation = await seen.when((one) => workload(one, "web-2") !== undefined);
+    expect(evaluation.mesh.policies.size).toBe(1);
+  }, 120_000);
+});
