@@ -2,10 +2,12 @@
 // answer of our own. Knows nothing of servers but where bytes come from.
 
 import type { HeaderOperation } from "../policy/http/header-change.ts";
+import type { AnswerHeader } from "../policy/upstream/service-answer.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpResponse } from "../wire/http/message.ts";
+import { applyAnswerHeaders, NO_ANSWER_HEADERS } from "./answer-headers.ts";
 import type { NewStream } from "./downstream.ts";
 import { changeFields, NO_OPERATIONS } from "./fields-change.ts";
 import { type OwnAnswer, renderAnswer } from "./own-answer.ts";
@@ -21,6 +23,8 @@ export class ClientAnswer {
   setCookies: readonly string[] = NO_COOKIES;
   /** What the rules do to every answer. */
   headerOperations: readonly HeaderOperation[] = NO_OPERATIONS;
+  /** What authorisers and rate limit services want on it, after the rules. */
+  serviceHeaders: readonly AnswerHeader[] = NO_ANSWER_HEADERS;
   readonly #stream: NewStream;
   readonly #account: RequestAccount;
   #body: ResponseBody | null = null;
@@ -66,6 +70,7 @@ export class ClientAnswer {
   /** What rules and a login do to the head of an answer. */
   decorate(fields: HttpFields): void {
     changeFields(fields, this.headerOperations);
+    if (this.serviceHeaders.length > 0) applyAnswerHeaders(fields, this.serviceHeaders);
     for (const cookie of this.setCookies) fields.append("set-cookie", cookie);
   }
 

@@ -3,7 +3,7 @@
 
 import { Admission, explainShed } from "../policy/upstream/adaptive-concurrency.ts";
 import { explainRefusal, type LimitRefusal, Permits } from "../policy/upstream/circuit-breaker.ts";
-import { rateLimitHeaders } from "../policy/upstream/rate-limit/headers.ts";
+import { rateLimitHeaders, type RateLimitState } from "../policy/upstream/rate-limit/headers.ts";
 import { ViewFacts } from "../policy/upstream/view-facts.ts";
 import type { ServiceTarget } from "../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
@@ -21,7 +21,10 @@ export interface PlaceRefusal {
 
 export type FoundPlace = { readonly kind: "place"; readonly place: ClusterPlace } | ({ readonly kind: "refused" } & PlaceRefusal);
 
-/** @param backend null: the service that the client meant. */
+/**
+ * Within the rates that are counted here; `enter` does the rest once those that are counted elsewhere were asked about.
+ * @param backend null: the service that the client meant.
+ */
 export function findPlace(clusters: Clusters, backend: ServiceTarget | null, account: RequestAccount, nowMs: number): FoundPlace {
   const { client: { destination, source }, head } = account;
   const target = backend ?? { ...destination, subset: null };
@@ -35,10 +38,8 @@ export function findPlace(clusters: Clusters, backend: ServiceTarget | null, acc
     return refused("tls_broken", tls.mode === "broken" ? tls.reason : "TLS towards backends is not there in this version; nothing is sent without it");
   }
   const place = new ClusterPlace(cluster);
-  const refusal = place.enter(head, nowMs);
-  if (refusal === null) return { kind: "place", place };
-  place.leave(false, nowMs);
-  return { kind: "refused", ...refusal };
+  const refusal = place.rate(head, nowMs);
+  return refusal === null ? { kind: "place", place } : { kind: "refused", ...refusal };
 }
 
 function refused(code: ReasonCode, detail: string): FoundPlace {
@@ -53,6 +54,7 @@ export class ClusterPlace {
   readonly cluster: Cluster;
   readonly #permits: Permits;
   #admission: Admission | null = null;
+  #remaining = Infinity;
 
   constructor(cluster: Cluster) {
     this.cluster = cluster;
@@ -61,7 +63,12 @@ export class ClusterPlace {
 
   /** Null when the request may go on. */
   enter(head: RequestHead, nowMs: number): PlaceRefusal | null {
-    return this.#rate(head, nowMs) ?? this.#circuit() ?? this.#admit(head, nowMs);
+    return this.#circuit() ?? this.#admit(head, nowMs);
+  }
+
+  /** What the services that count have told; null for nothing. */
+  counted(state: RateLimitState | null): void {
+    if (state !== null && state.remaining < this.#remaining) this.rateHeaders = rateLimitHeaders(state);
   }
 
   /** Takes the place of a retry, if it has none yet. Null when it may be made. */
@@ -80,17 +87,16 @@ export class ClusterPlace {
     this.#admission?.leave(answered ? "answered" : "ignored", nowMs);
   }
 
-  #rate(head: RequestHead, nowMs: number): PlaceRefusal | null {
-    const { rateLimiter, settings: { globalRateLimits } } = this.cluster;
-    if (globalRateLimits.length > 0) {
-      return { answer: ownAnswer("rate_limit_failed"), detail: `${globalRateLimits[0]!.name} is counted by a service, which this version does not ask` };
-    }
+  /** Null when it is within the rates that are counted here. */
+  rate(head: RequestHead, nowMs: number): PlaceRefusal | null {
+    const { rateLimiter } = this.cluster;
     if (rateLimiter === null) return null;
     const verdict = rateLimiter.decide(new ViewFacts(head, head.token?.payload ?? null), nowMs);
     if (verdict.limit === null) return null;
     const headers = rateLimitHeaders(verdict.state);
     if (verdict.allowed) {
       this.rateHeaders = headers;
+      this.#remaining = verdict.state.remaining;
       return null;
     }
     const pairs: [string, string][] = [];

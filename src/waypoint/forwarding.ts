@@ -130,6 +130,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   start(): void {
     this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account.client.source.namespace);
+    if (this.#mirrors.length > 0) this.#mirrorReceived();
     this.#try(false);
     // Whatever waits now, or may be sent again later, needs the head after this call.
     if (this.#phase !== "over" && (this.#attempt?.phase === "connecting" || this.#retry.attempts > 0 || this.#isIdempotent)) this.#user.keepHead();
@@ -150,6 +151,13 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   onRequestBody(bytes: Uint8Array): void {
     for (const mirror of this.#mirrors) mirror.body(bytes);
+  }
+
+  /** What came of the body while others were asked. */
+  #mirrorReceived(): void {
+    const { bytes } = this.body.peek(Infinity);
+    if (bytes.length > 0) this.onRequestBody(bytes);
+    if (this.request.hasBody && this.body.ended) this.onRequestEnd(this.body.trailers);
   }
 
   onRequestEnd(trailers: HeaderList): void {

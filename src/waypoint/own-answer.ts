@@ -1,5 +1,6 @@
 // Answers that the waypoint makes by itself: the code in a header, the words in the body, and for gRPC the status where its clients look.
 
+import { GRPC_MESSAGE_CHARS_MAX } from "../wire/grpc/status.ts";
 import { LENGTH_UNKNOWN } from "../wire/http/content-length.ts";
 import { ListFields } from "../wire/http/fields.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
@@ -14,8 +15,8 @@ export interface OwnAnswer {
   /** Of gRPC requests; null: the one that the code or the status stands for. */
   readonly grpcStatus: number | null;
   readonly headers: readonly (readonly [name: string, value: string])[];
-  /** What the client reads; null: the meaning of the code. */
-  readonly body: string | null;
+  /** What the client reads, as text or as bytes with their type among the headers; null: the meaning of the code. */
+  readonly body: string | Uint8Array | null;
 }
 
 export interface Rendered {
@@ -26,6 +27,9 @@ export interface Rendered {
 
 const NO_BODY = new Uint8Array(0);
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+/** Said by gRPC itself, once. */
+const OF_GRPC = new Set(["content-type", "grpc-status", "grpc-message"]);
 
 export function ownAnswer(code: ReasonCode, fields: Partial<Omit<OwnAnswer, "code">> = {}): OwnAnswer {
   return { code, status: null, grpcStatus: null, headers: [], body: null, ...fields };
@@ -39,10 +43,10 @@ export function renderAnswer(answer: OwnAnswer, grpcContentType: string | null):
   if (grpcContentType !== null && (status >= 400 || answer.grpcStatus !== null)) return renderGrpc(answer, status, grpcContentType);
   const isError = status >= 400;
   const text = answer.body ?? (isError ? `${entry.meaning}\n` : "");
-  const body = status === 204 || status === 304 || text === "" ? NO_BODY : encoder.encode(text);
+  const body = status === 204 || status === 304 || text === "" ? NO_BODY : typeof text === "string" ? encoder.encode(text) : text;
   const list: HeaderList = [REASON_HEADER, code];
   for (const [name, value] of headers) list.push(name, value);
-  if (body.length > 0) list.push("content-type", "text/plain; charset=utf-8");
+  if (body.length > 0 && !headers.some(([name]) => name === "content-type")) list.push("content-type", "text/plain; charset=utf-8");
   const contentLength = status === 204 || status === 304 ? LENGTH_UNKNOWN : body.length;
   return { response: { status, fields: new ListFields(list), contentLength }, body, grpcStatus: null };
 }
@@ -51,9 +55,14 @@ export function renderAnswer(answer: OwnAnswer, grpcContentType: string | null):
 function renderGrpc(answer: OwnAnswer, status: number, contentType: string): Rendered {
   const entry = reasonEntry(answer.code);
   const grpcStatus = answer.grpcStatus ?? (entry.grpc === null ? grpcStatusOf(status) : GRPC_STATUS[entry.grpc]);
-  const list: HeaderList = ["content-type", contentType, "grpc-status", String(grpcStatus), "grpc-message", percentEncode(answer.body?.trim() || entry.meaning), REASON_HEADER, answer.code];
-  for (const [name, value] of answer.headers) list.push(name, value);
+  const list: HeaderList = ["content-type", contentType, "grpc-status", String(grpcStatus), "grpc-message", percentEncode(messageOf(answer) || entry.meaning), REASON_HEADER, answer.code];
+  for (const [name, value] of answer.headers) if (!OF_GRPC.has(name)) list.push(name, value);
   return { response: { status: 200, fields: new ListFields(list), contentLength: 0 }, body: NO_BODY, grpcStatus };
+}
+
+function messageOf({ body }: OwnAnswer): string {
+  const text = body === null ? "" : typeof body === "string" ? body : decoder.decode(body);
+  return text.trim().slice(0, GRPC_MESSAGE_CHARS_MAX);
 }
 
 /** As gRPC wants its messages: UTF-8, everything but printable ASCII and the percent sign escaped. */

@@ -37,6 +37,11 @@ export class RequestBody {
     return this.#ended;
   }
 
+  /** Once it has ended. */
+  get trailers(): HeaderList {
+    return this.#trailers;
+  }
+
   /** Another attempt could send all of it again. */
   get replayable(): boolean {
     return this.#replay !== null || this.#sentBytes === 0;

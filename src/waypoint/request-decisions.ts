@@ -1,8 +1,10 @@
 // What is decided of a request before anything is sent: who it is (login, tokens), whether it may (access), and what the rules say
 // (route, plan). Each step may answer instead of going on; some wait for a token to be verified or a provider to be asked.
 
+import type { Provenance } from "../core/fault.ts";
 import { unreachable } from "../core/result.ts";
-import { authoriseRequest, explainAccess } from "../policy/http/authorise-request.ts";
+import type { ExternalAuthorizer } from "../mesh/l7/access.ts";
+import { type AccessAsk, type AccessDecision, authoriseRequest, explainAccess } from "../policy/http/authorise-request.ts";
 import { type LoginAnswer, type LoginDecision, loginEndpoint, type LoginStep, requireLogin } from "../policy/http/login.ts";
 import { withoutLoginCookies } from "../policy/http/login-cookies.ts";
 import { authenticateSession } from "../policy/http/login-token.ts";
@@ -10,20 +12,21 @@ import type { HeaderOperation } from "../policy/http/header-change.ts";
 import { type ForwardPlan, planRequest, type RequestPlan } from "../policy/http/plan.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import { type AuthenticationDecision, decideAuthentication, findTokens, headerOperations, strippedQuery } from "../policy/http/tokens.ts";
+import type { RouteResult } from "../policy/http/router.ts";
 import { isUntrusted } from "../policy/http/untrusted-headers.ts";
+import type { AuthorizationVerdict } from "../policy/upstream/external-authorization.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
+import { pairsOf } from "./answer-headers.ts";
 import { changeFields } from "./fields-change.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import type { RequestAccount } from "./request-account.ts";
+import { type AuthorizedRequest, type NotAsked, RequestAuthorizers } from "./request-authorizers.ts";
 import type { RequestHost } from "./request-host.ts";
 import type { ServiceView } from "./service-view.ts";
 
-export interface DecisionUser {
-  readonly account: RequestAccount;
+export interface DecisionUser extends AuthorizedRequest {
   /** False once it has ended: what a provider answers now comes too late. */
   readonly undecided: boolean;
-  /** The head must outlive this call: something is waited for. */
-  keepHead(): void;
   /** Decided: an answer of our own. */
   answerOwn(answer: OwnAnswer, detail: string): void;
   /** Decided: no answer at all, on purpose. */
@@ -33,7 +36,7 @@ export interface DecisionUser {
   /** Calls `delayed` then. */
   delay(ms: number): void;
   /** For the answer, whoever gives it. */
-  readonly answer: { setCookies: readonly string[]; headerOperations: readonly HeaderOperation[] };
+  readonly answer: AuthorizedRequest["answer"] & { setCookies: readonly string[]; headerOperations: readonly HeaderOperation[] };
   /** Something happened outside of the events of the streams. */
   rearm(): void;
 }
@@ -48,6 +51,10 @@ export class RequestDecisions {
   /** Of a CORS preflight to a service with a login: the answer unless a rule has one. */
   #unlessPreflight: LoginAnswer | null = null;
   #delayedPlan: RequestPlan | null = null;
+  #request: HttpRequest | null = null;
+  #authorizers: RequestAuthorizers | null = null;
+  /** The route of the request as it came, where authorisers that change it do not change that. */
+  #routeBefore: RouteResult | null = null;
 
   constructor(host: RequestHost, user: DecisionUser) {
     this.#host = host;
@@ -56,6 +63,7 @@ export class RequestDecisions {
   }
 
   start(request: HttpRequest): void {
+    this.#request = request;
     const account = this.#account;
     const { client, head } = account;
     if (head.method === "CONNECT" && request.upgrade === null) {
@@ -150,6 +158,7 @@ export class RequestDecisions {
     // Access is decided on what the client sent; the backend sees what the rules say.
     const operations = headerOperations(decision.changes, head.fields);
     const query = strippedQuery(head.query, decision.changes);
+    if (operations.length === 0 && query === head.query) return this.#authorise(view);
     this.#authorise(view, () => {
       changeFields(head.fields, operations);
       head.query = query;
@@ -159,9 +168,13 @@ export class RequestDecisions {
   // Whether it may
 
   #authorise(view: ServiceView, allowed?: () => void): void {
+    this.#accessDecided(view, authoriseRequest(view.access, this.#account.head), null, allowed);
+  }
+
+  /** @param verdict of the authoriser that was asked last. */
+  #accessDecided(view: ServiceView, decision: AccessDecision, verdict: AuthorizationVerdict | null, allowed?: () => void): void {
     const account = this.#account;
     const { head } = account;
-    const decision = authoriseRequest(view.access, head);
     switch (decision.kind) {
       case "allow":
         allowed?.();
@@ -169,14 +182,45 @@ export class RequestDecisions {
         return this.#route(view);
       case "deny":
         account.provenance = decision.policy;
+        if (verdict?.kind === "denied" && (decision.code === "authorizer_denied" || decision.code === "authorizer_failed")) return this.#refusedBy(verdict, explainAccess(decision));
         return this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));
       case "ask":
-        // Nobody is there to ask: what cannot be enforced denies.
-        account.provenance = decision.policy;
-        return this.#user.answerOwn(ownAnswer("access_policy_unenforceable"), `${explainAccess(decision)}, and external authorizers are not asked in this version`);
+        return this.#askAccess(view, decision, allowed);
       default:
         return unreachable(decision);
     }
+  }
+
+  #askAccess(view: ServiceView, { authorizer, policy, answered }: AccessAsk, allowed?: () => void): void {
+    if (authorizer.changesRoute || allowed !== undefined) this.#routeBefore = null;
+    else this.#routeBefore ??= view.router.match(this.#account.head);
+    this.#ask(authorizer, policy, (verdict) => {
+      const answer = verdict.failure !== "" ? { kind: "failed" as const } : verdict.kind === "denied" ? { kind: "denied" as const, status: verdict.status } : { kind: "allowed" as const };
+      this.#accessDecided(view, answered(answer), verdict, allowed);
+    });
+  }
+
+  #ask(authorizer: ExternalAuthorizer, policy: Provenance | null, done: (verdict: AuthorizationVerdict) => void): void {
+    const user = this.#user;
+    const authorizers = (this.#authorizers ??= new RequestAuthorizers(this.#host, user, this.#request!));
+    authorizers.ask(authorizer, (verdict: AuthorizationVerdict | NotAsked) => {
+      if (!user.undecided) return;
+      if (verdict.kind === "notAsked") {
+        this.#account.provenance = policy;
+        user.answerOwn(ownAnswer(verdict.code), verdict.detail);
+      } else done(verdict);
+      user.rearm();
+    });
+  }
+
+  #refusedBy({ status, headers, body, failure }: Extract<AuthorizationVerdict, { kind: "denied" }>, detail: string): void {
+    const code = failure === "" ? "authorizer_denied" : "authorizer_failed";
+    this.#user.answerOwn(ownAnswer(code, { status, headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
+  }
+
+  /** The request has ended, or is answered: nobody is asked any more. */
+  cancel(): void {
+    this.#authorizers?.cancel();
   }
 
   // What the rules say
@@ -185,7 +229,7 @@ export class RequestDecisions {
     const host = this.#host;
     const account = this.#account;
     const { head, client: { destination, source } } = account;
-    const result = view.router.match(head);
+    const result = this.#routeBefore ?? view.router.match(head);
     if (result.kind === "matched") account.routeName = result.route.id;
     // Faults of the service that the client meant; one that has no such policy costs nothing here.
     const own = host.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
@@ -197,9 +241,20 @@ export class RequestDecisions {
     account.injected = plan.injected;
     this.#user.answer.headerOperations = plan.responseHeaders;
     if (plan.injected.some(({ action }) => action.kind === "delay")) account.flag("DI");
-    if (plan.authorizers.length > 0) {
-      return this.#user.answerOwn(ownAnswer("access_policy_unenforceable"), "the rule asks an external authorizer, which this version cannot do");
-    }
+    this.#askOfPlan(plan, 0);
+  }
+
+  /** The rule's own authorisers, one after the other. */
+  #askOfPlan(plan: RequestPlan, next: number): void {
+    const authorizer = plan.authorizers[next];
+    if (authorizer === undefined) return this.#authorised(plan);
+    this.#ask(authorizer, plan.provenance, (verdict) => {
+      if (verdict.kind === "denied") this.#refusedBy(verdict, `refused by the authoriser ${authorizer.service}`);
+      else this.#askOfPlan(plan, next + 1);
+    });
+  }
+
+  #authorised(plan: RequestPlan): void {
     if (plan.delayMs === 0) return this.#carryOut(plan);
     this.#delayedPlan = plan;
     this.#user.keepHead();

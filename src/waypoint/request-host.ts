@@ -1,6 +1,7 @@
 // What a request needs from its surroundings, and what they see of it while it is under way.
 
 import type { Random } from "../core/ports.ts";
+import type { Workload } from "../mesh/records.ts";
 import type { DueList } from "../net/due-list.ts";
 import type { LoginContext, LoginDecision, LoginStep } from "../policy/http/login.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
@@ -34,6 +35,8 @@ export interface RequestHost {
   readonly random: Random;
   readonly views: ServiceViews;
   readonly clusters: Clusters;
+  /** This waypoint's own record. */
+  readonly self: () => Workload;
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;

@@ -11,9 +11,10 @@ import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { Client } from "./client.ts";
 import { ClientAnswer } from "./client-answer.ts";
-import { findPlace } from "./cluster-place.ts";
+import { type ClusterPlace, findPlace } from "./cluster-place.ts";
 import type { NewStream } from "./downstream.ts";
 import { Forwarding, type ForwardingUser } from "./forwarding.ts";
+import { GlobalLimits } from "./global-limits.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import { RequestAccount } from "./request-account.ts";
 import { RequestBody } from "./request-body.ts";
@@ -34,6 +35,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   readonly #stream: NewStream;
   readonly #decisions: RequestDecisions;
   #phase: Phase = "deciding";
+  /** Rate limits that are being asked about. */
+  #limits: GlobalLimits | null = null;
   #forwarding: Forwarding | null = null;
   #lastActivityMs: number;
   /** Of a delay, or a held back answer. */
@@ -85,8 +88,31 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     const nowMs = this.#host.nowMs();
     const found = findPlace(this.#host.clusters, plan.backend, this.account, nowMs);
     if (found.kind === "refused") return this.answerOwn(found.answer, found.detail);
+    const { place } = found;
+    const { globalRateLimits } = place.cluster.settings;
+    if (globalRateLimits.length === 0) return this.#enter(plan, place);
+    this.keepHead();
+    this.#limits = new GlobalLimits(this.#host, this, globalRateLimits, (outcome) => {
+      this.#limits = null;
+      if (outcome.kind === "refused") this.answerOwn(outcome.answer, outcome.detail);
+      else {
+        place.counted(outcome.state);
+        this.#enter(plan, place);
+      }
+      this.rearm();
+    });
+    this.#limits.start();
+  }
+
+  #enter(plan: ForwardPlan, place: ClusterPlace): void {
+    const nowMs = this.#host.nowMs();
+    const refusal = place.enter(this.account.head, nowMs);
+    if (refusal !== null) {
+      place.leave(false, nowMs);
+      return this.answerOwn(refusal.answer, refusal.detail);
+    }
     this.#phase = "forwarding";
-    this.#forwarding = new Forwarding(this.#host, this, plan, found.place, this.#stream.request, nowMs);
+    this.#forwarding = new Forwarding(this.#host, this, plan, place, this.#stream.request, nowMs);
     this.#forwarding.start();
   }
 
@@ -95,6 +121,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   answerOwn(answer: OwnAnswer, detail: string): void {
     this.account.note(detail);
     if (this.answer.begun) return this.cut(answer.code);
+    this.#stopAsking();
     this.#forwarding?.giveUp();
     this.body.forget();
     this.#phase = "answering";
@@ -179,6 +206,12 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#end();
   }
 
+  #stopAsking(): void {
+    this.#decisions.cancel();
+    this.#limits?.cancel();
+    this.#limits = null;
+  }
+
   #end(): void {
     if (this.#phase === "ended") return;
     const nowMs = this.#host.nowMs();
@@ -187,6 +220,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     account.endedMs = nowMs;
     account.requestBytes = this.body.receivedBytes;
     account.responseBytes = this.answer.sentBytes;
+    this.#stopAsking();
     this.body.detach();
     this.#forwarding?.end(nowMs);
     this.#host.due.remove(this);

@@ -32,6 +32,25 @@ export function withoutQueryParameter(query: string, name: string): string {
   return rest === "" ? "" : `?${rest}`;
 }
 
+/**
+ * The query with parameters taken out and set, as an authoriser wants it: one that is set takes the place of all of its name, at the end.
+ * @param query with its question mark, or empty. @param set names and values as text.
+ */
+export function changeQuery(query: string, set: readonly (readonly [name: string, value: string])[], remove: readonly string[]): string {
+  let changed = query;
+  for (const name of remove) changed = withoutQueryParameter(changed, name);
+  for (const [name, value] of set) {
+    changed = withoutQueryParameter(changed, name);
+    changed += `${changed === "" ? "?" : "&"}${escaped(name)}=${escaped(value)}`;
+  }
+  return changed;
+}
+
+/** Everything but RFC 3986's unreserved characters as percent escapes of UTF-8; what is no text in Unicode becomes U+FFFD. */
+function escaped(text: string): string {
+  return encodeURIComponent(text.toWellFormed()).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
 function isName(query: string, from: number, to: number, name: string): boolean {
   if (to - from === name.length && query.startsWith(name, from)) return true;
   return to - from > name.length && percentDecoded(query.slice(from, to)) === name;

@@ -1,0 +1,95 @@
+// The rate limits of one request that services count: asked one after the other, until one refuses or all have let it through.
+
+import type { GlobalRateLimit } from "../mesh/l7/traffic-policy.ts";
+import type { GlobalRateLimitVerdict } from "../policy/upstream/rate-limit/global.ts";
+import { rateLimitHeaders, type RateLimitState } from "../policy/upstream/rate-limit/headers.ts";
+import { type CompiledMatches, compileMatches, ViewFacts } from "../policy/upstream/view-facts.ts";
+import { applyAnswerHeaders, pairsOf } from "./answer-headers.ts";
+import type { ClientAnswer } from "./client-answer.ts";
+import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
+import { askRateLimit } from "./rate-limit-call.ts";
+import type { RequestAccount } from "./request-account.ts";
+import type { CallHost, ServiceCall } from "./service-call.ts";
+import { traceMetadata } from "./trace-metadata.ts";
+
+export interface LimitedRequest {
+  readonly account: RequestAccount;
+  readonly answer: Pick<ClientAnswer, "serviceHeaders">;
+}
+
+export type LimitsOutcome =
+  /** `state`: of the limit that is nearest to refusing, as its service tells; null when none does. */
+  | { readonly kind: "within"; readonly state: RateLimitState | null }
+  | { readonly kind: "refused"; readonly answer: OwnAnswer; /** For the log. */ readonly detail: string };
+
+/** Compiled once for each limit; its record is a new one when the configuration says something else. */
+const compiled = new WeakMap<GlobalRateLimit, CompiledMatches>();
+
+export class GlobalLimits {
+  readonly #host: CallHost;
+  readonly #user: LimitedRequest;
+  readonly #limits: readonly GlobalRateLimit[];
+  readonly #done: (outcome: LimitsOutcome) => void;
+  #next = 0;
+  #call: ServiceCall | null = null;
+  #state: RateLimitState | null = null;
+
+  /** @param done once, maybe before `start` returns; not after `cancel`. */
+  constructor(host: CallHost, user: LimitedRequest, limits: readonly GlobalRateLimit[], done: (outcome: LimitsOutcome) => void) {
+    this.#host = host;
+    this.#user = user;
+    this.#limits = limits;
+    this.#done = done;
+  }
+
+  start(): void {
+    const { head } = this.#user.account;
+    const facts = new ViewFacts(head, head.token?.payload ?? null);
+    while (this.#next < this.#limits.length) {
+      const limit = this.#limits[this.#next++]!;
+      if (!matchesOf(limit).applies(facts)) continue;
+      this.#call = askRateLimit(this.#host, limit, facts, traceMetadata(head.fields), (verdict) => this.#answered(limit, verdict));
+      if (this.#call !== null) return;
+    }
+    this.#done({ kind: "within", state: this.#state });
+  }
+
+  cancel(): void {
+    this.#call?.cancel();
+    this.#call = null;
+  }
+
+  #answered(limit: GlobalRateLimit, verdict: GlobalRateLimitVerdict): void {
+    this.#call = null;
+    const { account, answer } = this.#user;
+    if (!verdict.allowed) {
+      const pairs = pairsOf(verdict.responseHeaders);
+      const own = verdict.state === null ? [] : rateLimitHeaders(verdict.state);
+      for (let i = 0; i < own.length; i += 2) if (!pairs.some(([name]) => name === own[i])) pairs.push([own[i]!, own[i + 1]!]);
+      const failed = verdict.reason === "serviceFailed";
+      account.provenance = provenanceOf(account, limit);
+      this.#done({
+        kind: "refused", detail: verdict.message,
+        answer: ownAnswer(failed ? "rate_limit_failed" : "rate_limited", { status: verdict.status, headers: pairs, body: verdict.body.length === 0 ? null : verdict.body }),
+      });
+      return;
+    }
+    account.note(verdict.message);
+    applyAnswerHeaders(account.head.fields, verdict.requestHeaders);
+    if (verdict.responseHeaders.length > 0) answer.serviceHeaders = [...answer.serviceHeaders, ...verdict.responseHeaders];
+    if (verdict.state !== null && (this.#state === null || verdict.state.remaining < this.#state.remaining)) this.#state = verdict.state;
+    this.start();
+  }
+}
+
+function matchesOf(limit: GlobalRateLimit): CompiledMatches {
+  let known = compiled.get(limit);
+  if (known === undefined) compiled.set(limit, (known = compileMatches(limit.matches)));
+  return known;
+}
+
+/** The policy that has the limit, down to its field. */
+function provenanceOf({ servedBy, provenance }: RequestAccount, { fieldPath }: GlobalRateLimit): RequestAccount["provenance"] {
+  const origin = servedBy?.settings.provenance["globalRateLimits"];
+  return origin === undefined ? provenance : { ...origin, fieldPath };
+}
