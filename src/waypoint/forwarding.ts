@@ -11,7 +11,8 @@ import { type HashCookie, hashOfRequest } from "../policy/upstream/balancers/has
 import { explainRefusal } from "../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
 import { parseGrpcTimeout } from "../policy/upstream/grpc-timeout.ts";
-import { outcomeOfAnswer } from "../policy/upstream/outcome.ts";
+import { decideHedge, type HedgeDecision } from "../policy/upstream/hedging.ts";
+import { isFailure, outcomeOfAnswer } from "../policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/upstream/retry-after.ts";
 import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
@@ -52,6 +53,7 @@ export interface ForwardingUser {
 
 const NO_TRIED: readonly UpstreamEndpoint[] = Object.freeze([]);
 const NO_TRAILERS: HeaderList = [];
+const NO_RIVALS: readonly ServerAttempt[] = Object.freeze([]);
 const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
 const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 /** Kept connections that may turn out to be closed, one after the other, before a new one is made. */
@@ -79,7 +81,13 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #mirrors = NO_MIRRORS;
   #hash = 0;
   #cookie: HashCookie | null = null;
+  /** Under way, or the one whose answer goes on. */
   #attempt: ServerAttempt | null = null;
+  /** Begun before it and still without an answer; the first answer of all wins. */
+  #rivals: readonly ServerAttempt[] = NO_RIVALS;
+  #hedges = 0;
+  /** When another attempt is made beside those under way. */
+  #hedgeMs = Infinity;
   #tried: UpstreamEndpoint[] | null = null;
   #staleRetries = 0;
   /** End of a wait before another attempt. */
@@ -110,7 +118,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.request = outgoingOf(received, {
       path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: hostOfService(cluster.target.service),
     });
-    if (this.#retry.attempts === 0) body.forget();
+    if (this.#retry.attempts === 0 && cluster.settings.hedging === null) body.forget();
     this.#balance();
   }
 
@@ -125,7 +133,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   get dueMs(): number {
-    return Math.min(this.#wakeMs, this.#deadlineMs, this.#attempt?.endsMs ?? Infinity);
+    let dueMs = Math.min(this.#wakeMs, this.#hedgeMs, this.#deadlineMs, this.#attempt?.endsMs ?? Infinity);
+    for (const { endsMs } of this.#rivals) dueMs = Math.min(dueMs, endsMs);
+    return dueMs;
   }
 
   start(): void {
@@ -143,10 +153,18 @@ export class Forwarding implements AttemptUser, AttemptRequest {
       this.#try(false);
     } else if (nowMs >= this.#deadlineMs) {
       this.#timedOut(nowMs);
-    } else if (this.#attempt !== null && nowMs >= this.#attempt.endsMs) {
-      this.#attemptTimedOut(this.#attempt, nowMs);
-    } else return false;
+    } else {
+      const late = this.#lateAttempt(nowMs);
+      if (late !== null) this.#attemptTimedOut(late, nowMs);
+      else if (nowMs >= this.#hedgeMs) this.#hedge(nowMs);
+      else return false;
+    }
     return true;
+  }
+
+  #lateAttempt(nowMs: number): ServerAttempt | null {
+    if (this.#attempt !== null && nowMs >= this.#attempt.endsMs) return this.#attempt;
+    return this.#rivals.find(({ endsMs }) => nowMs >= endsMs) ?? null;
   }
 
   onRequestBody(bytes: Uint8Array): void {
@@ -170,6 +188,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#wakeMs = this.#deadlineMs = Infinity;
     this.#attempt?.cancel();
     this.#attempt = null;
+    this.#dropRivals();
   }
 
   /** The request has ended. */
@@ -207,21 +226,38 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     }
     const attempt = (this.#attempt = new ServerAttempt(this, this, cluster, pick, time, nowMs));
     account.attempts++;
-    account.attemptStartedMs = nowMs;
+    this.#tell(attempt);
+    this.#phase = "connecting";
+    attempt.start(fresh);
+    if (cluster.settings.hedging !== null) this.#planHedge(nowMs);
+  }
+
+  #tell(attempt: ServerAttempt): void {
+    const account = this.#account;
+    account.attemptStartedMs = attempt.startedMs;
     account.endpoint = attempt.endpoint.target.workload;
     account.upstreamAddress = attempt.address;
     account.upstreamVersion = attempt.version;
-    this.#phase = "connecting";
-    attempt.start(fresh);
   }
 
   get #isIdempotent(): boolean {
     return IDEMPOTENT.has(this.#account.head.method);
   }
 
+  /** Out of the race. True: others are still in it. */
+  #leave(attempt: ServerAttempt): boolean {
+    const left = this.#rivals.filter((rival) => rival !== attempt);
+    if (attempt === this.#attempt) this.#attempt = left.pop() ?? null;
+    this.#rivals = left;
+    if (this.#attempt === null) return false;
+    (this.#tried ??= []).push(attempt.endpoint);
+    return true;
+  }
+
   attemptFailed(attempt: ServerAttempt, { end, code, message, isStale, status }: AttemptFailure): void {
-    this.#attempt = null;
     this.#account.note(message);
+    if (this.#leave(attempt)) return;
+    this.#hedgeMs = Infinity;
     if (isStale && this.#tryAgainFresh()) return;
     if (end !== null && this.#retryAfter(attempt, end)) return;
     const { attempts } = this.#account;
@@ -244,7 +280,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #retryAfter(attempt: ServerAttempt, end: AttemptEnd): boolean {
     const nowMs = this.nowMs();
     const decision = decideRetry(end, {
-      policy: this.#retry, attempts: this.#account.attempts - this.#staleRetries, isIdempotent: this.#isIdempotent, isReplayable: this.body.replayable,
+      policy: this.#retry, attempts: this.#account.attempts - this.#staleRetries - this.#hedges, isIdempotent: this.#isIdempotent, isReplayable: this.body.replayable,
       answerBegun: false, isInjected: false, remainingMs: this.#deadlineMs - nowMs,
     }, this.#cluster.budget, nowMs, this.random);
     if (!decision.retry) return false;
@@ -259,10 +295,59 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     return true;
   }
 
+  // ── Hedging ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Asks when another attempt is worth its while. */
+  #planHedge(nowMs: number): void {
+    const decision = this.#decideHedge(nowMs);
+    this.#hedgeMs = decision.kind === "wait" ? decision.untilMs : Infinity;
+  }
+
+  #decideHedge(nowMs: number): HedgeDecision {
+    const { request, body } = this;
+    const attempt = this.#attempt;
+    return decideHedge({
+      hedging: this.#cluster.settings.hedging, isIdempotent: this.#isIdempotent && request.upgrade === null, isReplayable: !request.hasBody || body.replayable,
+      isAnswered: attempt === null || this.#phase !== "connecting", attempts: this.#account.attempts, usableEndpoints: this.#cluster.upstream.endpoints.length,
+      lastAttemptMs: attempt?.startedMs ?? nowMs, deadlineMs: this.#deadlineMs,
+    }, this.#cluster.budget, nowMs);
+  }
+
+  /** One more attempt, elsewhere, beside those under way. What stands in its way leaves these as they are. */
+  #hedge(nowMs: number): void {
+    this.#hedgeMs = Infinity;
+    const first = this.#attempt;
+    const cluster = this.#cluster;
+    const body = this.request.hasBody ? this.body.duplicate() : this.body;
+    if (first === null || body === null || this.#decideHedge(nowMs).kind !== "now") return;
+    const time = attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
+    if (time.kind === "expired" || this.#place.retry() !== null) return;
+    const tried = [...(this.#tried ?? []), ...this.#rivals.map(({ endpoint }) => endpoint), first.endpoint];
+    const pick = cluster.upstream.pick({ nowMs, hash: this.#hash, tried, sticky: null, mayProbe: false });
+    if (pick.endpoint === null || tried.includes(pick.endpoint)) return;
+    this.#rivals = [...this.#rivals, first];
+    const { isGrpc, clientVersion, random, request } = this;
+    const hedge = (this.#attempt = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, nowMs: this.nowMs }, cluster, pick, time, nowMs));
+    this.#account.attempts++;
+    this.#hedges++;
+    this.#account.note(`${first.address} had not answered for ${Math.round(nowMs - first.startedMs)} ms: ${hedge.address} was asked too`);
+    this.#tell(hedge);
+    hedge.start(false);
+    if (this.#attempt === hedge) this.#planHedge(nowMs);
+  }
+
+  #dropRivals(): void {
+    const rivals = this.#rivals;
+    this.#rivals = NO_RIVALS;
+    this.#hedgeMs = Infinity;
+    for (const rival of rivals) rival.cancel();
+  }
+
   // ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   attemptInformed(_attempt: ServerAttempt, response: HttpResponse): void {
-    this.#user.answer.inform(response);
+    // Of several it is not known yet whose answer follows.
+    if (this.#rivals.length === 0) this.#user.answer.inform(response);
   }
 
   attemptAnswered(attempt: ServerAttempt, response: HttpResponse, endStream: boolean): void {
@@ -272,15 +357,17 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const grpcStatus = this.isGrpc && endStream ? numberOrNull(fields.value("grpc-status")) : null;
     const retryAfterMs = this.#retryAfterOf(status, fields);
     const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
-    attempt.settle(outcomeOfAnswer(status, grpcStatus), nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
-    if (mayRetry && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs })) {
+    const outcome = outcomeOfAnswer(status, grpcStatus);
+    attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
+    const failed = isFailure(outcome) || outcome === "overloaded";
+    if ((failed && this.#rivals.length > 0) || (mayRetry && this.#rivals.length === 0 && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs }))) {
       account.note(`${attempt.address} answered ${grpcStatus === null ? status : `grpc-status ${grpcStatus}`}`);
-      this.#attempt = null;
+      if (!this.#leave(attempt)) this.#hedgeMs = Infinity;
       // An answer that is whole leaves its connection as it was; the rest of another is not waited for.
       attempt.discard(endStream);
       return this.#user.rearm();
     }
-    attempt.take();
+    this.#win(attempt);
     this.#phase = "responding";
     this.body.forget();
     const { answer } = this.#user;
@@ -291,6 +378,18 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const source = endStream ? null : attempt.source;
     if (endStream) this.#release(attempt);
     answer.respond(response, endStream, source, this.#plan.bytesPerSecond, nowMs);
+  }
+
+  /** Its answer goes on; the others are not waited for. */
+  #win(attempt: ServerAttempt): void {
+    attempt.take();
+    this.#hedgeMs = Infinity;
+    if (this.#rivals.length === 0) return;
+    const others = [...this.#rivals, this.#attempt!].filter((other) => other !== attempt);
+    this.#rivals = NO_RIVALS;
+    this.#attempt = attempt;
+    this.#tell(attempt);
+    for (const other of others) other.cancel();
   }
 
   attemptTunnelled(attempt: ServerAttempt, response: HttpResponse): void {

@@ -8,6 +8,7 @@ import type { BodySink, BodySource } from "./streams.ts";
 export const REPLAY_BYTES_MAX = 64 * 1024;
 
 const NO_TRAILERS: HeaderList = [];
+const NO_SOURCE: BodySource = { pause: () => {}, resume: () => {}, consumed: () => {} };
 
 export class RequestBody {
   receivedBytes = 0;
@@ -45,6 +46,17 @@ export class RequestBody {
   /** Another attempt could send all of it again. */
   get replayable(): boolean {
     return this.#replay !== null || this.#sentBytes === 0;
+  }
+
+  /** All of the body, for an attempt beside the present one; null while it is not all here, or no longer kept. */
+  duplicate(): RequestBody | null {
+    if (!this.#ended || this.#replay === null) return null;
+    const copy = new RequestBody(NO_SOURCE);
+    copy.#queue = [...this.#replay];
+    copy.#replay = null;
+    copy.#ended = true;
+    copy.#trailers = this.#trailers;
+    return copy;
   }
 
   /**
