@@ -36,7 +36,7 @@ describe("what is issued", () => {
     const issued = sign(createRequest(WEB).csrPem);
     const leaf = mustRead(new Uint8Array(leafOf(issued).raw));
     expect(leaf.subjectIsEmpty).toBe(true);
-    expect(leaf.subjectAltNames).toEqual({ critical: true, uris: [WEB], dnsNames: [], otherCount: 0 });
+    expect(leaf.subjectAltNames).toEqual({ critical: true, uris: [WEB], dnsNames: [], ipAddresses: [], otherCount: 0 });
     expect(leaf.extendedKeyUsage).toEqual([OID.serverAuth, OID.clientAuth]);
     expect(leaf.keyUsage).toBe(KEY_USAGE.digitalSignature);
     expect(leaf.isCa).toBe(false);

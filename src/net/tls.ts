@@ -1,11 +1,13 @@
-// TLS 1.3 for tunnels on Bun's native sockets: contexts from SVIDs, and the upgrade of a plain socket in place.
-// Chain and signatures are checked by the TLS stack against the SVID's own trust bundle; who the peer is, is judged by the caller.
+// TLS on Bun's native sockets: contexts, and the upgrade of a plain socket in place. TLS 1.3 with SVIDs for tunnels; for backends outside
+// the mesh what they speak. Chain and signatures are checked by the TLS stack against the trust given; who the peer is, is judged by the caller.
 
 import { constants } from "node:crypto";
 import type { Socket as NodeSocket } from "node:net";
 import type { Duplex } from "node:stream";
 import tls from "node:tls";
 import type { Socket, SocketHandler } from "bun";
+import { readCertificate } from "../wire/x509/certificate.ts";
+import { systemRoots } from "./system-roots.ts";
 
 /** What BoringSSL needs for one identity; the same context serves both roles. Swapped by making a new one: live connections keep theirs. */
 export interface TlsContext {
@@ -102,6 +104,8 @@ export function serverChainError(socket: NativeTlsSocket<unknown>, error: Error 
 export interface StreamTls {
   /** False when the peer is slow: `onDrain` follows. `bytes` is borrowed until then, so it is copied. */
   write(bytes: Uint8Array): boolean;
+  pause(): void;
+  resume(): void;
   end(): void;
   destroy(): void;
 }
@@ -121,6 +125,10 @@ export function connectTlsOverStream(stream: Duplex, context: TlsContext, events
   const socket = tls.connect({
     socket: stream as unknown as NodeSocket, secureContext: context.secure, ALPNProtocols: ["h2"], rejectUnauthorized: true, checkServerIdentity: () => undefined,
   });
+  return streamTls(socket, events);
+}
+
+function streamTls(socket: tls.TLSSocket, events: StreamTlsEvents): StreamTls {
   let failure: Error | null = null;
   socket.on("secureConnect", () => events.onSecure(chainOf(socket.getPeerCertificate(true) as unknown as PeerCertificateChain), socket.alpnProtocol ?? false));
   socket.on("data", (chunk: Uint8Array) => events.onData(chunk));
@@ -132,9 +140,67 @@ export function connectTlsOverStream(stream: Duplex, context: TlsContext, events
   socket.on("close", () => events.onClose(failure));
   return {
     write: (bytes) => socket.write(Buffer.from(bytes)),
+    pause: () => void socket.pause(),
+    resume: () => void socket.resume(),
     end: () => void socket.end(),
     destroy: () => void socket.destroy(),
   };
+}
+
+// ---- towards servers outside the mesh, as they are: host names, public authorities, TLS 1.2 and later
+
+/** What is shown to, and trusted of, a backend. */
+export interface BackendTlsMaterial {
+  /** PEM; null for the system's roots. */
+  readonly caPem: string | null;
+  readonly certificate: { readonly certificatePem: string; readonly keyPem: string } | null;
+}
+
+/** Throws on material that does not parse. Costly with the system's roots: make it once. */
+export function createBackendTlsContext({ caPem, certificate }: BackendTlsMaterial): TlsContext {
+  const ca = caPem ?? systemRoots();
+  const context = tls.createSecureContext({
+    ...(ca === null ? {} : { ca }), ...(certificate === null ? {} : { cert: certificate.certificatePem, key: certificate.keyPem }), minVersion: "TLSv1.2",
+  } as tls.SecureContextOptions);
+  return { native: (context as unknown as { context: unknown }).context, secure: context };
+}
+
+export interface BackendHandshake {
+  readonly context: TlsContext;
+  readonly sni: string;
+  /** In order of preference; empty: none is offered. */
+  readonly alpn: readonly string[];
+}
+
+/** Takes over a connected socket as the client of a backend. Judge it with `serverChainError` in the `handshake` callback. */
+export function upgradeBackend<T>(socket: Socket<unknown>, { context, sni, alpn }: BackendHandshake, handler: SocketHandler<T>, state: T): NativeTlsSocket<T> {
+  const options = {
+    isServer: false, data: state, socket: handler,
+    tls: { secureContext: context.native, rejectUnauthorized: false, serverName: sni, ...(alpn.length === 0 ? {} : { ALPNProtocols: Buffer.concat(alpn.map((name) => Buffer.from(String.fromCharCode(name.length) + name, "latin1"))) }) },
+  };
+  const [, secured] = socket.upgradeTLS(options as unknown as Parameters<Socket<unknown>["upgradeTLS"]>[0]);
+  return secured as unknown as NativeTlsSocket<T>;
+}
+
+/** The same inside a stream. `chainError` is null when the chain verified. */
+export function connectBackendOverStream(stream: Duplex, { context, sni, alpn }: BackendHandshake, events: Omit<StreamTlsEvents, "onSecure"> & { onSecure(chainDer: Uint8Array[], alpn: string | false, chainError: string | null): void }): StreamTls {
+  const socket = tls.connect({
+    socket: stream as unknown as NodeSocket, secureContext: context.secure, servername: sni, rejectUnauthorized: false, checkServerIdentity: () => undefined, ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+  });
+  const chainError = (): string | null => {
+    const error = socket.authorizationError as (Error & { code?: string }) | string | null | undefined;
+    const code = typeof error === "string" ? error : error?.code ?? error?.message;
+    return socket.authorized || code === undefined || code === "ERR_TLS_CERT_ALTNAME_INVALID" ? null : code;
+  };
+  return streamTls(socket, { ...events, onSecure: (chain, chosen) => events.onSecure(chain, chosen, chainError()) });
+}
+
+/** What a certificate may be used for by its names. Null when it does not parse. */
+export function presentedNames(leafDer: Uint8Array): { readonly dnsNames: readonly string[]; readonly uris: readonly string[]; readonly ips: readonly string[] } | null {
+  const read = readCertificate(leafDer);
+  if (!read.ok) return null;
+  const { dnsNames, uris, ipAddresses } = read.value.subjectAltNames;
+  return { dnsNames, uris, ips: ipAddresses };
 }
 
 function upgrade<T>(

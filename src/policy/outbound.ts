@@ -3,7 +3,7 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import { formatProvenance, type Provenance } from "../core/fault.ts";
-import { formatSocketAddress, type IpAddress, isIpv6, isLoopback, type SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, type IpAddress, isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { GatewayAddress, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
 import type { EndpointSet, MeshStore } from "../mesh/store.ts";
@@ -110,6 +110,7 @@ export interface OutboundOptions {
 }
 
 const NOBODY: ReadonlySet<WorkloadUid> = new Set();
+const UNSPECIFIED = parseIp("0.0.0.0")!;
 
 /** What every step below needs. */
 interface Attempt {
@@ -198,10 +199,7 @@ function toService(attempt: Attempt, service: Service): OutboundDecision {
   if (!picked.ok) return refuseEndpoints(service, dst.port, picked.error);
   const { workload, ip, targetPort } = picked.value;
   if (workload.network !== source.network) {
-    return throughGateway(attempt, {
-      service, reason: "endpoint on another network", gateway: workload.networkGateway!, far: workload,
-      acceptedIdentities: service.subjectAltNames.length > 0 ? service.subjectAltNames : identitiesOnNetwork(store.endpointSet(nameOf(service))!, workload.network),
-    });
+    return toFarEndpoint(attempt, service, workload);
   }
   if (ip === null) {
     return { kind: "resolve", reason: "service endpoint", hostname: workload.hostname, family: attempt.family, port: targetPort, destination: workload, service, servicePort: dst.port, tunnel: null };
@@ -268,7 +266,8 @@ function direct({ reason, ip, port, destination, service, servicePort }: DirectT
   };
 }
 
-function acceptedIdentities(workload: Workload, service: Service | null): readonly SpiffeId[] {
+/** Who may answer for a workload: itself, and whom its service names. */
+export function acceptedIdentities(workload: Workload, service: Service | null): readonly SpiffeId[] {
   const own = identityOf(workload);
   if (service === null || service.subjectAltNames.length === 0) return [own];
   return service.subjectAltNames.includes(own) ? service.subjectAltNames : [own, ...service.subjectAltNames];
@@ -408,6 +407,29 @@ function throughGateway(attempt: Attempt, of: GatewayCase): OutboundDecision {
       role: "gateway", authority, acceptedIdentities: acceptedIdentities(found.picked.workload, found.service),
       inner: { authority, acceptedIdentities: of.acceptedIdentities },
     },
+  });
+}
+
+export interface FarEndpoint {
+  readonly service: Service;
+  readonly servicePort: number;
+  /** An endpoint of the service on another network, with a gateway. Which endpoint behind the gateway answers is the gateway's choice. */
+  readonly far: Workload;
+  readonly nowMs: number;
+}
+
+/** The way to an endpoint on another network, for those who chose it themselves: as a connection to its service would go there. */
+export function chooseGateway(store: MeshStore, balancer: Balancer, source: Workload, { service, servicePort, far, nowMs }: FarEndpoint): OutboundDecision {
+  const anyAddress = source.addresses[0] ?? UNSPECIFIED;
+  const attempt: Attempt = { store, balancer, source, dst: { ip: anyAddress, port: servicePort }, family: isIpv6(anyAddress) ? 6 : 4, nowMs, exclude: NOBODY };
+  return toFarEndpoint(attempt, service, far);
+}
+
+function toFarEndpoint(attempt: Attempt, service: Service, far: Workload): OutboundDecision {
+  if (far.networkGateway === null) return refuse("no_network_gateway", `${far.uid} is on the network ${far.network}, to which no gateway is known`, far.provenance);
+  return throughGateway(attempt, {
+    service, reason: "endpoint on another network", gateway: far.networkGateway, far,
+    acceptedIdentities: service.subjectAltNames.length > 0 ? service.subjectAltNames : identitiesOnNetwork(attempt.store.endpointSet(nameOf(service))!, far.network),
   });
 }
 

@@ -24,3 +24,6 @@ export interface Channel {
   /** At once, and so that the peer cannot take it for a usual end. No further event. */
   destroy(): void;
 }
+
+/** As it is handed over: whoever gets it sets its user. */
+export type ChannelWithUser = Channel & { user: ChannelUser | null };

@@ -33,10 +33,7 @@ export function findPlace(clusters: Clusters, backend: ServiceTarget | null, acc
   account.servedBy = cluster;
   if (!cluster.refresh(nowMs)) return refused("service_unknown", `the configuration has no service ${target.service}`);
   if (cluster.broken !== null) return refused("rule_broken", cluster.broken);
-  const { tls } = cluster.settings;
-  if (tls.mode !== "off") {
-    return refused("tls_broken", tls.mode === "broken" ? tls.reason : "TLS towards backends is not there in this version; nothing is sent without it");
-  }
+  if (cluster.tlsBroken !== null) return refused("tls_broken", cluster.tlsBroken);
   const place = new ClusterPlace(cluster);
   const refusal = place.rate(head, nowMs);
   return refusal === null ? { kind: "place", place } : { kind: "refused", ...refusal };

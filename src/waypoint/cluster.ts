@@ -4,7 +4,8 @@
 import type { NamespacedName } from "../core/brand.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
-import type { TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
+import { unreachable } from "../core/result.ts";
+import type { BackendTls, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type CompiledFault, compileFault } from "../policy/http/compiled-rule.ts";
@@ -16,17 +17,27 @@ import { RetryBudgetState } from "../policy/upstream/retry-budget.ts";
 import { LocalRateLimiter } from "../policy/upstream/rate-limit/local.ts";
 import { compileMatches, type ViewFacts } from "../policy/upstream/view-facts.ts";
 import type { UpstreamSettings } from "../policy/upstream/settings.ts";
-import { type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
+import { type NameSource, type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
 import type { Picked } from "../policy/candidates.ts";
 import { declaresHttp2 } from "./declared-protocol.ts";
-import { EndpointPool } from "./endpoint-pool.ts";
+import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
+import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import { dialTls } from "./tls-dialer.ts";
 import type { UpstreamHost } from "./upstream.ts";
+
+/** How an endpoint is to be reached, beside where it is. */
+export interface DialWay {
+  readonly service: Service;
+  readonly servicePort: number;
+  /** Where there is no tunnel, the mesh's mutual TLS is made with the server itself, which is offered these protocols; null: plainly. */
+  readonly meshTls: readonly string[] | null;
+}
 
 /** Reaches endpoints, however they are reached: plainly, or through their node's ztunnel. */
 export interface EndpointDialer {
   /** Fails through `owner`, always after it returned. */
-  dial(target: Picked, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
+  dial(target: Picked, way: DialWay, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
 }
 
 export interface ClusterContext {
@@ -35,6 +46,9 @@ export interface ClusterContext {
   readonly labels: LabelSource;
   readonly host: UpstreamHost;
   readonly dialer: EndpointDialer;
+  readonly tlsContexts: BackendTlsContexts;
+  /** Null: endpoints that are known by a name are resolved when they are dialled. */
+  readonly names: NameSource | null;
   /** This waypoint's own record: where it is, for localities. */
   readonly self: () => Workload;
 }
@@ -50,6 +64,10 @@ export interface ClusterTarget {
 export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
 
 const IPV4 = 4;
+const HTTP1_ALPN = "http/1.1";
+const HTTP2_ALPN = "h2";
+/** As sidecars of the mesh tell each other what is inside. */
+const MESH_ALPN: Readonly<Record<UpstreamVersion, readonly string[]>> = { "HTTP/1.1": ["istio-http/1.1", "istio", HTTP1_ALPN], "HTTP/2": ["istio-h2", "istio", HTTP2_ALPN] };
 
 interface Pooled {
   readonly address: string;
@@ -70,6 +88,9 @@ export class Cluster {
   readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
   /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
   readonly broken: string | null;
+  /** Why TLS with its endpoints cannot be had, so that nothing may be sent; null when it can, or is not asked for. */
+  readonly tlsBroken: string | null;
+  readonly #origin: BackendOrigin | null;
   readonly #context: ClusterContext;
   readonly #pools = new Map<UpstreamEndpoint, Pooled>();
   #service: Service | null = null;
@@ -90,10 +111,18 @@ export class Cluster {
     this.faults = settings.faults.map((fault) => compileFault(fault, origin ?? { kind: "TrafficPolicy", namespace: "", name: String(target.service), resourceVersion: "", fieldPath: "" }, problems));
     this.rateLimiter = settings.localRateLimits.length === 0 ? null : new LocalRateLimiter(settings.localRateLimits, ({ matches }) => compileMatches(matches).applies);
     this.broken = problems.length === 0 ? null : problems.join("; ");
+    const tls = originOf(settings.tls, this.#host, context.tlsContexts);
+    this.#origin = typeof tls === "string" ? null : tls;
+    this.tlsBroken = typeof tls === "string" ? tls : null;
   }
 
   get name(): string {
     return `${this.target.service}:${this.target.port}${this.target.subset === null ? "" : `|${this.target.subset}`}`;
+  }
+
+  get #host(): string {
+    const { service } = this.target;
+    return service.slice(service.indexOf("/") + 1);
   }
 
   get protocol(): ServerProtocol {
@@ -131,6 +160,20 @@ export class Cluster {
     return pooled.pool;
   }
 
+  /**
+   * A channel to one of its endpoints, by TLS where that is asked for. Fails through `owner`, always after it returned.
+   * @param alpn protocols to offer where TLS is originated.
+   */
+  dial(target: Picked, alpn: readonly string[], owner: ChannelOwner, timeoutMs: number, nowMs: number, meshAlpn: readonly string[] = alpn): PendingChannel {
+    const { dialer, host } = this.#context;
+    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null };
+    const origin = this.#origin;
+    if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
+    return dialTls({
+      due: host.due, dial: (inner, ms, now) => dialer.dial(target, way, inner, ms, now), handshake: origin.handshake(alpn), judge: (chain, error) => origin.judge(chain, error), name: addressOf(target), timeoutMs,
+    }, owner, nowMs);
+  }
+
   /** Periodic work: ejection intervals, hash tables. */
   tick(nowMs: number): void {
     this.upstream.tick(nowMs);
@@ -159,11 +202,24 @@ export class Cluster {
     const { target } = endpoint;
     const address = addressOf(target);
     const pool = new EndpointPool({
-      host: this.#context.host, breaker: this.breaker, limits: this.settings.limits, name: address,
-      dial: (owner, timeoutMs, nowMs) => this.#context.dialer.dial(target, owner, timeoutMs, nowMs),
+      host: this.#context.host, breaker: this.breaker, limits: this.settings.limits, name: address, scheme: this.#origin === null ? "http" : "https",
+      spoken: (version, alpn) => this.#spoken(version, alpn),
+      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
     });
     if (this.#closed) pool.retire();
     return { address, pool };
+  }
+
+  /** A server that is declared to speak HTTP/2 is offered nothing else; one that may speak what its client does, what that is and what is below it. */
+  #alpn(version: UpstreamVersion): readonly string[] {
+    if (version === "HTTP/1.1") return [HTTP1_ALPN];
+    return this.#protocol === "HTTP/2" ? [HTTP2_ALPN] : [HTTP2_ALPN, HTTP1_ALPN];
+  }
+
+  /** A server that agrees on nothing speaks HTTP/1.1, unless it is declared to speak HTTP/2. */
+  #spoken(version: UpstreamVersion, alpn: string | null): UpstreamVersion {
+    if (this.#origin === null || this.#protocol === "HTTP/2") return version;
+    return alpn === HTTP2_ALPN ? "HTTP/2" : "HTTP/1.1";
   }
 
   #retireMoved(): void {
@@ -175,12 +231,29 @@ export class Cluster {
   }
 
   #refreshRequest(): RefreshRequest | null {
-    const { store, self } = this.#context;
+    const { store, self, names } = this.#context;
     const { service: name, port } = this.target;
     const service = store.service(name);
     const endpoints = store.endpointSet(name);
     if (service === undefined || endpoints === undefined) return null;
-    return { service, endpoints, source: self(), servicePort: port, portFallback: null, anyNetwork: false, family: IPV4 };
+    return { service, endpoints, source: self(), servicePort: port, portFallback: null, anyNetwork: false, family: IPV4, names };
+  }
+}
+
+/** Null when none is originated; a text says why it cannot be. */
+function originOf(tls: BackendTls, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {
+  switch (tls.mode) {
+    case "off":
+    case "mesh": return null;
+    case "broken": return tls.reason;
+    case "simple":
+    case "mutual":
+      try {
+        return new BackendOrigin(tls, host, contexts);
+      } catch (error) {
+        return `its certificates or keys cannot be used: ${error instanceof Error ? error.message : String(error)}`;
+      }
+    default: return unreachable(tls);
   }
 }
 

@@ -3,7 +3,6 @@
 
 import type { Clock, Random } from "../core/ports.ts";
 import { parseIp, type SocketAddress } from "../core/ip.ts";
-import type { SpiffeId } from "../core/spiffe.ts";
 import { hmacSigner } from "../identity/session-signer.ts";
 import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { httpFetch } from "../identity/jwt/http-fetch.ts";
@@ -13,17 +12,17 @@ import { LoginService } from "../identity/oidc/login-service.ts";
 import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
-import type { Picked } from "../policy/candidates.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
 import { NO_LABELS } from "../policy/upstream/labels.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
+import { NameResolver } from "../tunnel/name-resolver.ts";
 import type { Client, Destination } from "./client.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
-import { dialHbone } from "./hbone-dialer.ts";
+import { MeshDialer } from "./mesh-dialer.ts";
 import { labelsOf } from "./labels.ts";
-import { type ChannelOwner, dialPlain, type Listener, listenOn, type PendingChannel, type PlainChannel } from "./plain-channel.ts";
+import { type Listener, listenOn, type PlainChannel } from "./plain-channel.ts";
 import { RequestTelemetry } from "./request-telemetry.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
 import { Tunnels } from "./tunnels.ts";
@@ -33,11 +32,9 @@ import { WaypointPlace } from "./waypoint-place.ts";
 const TICK_MS = 100;
 /** How often clusters do their periodic work. */
 const CLUSTER_TICK_MS = 1_000;
-const NO_IDENTITIES: readonly SpiffeId[] = Object.freeze([]);
 
 export class WaypointDataPlane {
   readonly #config: WaypointConfig;
-  readonly #random: Random;
   readonly #post: (message: FromWaypoint) => void;
   readonly #store = new MeshStore();
   readonly #l7 = new L7Store();
@@ -48,6 +45,7 @@ export class WaypointDataPlane {
   readonly #logins: LoginService;
   readonly #tunnels: Tunnels;
   readonly #place: WaypointPlace;
+  readonly #names: NameResolver;
   readonly #nowMs: () => number;
   readonly #timer: ReturnType<typeof setInterval>;
   #recorded: Workload | null = null;
@@ -58,7 +56,6 @@ export class WaypointDataPlane {
   constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, credits: TelemetryCredits | null = null) {
     const { clock, random } = world;
     this.#config = config;
-    this.#random = random;
     this.#post = post;
     this.#nowMs = () => clock.monotonicMs();
     this.#unrecorded = unrecordedWaypoint(config.gateway, config.network);
@@ -77,13 +74,13 @@ export class WaypointDataPlane {
     this.#keys = new JwksCache({ fetch, clock, random });
     const tokens = new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock });
     this.#logins = new LoginService({ fetch, clock, verifier: tokens });
+    this.#names = new NameResolver({ random, nowMs: this.#nowMs });
+    const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
       tokens, logins: this.#logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
-      dialer: {
-        dial: (target, owner, timeoutMs, nowMs) => this.#dial(target, owner, timeoutMs, nowMs),
-      },
+      dialer, names: this.#names,
     });
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
@@ -141,19 +138,6 @@ export class WaypointDataPlane {
     return this.#recorded ?? this.#unrecorded;
   }
 
-  #dial(target: Picked, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel {
-    const { workload, ip, targetPort } = target;
-    if (workload.network !== this.#config.network) return failLater(() => owner.connectFailed(`${workload.uid} is on the network ${workload.network}, and gateways between networks are not used in this version`));
-    if (ip === null) return failLater(() => owner.connectFailed(`${workload.hostname} has no address, and names are not resolved in this version`));
-    const { context } = this.#tunnels;
-    const { namespaceFd } = this.#config;
-    if (workload.tunnelProtocol === "TCP") return dialPlain({ namespaceFd, to: { ip, port: targetPort }, mark: this.#config.packetMark, keepalive: context.keepalive, timeoutMs }, owner, this.#plane.due, nowMs);
-    if (this.#recorded === null) return failLater(() => owner.connectFailed(`${workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`));
-    return dialHbone({
-      namespaceFd, context, due: this.#plane.due, random: this.#random, self: this.#recorded, target, ip, subjectAltNames: NO_IDENTITIES, serviceHost: null, timeoutMs,
-    }, owner, nowMs);
-  }
-
   /** Whoever comes without a tunnel has proved nothing: its address tells the workload for routes, and no identity for policies. */
   #plainClient(channel: PlainChannel, destination: Destination): Client {
     const { remote, local } = channel;
@@ -172,6 +156,7 @@ export class WaypointDataPlane {
     this.#tunnels.tickDeadlines(nowMs);
     if (nowMs - this.#lastClusterTickMs >= CLUSTER_TICK_MS) {
       this.#lastClusterTickMs = nowMs;
+      this.#names.tick(nowMs);
       this.#plane.tick();
       this.#tunnels.tick(nowMs);
       this.#telemetry.tick(nowMs);
@@ -207,12 +192,4 @@ export class WaypointDataPlane {
 /** Sockets that take both families show IPv4 peers as mapped addresses. */
 function normal({ ip, port }: SocketAddress): SocketAddress {
   return { ip: parseIp(ip) ?? ip, port };
-}
-
-function failLater(fail: () => void): { cancel(): void } {
-  let cancelled = false;
-  queueMicrotask(() => {
-    if (!cancelled) fail();
-  });
-  return { cancel: () => void (cancelled = true) };
 }

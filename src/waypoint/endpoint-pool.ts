@@ -4,8 +4,8 @@
 import type { CircuitBreaker, LimitRefusal } from "../policy/upstream/circuit-breaker.ts";
 import { Permits } from "../policy/upstream/circuit-breaker.ts";
 import type { LimitSettings } from "../policy/upstream/settings.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
-import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import type { ChannelWithUser } from "./channel.ts";
+import type { ChannelOwner, ConnectFailure, PendingChannel } from "./plain-channel.ts";
 import type { UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
 import { Http1Upstream } from "./upstream-http1.ts";
 import { Http2Upstream } from "./upstream-http2.ts";
@@ -15,17 +15,21 @@ export type UpstreamVersion = UpstreamConnection["version"];
 /** A request that wants a connection. */
 export interface PoolWaiter {
   connectionReady(connection: UpstreamConnection): void;
-  connectionFailed(message: string): void;
+  connectionFailed(message: string, what: ConnectFailure): void;
 }
 
-/** Makes a channel to the endpoint; a failure is told later, never before it returns. */
-export type DialEndpoint = (owner: ChannelOwner, timeoutMs: number, nowMs: number) => PendingChannel;
+/** Makes a channel to the endpoint, to speak `version` over; a failure is told later, never before it returns. */
+export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;
 
 export interface EndpointPoolOptions {
   readonly host: UpstreamHost;
   readonly breaker: CircuitBreaker;
   readonly limits: LimitSettings;
   readonly dial: DialEndpoint;
+  /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
+  readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+  /** What requests are sent by, as HTTP/2 says it. */
+  readonly scheme: "http" | "https";
   /** For messages: `198.18.0.1:8080`. */
   readonly name: string;
 }
@@ -42,11 +46,16 @@ export class EndpointPool {
   readonly #options: EndpointPoolOptions;
   readonly #http1: VersionPool;
   readonly #http2: VersionPool;
+  /** The server was offered HTTP/2 and chose HTTP/1.1; until no connection is left. */
+  #declinesHttp2 = false;
 
   constructor(options: EndpointPoolOptions) {
     this.#options = options;
-    this.#http1 = new VersionPool(options, "HTTP/1.1");
-    this.#http2 = new VersionPool(options, "HTTP/2");
+    this.#http1 = new VersionPool(options, "HTTP/1.1", () => {});
+    this.#http2 = new VersionPool(options, "HTTP/2", (channel, permits) => {
+      this.#declinesHttp2 = true;
+      this.#http1.takeOver(channel, permits, this.#http2.giveWaiters());
+    });
   }
 
   get name(): string {
@@ -55,12 +64,14 @@ export class EndpointPool {
 
   /** @param fresh no connection that was used before: the server may have closed it. */
   acquire(version: UpstreamVersion, waiter: PoolWaiter, fresh: boolean): Acquired {
-    return this.#of(version).acquire(waiter, fresh);
+    if (this.#declinesHttp2 && this.#http1.connections === 0) this.#declinesHttp2 = false;
+    return (version === "HTTP/2" && !this.#declinesHttp2 ? this.#http2 : this.#http1).acquire(waiter, fresh);
   }
 
   /** The waiter is not told any more. */
-  cancel(version: UpstreamVersion, waiter: PoolWaiter): void {
-    this.#of(version).cancel(waiter);
+  cancel(waiter: PoolWaiter): void {
+    this.#http1.cancel(waiter);
+    this.#http2.cancel(waiter);
   }
 
   /** No new requests over what is open now: the endpoint is gone, or has moved. */
@@ -81,10 +92,6 @@ export class EndpointPool {
   get waiting(): number {
     return this.#http1.waiting + this.#http2.waiting;
   }
-
-  #of(version: UpstreamVersion): VersionPool {
-    return version === "HTTP/2" ? this.#http2 : this.#http1;
-  }
 }
 
 class VersionPool implements UpstreamConnectionOwner {
@@ -95,11 +102,14 @@ class VersionPool implements UpstreamConnectionOwner {
   /** All that still exist, retired ones too, with the permit of each. */
   readonly #permits = new Map<UpstreamConnection, Permits>();
   readonly #dialling = new Set<Dial>();
+  /** A channel over which the other version is spoken. */
+  readonly #otherVersion: (channel: ChannelWithUser, permits: Permits) => void;
   #waiters: PoolWaiter[] = [];
 
-  constructor(options: EndpointPoolOptions, version: UpstreamVersion) {
+  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, permits: Permits) => void) {
     this.#options = options;
     this.#version = version;
+    this.#otherVersion = otherVersion;
   }
 
   get connections(): number {
@@ -133,7 +143,17 @@ class VersionPool implements UpstreamConnectionOwner {
     for (const dial of [...this.#dialling]) dial.cancel();
     this.#dialling.clear();
     for (const connection of [...this.#permits.keys()]) connection.destroy();
-    this.#failAll("the service is gone");
+    this.#failAll("the service is gone", "connect");
+  }
+
+  giveWaiters(): PoolWaiter[] {
+    return this.#waiters.splice(0);
+  }
+
+  /** A channel that was made for the other version, and those who waited for it. */
+  takeOver(channel: ChannelWithUser, permits: Permits, waiters: readonly PoolWaiter[]): void {
+    this.#waiters.push(...waiters);
+    this.#opened(channel, permits);
   }
 
   // Connections
@@ -156,26 +176,31 @@ class VersionPool implements UpstreamConnectionOwner {
     this.#permits.delete(connection);
     if (this.#waiters.length === 0) return;
     const refusal = this.#dialIfNeeded(0);
-    if (refusal !== null && this.connections === 0) this.#failAll("no connection may be opened");
+    if (refusal !== null && this.connections === 0) this.#failAll("no connection may be opened", "connect");
   }
 
-  dialled(dial: Dial, channel: Channel & { user: ChannelUser | null }): void {
+  dialled(dial: Dial, channel: ChannelWithUser, alpn: string | null): void {
     this.#dialling.delete(dial);
-    const { host, limits, name } = this.#options;
-    const options = { host, owner: this, channel, name, idleTimeoutMs: limits.idleTimeoutMs };
+    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial.permits);
+    else this.#otherVersion(channel, dial.permits);
+  }
+
+  #opened(channel: ChannelWithUser, permits: Permits): void {
+    const { host, limits, name, scheme } = this.#options;
+    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits.idleTimeoutMs };
     const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
     channel.user = connection;
-    this.#permits.set(connection, dial.permits);
+    this.#permits.set(connection, permits);
     this.hasRoom(connection);
     if (this.#waiters.length > 0) this.#dialIfNeeded(0);
   }
 
   /** Those that waited for this connection fail: of HTTP/1.1 the oldest, of HTTP/2 all. */
-  dialFailed(dial: Dial, message: string): void {
+  dialFailed(dial: Dial, message: string, what: ConnectFailure): void {
     this.#dialling.delete(dial);
     dial.permits[Symbol.dispose]();
-    if (this.#version === "HTTP/2") this.#failAll(message);
-    else this.#waiters.shift()?.connectionFailed(message);
+    if (this.#version === "HTTP/2") this.#failAll(message, what);
+    else this.#waiters.shift()?.connectionFailed(message, what);
   }
 
   #take(): UpstreamConnection | null {
@@ -207,15 +232,13 @@ class VersionPool implements UpstreamConnectionOwner {
       if (refusal !== null) return refusal;
       const dial = new Dial(this, permits);
       this.#dialling.add(dial);
-      dial.start(this.#options);
+      dial.start(this.#options, this.#version);
     }
     return null;
   }
 
-  #failAll(message: string): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const waiter of waiters) waiter.connectionFailed(message);
+  #failAll(message: string, what: ConnectFailure): void {
+    for (const waiter of this.giveWaiters()) waiter.connectionFailed(message, what);
   }
 }
 
@@ -229,8 +252,8 @@ class Dial implements ChannelOwner {
     this.permits = permits;
   }
 
-  start({ dial, host, limits }: EndpointPoolOptions): void {
-    this.#pending = dial(this, limits.connectTimeoutMs, host.nowMs());
+  start({ dial, host, limits }: EndpointPoolOptions, version: UpstreamVersion): void {
+    this.#pending = dial(this, version, limits.connectTimeoutMs, host.nowMs());
   }
 
   cancel(): void {
@@ -238,11 +261,11 @@ class Dial implements ChannelOwner {
     this.permits[Symbol.dispose]();
   }
 
-  connected(channel: Channel & { user: ChannelUser | null }): void {
-    this.#pool.dialled(this, channel);
+  connected(channel: ChannelWithUser, alpn: string | null): void {
+    this.#pool.dialled(this, channel, alpn);
   }
 
-  connectFailed(message: string): void {
-    this.#pool.dialFailed(this, message);
+  connectFailed(message: string, what: ConnectFailure): void {
+    this.#pool.dialFailed(this, message, what);
   }
 }

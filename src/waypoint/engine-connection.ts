@@ -13,6 +13,8 @@ export abstract class EngineConnection implements ChannelUser, Due {
   readonly #dueList: DueList;
   #writer: ChannelWriter | null = null;
   #isGone = false;
+  /** What went wrong below the engine; null for a usual end. */
+  protected channelError: string | null = null;
 
   constructor(channel: Channel, dueList: DueList) {
     this.channel = channel;
@@ -47,7 +49,8 @@ export abstract class EngineConnection implements ChannelUser, Due {
     this.#writer!.drained();
   }
 
-  onChannelClosed(): void {
+  onChannelClosed(error: string | null): void {
+    this.channelError = error;
     this.end();
   }
 

@@ -1,24 +1,35 @@
-// Channels to endpoints: through their node's ztunnel where they are in the mesh, as the waypoint itself; plainly where they are not.
+// Channels through a tunnel: CONNECT to an endpoint, over the pooled tunnel that ends with it or, on another network, through the gateway
+// there. What comes back is a channel like any other.
 
-import { formatSocketAddress, type IpAddress, type SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, type SocketAddress } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { Due, DueList } from "../net/due-list.ts";
-import type { Picked } from "../policy/candidates.ts";
-import { HBONE_PORT } from "../policy/ports.ts";
 import { identityOf } from "../policy/waypoints.ts";
 import type { ClientTunnel, TunnelStreamUser, TunnelTarget } from "../tunnel/client-tunnel.ts";
 import type { CloseCause } from "../tunnel/close-cause.ts";
 import { connectRefusal } from "../tunnel/connect-refusal.ts";
 import type { TunnelContext } from "../tunnel/context.ts";
 import type { PoolWaiter } from "../tunnel/pool.ts";
-import { connectFields } from "../wire/hbone/connect.ts";
+import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
+import { connectFields, type ConnectOptions } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import { type Http2Stream, StreamState } from "../wire/http2/stream.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
 import { StreamChannel } from "./stream-channel.ts";
+
+/** Where a tunnel leads. */
+export interface TunnelWay {
+  readonly tunnelTo: SocketAddress;
+  readonly authority: Authority;
+  readonly acceptedIdentities: readonly SpiffeId[];
+  /** The workload at `tunnelTo`. */
+  readonly workload: Workload;
+  /** The CONNECT inside the one to a gateway; null where there is no gateway. */
+  readonly inner: { readonly authority: Authority; readonly acceptedIdentities: readonly SpiffeId[] } | null;
+}
 
 export interface HboneDialOptions {
   readonly namespaceFd: number;
@@ -26,11 +37,9 @@ export interface HboneDialOptions {
   readonly due: DueList;
   readonly random: Random;
   readonly self: Workload;
-  readonly target: Picked;
-  readonly ip: IpAddress;
-  /** Identities that may answer besides the workload's own. */
-  readonly subjectAltNames: readonly SpiffeId[];
-  readonly serviceHost: string | null;
+  readonly way: TunnelWay;
+  /** Host name of the service that is meant. */
+  readonly serviceHost: string;
   readonly timeoutMs: number;
 }
 
@@ -48,14 +57,12 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   dueIndex = -1;
   readonly #options: HboneDialOptions;
   readonly #owner: ChannelOwner;
-  readonly #tunnelTo: SocketAddress;
   #tunnel: ClientTunnel | null = null;
   #stream: Http2Stream | null = null;
 
   constructor(options: HboneDialOptions, owner: ChannelOwner, nowMs: number) {
     this.#options = options;
     this.#owner = owner;
-    this.#tunnelTo = { ip: options.ip, port: HBONE_PORT };
     this.dueMs = nowMs + options.timeoutMs;
     options.due.add(this);
   }
@@ -77,14 +84,10 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   }
 
   tunnelAvailable(tunnel: ClientTunnel): void {
-    const { self, ip, target, serviceHost, random, context } = this.#options;
-    const own = self.addresses[0];
-    const block = headerBlock(connectFields({
-      authority: { kind: "address", address: { ip, port: target.targetPort } }, source: self, clusterId: context.config.clusterId,
-      forwardedFor: { ip: own ?? ip, port: 0 }, forwardedHost: serviceHost, random,
-    }));
-    const stream = tunnel.openStream(block, this);
-    if (stream === null) return this.#fail(`the tunnel to ${formatSocketAddress(this.#tunnelTo)} took no stream`);
+    const { way: { authority, inner }, context } = this.#options;
+    const options = inner === null ? this.#connectOptions(authority) : { ...this.#connectOptions(inner.authority), network: context.config.network };
+    const stream = tunnel.openStream(headerBlock(connectFields(options)), this);
+    if (stream === null) return this.#fail(`the tunnel to ${this.#place} took no stream`);
     this.#tunnel = tunnel;
     this.#stream = stream;
   }
@@ -94,11 +97,15 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   }
 
   onResponse(status: number, _headers: HeaderList, ended: boolean): void {
-    if (status !== 200 || ended) return this.#fail(connectRefusal(status, this.#tunnelTo, "destination").message);
+    if (status !== 200 || ended) {
+      // The tunnel ends at one endpoint, which cannot serve now: the gateway may choose another for a new one.
+      if (status === 503 && this.#tunnel!.beyondGateway) this.#tunnel!.retire("destination_refused");
+      return this.#fail(connectRefusal(status, this.#options.way.tunnelTo, "destination").message);
+    }
     if (!this.#settle()) return;
     const channel = new StreamChannel(this.#tunnel!.transport, this.#stream!);
     this.#stream!.user = channel;
-    this.#owner.connected(channel);
+    this.#owner.connected(channel, null);
   }
 
   onStreamData(): void {}
@@ -110,23 +117,37 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   }
 
   onStreamClosed(): void {
-    this.#fail(`the tunnel to ${formatSocketAddress(this.#tunnelTo)} ended the stream before it was answered`);
+    this.#fail(`the tunnel to ${this.#place} ended the stream before it was answered`);
   }
 
   onDue(): void {
     const stream = this.#stream;
     const tunnel = this.#tunnel;
-    this.#fail(`no answer through ${formatSocketAddress(this.#tunnelTo)} within ${this.#options.timeoutMs} ms`);
+    this.#fail(`no answer through ${this.#place} within ${this.#options.timeoutMs} ms`);
     if (stream !== null && stream.state !== StreamState.closed) tunnel!.transport.h2.reset(stream, ErrorCode.cancel);
+  }
+
+  get #place(): string {
+    return formatSocketAddress(this.#options.way.tunnelTo);
   }
 
   /** One pool for this waypoint: what makes a tunnel another one is who is at its other end. */
   #target(sourceIdentity: SpiffeId): TunnelTarget {
-    const { target: { workload }, subjectAltNames } = this.#options;
-    const own = identityOf(workload);
-    const acceptedIdentities = subjectAltNames.includes(own) ? subjectAltNames : [own, ...subjectAltNames];
-    const key = `${sourceIdentity}|${formatSocketAddress(this.#tunnelTo)}|${workload.uid}|${acceptedIdentities.join()}`;
-    return { key, sourceIdentity, namespaceFd: this.#options.namespaceFd, tunnelTo: this.#tunnelTo, acceptedIdentities, destinationUid: workload.uid, through: null };
+    const { namespaceFd, way: { tunnelTo, acceptedIdentities, workload: { uid }, authority, inner } } = this.#options;
+    const key = `${sourceIdentity}|${formatSocketAddress(tunnelTo)}|${uid}|${acceptedIdentities.join()}`;
+    const target: TunnelTarget = { key, sourceIdentity, namespaceFd, tunnelTo, acceptedIdentities, destinationUid: uid, through: null };
+    if (inner === null) return target;
+    // Kept with the tunnel, which outlives this channel.
+    const toGateway = this.#connectOptions(authority);
+    return {
+      ...target, key: `${key}|${formatAuthority(inner.authority)}|${inner.acceptedIdentities.join()}`, acceptedIdentities: inner.acceptedIdentities,
+      through: { gateway: target, connectBlock: () => headerBlock(connectFields(toGateway)) },
+    };
+  }
+
+  #connectOptions(authority: Authority): ConnectOptions {
+    const { self, way, serviceHost, random, context } = this.#options;
+    return { authority, source: self, clusterId: context.config.clusterId, forwardedFor: { ip: self.addresses[0] ?? way.tunnelTo.ip, port: 0 }, forwardedHost: serviceHost, random };
   }
 
   #settle(): boolean {
@@ -137,6 +158,6 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   }
 
   #fail(message: string): void {
-    if (this.#settle()) this.#owner.connectFailed(message);
+    if (this.#settle()) this.#owner.connectFailed(message, "connect");
   }
 }

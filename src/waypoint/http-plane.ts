@@ -9,11 +9,13 @@ import type { MeshStore } from "../mesh/store.ts";
 import { type Due, DueList } from "../net/due-list.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { LabelSource } from "../policy/upstream/labels.ts";
+import type { NameSource } from "../policy/upstream/upstream.ts";
 import { Http1Counters } from "../wire/http1/counters.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import { DEFAULT_LIMITS, DEFAULT_SETTINGS, type LocalSettings } from "../wire/http2/limits.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
+import type { ChannelUser, ChannelWithUser } from "./channel.ts";
 import type { Client } from "./client.ts";
+import { BackendTlsContexts } from "./backend-tls.ts";
 import type { ClusterContext, EndpointDialer } from "./cluster.ts";
 import { Clusters } from "./clusters.ts";
 import { detect } from "./detect.ts";
@@ -36,6 +38,7 @@ export interface HttpPlaneOptions {
   readonly self: () => Workload;
   readonly dialer: EndpointDialer;
   readonly labels: LabelSource;
+  readonly names: NameSource | null;
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
@@ -56,8 +59,6 @@ const FRAME_BYTES = 256 * 1024;
 const BOTH: LocalSettings = { ...DEFAULT_SETTINGS, initialWindowBytes: STREAM_WINDOW_BYTES, connectionWindowBytes: CONNECTION_WINDOW_BYTES, maxFrameBytes: FRAME_BYTES };
 const SERVER_SETTINGS: LocalSettings = { ...BOTH, maxConcurrentStreams: CLIENT_STREAMS_MAX, enableConnectProtocol: true };
 
-export type ChannelWithUser = Channel & { user: ChannelUser | null };
-
 export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly due: DueList;
   readonly nowMs: () => number;
@@ -66,6 +67,8 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly random: Random;
   readonly labels: LabelSource;
   readonly dialer: EndpointDialer;
+  readonly tlsContexts = new BackendTlsContexts();
+  readonly names: NameSource | null;
   readonly self: () => Workload;
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
@@ -94,6 +97,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.random = options.random;
     this.labels = options.labels;
     this.dialer = options.dialer;
+    this.names = options.names;
     this.self = options.self;
     this.tokens = options.tokens;
     this.logins = options.logins;

@@ -162,7 +162,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#pool?.cancel(this.#version, this);
+    this.#pool?.cancel(this);
     this.#body.detach();
     this.#attempt.end(this.#host.nowMs());
     this.#permits[Symbol.dispose]();

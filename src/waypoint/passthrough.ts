@@ -4,17 +4,19 @@
 import { Attempt } from "../policy/upstream/attempt.ts";
 import { Permits } from "../policy/upstream/circuit-breaker.ts";
 import { ChannelRelay } from "./channel-relay.ts";
-import type { ChannelUser } from "./channel.ts";
+import type { ChannelUser, ChannelWithUser } from "./channel.ts";
 import type { Client } from "./client.ts";
 import type { Cluster } from "./cluster.ts";
 import { detect } from "./detect.ts";
-import type { ChannelWithUser, HttpPlane } from "./http-plane.ts";
+import type { HttpPlane } from "./http-plane.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
 
 /** What a client may send before its server is there; then it is not read until it is. */
 const EARLY_BYTES_MAX = 64 * 1024;
 /** Envoy's and the Gateway API's reading of an idle TCP connection. */
 const IDLE_MS = 60 * 60_000;
+/** What is inside is the client's affair. */
+const NO_ALPN: readonly string[] = Object.freeze([]);
 
 export class PassthroughConnection implements ChannelUser, ChannelOwner {
   readonly #plane: HttpPlane;
@@ -65,14 +67,14 @@ export class PassthroughConnection implements ChannelUser, ChannelOwner {
 
   #dial(cluster: Cluster, nowMs: number): void {
     const { upstream, settings, breaker } = cluster;
-    if (settings.tls.mode !== "off") return this.#refuse("TLS towards backends is not there in this version; nothing is sent without it");
+    if (cluster.tlsBroken !== null) return this.#refuse(cluster.tlsBroken);
     this.#permits = new Permits(breaker);
     if (this.#permits.acquire("connections") !== null) return this.#refuse(`${cluster.name} has as many connections as it may have`);
     const pick = upstream.pick({ nowMs, hash: 0, tried: [], sticky: null, mayProbe: false });
     if (pick.endpoint === null) return this.#refuse(cluster.explainNothing());
     const { target } = this.#attempt.start(upstream, pick, nowMs);
     this.#address = `${target.ip ?? target.workload.hostname}:${target.targetPort}`;
-    this.#pending = this.#plane.dialer.dial(target, this, settings.limits.connectTimeoutMs, nowMs);
+    this.#pending = cluster.dial(target, NO_ALPN, this, settings.limits.connectTimeoutMs, nowMs);
   }
 
   connected(channel: ChannelWithUser): void {

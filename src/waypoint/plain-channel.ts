@@ -7,7 +7,7 @@ import { connectFrom, type Keepalive, kindFor } from "../net/dial.ts";
 import { close as closeFd, errnoName } from "../net/libc.ts";
 import { inNamespace } from "../net/namespace.ts";
 import { openTcpSocket } from "../net/socket-reserve.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
+import type { Channel, ChannelUser, ChannelWithUser } from "./channel.ts";
 
 type PlainSocket = Socket<SocketOwner>;
 
@@ -63,6 +63,14 @@ export class PlainChannel implements Channel, SocketOwner {
     this.#socket.terminate();
   }
 
+  /** Hands the socket over, for TLS in place. Nothing of this channel may be used any more. */
+  release(): Socket<unknown> {
+    const socket = this.#socket;
+    this.user = null;
+    socket.data = RELEASED;
+    return socket as unknown as Socket<unknown>;
+  }
+
   get remote(): SocketAddress {
     return { ip: this.#socket.remoteAddress as SocketAddress["ip"], port: this.#socket.remotePort };
   }
@@ -94,6 +102,9 @@ export class PlainChannel implements Channel, SocketOwner {
     user?.onChannelClosed(error);
   }
 }
+
+/** Of a socket that is another's: what the runtime still tells of it here is ciphertext. */
+const RELEASED: SocketOwner = { opened: () => {}, data: () => {}, drain: () => {}, ended: () => {}, closed: () => {} };
 
 /** Before the channel is there, on an accepted socket. */
 class Accepting implements SocketOwner {
@@ -131,11 +142,14 @@ export function listenOn(fd: number, accepted: (channel: PlainChannel) => void):
   return { stop: () => listener.stop(false) };
 }
 
+/** Which step failed: the way to the server, or TLS with it. */
+export type ConnectFailure = "connect" | "tls";
+
 export interface ChannelOwner {
-  /** Sets the channel's user before it returns. */
-  connected(channel: Channel & { user: ChannelUser | null }): void;
+  /** Sets the channel's user before it returns. @param alpn what TLS agreed on; null without TLS, or when it agreed on nothing. */
+  connected(channel: ChannelWithUser, alpn: string | null): void;
   /** @param message what was tried and what was seen. */
-  connectFailed(message: string): void;
+  connectFailed(message: string, what: ConnectFailure): void;
 }
 
 export interface PendingChannel {
@@ -206,7 +220,7 @@ class Dialling implements SocketOwner, PendingChannel, Due {
     if (socket === null || !this.#settle()) return;
     const channel = new PlainChannel(socket);
     socket.data = channel;
-    this.#owner.connected(channel);
+    this.#owner.connected(channel, null);
   }
 
   /** A server that speaks first may be read in the same turn in which the socket became connected. */
@@ -238,6 +252,6 @@ class Dialling implements SocketOwner, PendingChannel, Due {
   }
 
   #fail(seen: string): void {
-    if (this.#settle()) this.#owner.connectFailed(`TCP connect to ${formatSocketAddress(this.#options.to)} failed: ${seen}`);
+    if (this.#settle()) this.#owner.connectFailed(`TCP connect to ${formatSocketAddress(this.#options.to)} failed: ${seen}`, "connect");
   }
 }

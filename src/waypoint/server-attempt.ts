@@ -24,6 +24,7 @@ import type { Cluster } from "./cluster.ts";
 import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
 import { UpgradeBridge } from "./outgoing.ts";
 import type { RequestBody } from "./request-body.ts";
+import type { ConnectFailure } from "./plain-channel.ts";
 import type { BodySource, HttpVersion, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
 import type { UpstreamConnection } from "./upstream.ts";
 
@@ -136,8 +137,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     this.#user.rearm();
   }
 
-  connectionFailed(message: string): void {
-    this.#fail("connectFailure", { kind: "connectFailure" }, "connect_failed", message);
+  connectionFailed(message: string, what: ConnectFailure): void {
+    this.#fail("connectFailure", { kind: "connectFailure" }, what === "tls" ? "tls_failed" : "connect_failed", message);
     this.#user.rearm();
   }
 
@@ -284,7 +285,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   #end(): UpstreamStream | null {
     const stream = this.#stream;
     if (this.#phase === "ended") return null;
-    if (this.#phase === "connecting") this.#pool.cancel(this.version, this);
+    if (this.#phase === "connecting") this.#pool.cancel(this);
     this.#phase = "ended";
     this.#stream = null;
     this.endsMs = Infinity;

@@ -112,8 +112,7 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     const cluster = clusters.of({ service, port, subset: null, clientNamespace: self().namespace });
     if (cluster === null || !cluster.refresh(nowMs())) return this.#fail("the configuration has no such service", "neutral");
     if (cluster.broken !== null) return this.#fail(cluster.broken, "neutral");
-    const { tls } = cluster.settings;
-    if (tls.mode !== "off") return this.#fail(tls.mode === "broken" ? tls.reason : "TLS towards backends is not there in this version; nothing is sent without it", "neutral");
+    if (cluster.tlsBroken !== null) return this.#fail(cluster.tlsBroken, "neutral");
     this.#cluster = cluster;
     this.#version = this.#question.version ?? (cluster.protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1");
     this.#permits = new Permits(cluster.breaker);
@@ -239,7 +238,7 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
   #end(outcome: Outcome): void {
     this.#over = true;
     this.#host.due.remove(this);
-    this.#pool?.cancel(this.#version, this);
+    this.#pool?.cancel(this);
     this.#upstream = null;
     const nowMs = this.#host.nowMs();
     this.#attempt.settle(outcome, nowMs);

@@ -12,6 +12,7 @@ import { type CloseCause, causes } from "../tunnel/close-cause.ts";
 import { createDeadlines, http2Tuning, keepaliveOf, type TunnelContext, type TunnelDirection, type TunnelReporter } from "../tunnel/context.ts";
 import { HandshakeGate } from "../tunnel/handshakes.ts";
 import { IdentityTable } from "../tunnel/identity-table.ts";
+import { InnerTunnel } from "../tunnel/inner-tunnel.ts";
 import { OutboundTunnel } from "../tunnel/outbound-tunnel.ts";
 import { TunnelPool } from "../tunnel/pool.ts";
 import { Revocations } from "../tunnel/revocations.ts";
@@ -38,8 +39,7 @@ export class Tunnels {
       admission: new Admission(DescriptorLimit.ofProcess(), budget), handshakes: new HandshakeGate(nowMs), identities: new IdentityTable(needSvid), revocations: new Revocations(), reporter,
     };
     const context = base as typeof base & { pool: TunnelPool };
-    // Through a gateway to another network a waypoint does not go; nobody asks for such a tunnel.
-    context.pool = new TunnelPool(context, (target, tls, owner) => new OutboundTunnel(context, target, tls, owner));
+    context.pool = new TunnelPool(context, (target, tls, owner) => (target.through === null ? new OutboundTunnel(context, target, tls, owner) : new InnerTunnel(context, target, target.through, tls, owner)));
     this.context = context;
   }
 

@@ -96,7 +96,7 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
     // `truncated` is the server's end of the connection, early; every other fault is one of the protocol.
     if (error !== null && error.code !== "truncated") user?.onUpstreamFailed({ kind: "protocol", message: `the answer of ${name} breaks HTTP/1.1: ${error.message}` });
     else if (stream.reused && !this.engine.answered) user?.onUpstreamFailed({ kind: "stale", message: `a kept connection to ${name} was closed by the server before it answered` });
-    else user?.onUpstreamFailed({ kind: "reset", message: `the connection to ${name} ended ${this.engine.answered ? "in the middle of the answer" : "before an answer"}${error === null ? "" : `: ${error.message}`}` });
+    else user?.onUpstreamFailed({ kind: "reset", message: `the connection to ${name} ended ${this.engine.answered ? "in the middle of the answer" : "before an answer"}${this.channelError !== null ? ` (${this.channelError})` : error === null ? "" : `: ${error.message}`}` });
   }
 
   onClosed(exchange: ClientExchange): void {

@@ -53,7 +53,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
 
   request(request: HttpRequest, endStream: boolean, user: UpstreamUser): UpstreamStream | null {
     const isTunnel = request.upgrade !== null;
-    const stream = this.h2.request(headerBlock(requestToHttp2(request, "http")), endStream && !isTunnel);
+    const stream = this.h2.request(headerBlock(requestToHttp2(this.#options.scheme === "https" ? overTls(request) : request, "http")), endStream && !isTunnel);
     if (stream === null) return null;
     this.requestsTotal++;
     this.dueMs = Infinity;
@@ -161,7 +161,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     if (code === ErrorCode.refusedStream) return { kind: "refused", message: `${name} did not take the request (REFUSED_STREAM)` };
     if (by === "us") return { kind: "protocol", message: `the answer of ${name} breaks HTTP/2 (${errorName(code)})` };
     if (by === "peer") return { kind: "reset", message: `${name} reset the stream (${errorName(code)})` };
-    return { kind: "reset", message: `the connection to ${name} ended` };
+    return { kind: "reset", message: `the connection to ${name} ended${this.channelError === null ? "" : ` (${this.channelError})`}` };
   }
 
   #retire(): boolean {
@@ -176,6 +176,11 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     this.h2.receiveEnd();
     this.#options.owner.gone(this);
   }
+}
+
+/** Servers compare the scheme with what they are reached by; the client's way to us was another. */
+function overTls({ method, target, fields, contentLength, hasBody, acceptsTrailers, expectsContinue, upgrade }: HttpRequest): HttpRequest {
+  return { method, target: { ...target, scheme: "https" }, fields, contentLength, hasBody, acceptsTrailers, expectsContinue, upgrade };
 }
 
 const userOf = (stream: Http2Stream): UpstreamUser | null => (stream.user as Http2UpstreamStream | null)?.user ?? null;

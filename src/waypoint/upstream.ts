@@ -50,6 +50,8 @@ export interface UpstreamConnectionOptions {
   readonly channel: Channel;
   /** For messages: `198.18.0.1:8080`. */
   readonly name: string;
+  /** What requests are sent by, as HTTP/2 says it. */
+  readonly scheme: "http" | "https";
   readonly idleTimeoutMs: number;
 }
 

@@ -83,7 +83,7 @@ export class DataPlane {
       balancer: new Balancer({ random: world.random }),
       locals: new LocalWorkloads(),
       reporter,
-      names: new NameResolver(),
+      names: new NameResolver({ random: world.random, nowMs }),
     };
     const context = base as typeof base & { pool: TunnelPool };
     context.pool = new TunnelPool(context, (target, tls, owner) =>

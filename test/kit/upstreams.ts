@@ -12,7 +12,7 @@ import { type LabelSource, NO_LABELS } from "../../src/policy/upstream/labels.ts
 import type { Outcome } from "../../src/policy/upstream/outcome.ts";
 import type { RequestFacts } from "../../src/policy/upstream/request-facts.ts";
 import { effectiveSettings, type UpstreamSettings } from "../../src/policy/upstream/settings.ts";
-import { type Pick, Upstream, type UpstreamPickRequest } from "../../src/policy/upstream/upstream.ts";
+import { type NameSource, type Pick, Upstream, type UpstreamPickRequest } from "../../src/policy/upstream/upstream.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
 const SERVICE = service({ name: "web" });
@@ -46,6 +46,7 @@ export class UpstreamFixture {
   readonly random: Random;
   readonly source: Workload;
   nowMs = 0;
+  names: NameSource | null = null;
 
   constructor(workloads: readonly Workload[], options: FixtureOptions = {}) {
     this.random = seededRandom(options.seed ?? 7);
@@ -57,7 +58,7 @@ export class UpstreamFixture {
 
   refresh(): boolean {
     return this.upstream.refresh({
-      service: this.store.service(NAME)!, endpoints: this.store.endpointSet(NAME)!, source: this.source, servicePort: 80, portFallback: null, anyNetwork: false, family: 4,
+      service: this.store.service(NAME)!, endpoints: this.store.endpointSet(NAME)!, source: this.source, servicePort: 80, portFallback: null, anyNetwork: false, family: 4, names: this.names,
     }, this.nowMs);
   }
 

@@ -18,6 +18,7 @@ import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
 import { NO_LABELS } from "../../src/policy/upstream/labels.ts";
+import type { NameSource } from "../../src/policy/upstream/upstream.ts";
 import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
 import type { EndedRequest } from "../../src/waypoint/observer.ts";
@@ -56,6 +57,7 @@ export interface WaypointOptions {
   readonly source?: Partial<RequestSource>;
   readonly tokens?: TokenChecker;
   readonly logins?: LoginChecker;
+  readonly names?: NameSource;
 }
 
 const LOOPBACK = ip("127.0.0.1");
@@ -87,10 +89,10 @@ export class WaypointFixture implements AsyncDisposable {
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
     this.plane = new HttpPlane({
-      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
-        dial: ({ ip: address, targetPort }, owner, timeoutMs, nowMs) =>
+        dial: ({ ip: address, targetPort }, _way, owner, timeoutMs, nowMs) =>
           dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
       },
       observer: {

@@ -4,7 +4,7 @@
 import type { NamespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
 import type { Fault } from "./fault.ts";
-import type { RequestMatch, TextPattern } from "./match.ts";
+import type { RequestMatch } from "./match.ts";
 import type { RetryPolicy, RouteTimeouts, SessionPersistence } from "./route.ts";
 
 /** What a consistent hash is taken of. */
@@ -130,17 +130,30 @@ export interface RetryBudget {
   readonly retriesMin: number;
 }
 
+/** A name that a server's certificate may show. */
+export interface CertificateName {
+  /** `any`: whichever kind of name it is. */
+  readonly type: "any" | "dns" | "uri";
+  /** A host name in lower case, for `dns` perhaps with `*` as its first label; a URI; an address. */
+  readonly value: string;
+}
+
 /** TLS that the mesh originates towards a backend, beside its own mutual TLS. */
 export type BackendTls =
   | { readonly mode: "off" }
+  /** The mesh's own mutual TLS: a tunnel has it in any case, and to an endpoint that is reached without one it is made. */
+  | { readonly mode: "mesh" }
   | {
     readonly mode: "simple" | "mutual";
+    /** Null: the service's own host name. */
     readonly sni: string | null;
-    readonly subjectAltNames: readonly TextPattern[];
+    /** One of them must be in the certificate; empty: the name that was asked for by SNI. */
+    readonly subjectAltNames: readonly CertificateName[];
     /** PEM; null for the system's roots. */
     readonly caPem: string | null;
     readonly certificate: { readonly certificatePem: string; readonly keyPem: string } | null;
-    readonly alpn: readonly string[];
+    /** False: neither chain nor names are looked at (insecureSkipVerify). */
+    readonly verify: boolean;
   }
   /** What was asked for could not be had: requests get 500 with this reason, never go out unprotected. */
   | { readonly mode: "broken"; readonly reason: string };

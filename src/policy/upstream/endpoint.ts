@@ -8,6 +8,8 @@ import { OutlierState } from "./outliers.ts";
 export type EndpointHealth = "unchecked" | "unknown" | "healthy" | "unhealthy";
 
 export class UpstreamEndpoint {
+  /** The workload's UID, with the address where a name stands for several. Tells it from its siblings, and names it in sessions. */
+  readonly key: string;
   /** Replaced when the workload's record changes; the observations stay. */
   target: Picked;
   /** Relative share of requests, > 0. */
@@ -38,7 +40,8 @@ export class UpstreamEndpoint {
   /** It asked to be left alone until then. */
   avoidUntilMs = 0;
 
-  constructor(target: Picked, sinceMs: number) {
+  constructor(key: string, target: Picked, sinceMs: number) {
+    this.key = key;
     this.target = target;
     this.weight = target.workload.capacity;
     this.sinceMs = sinceMs;

@@ -2,12 +2,12 @@
 // how requests went, who is ejected and who is tried again. Reads no clock and opens nothing; the cold work (refresh, tick,
 // maintain) is apart from what every request does (pick, and the calls of attempt.ts).
 
-import type { WorkloadUid } from "../../core/brand.ts";
+import { type IpAddress, isIpv6 } from "../../core/ip.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
 import type { EndpointSet } from "../../mesh/store.ts";
-import { type CandidateRequest, judgeEndpoint, type NothingPicked, whyNothing } from "../candidates.ts";
+import { type CandidateRequest, chooseAddress, judgeEndpoint, type NothingPicked, type Picked, whyNothing } from "../candidates.ts";
 import { ConsistentHash } from "./balancers/hash-table.ts";
 import { hashNumber } from "./balancers/hash.ts";
 import { LatencyBook } from "./balancers/latency.ts";
@@ -35,11 +35,20 @@ export interface UpstreamOptions {
 /** Who asks for which endpoints; as for connections. */
 export interface RefreshRequest extends CandidateRequest {
   readonly endpoints: EndpointSet;
+  /** Of endpoints that are known by a DNS name; null: whoever dials resolves it. */
+  readonly names: NameSource | null;
+}
+
+/** Addresses of names, as far as they are known. */
+export interface NameSource {
+  /** Changes whenever an answer would be another one. */
+  readonly version: number;
+  addresses(hostname: string, nowMs: number): readonly IpAddress[];
 }
 
 export interface UpstreamPickRequest extends PickContext {
-  /** The endpoint of the request's session, or with `passthrough` that of its original destination; null for none. */
-  readonly sticky: WorkloadUid | null;
+  /** Key of the endpoint of the request's session, or with `passthrough` that of its original destination; null for none. */
+  readonly sticky: string | null;
   /** It may be repeated elsewhere should it fail: such requests are the ones that try ejected endpoints again. */
   readonly mayProbe: boolean;
 }
@@ -103,6 +112,8 @@ interface MutablePick {
   reason: PickReason;
 }
 
+const NO_ADDRESSES: readonly IpAddress[] = Object.freeze([]);
+
 /** Mixed into a key's hash where it chooses the group, so that groups do not cut the ring into pieces. */
 const GROUP_SEED = 0x67726f75;
 
@@ -114,7 +125,7 @@ export class Upstream {
   #isHashed = false;
   #isPassthrough = false;
   readonly #pick: MutablePick = { endpoint: null, reason: "noEndpoints" };
-  readonly #byUid = new Map<WorkloadUid, UpstreamEndpoint>();
+  readonly #byKey = new Map<string, UpstreamEndpoint>();
   #members: readonly UpstreamEndpoint[] = NO_ENDPOINTS;
   #planKind: "levels" | "weights" = "levels";
   #groups: readonly EndpointGroup[] = [];
@@ -128,7 +139,7 @@ export class Upstream {
   #isDirty = true;
   /** Settings are newer than the groups. */
   #isReconfigured = false;
-  #builtOf: { readonly version: number; readonly service: Service; readonly source: Workload; readonly endpoints: EndpointSet } | null = null;
+  #builtOf: { readonly version: number; readonly namesVersion: number; readonly service: Service; readonly source: Workload; readonly endpoints: EndpointSet } | null = null;
   #intervalEndsMs = -Infinity;
   #transitions: EndpointTransition[] = [];
 
@@ -147,8 +158,8 @@ export class Upstream {
     return this.#members;
   }
 
-  endpoint(uid: WorkloadUid): UpstreamEndpoint | undefined {
-    return this.#byUid.get(uid);
+  endpoint(key: string): UpstreamEndpoint | undefined {
+    return this.#byKey.get(key);
   }
 
   // ---- cold: what the control plane says
@@ -173,7 +184,8 @@ export class Upstream {
   refresh(request: RefreshRequest, nowMs: number): boolean {
     const { endpoints, service, source } = request;
     const built = this.#builtOf;
-    if (built !== null && !this.#isReconfigured && built.version === endpoints.version && built.endpoints === endpoints && built.service === service && built.source === source) return false;
+    const namesVersion = request.names?.version ?? 0;
+    if (built !== null && !this.#isReconfigured && built.version === endpoints.version && built.namesVersion === namesVersion && built.endpoints === endpoints && built.service === service && built.source === source) return false;
     const left = new Set(this.#members);
     const members: UpstreamEndpoint[] = [];
     for (const candidate of endpoints.endpoints) {
@@ -181,27 +193,29 @@ export class Upstream {
       if (this.#settings.subset !== null && !hasLabels(workload, this.#settings.subset.labels, this.#labels)) continue;
       const target = judgeEndpoint(candidate, request);
       if (typeof target === "string") continue;
-      let member = this.#byUid.get(workload.uid);
-      if (member === undefined) {
-        member = new UpstreamEndpoint(target, built === null ? -Infinity : nowMs);
-        if (this.#settings.healthCheck !== null) member.health = "unknown";
-        this.#byUid.set(workload.uid, member);
-      } else {
-        member.target = target;
-        member.weight = workload.capacity;
-        left.delete(member);
+      for (const [key, at] of placesOf(target, request, nowMs)) {
+        let member = this.#byKey.get(key);
+        if (member === undefined) {
+          member = new UpstreamEndpoint(key, at, built === null ? -Infinity : nowMs);
+          if (this.#settings.healthCheck !== null) member.health = "unknown";
+          this.#byKey.set(key, member);
+        } else {
+          member.target = at;
+          member.weight = workload.capacity;
+          left.delete(member);
+        }
+        member.near = source.locality.zone === "" || (workload.locality.zone === source.locality.zone && workload.locality.region === source.locality.region);
+        members.push(member);
       }
-      member.near = source.locality.zone === "" || (workload.locality.zone === source.locality.zone && workload.locality.region === source.locality.region);
-      members.push(member);
     }
     for (const gone of left) this.#remove(gone);
     // The order of endpoints depends on the history of changes; a choice must not.
-    members.sort((a, b) => (a.target.workload.uid < b.target.workload.uid ? -1 : 1));
+    members.sort((a, b) => (a.key < b.key ? -1 : 1));
     this.#members = members;
     if (this.#isReconfigured) this.#groups = [];
     this.#isReconfigured = false;
     this.#plan(service, source);
-    this.#builtOf = { version: endpoints.version, service, source, endpoints };
+    this.#builtOf = { version: endpoints.version, namesVersion, service, source, endpoints };
     this.#isDirty = true;
     return true;
   }
@@ -257,7 +271,7 @@ export class Upstream {
   pick(request: UpstreamPickRequest): Pick {
     if (this.#isDirty) this.#arrange();
     if (request.sticky !== null) {
-      const own = this.#byUid.get(request.sticky);
+      const own = this.#byKey.get(request.sticky);
       // A client that named the endpoint itself gets that one or none.
       if (own !== undefined && (own.usable || this.#isPassthrough) && !request.tried.includes(own)) return this.#picked(own, "sticky");
     }
@@ -396,7 +410,7 @@ export class Upstream {
   }
 
   #remove(endpoint: UpstreamEndpoint): void {
-    this.#byUid.delete(endpoint.target.workload.uid);
+    this.#byKey.delete(endpoint.key);
     endpoint.gone = true;
     endpoint.usable = false;
     if (endpoint.outlier.kind === "healthy") return;
@@ -473,4 +487,14 @@ export class Upstream {
       default: return unreachable(balancing);
     }
   }
+}
+
+/** Where an endpoint is: one place, or of a name all that it stands for. */
+function placesOf(target: Picked, { names, service, family }: RefreshRequest, nowMs: number): readonly (readonly [key: string, at: Picked])[] {
+  const { workload } = target;
+  const found = target.ip === null && names !== null && workload.hostname !== "" ? names.addresses(workload.hostname, nowMs) : NO_ADDRESSES;
+  // Both families are not used side by side: where one has no way out, half of all requests would fail.
+  const first = chooseAddress(found, service.ipFamilies, family);
+  if (first === null) return [[workload.uid, target]];
+  return found.filter((ip) => isIpv6(ip) === isIpv6(first)).map((ip) => [`${workload.uid}@${ip}`, { ...target, ip }]);
 }

@@ -162,18 +162,18 @@ function outliers(spec: NonNullable<DestinationSettings["outlierDetection"]>): O
 /** TLS to the application itself, inside the mesh's own. What cannot be had breaks it: nothing goes out less protected than asked for. */
 function backendTls(spec: NonNullable<DestinationSettings["tls"]>, { namespace }: DestinationRuleResource, at: FieldPath, view: View, report: Report): BackendTls {
   const mode = spec.mode ?? "DISABLE";
-  // The mesh's own mutual TLS is there in any case.
-  if (mode === "DISABLE" || mode === "ISTIO_MUTUAL") return { mode: "off" };
+  if (mode === "DISABLE") return { mode: "off" };
+  if (mode === "ISTIO_MUTUAL") return { mode: "mesh" };
   const broken = (field: string, reason: string): BackendTls => {
     report("error", "fail_closed", [...at, field], `${reason}; requests to this host get 500`);
     return { mode: "broken", reason };
   };
-  if (spec.insecureSkipVerify === true) report("warning", "enforced_stricter", [...at, "insecureSkipVerify"], "found true: certificates are verified all the same");
+  if (spec.insecureSkipVerify === true) report("warning", "not_enforced", [...at, "insecureSkipVerify"], "found true: whoever answers is believed, and may be anyone; give credentialName with the ca.crt of the server instead");
   for (const field of ["caCertificates", "caCrl", "clientCertificate", "privateKey"] as const) {
     if (spec[field] !== undefined && spec.credentialName === undefined) return broken(field, `found ${field}, a file of the proxy; give credentialName, a Secret of ${namespace}`);
   }
-  const subjectAltNames = (spec.subjectAltNames ?? []).map((value) => ({ kind: "exact", value }) as const);
-  const common = { sni: spec.sni ?? null, subjectAltNames, alpn: [] };
+  const subjectAltNames = (spec.subjectAltNames ?? []).map((value) => ({ type: "any", value }) as const);
+  const common = { sni: spec.sni ?? null, subjectAltNames, verify: spec.insecureSkipVerify !== true };
   if (spec.credentialName === undefined) return { mode: "simple", ...common, caPem: null, certificate: null };
   const secret = view.ask((world) => world.secret(namespace, spec.credentialName!));
   if (secret === null) return broken("credentialName", `found the Secret ${namespace}/${spec.credentialName}, which is not there`);

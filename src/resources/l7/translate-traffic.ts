@@ -1,17 +1,17 @@
 // BackendTLSPolicy, XBackendTrafficPolicy and TrafficPolicy into contributions to the traffic policies of their targets.
 
 import { namespacedName } from "../../core/brand.ts";
-import { ANY_REQUEST, type RequestMatch, type TextPattern } from "../../mesh/l7/match.ts";
+import { ANY_REQUEST, type RequestMatch } from "../../mesh/l7/match.ts";
 import type { Fault, FaultAction } from "../../mesh/l7/fault.ts";
 import type { RetryPolicy } from "../../mesh/l7/route.ts";
-import type { Balancing, BackendTls, GlobalRateLimit, HashKey, HealthCheck, LocalRateLimit, RateLimitKey } from "../../mesh/l7/traffic-policy.ts";
+import type { Balancing, BackendTls, CertificateName, GlobalRateLimit, HashKey, HealthCheck, LocalRateLimit, RateLimitKey } from "../../mesh/l7/traffic-policy.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { durationMs, gatewayDurationMs } from "../durations.ts";
 import { httpStatusOfGrpc, parseGrpcStatus } from "../grpc-status.ts";
 import type { BackendTlsPolicyResource } from "../kinds/backend-tls-policy.ts";
 import type { DescriptorEntrySpec, LimitKeySpec, ServiceReferenceSpec, TrafficMatchSpec, TrafficPolicyResource } from "../kinds/traffic-policy.ts";
 import type { XBackendTrafficPolicyResource } from "../kinds/x-backend-traffic-policy.ts";
-import { quoteRegex, textPattern } from "../patterns.ts";
+import { textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import type { Placed, Report } from "../resource.ts";
 import { type Contribution, RANK_SERVICE, RANK_UNREAD, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
@@ -80,12 +80,10 @@ function validation({ namespace, spec }: BackendTlsPolicyResource, view: View, r
     pems.push(pem);
   }
   // The host name is what the certificate must show, unless other names are listed.
-  const names: TextPattern[] = subjectAltNames.length === 0 ? [{ kind: "exact", value: hostname }] : subjectAltNames.map((name) => namePattern(name.hostname ?? name.uri!));
-  return { tls: { mode: "simple", sni: hostname, subjectAltNames: names, caPem: pems.length === 0 ? null : pems.join("\n"), certificate: null, alpn: [] }, resolved: RESOLVED };
+  const others = subjectAltNames.map((name): CertificateName => (name.hostname !== undefined ? { type: "dns", value: name.hostname } : { type: "uri", value: name.uri! }));
+  const wanted: readonly CertificateName[] = others.length > 0 ? others : [{ type: "dns", value: hostname }];
+  return { tls: { mode: "simple", sni: hostname, subjectAltNames: wanted, caPem: pems.length === 0 ? null : pems.join("\n"), certificate: null, verify: true }, resolved: RESOLVED };
 }
-
-/** A wildcard stands for one label. */
-const namePattern = (text: string): TextPattern => (text.startsWith("*.") ? { kind: "regex", value: `[^.]+${quoteRegex(text.slice(1))}` } : { kind: "exact", value: text });
 
 export function translateXBackendTraffic(placed: Placed<XBackendTrafficPolicyResource>, view: View, report: Report): TranslatedTraffic {
   const { resource } = placed;

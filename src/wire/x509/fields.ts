@@ -1,6 +1,7 @@
 // The pieces that certificates, requests and revocation lists share: names, keys, extensions, general names, signature algorithms.
 // Readers throw DerFault; the exported entry points of the sibling files catch it.
 
+import { type IpAddress, ipFromBytes } from "../../core/ip.ts";
 import { asciiText, DerFault, DerReader, type Element, sameBytes, TAG } from "./der.ts";
 import { OID } from "./oids.ts";
 
@@ -25,6 +26,8 @@ export interface SubjectAltNames {
   readonly critical: boolean;
   readonly uris: readonly string[];
   readonly dnsNames: readonly string[];
+  /** Counted below too. */
+  readonly ipAddresses: readonly IpAddress[];
   /** Every name that is neither a URI nor a DNS name. */
   readonly otherCount: number;
 }
@@ -141,7 +144,7 @@ export function readExtensions(reader: DerReader, what: string): ExtensionFields
   return extensions;
 }
 
-export const NO_NAMES: SubjectAltNames = { critical: false, uris: [], dnsNames: [], otherCount: 0 };
+export const NO_NAMES: SubjectAltNames = { critical: false, uris: [], dnsNames: [], ipAddresses: [], otherCount: 0 };
 
 const GENERAL_NAME = { other: 0xa0, email: 0x81, dns: 0x82, x400: 0xa3, directory: 0xa4, ediParty: 0xa5, uri: 0x86, ip: 0x87, registeredId: 0x88 } as const;
 
@@ -154,6 +157,7 @@ export function readSubjectAltNames(extension: ExtensionFields): SubjectAltNames
   if (names.atEnd) throw new DerFault("malformed", `${what}: empty`);
   const uris: string[] = [];
   const dnsNames: string[] = [];
+  const ipAddresses: IpAddress[] = [];
   let otherCount = 0;
   while (!names.atEnd) {
     if (uris.length + dnsNames.length + otherCount === GENERAL_NAMES_MAX) throw new DerFault("too_large", `${what}: more than ${GENERAL_NAMES_MAX}`);
@@ -162,10 +166,11 @@ export function readSubjectAltNames(extension: ExtensionFields): SubjectAltNames
     else if (name.tag === GENERAL_NAME.dns) dnsNames.push(printableName(names, name));
     else {
       checkOtherName(names, name);
+      if (name.tag === GENERAL_NAME.ip) ipAddresses.push(ipFromBytes(names.content(name)));
       otherCount++;
     }
   }
-  return { critical: extension.critical, uris, dnsNames, otherCount };
+  return { critical: extension.critical, uris, dnsNames, ipAddresses, otherCount };
 }
 
 function checkOtherName(names: DerReader, name: Element): void {
