@@ -7,7 +7,7 @@ import type {
   TrafficPolicy,
 } from "../../mesh/l7/traffic-policy.ts";
 import { accessTarget } from "./access.ts";
-import { fault, requestMatch, textPattern } from "./match.ts";
+import { fault, requestMatch } from "./match.ts";
 import { retryPolicy, routeTimeouts, sessionPersistence } from "./route.ts";
 import { exactly, labels, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
 
@@ -74,9 +74,10 @@ const retryBudget = exactly<RetryBudget>()(z.strictObject({ fraction: share, int
 
 const tls = exactly<BackendTls>()(z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("off") }),
+  z.strictObject({ mode: z.literal("mesh") }),
   z.strictObject({
-    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(textPattern), caPem: nullable(text),
-    certificate: nullable(z.strictObject({ certificatePem: text, keyPem: text })), alpn: list(text),
+    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(z.strictObject({ type: z.enum(["any", "dns", "uri"]), value: text })), caPem: nullable(text),
+    certificate: nullable(z.strictObject({ certificatePem: text, keyPem: text })), verify: z.boolean(),
   }),
   z.strictObject({ mode: z.literal("broken"), reason: text }),
 ]));
