@@ -68,7 +68,7 @@ function recordsOf(reporter: RequestReporter, said: ReturnType<typeof effective>
   return Array.from({ length: SOURCES * SERVICES }, (_, i) => {
     const fields = ListFields.of(["user-agent", "bench/1"]);
     const trace = reporter.trace(fields, telemetry);
-    trace?.beginAttempt(fields, reporter.ids);
+    trace?.writeAttempt(fields, trace.attemptId());
     return request({ telemetry, trace, source: sources[i % SOURCES]!, sourceIdentity: identity(`client-${i % SOURCES}`), ...services[i % SERVICES]!, requestFields: keepFields(fields, telemetry.requestFields) });
   });
 }

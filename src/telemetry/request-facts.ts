@@ -62,7 +62,7 @@ export function formatFault({ action, provenance }: InjectedFault): string {
 }
 
 export function formatAttempt({ address, startedMs, endedMs, status, grpcStatus, reason, message }: FailedAttempt): string {
-  const seen = reason ?? (grpcStatus !== null ? `grpc-status ${grpcStatus}` : String(status));
+  const seen = reason ?? (grpcStatus !== null ? `grpc-status ${grpcStatus}` : status === 0 ? "given up" : String(status));
   return `${address} ${seen} after ${Math.round(endedMs - startedMs)} ms${message === "" ? "" : `: ${message}`}`;
 }
 

@@ -23,7 +23,7 @@ export interface FailedAttempt {
   /** 0 without an answer. */
   readonly status: number;
   readonly grpcStatus: number | null;
-  /** Null: an answer that a retry policy did not take. */
+  /** Null: an answer that a retry policy did not take, or with status 0 an attempt that another one was faster than. */
   readonly reason: ReasonCode | null;
   /** What was seen, for a person. */
   readonly message: string;

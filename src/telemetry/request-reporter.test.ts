@@ -130,7 +130,7 @@ describe("spans", () => {
   function run(made: ReturnType<typeof make>, telemetry: ServiceTelemetry, over: Partial<RequestRecord> = {}, fields = ListFields.of(["user-agent", "curl/8", "x-tenant", "acme"])): SpanRecord[] {
     const { reporter, batches } = made;
     const trace = reporter.trace(fields, telemetry);
-    trace?.beginAttempt(fields, reporter.ids);
+    trace?.writeAttempt(fields, trace.attemptId());
     reporter.finished(request({ telemetry, trace, requestFields: keepFields(fields, telemetry.requestFields), ...over }));
     reporter.flush();
     return batches.splice(0).flatMap(({ spans }) => [...spans]);
@@ -206,7 +206,7 @@ describe("spans", () => {
     const telemetry = made.reporter.telemetryOf(traced());
     const fields = ListFields.of([]);
     const trace = made.reporter.trace(fields, telemetry)!;
-    trace.beginAttempt(fields, made.reporter.ids);
+    trace.writeAttempt(fields, trace.attemptId());
     const one = request({ telemetry, trace });
     for (let i = 0; i < OUTBOX_RECORDS_MAX; i++) made.reporter.finished(one);
     made.reporter.flush();

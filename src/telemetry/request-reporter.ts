@@ -74,14 +74,14 @@ export class RequestReporter {
     return this.#compiler.of(effective);
   }
 
-  /** From the head of a request, before anything changes it. `RequestTrace.beginAttempt` writes what each attempt is to carry. */
+  /** From the head of a request, before anything changes it. `RequestTrace.writeAttempt` writes what each attempt is to carry. */
   trace(fields: HttpFields, telemetry: ServiceTelemetry): RequestTrace | null {
     // Nobody would be told of it: what came goes on untouched.
     if (telemetry.tracing === null && telemetry.log === null) return null;
     return readTrace(fields, telemetry.tracing, this.ids);
   }
 
-  /** What to set as x-request-id, on the request and in the record. */
+  /** Of the request, and in its fields from now on. */
   requestId(fields: HttpFields): string {
     return requestIdOf(fields, this.ids);
   }
@@ -142,7 +142,7 @@ export class RequestReporter {
     if (r.code !== null) this.#kept(cells.answers, r.code, () => this.#series.cell("weft_request_answers_total", { ...serviceLabels(r.service), reason: r.code! })).value++;
     if (r.attempts > 1) {
       for (const { reason, status, grpcStatus } of r.failedAttempts.slice(0, r.attempts - 1)) {
-        const cause = reason ?? (grpcStatus === null ? String(status) : `grpc-${grpcStatus}`);
+        const cause = reason ?? (grpcStatus !== null ? `grpc-${grpcStatus}` : status === 0 ? "slower" : String(status));
         this.#kept(cells.retries, cause, () => this.#series.cell("weft_request_retries_total", { ...serviceLabels(r.service), cause })).value++;
       }
     }

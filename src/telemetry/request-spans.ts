@@ -92,9 +92,11 @@ function failedSpan(r: RequestRecord, attempt: FailedAttempt, trace: RequestTrac
   if (attempt.status > 0) attributes.push(["http.response.status_code", attempt.status]);
   if (attempt.grpcStatus !== null) attributes.push(["rpc.grpc.status_code", attempt.grpcStatus]);
   if (attempt.reason !== null) attributes.push(["weft.reason", attempt.reason]);
+  const wasBeaten = attempt.reason === null && attempt.status === 0;
+  if (wasBeaten) attributes.push(["weft.given_up", true]);
   return {
     traceId: trace.traceId, spanId: attempt.spanId, parentSpanId: trace.spanId, tracestate: trace.tracestate, kind: "client", name: nameOf(r),
-    startedWallMs: wall(attempt.startedMs), endedWallMs: wall(attempt.endedMs), attributes, error: cut(attempt.message) || attempt.reason || "not taken by the retry policy",
+    startedWallMs: wall(attempt.startedMs), endedWallMs: wall(attempt.endedMs), attributes, error: wasBeaten ? null : cut(attempt.message) || attempt.reason || "not taken by the retry policy",
   };
 }
 

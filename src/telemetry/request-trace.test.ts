@@ -17,7 +17,7 @@ const ids = new IdSource((bytes) => bytes.forEach((_, i) => (bytes[i] = Math.flo
 function sent(list: readonly string[], settings: { sampling: number } | null): { trace: ReturnType<typeof readTrace>; headers: Record<string, string> } {
   const fields = ListFields.of(list);
   const trace = readTrace(fields, settings, ids);
-  trace?.beginAttempt(fields, ids);
+  trace?.writeAttempt(fields, trace.attemptId());
   const out: string[] = [];
   fields.appendTo(out);
   return { trace, headers: Object.fromEntries(Array.from({ length: out.length / 2 }, (_, i) => [out[2 * i]!, out[2 * i + 1]!])) };
@@ -43,9 +43,9 @@ describe("a trace that came", () => {
   test("each attempt has a span of its own, and the context is written anew", () => {
     const fields = ListFields.of(["traceparent", `00-${TRACE}-${SPAN}-01`]);
     const trace = readTrace(fields, always, ids)!;
-    trace.beginAttempt(fields, ids);
+    trace.writeAttempt(fields, trace.attemptId());
     const first = trace.attemptSpanId;
-    trace.beginAttempt(fields, ids);
+    trace.writeAttempt(fields, trace.attemptId());
     expect(trace.attemptSpanId).not.toBe(first);
     expect(fields.values("traceparent")).toEqual([`00-${TRACE}-${trace.attemptSpanId}-01`]);
   });

@@ -17,10 +17,13 @@ export interface TraceSettings {
 
 export const REQUEST_ID_FIELD = "x-request-id";
 
-/** The client's id when it is one visible word of sane length, else a new one. */
+/** The client's id when it is one visible word of sane length, else a new one, which takes its place among the fields. */
 export function requestIdOf(fields: HttpFields, ids: IdSource): string {
   const given = fields.value(REQUEST_ID_FIELD);
-  return given !== undefined && isRequestId(given) ? given : ids.requestId();
+  if (given !== undefined && isRequestId(given)) return given;
+  const made = ids.requestId();
+  fields.set(REQUEST_ID_FIELD, made);
+  return made;
 }
 
 export class RequestTrace {
@@ -33,8 +36,9 @@ export class RequestTrace {
   /** Recorded here, and to be recorded by whoever comes next. */
   readonly sampled: boolean;
   readonly tracestate: string | null;
-  /** The span of the attempt under way: what the endpoint is told as its parent. */
+  /** The span of the attempt begun last, and at the end of the one that answered: what its endpoint is told as its parent. */
   attemptSpanId = "";
+  readonly #ids: IdSource;
   readonly #b3: B3Context | null;
   /** The trace began here, or what came has no decision yet: even an unsampled context has to be written. */
   readonly #mustWrite: boolean;
@@ -42,7 +46,8 @@ export class RequestTrace {
   constructor(fields: {
     readonly traceId: string; readonly parentSpanId: string | null; readonly spanId: string; readonly sampled: boolean; readonly tracestate: string | null;
     readonly b3: B3Context | null; readonly mustWrite: boolean;
-  }) {
+  }, ids: IdSource) {
+    this.#ids = ids;
     this.traceId = fields.traceId;
     this.parentSpanId = fields.parentSpanId;
     this.spanId = fields.spanId;
@@ -52,11 +57,26 @@ export class RequestTrace {
     this.#mustWrite = fields.mustWrite;
   }
 
-  /** Writes the context for the next attempt. What came unsampled goes on untouched. */
-  beginAttempt(fields: HttpFields, ids: IdSource): void {
-    if (!this.sampled && !this.#mustWrite) return;
-    // Unrecorded spans have no ids of their own: the trace's own suffices to carry the decision.
-    const spanId = (this.attemptSpanId = this.sampled || this.attemptSpanId === "" ? ids.spanId() : this.attemptSpanId);
+  /** Of the span of another attempt, which `writeAttempt` gives to its endpoint; "" where nothing is to be written. */
+  attemptId(): string {
+    // What came unsampled goes on untouched. Unrecorded spans have no ids of their own: one suffices to carry the decision.
+    if (!this.sampled && !this.#mustWrite) return "";
+    if (this.sampled || this.attemptSpanId === "") this.attemptSpanId = this.#ids.spanId();
+    return this.attemptSpanId;
+  }
+
+  /** The context for the endpoint of an attempt. @param spanId from `attemptId`. */
+  writeAttempt(fields: HttpFields, spanId: string): void {
+    if (spanId !== "") this.#write(fields, spanId);
+  }
+
+  /** The context for a copy of the request, of which nothing is told: whoever gets it is a child of the request itself. */
+  writeCopy(fields: HttpFields): void {
+    if (this.sampled) this.#write(fields, this.spanId);
+    else if (this.#mustWrite) this.#write(fields, this.#ids.spanId());
+  }
+
+  #write(fields: HttpFields, spanId: string): void {
     fields.set("traceparent", encodeTraceparent({ traceId: this.traceId, parentId: spanId, sampled: this.sampled }));
     if (this.tracestate === null) fields.remove("tracestate");
     else fields.set("tracestate", this.tracestate);
@@ -97,7 +117,7 @@ function continueW3c(fields: HttpFields, w3c: Traceparent, b3: B3Context | null,
   return new RequestTrace({
     traceId: w3c.traceId, parentSpanId: w3c.parentId, spanId: sampled ? ids.spanId() : "", sampled, tracestate: sampled ? readTracestate(fields.values("tracestate")) : null,
     b3: sampled && sameTrace ? b3 : null, mustWrite: false,
-  });
+  }, ids);
 }
 
 function continueB3(b3: B3Context, settings: TraceSettings | null, ids: IdSource): RequestTrace {
@@ -105,13 +125,13 @@ function continueB3(b3: B3Context, settings: TraceSettings | null, ids: IdSource
   const sampled = settings !== null && decide(b3.sampling, traceId, settings);
   return new RequestTrace({
     traceId, parentSpanId: b3.ids!.spanId, spanId: sampled ? ids.spanId() : "", sampled, tracestate: null, b3, mustWrite: settings !== null && b3.sampling === "defer",
-  });
+  }, ids);
 }
 
 function begin(b3: B3Context | null, settings: TraceSettings, ids: IdSource): RequestTrace {
   const traceId = ids.traceId();
   const sampled = decide(b3?.sampling ?? "defer", traceId, settings);
-  return new RequestTrace({ traceId, parentSpanId: null, spanId: sampled ? ids.spanId() : "", sampled, tracestate: null, b3, mustWrite: true });
+  return new RequestTrace({ traceId, parentSpanId: null, spanId: sampled ? ids.spanId() : "", sampled, tracestate: null, b3, mustWrite: true }, ids);
 }
 
 function decide(sampling: B3Sampling, traceId: string, settings: TraceSettings): boolean {

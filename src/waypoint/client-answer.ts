@@ -63,6 +63,7 @@ export class ClientAnswer {
    * @param source null when nothing of it follows
    */
   respond(response: HttpResponse, endStream: boolean, source: BodySource | null, bytesPerSecond: number | null, nowMs: number): void {
+    this.#account.answered(response.fields);
     this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, nowMs);
     this.#stream.respond(response, endStream);
   }
@@ -76,6 +77,7 @@ export class ClientAnswer {
 
   /** The server granted the protocol that the request asked for; after `begin`. */
   openTunnel(response: HttpResponse, source: BodySource, bytesPerSecond: number | null, nowMs: number): void {
+    this.#account.answered(response.fields);
     this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, nowMs);
     this.#stream.openTunnel(response);
   }
@@ -97,6 +99,7 @@ export class ClientAnswer {
     account.grpcStatus = grpcStatus;
     this.begin(response.status, nowMs);
     this.decorate(response.fields);
+    account.answered(response.fields);
     const endStream = body.length === 0 || head.method === "HEAD";
     const responseBody = (this.#body = new ResponseBody(this.#stream, null, null, nowMs));
     this.#stream.respond(response, endStream);

@@ -18,7 +18,10 @@ import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/up
 import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
 import { attemptTime, requestDeadline } from "../policy/upstream/timeouts.ts";
 import { ViewFacts } from "../policy/upstream/view-facts.ts";
+import type { FailedAttempt } from "../telemetry/request-record.ts";
+import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
+import { parseGrpcStatusField } from "../wire/grpc/status.ts";
 import { type HeaderList, headerValue } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import type { ClientAnswer } from "./client-answer.ts";
@@ -68,6 +71,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   readonly nowMs: () => number;
   readonly body: RequestBody;
   readonly request: HttpRequest;
+  readonly trace: RequestTrace | null;
   readonly #host: RequestHost;
   readonly #user: ForwardingUser;
   readonly #account: RequestAccount;
@@ -104,6 +108,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#place = place;
     this.body = body;
     this.isGrpc = account.isGrpc;
+    this.trace = account.trace;
     this.clientVersion = account.version;
     this.random = host.random;
     this.nowMs = host.nowMs;
@@ -139,7 +144,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   start(): void {
-    this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account.client.source.namespace);
+    this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account);
     if (this.#mirrors.length > 0) this.#mirrorReceived();
     this.#try(false);
     // Whatever waits now, or may be sent again later, needs the head after this call.
@@ -183,7 +188,13 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   /** An answer of our own is given: whatever is under way towards servers is given up. */
-  giveUp(): void {
+  giveUp(code: ReasonCode): void {
+    // The client gets ours: whatever this one was about to say.
+    if (this.#attempt !== null) this.#failed(this.#attempt, { reason: code });
+    this.#abandon();
+  }
+
+  #abandon(): void {
     this.#phase = "over";
     this.#wakeMs = this.#deadlineMs = Infinity;
     this.#attempt?.cancel();
@@ -193,7 +204,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   /** The request has ended. */
   end(nowMs: number): void {
-    this.giveUp();
+    this.#abandon();
     this.#place.leave(this.#account.code === null && this.#account.answeredMs > 0, nowMs);
     if (this.request.hasBody && !this.body.ended) for (const mirror of this.#mirrors) mirror.abandon();
   }
@@ -255,6 +266,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   attemptFailed(attempt: ServerAttempt, { end, code, message, isStale, status }: AttemptFailure): void {
+    this.#failed(attempt, { reason: code, message });
     this.#account.note(message);
     if (this.#leave(attempt)) return;
     this.#hedgeMs = Infinity;
@@ -274,6 +286,10 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#staleRetries++;
     this.#try(true);
     return true;
+  }
+
+  #failed({ address, endpoint, startedMs, spanId }: ServerAttempt, seen: Partial<Pick<FailedAttempt, "reason" | "message" | "status" | "grpcStatus">>): void {
+    this.#account.failed({ address, endpoint: endpoint.target.workload, startedMs, endedMs: this.nowMs(), status: 0, grpcStatus: null, reason: null, message: "", spanId, ...seen });
   }
 
   /** True: another attempt follows. */
@@ -326,8 +342,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const pick = cluster.upstream.pick({ nowMs, hash: this.#hash, tried, sticky: null, mayProbe: false });
     if (pick.endpoint === null || tried.includes(pick.endpoint)) return;
     this.#rivals = [...this.#rivals, first];
-    const { isGrpc, clientVersion, random, request } = this;
-    const hedge = (this.#attempt = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, nowMs: this.nowMs }, cluster, pick, time, nowMs));
+    const { isGrpc, clientVersion, random, request, trace } = this;
+    const hedge = (this.#attempt = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, trace, nowMs: this.nowMs }, cluster, pick, time, nowMs));
     this.#account.attempts++;
     this.#hedges++;
     this.#account.note(`${first.address} had not answered for ${Math.round(nowMs - first.startedMs)} ms: ${hedge.address} was asked too`);
@@ -354,13 +370,14 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const account = this.#account;
     const nowMs = this.nowMs();
     const { status, fields } = response;
-    const grpcStatus = this.isGrpc && endStream ? numberOrNull(fields.value("grpc-status")) : null;
+    const grpcStatus = this.isGrpc && endStream ? parseGrpcStatusField(fields.value("grpc-status")) : null;
     const retryAfterMs = this.#retryAfterOf(status, fields);
     const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
     const outcome = outcomeOfAnswer(status, grpcStatus);
     attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
     const failed = isFailure(outcome) || outcome === "overloaded";
     if ((failed && this.#rivals.length > 0) || (mayRetry && this.#rivals.length === 0 && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs }))) {
+      this.#failed(attempt, { status, grpcStatus });
       account.note(`${attempt.address} answered ${grpcStatus === null ? status : `grpc-status ${grpcStatus}`}`);
       if (!this.#leave(attempt)) this.#hedgeMs = Infinity;
       // An answer that is whole leaves its connection as it was; the rest of another is not waited for.
@@ -368,11 +385,12 @@ export class Forwarding implements AttemptUser, AttemptRequest {
       return this.#user.rearm();
     }
     this.#win(attempt);
+    if (this.trace !== null) this.trace.attemptSpanId = attempt.spanId;
     this.#phase = "responding";
     this.body.forget();
     const { answer } = this.#user;
     answer.begin(status, nowMs);
-    account.grpcStatus = grpcStatus;
+    if (grpcStatus !== null) account.grpcEnded(grpcStatus, fields.value("grpc-message") ?? null);
     answer.decorate(fields);
     this.#addOwnFields(fields, attempt);
     const source = endStream ? null : attempt.source;
@@ -389,7 +407,13 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#rivals = NO_RIVALS;
     this.#attempt = attempt;
     this.#tell(attempt);
-    for (const other of others) other.cancel();
+    for (const other of others) this.#drop(other);
+  }
+
+  /** Another was faster. */
+  #drop(attempt: ServerAttempt): void {
+    this.#failed(attempt, { message: "another one answered before it" });
+    attempt.cancel();
   }
 
   attemptTunnelled(attempt: ServerAttempt, response: HttpResponse): void {
@@ -405,13 +429,14 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   attemptBody(_attempt: ServerAttempt, bytes: Uint8Array): void {
     this.#user.touch(this.nowMs());
+    this.#account.sentMessages?.push(bytes);
     this.#user.answer.receive(bytes);
     if (this.#plan.bytesPerSecond !== null) this.#user.rearm();
   }
 
   attemptEnded(attempt: ServerAttempt, trailers: HeaderList): void {
     const { answer } = this.#user;
-    if (this.isGrpc && trailers.length > 0) this.#account.grpcStatus = numberOrNull(headerValue(trailers, "grpc-status")) ?? this.#account.grpcStatus;
+    if (this.isGrpc && trailers.length > 0) this.#account.grpcEnded(parseGrpcStatusField(headerValue(trailers, "grpc-status")), headerValue(trailers, "grpc-message") ?? null);
     if (!answer.begun) return;
     if (this.#phase === "tunnel") {
       answer.receiveEnd(NO_TRAILERS, this.nowMs());
@@ -479,8 +504,4 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 /** `ns/host`. */
 function hostOfService(service: string): string {
   return service.slice(service.indexOf("/") + 1);
-}
-
-function numberOrNull(text: string | undefined): number | null {
-  return text !== undefined && /^[0-9]{1,3}$/.test(text) ? Number(text) : null;
 }

@@ -439,10 +439,10 @@ test("headers that only the mesh may write do not come in from outside; from a m
   const sent = { "X-Weft-Reason": "forged", "x-envoy-original-path": "/admin", "X-Forwarded-Client-Cert": "forged", "x-kept": "1" };
   await using outside = new WaypointFixture({ endpoints: [server] });
   const seen = (await (await outside.fetch("/", { headers: sent })).json()) as Record<string, string>;
-  expect(Object.keys(seen).filter((name) => name.startsWith("x-"))).toEqual(["x-kept"]);
+  expect(Object.keys(seen).filter((name) => name.startsWith("x-"))).toEqual(["x-kept", "x-request-id"]);
   await using inside = new WaypointFixture({ endpoints: [server], source: { identity: identity("shop", "front") } });
   const trusted = (await (await inside.fetch("/", { headers: sent })).json()) as Record<string, string>;
-  expect(Object.keys(trusted).filter((name) => name.startsWith("x-")).sort()).toEqual(["x-envoy-original-path", "x-kept"]);
+  expect(Object.keys(trusted).filter((name) => name.startsWith("x-")).sort()).toEqual(["x-envoy-original-path", "x-kept", "x-request-id"]);
 });
 
 describe("ports that are not declared as HTTP", () => {

@@ -105,7 +105,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.observer = options.observer;
     this.pathNormalisation = options.pathNormalisation;
     this.host = { due: this.due, nowMs: this.nowMs, http1Counters: new Http1Counters(), http2Settings: BOTH, http2Limits: DEFAULT_LIMITS };
-    this.views = new ServiceViews(options.store, options.l7, options.waypoint);
+    this.views = new ServiceViews(options.store, options.l7, options.waypoint, (effective) => options.observer.telemetryOf(effective));
     this.clusters = new Clusters(this, options.l7);
   }
 

@@ -7,10 +7,12 @@ import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import { Attempt } from "../policy/upstream/attempt.ts";
 import { Permits } from "../policy/upstream/circuit-breaker.ts";
 import { outcomeOfAnswer } from "../policy/upstream/outcome.ts";
+import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { Due } from "../net/due-list.ts";
 import type { ServiceTarget } from "../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
+import type { RequestAccount } from "./request-account.ts";
 import type { RequestHost } from "./request-host.ts";
 import { type AttemptRequest, upstreamVersion } from "./server-attempt.ts";
 import type { BodySource, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
@@ -25,13 +27,13 @@ const MIRROR_MS_MAX = 60_000;
 const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
 
 /** A copy to each target that takes one. */
-export function startMirrors(host: RequestHost, { request, clientVersion }: AttemptRequest, targets: readonly ServiceTarget[], clientNamespace: string | null): readonly Mirror[] {
+export function startMirrors(host: RequestHost, { request, clientVersion }: AttemptRequest, targets: readonly ServiceTarget[], { client, trace }: RequestAccount): readonly Mirror[] {
   if (targets.length === 0) return NO_MIRRORS;
   const mirrors: Mirror[] = [];
   for (const { service, port, subset } of targets) {
-    const cluster = host.clusters.of({ service, port, subset, clientNamespace });
+    const cluster = host.clusters.of({ service, port, subset, clientNamespace: client.source.namespace });
     if (cluster === null || !cluster.refresh(host.nowMs())) continue;
-    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request));
+    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request), trace);
     if (mirror.start()) mirrors.push(mirror);
   }
   return mirrors;
@@ -53,13 +55,15 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
   #ended = false;
 
   /** @param request copied: it outlives its original. */
-  constructor(host: RequestHost, cluster: Cluster, request: HttpRequest, version: UpstreamVersion) {
+  constructor(host: RequestHost, cluster: Cluster, request: HttpRequest, version: UpstreamVersion, trace: RequestTrace | null) {
     this.#host = host;
     this.#cluster = cluster;
     const list: HeaderList = [];
     request.fields.appendTo(list);
+    const fields = new ListFields(list);
+    trace?.writeCopy(fields);
     const { method, target, contentLength, hasBody, acceptsTrailers } = request;
-    this.#request = { method, target, fields: new ListFields(list), contentLength, hasBody, acceptsTrailers, expectsContinue: false, upgrade: null };
+    this.#request = { method, target, fields, contentLength, hasBody, acceptsTrailers, expectsContinue: false, upgrade: null };
     this.#version = version;
     this.#body = new RequestBody(this);
     this.#body.forget();

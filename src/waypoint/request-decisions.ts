@@ -69,7 +69,7 @@ export class RequestDecisions {
     if (head.method === "CONNECT" && request.upgrade === null) {
       return this.#user.answerOwn(ownAnswer("upgrade_refused"), "CONNECT without a protocol: this is no forward proxy");
     }
-    const view = (account.view = this.#host.views.of(client));
+    const { view } = account;
     const trust = { fromMesh: client.source.identity !== null, methodsMatter: view.methodsMatter };
     head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
     if (view.service === null) {
@@ -230,7 +230,10 @@ export class RequestDecisions {
     const account = this.#account;
     const { head, client: { destination, source } } = account;
     const result = this.#routeBefore ?? view.router.match(head);
-    if (result.kind === "matched") account.routeName = result.route.id;
+    if (result.kind === "matched") {
+      account.routeId = result.route.id;
+      account.ruleName = result.rule.rule.name;
+    }
     // Faults of the service that the client meant; one that has no such policy costs nothing here.
     const own = host.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
     const plan = planRequest(head, result, {

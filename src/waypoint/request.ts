@@ -46,7 +46,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#host = host;
     this.#stream = stream;
     this.#lastActivityMs = host.nowMs();
-    this.account = new RequestAccount(client, new RequestHead(stream.request, client), stream.version, this.#lastActivityMs);
+    this.account = new RequestAccount(client, host.views.of(client), new RequestHead(stream.request, client), stream.version, this.#lastActivityMs);
     this.answer = new ClientAnswer(stream, this.account);
     this.body = new RequestBody(stream);
     this.#decisions = new RequestDecisions(host, this);
@@ -59,6 +59,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   start(): void {
     this.#host.requests.add(this);
     this.#host.due.add(this);
+    this.account.begin(this.#host.observer);
     this.#decisions.start(this.#stream.request);
     this.rearm();
   }
@@ -122,7 +123,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.account.note(detail);
     if (this.answer.begun) return this.cut(answer.code);
     this.#stopAsking();
-    this.#forwarding?.giveUp();
+    this.#forwarding?.giveUp(answer.code);
     this.body.forget();
     this.#phase = "answering";
     this.#wakeMs = Infinity;
@@ -142,6 +143,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
 
   onRequestBody(bytes: Uint8Array): void {
     this.#lastActivityMs = this.#host.nowMs();
+    this.account.receivedMessages?.push(bytes);
     this.#forwarding?.onRequestBody(bytes);
     this.body.receive(bytes);
   }

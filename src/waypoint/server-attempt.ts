@@ -18,6 +18,7 @@ import { NO_RETRY_AFTER } from "../policy/upstream/retry-after.ts";
 import type { AttemptTime } from "../policy/upstream/timeouts.ts";
 import type { Pick } from "../policy/upstream/upstream.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
+import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import type { Cluster } from "./cluster.ts";
@@ -36,6 +37,8 @@ export interface AttemptRequest {
   /** Of the client: upgrades are translated between versions. */
   readonly clientVersion: HttpVersion;
   readonly random: Random;
+  /** Null: it belongs to none. */
+  readonly trace: RequestTrace | null;
   readonly nowMs: () => number;
 }
 
@@ -72,6 +75,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   readonly endpoint: UpstreamEndpoint;
   readonly version: UpstreamVersion;
   readonly startedMs: number;
+  /** What the server is told as its parent; "" where it is told nothing. */
+  readonly spanId: string;
   /** When it takes too long; Infinity for never. */
   endsMs: number;
   /** Which limit that is. */
@@ -92,6 +97,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     this.#what = what;
     this.#cluster = cluster;
     this.startedMs = nowMs;
+    this.spanId = what.trace?.attemptId() ?? "";
     this.endsMs = nowMs + time.ms;
     this.limit = time.limit;
     this.endpoint = this.#record.start(cluster.upstream, pick, nowMs);
@@ -144,10 +150,11 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
 
   #send(connection: UpstreamConnection): void {
     this.#stopWaiting();
-    const { body, isGrpc, nowMs } = this.#what;
+    const { body, isGrpc, trace, nowMs } = this.#what;
     const request = this.#translated(connection);
     if (request === null) return;
     if (isGrpc && this.endsMs !== Infinity) request.fields.set("grpc-timeout", formatGrpcTimeout(Math.max(this.endsMs - nowMs(), 1)));
+    trace?.writeAttempt(request.fields, this.spanId);
     this.#phase = "awaiting";
     const endStream = !request.hasBody;
     const stream = connection.request(request, endStream, this);

@@ -9,6 +9,7 @@ import type { MeshStore } from "../mesh/store.ts";
 import { type Router, routerOf } from "../policy/http/router.ts";
 import { looksAtMethods } from "../policy/http/untrusted-headers.ts";
 import { bindRules, type BoundRule } from "../policy/http/tokens.ts";
+import type { ServiceTelemetry } from "../telemetry/service-telemetry.ts";
 import type { Client } from "./client.ts";
 
 export interface ServiceView {
@@ -18,7 +19,7 @@ export interface ServiceView {
   readonly service: Service | null;
   readonly router: Router;
   /** What is told of its requests. */
-  readonly telemetry: EffectiveTelemetry;
+  readonly telemetry: ServiceTelemetry;
   readonly access: AccessSet;
   /** Some policy tells methods apart: another way to say the method is a way around it. */
   readonly methodsMatter: boolean;
@@ -30,14 +31,19 @@ export class ServiceViews {
   readonly #store: MeshStore;
   readonly #l7: L7Store;
   readonly #waypoint: NamespacedName;
+  readonly #compile: (effective: EffectiveTelemetry) => ServiceTelemetry;
   readonly #views = new Map<string, ServiceView>();
   #epoch = 1;
 
-  /** @param waypoint `namespace/name` of the Gateway that this process is. */
-  constructor(store: MeshStore, l7: L7Store, waypoint: NamespacedName) {
+  /**
+   * @param waypoint `namespace/name` of the Gateway that this process is.
+   * @param compile for the same telemetry the same object.
+   */
+  constructor(store: MeshStore, l7: L7Store, waypoint: NamespacedName, compile: (effective: EffectiveTelemetry) => ServiceTelemetry) {
     this.#store = store;
     this.#l7 = l7;
     this.#waypoint = waypoint;
+    this.#compile = compile;
   }
 
   /** The stores were changed: every view is made anew when it is next asked for. */
@@ -61,7 +67,7 @@ export class ServiceViews {
       epoch: this.#epoch,
       service: this.#store.service(destination.service) ?? null,
       router: routerOf(this.#l7.routes(destination.service, destination.port, source.namespace)),
-      telemetry: this.#l7.telemetry(destination.service, this.#waypoint),
+      telemetry: this.#compile(this.#l7.telemetry(destination.service, this.#waypoint)),
       access,
       methodsMatter: looksAtMethods(access),
       tokenRules: bindRules(access.authentications),

@@ -68,7 +68,7 @@ function anyContextGoesOn(random: Random, ids: IdSource): void {
     return;
   }
   if (!/^[0-9a-f]{32}$/.test(trace.traceId) || (trace.sampled ? !/^[0-9a-f]{16}$/.test(trace.spanId) : trace.spanId !== "")) throw new Error(`ids ${trace.traceId} ${trace.spanId}`);
-  trace.beginAttempt(fields, ids);
+  trace.writeAttempt(fields, trace.attemptId());
   const came = decodeTraceparent(before.value("traceparent") ?? "");
   const sent = decodeTraceparent(fields.value("traceparent") ?? "");
   if (came !== null && (sent?.traceId !== came.traceId || sent.sampled !== (came.sampled && settings !== null ? true : came.sampled))) throw new Error(`${JSON.stringify(list)} went on as ${fields.value("traceparent")}`);

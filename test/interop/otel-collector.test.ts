@@ -109,7 +109,7 @@ describeUnless(firstReason(unsealed, missingCollector()))("a real collector", ()
     for (let i = 0; i < REQUESTS; i++) {
       const fields = ListFields.of(i % 2 === 0 ? [] : ["traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "a=1"]);
       const trace = reporter.trace(fields, telemetry)!;
-      trace.beginAttempt(fields, reporter.ids);
+      trace.writeAttempt(fields, trace.attemptId());
       sent.set(trace.spanId, trace.traceId);
       const failed = i % 10 === 0;
       reporter.finished(request({

@@ -21,7 +21,10 @@ import { NO_LABELS } from "../../src/policy/upstream/labels.ts";
 import type { NameSource } from "../../src/policy/upstream/upstream.ts";
 import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
-import type { EndedRequest } from "../../src/waypoint/observer.ts";
+import { RequestTelemetry } from "../../src/waypoint/request-telemetry.ts";
+import type { OtlpBatch } from "../../src/telemetry/otlp-records.ts";
+import type { RequestRecord } from "../../src/telemetry/request-record.ts";
+import type { RoleTelemetry } from "../../src/telemetry/service-telemetry.ts";
 import { dialPlain, listenOn, type Listener } from "../../src/waypoint/plain-channel.ts";
 import type { LoginChecker, TokenChecker } from "../../src/waypoint/request-host.ts";
 import { until } from "./mesh.ts";
@@ -58,6 +61,8 @@ export interface WaypointOptions {
   readonly tokens?: TokenChecker;
   readonly logins?: LoginChecker;
   readonly names?: NameSource;
+  /** What is told where no Telemetry says otherwise; nothing but metrics by default. */
+  readonly telemetry?: Partial<RoleTelemetry>;
 }
 
 const LOOPBACK = ip("127.0.0.1");
@@ -77,6 +82,10 @@ export class WaypointFixture implements AsyncDisposable {
   readonly told: Told[] = [];
   readonly malformed: string[] = [];
   readonly passed: { readonly error: string | null; readonly requestBytes: number; readonly responseBytes: number }[] = [];
+  /** Of the access log, once they were flushed. */
+  lines = "";
+  readonly batches: OtlpBatch[] = [];
+  readonly telemetry: RequestTelemetry;
   readonly port: number;
   readonly #listener: Listener;
 
@@ -88,6 +97,11 @@ export class WaypointFixture implements AsyncDisposable {
     }));
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
+    this.telemetry = new RequestTelemetry({
+      role: { ...QUIET, ...options.telemetry }, clock: systemClock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes),
+      postLines: (lines) => void (this.lines += lines), postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
+    });
+    const { telemetry } = this;
     this.plane = new HttpPlane({
       store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
@@ -96,9 +110,23 @@ export class WaypointFixture implements AsyncDisposable {
           dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
       },
       observer: {
-        ended: (request) => this.told.push(tell(request)),
-        malformed: (_client, code) => this.malformed.push(code),
-        passedThrough: ({ error, requestBytes, responseBytes }) => this.passed.push({ error, requestBytes, responseBytes }),
+        upstream: telemetry.upstream,
+        telemetryOf: (effective) => telemetry.telemetryOf(effective),
+        trace: (fields, of) => telemetry.trace(fields, of),
+        requestId: (fields) => telemetry.requestId(fields),
+        ended: (request) => {
+          telemetry.ended(request);
+          this.told.push(tell(request));
+        },
+        malformed: (client, code, message) => {
+          telemetry.malformed(client, code, message);
+          this.malformed.push(code);
+        },
+        passedThrough: (connection) => {
+          telemetry.passedThrough(connection);
+          const { error, requestBytes, responseBytes } = connection;
+          this.passed.push({ error, requestBytes, responseBytes });
+        },
       },
     });
     const fd = listenTcp({ namespaceFd: OWN_NAMESPACE, at: { ip: LOOPBACK, port: 0 }, mark: 0, keepalive: null, shared: false });
@@ -143,10 +171,12 @@ export class WaypointFixture implements AsyncDisposable {
   }
 }
 
-function tell(request: EndedRequest): Told {
-  const { head, status, code, flags, detail, provenance, attempts, upstreamAddress, requestBytes, responseBytes, grpcStatus } = request;
+const QUIET: RoleTelemetry = { accessLog: "off", accessLogSample: 1, logOptions: { query: "redacted" }, collectors: [], sampling: 1, environment: () => undefined };
+
+function tell(request: RequestRecord): Told {
+  const { method, path, status, code, flags, detail, provenance, attempts, upstreamAddress, requestBytes, responseBytes, grpcStatus } = request;
   return {
-    method: head.method, path: head.path, status, code, flags, detail, provenance: provenance === null ? "" : formatProvenance(provenance), attempts, upstreamAddress,
+    method, path, status, code, flags, detail, provenance: provenance === null ? "" : formatProvenance(provenance), attempts, upstreamAddress,
     requestBytes, responseBytes, grpcStatus,
   };
 }
