@@ -1,5 +1,5 @@
-// One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives until the
-// configuration says something else of it.
+// One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives as long as
+// the service; what the configuration says of it may change meanwhile.
 
 import type { NamespacedName } from "../core/brand.ts";
 import { formatSocketAddress } from "../core/ip.ts";
@@ -74,25 +74,28 @@ interface Pooled {
   readonly pool: EndpointPool;
 }
 
-export class Cluster {
-  readonly target: ClusterTarget;
-  /** What the settings were made from: a different one means a different cluster. */
+/** What follows from the configuration alone. */
+interface Rules {
   readonly policy: TrafficPolicy | null;
   readonly settings: UpstreamSettings;
+  readonly adaptive: AdaptiveLimit | null;
+  readonly faults: readonly CompiledFault[];
+  readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
+  readonly broken: string | null;
+  readonly tlsBroken: string | null;
+  readonly origin: BackendOrigin | null;
+}
+
+export class Cluster {
+  readonly target: ClusterTarget;
   readonly upstream: Upstream;
   readonly breaker: CircuitBreaker;
   readonly budget: RetryBudgetState;
-  readonly adaptive: AdaptiveLimit | null;
-  readonly faults: readonly CompiledFault[];
-  /** Null without limits. */
-  readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
-  /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
-  readonly broken: string | null;
-  /** Why TLS with its endpoints cannot be had, so that nothing may be sent; null when it can, or is not asked for. */
-  readonly tlsBroken: string | null;
-  readonly #origin: BackendOrigin | null;
   readonly #context: ClusterContext;
   readonly #pools = new Map<UpstreamEndpoint, Pooled>();
+  /** Of endpoints that are gone or elsewhere, until their last request has ended. */
+  readonly #leaving = new Set<EndpointPool>();
+  #rules: Rules;
   #service: Service | null = null;
   #protocol: ServerProtocol = "asClient";
   #closed = false;
@@ -100,20 +103,60 @@ export class Cluster {
   constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
     this.#context = context;
     this.target = target;
-    this.policy = policy;
-    this.settings = settings;
+    this.#rules = this.#rulesOf(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
     this.budget = new RetryBudgetState(settings.retryBudget);
-    this.adaptive = settings.adaptiveConcurrency === null ? null : new AdaptiveLimit(settings.adaptiveConcurrency);
-    const problems: string[] = [];
-    const origin = settings.provenance["faults"];
-    this.faults = settings.faults.map((fault) => compileFault(fault, origin ?? { kind: "TrafficPolicy", namespace: "", name: String(target.service), resourceVersion: "", fieldPath: "" }, problems));
-    this.rateLimiter = settings.localRateLimits.length === 0 ? null : new LocalRateLimiter(settings.localRateLimits, ({ matches }) => compileMatches(matches).applies);
-    this.broken = problems.length === 0 ? null : problems.join("; ");
-    const tls = originOf(settings.tls, this.#host, context.tlsContexts);
-    this.#origin = typeof tls === "string" ? null : tls;
-    this.tlsBroken = typeof tls === "string" ? tls : null;
+  }
+
+  /**
+   * The configuration says something else of it. What was learned stays: latencies, ejections, counts, buckets of limits that are the same,
+   * and connections, unless they were made by another TLS.
+   */
+  reconfigure(policy: TrafficPolicy | null, settings: UpstreamSettings): void {
+    const before = this.#rules;
+    if (before.policy === policy) return;
+    this.#rules = this.#rulesOf(policy, settings, before);
+    this.upstream.reconfigure(settings);
+    this.breaker.reconfigure(settings.limits);
+    this.budget.reconfigure(settings.retryBudget);
+    // What its servers speak is said by the settings too.
+    this.#service = null;
+    if (same(before.settings.tls, settings.tls)) return;
+    for (const [endpoint, { pool }] of this.#pools) this.#letGo(endpoint, pool);
+  }
+
+  /** What the settings were made from. */
+  get policy(): TrafficPolicy | null {
+    return this.#rules.policy;
+  }
+
+  get settings(): UpstreamSettings {
+    return this.#rules.settings;
+  }
+
+  /** Null without adaptive concurrency. */
+  get adaptive(): AdaptiveLimit | null {
+    return this.#rules.adaptive;
+  }
+
+  get faults(): readonly CompiledFault[] {
+    return this.#rules.faults;
+  }
+
+  /** Null without limits. */
+  get rateLimiter(): LocalRateLimiter<ViewFacts> | null {
+    return this.#rules.rateLimiter;
+  }
+
+  /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
+  get broken(): string | null {
+    return this.#rules.broken;
+  }
+
+  /** Why TLS with its endpoints cannot be had, so that nothing may be sent; null when it can, or is not asked for. */
+  get tlsBroken(): string | null {
+    return this.#rules.tlsBroken;
   }
 
   get name(): string {
@@ -167,7 +210,7 @@ export class Cluster {
   dial(target: Picked, alpn: readonly string[], owner: ChannelOwner, timeoutMs: number, nowMs: number, meshAlpn: readonly string[] = alpn): PendingChannel {
     const { dialer, host } = this.#context;
     const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null };
-    const origin = this.#origin;
+    const { origin } = this.#rules;
     if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
     return dialTls({
       due: host.due, dial: (inner, ms, now) => dialer.dial(target, way, inner, ms, now), handshake: origin.handshake(alpn), judge: (chain, error) => origin.judge(chain, error), name: addressOf(target), timeoutMs,
@@ -179,6 +222,7 @@ export class Cluster {
     this.upstream.tick(nowMs);
     this.upstream.maintain();
     if (this.refresh(nowMs)) this.#retireMoved();
+    for (const pool of this.#leaving) if (isEmpty(pool)) this.#leaving.delete(pool);
   }
 
   /** The configuration says something else now: idle connections close, requests under way go on. */
@@ -189,20 +233,25 @@ export class Cluster {
 
   destroy(): void {
     this.#closed = true;
-    for (const { pool } of this.#pools.values()) pool.destroy();
+    for (const pool of this.#allPools()) pool.destroy();
   }
 
   /** Nothing is left of it after `retire`. */
   get empty(): boolean {
-    for (const { pool } of this.#pools.values()) if (pool.connections + pool.waiting > 0) return false;
+    for (const pool of this.#allPools()) if (!isEmpty(pool)) return false;
     return true;
+  }
+
+  *#allPools(): Iterable<EndpointPool> {
+    for (const { pool } of this.#pools.values()) yield pool;
+    yield* this.#leaving;
   }
 
   #makePool(endpoint: UpstreamEndpoint): Pooled {
     const { target } = endpoint;
     const address = addressOf(target);
     const pool = new EndpointPool({
-      host: this.#context.host, breaker: this.breaker, limits: this.settings.limits, name: address, scheme: this.#origin === null ? "http" : "https",
+      host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
       spoken: (version, alpn) => this.#spoken(version, alpn),
       dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
     });
@@ -218,16 +267,37 @@ export class Cluster {
 
   /** A server that agrees on nothing speaks HTTP/1.1, unless it is declared to speak HTTP/2. */
   #spoken(version: UpstreamVersion, alpn: string | null): UpstreamVersion {
-    if (this.#origin === null || this.#protocol === "HTTP/2") return version;
+    if (this.#rules.origin === null || this.#protocol === "HTTP/2") return version;
     return alpn === HTTP2_ALPN ? "HTTP/2" : "HTTP/1.1";
+  }
+
+  #rulesOf(policy: TrafficPolicy | null, settings: UpstreamSettings, before: Rules | null): Rules {
+    const { service } = this.target;
+    const problems: string[] = [];
+    const at = settings.provenance["faults"] ?? { kind: "TrafficPolicy", namespace: "", name: String(service), resourceVersion: "", fieldPath: "" };
+    const faults = settings.faults.map((fault) => compileFault(fault, at, problems));
+    const { adaptiveConcurrency, localRateLimits } = settings;
+    const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
+    const tls = originOf(settings.tls, this.#host, this.#context.tlsContexts);
+    return {
+      policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
+      adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
+      rateLimiter: kept("localRateLimits") ? before!.rateLimiter : localRateLimits.length === 0 ? null : new LocalRateLimiter(localRateLimits, ({ matches }) => compileMatches(matches).applies),
+      origin: typeof tls === "string" ? null : tls, tlsBroken: typeof tls === "string" ? tls : null,
+    };
   }
 
   #retireMoved(): void {
     for (const [endpoint, { address, pool }] of this.#pools) {
       if (!endpoint.gone && addressOf(endpoint.target) === address) continue;
-      pool.retire();
-      this.#pools.delete(endpoint);
+      this.#letGo(endpoint, pool);
     }
+  }
+
+  #letGo(endpoint: UpstreamEndpoint, pool: EndpointPool): void {
+    this.#pools.delete(endpoint);
+    pool.retire();
+    this.#leaving.add(pool);
   }
 
   #refreshRequest(): RefreshRequest | null {
@@ -239,6 +309,11 @@ export class Cluster {
     return { service, endpoints, source: self(), servicePort: port, portFallback: null, anyNetwork: false, family: IPV4, names };
   }
 }
+
+const isEmpty = ({ connections, waiting }: EndpointPool): boolean => connections + waiting === 0;
+
+/** Of plain records. */
+const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** Null when none is originated; a text says why it cannot be. */
 function originOf(tls: BackendTls, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {

@@ -1,4 +1,4 @@
-// All clusters of one data thread, made when a request first needs them and replaced when the configuration says something else.
+// All clusters of one data thread, made when a request first needs them and kept while their services are there.
 
 import type { L7Store } from "../mesh/l7/l7-store.ts";
 import { effectiveSettings } from "../policy/upstream/settings.ts";
@@ -9,7 +9,7 @@ export class Clusters {
   readonly #l7: L7Store;
   /** Several of one name where clients of some namespaces have a policy of their own. */
   readonly #live = new Map<string, Cluster[]>();
-  /** Replaced ones, until their last request has ended. */
+  /** Those of what is gone, until their last request has ended. */
   readonly #retired = new Set<Cluster>();
 
   constructor(context: ClusterContext, l7: L7Store) {
@@ -33,14 +33,17 @@ export class Clusters {
     return cluster;
   }
 
-  /** The stores were changed: clusters that are no longer what the configuration says are replaced when they are next asked for. */
+  /** The stores were changed: each cluster goes on with what the configuration says now; those of what is gone are let go. */
   changed(): void {
     for (const [key, list] of this.#live) {
-      const kept = list.filter((cluster) => this.#isCurrent(cluster));
+      const kept: Cluster[] = [];
       for (const cluster of list) {
-        if (kept.includes(cluster)) continue;
-        cluster.retire();
-        this.#retired.add(cluster);
+        // Two of them may have come to the same: one will do.
+        if (this.#followConfiguration(cluster) && !kept.some(({ policy }) => policy === cluster.policy)) kept.push(cluster);
+        else {
+          cluster.retire();
+          this.#retired.add(cluster);
+        }
       }
       if (kept.length === 0) this.#live.delete(key);
       else this.#live.set(key, kept);
@@ -68,7 +71,14 @@ export class Clusters {
     for (const list of this.#live.values()) yield* list;
   }
 
-  #isCurrent({ target: { service, port, subset, clientNamespace }, policy }: Cluster): boolean {
-    return this.#context.store.service(service) !== undefined && this.#l7.traffic(service, { port, subset, clientNamespace }) === policy;
+  /** False when its service or subset is gone. */
+  #followConfiguration(cluster: Cluster): boolean {
+    const { service, port, subset, clientNamespace } = cluster.target;
+    if (this.#context.store.service(service) === undefined) return false;
+    const policy = this.#l7.traffic(service, { port, subset, clientNamespace });
+    const settings = effectiveSettings(policy, subset);
+    if (settings === null) return false;
+    cluster.reconfigure(policy, settings);
+    return true;
   }
 }

@@ -24,7 +24,8 @@ export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeo
 export interface EndpointPoolOptions {
   readonly host: UpstreamHost;
   readonly breaker: CircuitBreaker;
-  readonly limits: LimitSettings;
+  /** Those of the moment. */
+  readonly limits: () => LimitSettings;
   readonly dial: DialEndpoint;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
@@ -105,6 +106,7 @@ class VersionPool implements UpstreamConnectionOwner {
   /** A channel over which the other version is spoken. */
   readonly #otherVersion: (channel: ChannelWithUser, permits: Permits) => void;
   #waiters: PoolWaiter[] = [];
+  #retired = false;
 
   constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, permits: Permits) => void) {
     this.#options = options;
@@ -136,6 +138,7 @@ class VersionPool implements UpstreamConnectionOwner {
   }
 
   retire(): void {
+    this.#retired = true;
     for (const connection of [...this.#permits.keys()]) connection.retire();
   }
 
@@ -161,6 +164,8 @@ class VersionPool implements UpstreamConnectionOwner {
   hasRoom(connection: UpstreamConnection): void {
     if (this.#isSpent(connection)) return connection.retire();
     while (this.#waiters.length > 0 && connection.room > 0) this.#waiters.shift()!.connectionReady(connection);
+    // Made for those who waited, after the pool was let go: nobody else comes.
+    if (this.#retired && this.#waiters.length === 0) return connection.retire();
     if (connection.room === 0) return;
     // One of HTTP/1.1 that tells of room was in use, hence off the list.
     if (this.#version === "HTTP/1.1" || !this.#open.includes(connection)) this.#open.push(connection);
@@ -187,7 +192,7 @@ class VersionPool implements UpstreamConnectionOwner {
 
   #opened(channel: ChannelWithUser, permits: Permits): void {
     const { host, limits, name, scheme } = this.#options;
-    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits.idleTimeoutMs };
+    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs };
     const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
     channel.user = connection;
     this.#permits.set(connection, permits);
@@ -219,8 +224,8 @@ class VersionPool implements UpstreamConnectionOwner {
   }
 
   #isSpent(connection: UpstreamConnection): boolean {
-    const { limits, host } = this.#options;
-    return connection.requestsTotal >= limits.requestsPerConnectionMax || host.nowMs() - connection.openedMs >= limits.connectionAgeMaxMs;
+    const { requestsPerConnectionMax, connectionAgeMaxMs } = this.#options.limits();
+    return connection.requestsTotal >= requestsPerConnectionMax || this.#options.host.nowMs() - connection.openedMs >= connectionAgeMaxMs;
   }
 
   /** @param more waiters that are about to be added. */
@@ -253,7 +258,7 @@ class Dial implements ChannelOwner {
   }
 
   start({ dial, host, limits }: EndpointPoolOptions, version: UpstreamVersion): void {
-    this.#pending = dial(this, version, limits.connectTimeoutMs, host.nowMs());
+    this.#pending = dial(this, version, limits().connectTimeoutMs, host.nowMs());
   }
 
   cancel(): void {

@@ -24,12 +24,17 @@ export function explainRefusal({ resource, limit }: LimitRefusal): string {
 }
 
 export class CircuitBreaker {
-  readonly #limits: readonly number[];
-  readonly #refusals: readonly LimitRefusal[];
+  #limits: readonly number[] = [];
+  #refusals: readonly LimitRefusal[] = [];
   readonly #inUse = new Int32Array(LIMITED_RESOURCES.length);
   readonly #refused = new Float64Array(LIMITED_RESOURCES.length);
 
   constructor(limits: LimitSettings) {
+    this.reconfigure(limits);
+  }
+
+  /** What is taken stays taken, also above a limit that has become lower. */
+  reconfigure(limits: LimitSettings): void {
     this.#limits = [limits.connectionsMax, limits.pendingRequestsMax, limits.activeRequestsMax, limits.activeRetriesMax];
     this.#refusals = LIMITED_RESOURCES.map((resource, i) => Object.freeze({ resource, limit: this.#limits[i]! }));
   }

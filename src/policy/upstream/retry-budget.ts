@@ -15,9 +15,9 @@ export interface BudgetCounts {
 }
 
 export class RetryBudgetState {
-  readonly #fraction: number;
-  readonly #retriesMin: number;
-  readonly #bucketMs: number;
+  #fraction = 0;
+  #retriesMin = 0;
+  #bucketMs = 0;
   readonly #requests = new Int32Array(BUCKETS);
   readonly #retries = new Int32Array(BUCKETS);
   #requestsSum = 0;
@@ -26,9 +26,16 @@ export class RetryBudgetState {
   #bucketEndsMs = -Infinity;
 
   constructor(budget: RetryBudget) {
-    this.#fraction = budget.fraction;
-    this.#retriesMin = budget.retriesMin;
-    this.#bucketMs = Math.max(1, budget.intervalMs / BUCKETS);
+    this.reconfigure(budget);
+  }
+
+  /** What was counted is kept, unless it was counted over another interval. */
+  reconfigure({ fraction, retriesMin, intervalMs }: RetryBudget): void {
+    this.#fraction = fraction;
+    this.#retriesMin = retriesMin;
+    const bucketMs = Math.max(1, intervalMs / BUCKETS);
+    if (bucketMs !== this.#bucketMs) this.#bucketEndsMs = -Infinity;
+    this.#bucketMs = bucketMs;
   }
 
   /** A request comes in; its retries are not counted here. */
