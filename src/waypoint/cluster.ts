@@ -7,7 +7,6 @@ import type { Random } from "../core/ports.ts";
 import { unreachable } from "../core/result.ts";
 import type { BackendTls, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../mesh/records.ts";
-import type { MeshStore } from "../mesh/store.ts";
 import { type CompiledFault, compileFault } from "../policy/http/compiled-rule.ts";
 import { AdaptiveLimit } from "../policy/upstream/adaptive-concurrency.ts";
 import { CircuitBreaker } from "../policy/upstream/circuit-breaker.ts";
@@ -23,6 +22,7 @@ import { declaresHttp2 } from "./declared-protocol.ts";
 import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
 import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import type { ServiceDirectory } from "./service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
 import type { UpstreamHost } from "./upstream.ts";
 
@@ -41,7 +41,7 @@ export interface EndpointDialer {
 }
 
 export interface ClusterContext {
-  readonly store: MeshStore;
+  readonly directory: ServiceDirectory;
   readonly random: Random;
   readonly labels: LabelSource;
   readonly host: UpstreamHost;
@@ -301,12 +301,12 @@ export class Cluster {
   }
 
   #refreshRequest(): RefreshRequest | null {
-    const { store, self, names } = this.#context;
+    const { directory, self, names } = this.#context;
     const { service: name, port } = this.target;
-    const service = store.service(name);
-    const endpoints = store.endpointSet(name);
-    if (service === undefined || endpoints === undefined) return null;
-    return { service, endpoints, source: self(), servicePort: port, portFallback: null, anyNetwork: false, family: IPV4, names };
+    const found = directory.find(name);
+    if (found === null) return null;
+    const { service, endpoints, anyPort } = found;
+    return { service, endpoints, source: self(), servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names };
   }
 }
 

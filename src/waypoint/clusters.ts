@@ -74,7 +74,7 @@ export class Clusters {
   /** False when its service or subset is gone. */
   #followConfiguration(cluster: Cluster): boolean {
     const { service, port, subset, clientNamespace } = cluster.target;
-    if (this.#context.store.service(service) === undefined) return false;
+    if (this.#context.directory.find(service) === null) return false;
     const policy = this.#l7.traffic(service, { port, subset, clientNamespace });
     const settings = effectiveSettings(policy, subset);
     if (settings === null) return false;

@@ -77,7 +77,7 @@ export class WaypointDataPlane {
     this.#names = new NameResolver({ random, nowMs: this.#nowMs });
     const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({
-      store: this.#store, l7: this.#l7, waypoint: config.gateway, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
+      store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
       tokens, logins: this.#logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
       dialer, names: this.#names,

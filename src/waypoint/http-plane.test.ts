@@ -484,7 +484,7 @@ describe("ports that are not declared as HTTP", () => {
     expect(await waypoint.raw().send("\x00 no http").closed()).toBe("");
     await using declared = new WaypointFixture({ endpoints: [server], portName: "tcp-db", l7: policies });
     expect(await declared.raw().closed()).toBe("");
-    expect(declared.passed[0]!.error).toContain("policies speak of requests");
+    expect(declared.passed[0]!.error).toContain("shop/get-only; what rules ask of requests no connection has");
   });
 });
 

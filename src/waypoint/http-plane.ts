@@ -27,6 +27,7 @@ import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
 import { ActiveRequest } from "./request.ts";
 import type { LoginChecker, RequestHost, RunningRequest, TokenChecker } from "./request-host.ts";
+import { ServiceDirectory } from "./service-directory.ts";
 import { ServiceViews } from "./service-view.ts";
 import type { UpstreamHost } from "./upstream.ts";
 
@@ -35,6 +36,8 @@ export interface HttpPlaneOptions {
   readonly l7: L7Store;
   /** `namespace/name` of the Gateway that this process is. */
   readonly waypoint: NamespacedName;
+  /** Its own: where workloads are found by address. */
+  readonly network: string;
   readonly self: () => Workload;
   readonly dialer: EndpointDialer;
   readonly labels: LabelSource;
@@ -63,7 +66,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly due: DueList;
   readonly nowMs: () => number;
   readonly wallMs: () => number;
-  readonly store: MeshStore;
+  readonly directory: ServiceDirectory;
   readonly random: Random;
   readonly labels: LabelSource;
   readonly dialer: EndpointDialer;
@@ -93,7 +96,6 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.nowMs = () => clock.monotonicMs();
     this.wallMs = () => clock.wallMs();
     this.due = new DueList(this.nowMs);
-    this.store = options.store;
     this.random = options.random;
     this.labels = options.labels;
     this.dialer = options.dialer;
@@ -105,7 +107,8 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.observer = options.observer;
     this.pathNormalisation = options.pathNormalisation;
     this.host = { due: this.due, nowMs: this.nowMs, http1Counters: new Http1Counters(), http2Settings: BOTH, http2Limits: DEFAULT_LIMITS };
-    this.views = new ServiceViews(options.store, options.l7, options.waypoint, (effective) => options.observer.telemetryOf(effective));
+    this.directory = new ServiceDirectory(options.store, options.network);
+    this.views = new ServiceViews(this.directory, options.l7, options.waypoint, (effective) => options.observer.telemetryOf(effective));
     this.clusters = new Clusters(this, options.l7);
   }
 
@@ -151,6 +154,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   changed(): void {
     this.views.changed();
     this.clusters.changed();
+    for (const connection of [...this.passthroughs]) connection.judgeAgain();
   }
 
   tick(): void {

@@ -1,45 +1,60 @@
-// A connection to a port that is not declared as HTTP. Its server is reached at once, so that one that speaks first is not held back;
-// when the client speaks first, and HTTP, it is served as HTTP; anything else is passed through as it is.
+// A connection to a port that is not declared as HTTP:
+//
+//   naming ──▶ deciding ──▶ dialling ──▶ reached ──▶ relaying
+//                  │            │           │
+//                  ╰─ waiting ──┴───────────┴──▶ HTTP after all (http-plane.ts)
+//
+// The name that the client's TLS asks for is read only where a route or a policy depends on it. Else the server is reached at once, so
+// that one that speaks first is not held back. On a port that declares nothing, a client that speaks first, and HTTP, is served as
+// HTTP; where policies let only requests in, that is waited for.
 
-import { Attempt } from "../policy/upstream/attempt.ts";
-import { Permits } from "../policy/upstream/circuit-breaker.ts";
+import type { AccessSet } from "../mesh/l7/l7-store.ts";
+import type { Due } from "../net/due-list.ts";
+import { planConnection } from "../policy/connection-route.ts";
+import { asksForServerName, authorisePassthrough } from "../policy/http/authorise-passthrough.ts";
+import { CLIENT_HELLO_BYTES_MAX, readServerName } from "../wire/tls/client-hello.ts";
 import { ChannelRelay } from "./channel-relay.ts";
 import type { ChannelUser, ChannelWithUser } from "./channel.ts";
 import type { Client } from "./client.ts";
-import type { Cluster } from "./cluster.ts";
 import { detect } from "./detect.ts";
+import { CLIENT_IDLE_MS } from "./downstream.ts";
 import type { HttpPlane } from "./http-plane.ts";
-import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import { PassthroughDial, type PassthroughDialUser } from "./passthrough-dial.ts";
 
-/** What a client may send before its server is there; then it is not read until it is. */
-const EARLY_BYTES_MAX = 64 * 1024;
+/** What a client may send before its server is there; then it is not read until it is. A whole ClientHello fits, with the headers of its records. */
+const EARLY_BYTES_MAX = CLIENT_HELLO_BYTES_MAX + 4096;
 /** Envoy's and the Gateway API's reading of an idle TCP connection. */
 const IDLE_MS = 60 * 60_000;
-/** What is inside is the client's affair. */
-const NO_ALPN: readonly string[] = Object.freeze([]);
+/** For a ClientHello; a client that sends none in that time asks for no name. Envoy's time for what it reads before it decides. */
+const NAME_MS = 15_000;
 
-export class PassthroughConnection implements ChannelUser, ChannelOwner {
+type Phase = "naming" | "waiting" | "dialling" | "reached" | "relaying" | "over";
+
+export class PassthroughConnection implements ChannelUser, PassthroughDialUser, Due {
+  dueMs = Infinity;
+  dueIndex = -1;
   readonly #plane: HttpPlane;
   readonly #channel: ChannelWithUser;
   readonly #client: Client;
-  readonly #sniffs: boolean;
+  /** The client may turn out to speak HTTP. */
+  #sniffs: boolean;
   readonly #startedMs: number;
-  readonly #attempt = new Attempt();
-  #permits: Permits | null = null;
-  #pending: PendingChannel | null = null;
+  #phase: Phase = "naming";
+  #sni: string | null = null;
+  /** What it was judged by. */
+  #access: AccessSet | null = null;
+  #dial: PassthroughDial | null = null;
   /** Connected, while nobody has spoken. */
   #server: ChannelWithUser | null = null;
-  #address: string | null = null;
-  /** What the client sent is no HTTP. */
-  #isOther = false;
   #early: Uint8Array[] = [];
   #earlyBytes = 0;
   #ended = false;
   #paused = false;
+  /** Why it may not go on as a connection. */
+  #denied = "";
   #relay: ChannelRelay | null = null;
-  #over = false;
 
-  /** @param sniffs false for ports declared as TCP or TLS: nobody looks at the bytes. */
+  /** @param sniffs false for ports declared as TCP or TLS: nobody takes their bytes for HTTP. */
   constructor(plane: HttpPlane, channel: ChannelWithUser, client: Client, sniffs: boolean) {
     this.#plane = plane;
     this.#channel = channel;
@@ -47,41 +62,66 @@ export class PassthroughConnection implements ChannelUser, ChannelOwner {
     this.#sniffs = sniffs;
     this.#startedMs = plane.nowMs();
     plane.passthroughs.add(this);
+    plane.due.add(this);
     channel.user = this;
   }
 
   start(): void {
-    const { destination, source } = this.#client;
+    const { access, service, routes } = this.#plane.views.of(this.#client);
+    if (service === null) return this.#refuse(`the configuration has no service ${this.#client.destination.service}`);
+    if (routes.protocol === "tcp" || routes.protocol === "tls") this.#sniffs = false;
+    if (routes.protocol !== "tls" && !asksForServerName(access)) return this.#decide();
+    this.#wait(NAME_MS);
+  }
+
+  // ── Decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #decide(): void {
+    const plane = this.#plane;
+    const client = this.#client;
+    const { access, routes } = plane.views.of(client);
+    this.#access = access;
+    const verdict = authorisePassthrough(access, { ...client.facts, remoteIp: client.facts.sourceIp, sni: this.#sni });
+    if (verdict.kind === "deny") return this.#deny(verdict.why);
+    const plan = planConnection(routes, this.#sni, plane.random);
+    if (plan.kind === "refuse") return this.#refuse(plan.why);
+    const target = plan.kind === "forward" ? plan.target : { ...client.destination, subset: null };
+    const cluster = plane.clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: client.source.namespace });
+    if (cluster === null) return this.#refuse(`no DestinationRule defines the subset ${target.subset} of ${target.service}`);
+    if (!cluster.refresh(plane.nowMs())) return this.#refuse(`the configuration has no service ${target.service}`);
+    if (cluster.broken !== null) return this.#refuse(cluster.broken);
+    this.#phase = "dialling";
+    this.#wait(Infinity);
+    this.#dial = new PassthroughDial(cluster, this, plane, client.facts.sourceIp);
+    this.#dial.start();
+  }
+
+  /** Rules about requests cannot be kept where there are none: until the client turns out to speak HTTP nothing is let through. */
+  #deny(why: string): void {
+    if (!this.#sniffs) return this.#refuse(why);
+    this.#denied = why;
+    this.#phase = "waiting";
+    this.#wait(CLIENT_IDLE_MS);
+  }
+
+  /** The configuration changed: what no policy lets through any more is cut, what one does now goes on. */
+  judgeAgain(): void {
+    if (this.#access === null || this.#phase === "over") return;
     const { access, service } = this.#plane.views.of(this.#client);
-    if (service === null) return this.#refuse(`the configuration has no service ${destination.service}`);
-    if (access.policies.length + access.authentications.length + access.logins.length > 0) {
-      // Rules about requests cannot be kept where there are none: until the client turns out to speak HTTP nothing is let through.
-      if (this.#sniffs) return;
-      return this.#refuse("its policies speak of requests, and this port carries none");
-    }
-    const cluster = this.#plane.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
-    const nowMs = this.#plane.nowMs();
-    if (cluster === null || !cluster.refresh(nowMs)) return this.#refuse(`the configuration has no service ${destination.service}`);
-    this.#dial(cluster, nowMs);
+    if (service === null) return this.destroy(`the service ${this.#client.destination.service} is gone`);
+    if (access === this.#access) return;
+    if (this.#phase === "waiting") return this.#decide();
+    this.#access = access;
+    const verdict = authorisePassthrough(access, { ...this.#client.facts, remoteIp: this.#client.facts.sourceIp, sni: this.#sni });
+    if (verdict.kind === "deny") this.destroy(`${verdict.why}, as the policies are now`);
   }
 
-  #dial(cluster: Cluster, nowMs: number): void {
-    const { upstream, settings, breaker } = cluster;
-    if (cluster.tlsBroken !== null) return this.#refuse(cluster.tlsBroken);
-    this.#permits = new Permits(breaker);
-    if (this.#permits.acquire("connections") !== null) return this.#refuse(`${cluster.name} has as many connections as it may have`);
-    const pick = upstream.pick({ nowMs, hash: 0, tried: [], sticky: null, mayProbe: false });
-    if (pick.endpoint === null) return this.#refuse(cluster.explainNothing());
-    const { target } = this.#attempt.start(upstream, pick, nowMs);
-    this.#address = `${target.ip ?? target.workload.hostname}:${target.targetPort}`;
-    this.#pending = cluster.dial(target, NO_ALPN, this, settings.limits.connectTimeoutMs, nowMs);
-  }
+  // ── The server ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  connected(channel: ChannelWithUser): void {
-    this.#pending = null;
+  serverReached(channel: ChannelWithUser): void {
     this.#server = channel;
-    this.#attempt.settle("success", this.#plane.nowMs());
-    if (!this.#sniffs || this.#isOther || this.#ended) return this.#relayNow();
+    this.#phase = "reached";
+    if (!this.#sniffs || this.#ended) return this.#relayNow();
     // Whoever speaks first tells: the server, and it is no HTTP; or the client, and its bytes are looked at.
     channel.user = {
       onBytes: (chunk) => {
@@ -97,35 +137,28 @@ export class PassthroughConnection implements ChannelUser, ChannelOwner {
     };
   }
 
+  serverUnreachable(why: string): void {
+    this.#refuse(why);
+  }
+
   #relayNow(): void {
     const server = this.#server!;
     this.#server = null;
+    this.#phase = "relaying";
     this.#relay = new ChannelRelay({
       client: this.#channel, server, due: this.#plane.due, nowMs: this.#plane.nowMs, idleMs: IDLE_MS, finished: (error) => this.#finished(error),
     }, this.#early, this.#ended);
     this.#early = [];
   }
 
-  connectFailed(message: string): void {
-    this.#pending = null;
-    this.#attempt.settle("connectFailure", this.#plane.nowMs());
-    this.#refuse(message);
-  }
+  // ── The client ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   onBytes(chunk: Uint8Array): void {
     this.#early.push(new Uint8Array(chunk));
     this.#earlyBytes += chunk.length;
-    if (this.#sniffs) {
-      const bytes = this.#early.length === 1 ? this.#early[0]! : Buffer.concat(this.#early);
-      const detected = detect(bytes, "unknown");
-      if (detected === "HTTP/1" || detected === "HTTP/2") return this.#becomeHttp(detected, bytes);
-      if (detected === "other") {
-        this.#isOther = true;
-        if (this.#server !== null) return this.#relayNow();
-        if (this.#pending === null) return this.#refuse("its policies speak of requests, and what the client sent is none");
-      }
-    }
-    if (this.#earlyBytes < EARLY_BYTES_MAX || this.#paused) return;
+    if (this.#phase === "naming" && !this.#readName()) return;
+    if (this.#sniffs && !this.#lookForHttp()) return;
+    if (this.#paused || this.#phase === "relaying" || this.#phase === "over" || this.#earlyBytes < EARLY_BYTES_MAX) return;
     this.#paused = true;
     this.#channel.pause();
   }
@@ -134,12 +167,18 @@ export class PassthroughConnection implements ChannelUser, ChannelOwner {
 
   onPeerEnd(): void {
     this.#ended = true;
+    if (this.#phase === "naming") this.#decide();
     if (this.#server !== null) this.#relayNow();
-    else if (this.#pending === null) this.#refuse("the client ended without a word");
+    else if (this.#phase === "waiting") this.#refuse("the client ended without a request");
   }
 
   onChannelClosed(error: string | null): void {
     this.#finished(error ?? "the client closed the connection");
+  }
+
+  onDue(): void {
+    if (this.#phase === "naming") this.#decide();
+    else if (this.#phase === "waiting") this.#refuse(`${this.#denied}, and the client sent no request within ${CLIENT_IDLE_MS} ms`);
   }
 
   destroy(why: string): void {
@@ -147,36 +186,72 @@ export class PassthroughConnection implements ChannelUser, ChannelOwner {
     else this.#refuse(why);
   }
 
-  #becomeHttp(version: "HTTP/1" | "HTTP/2", bytes: Uint8Array): void {
-    this.#release();
-    this.#plane.open(version, this.#channel, this.#client).onBytes(bytes);
+  /** False while more is needed, or when it ended. */
+  #readName(): boolean {
+    const read = readServerName(this.#earlyTogether());
+    if (read.kind === "incomplete" && this.#earlyBytes < EARLY_BYTES_MAX) return false;
+    if (read.kind === "clientHello") {
+      this.#sni = read.name;
+      this.#sniffs = false;
+    }
+    this.#decide();
+    return this.#phase !== "over";
+  }
+
+  /** False once it went on as HTTP, or ended. */
+  #lookForHttp(): boolean {
+    const bytes = this.#earlyTogether();
+    const detected = detect(bytes, "unknown");
+    if (detected === null) return true;
+    if (detected !== "other") {
+      this.#release();
+      this.#plane.open(detected, this.#channel, this.#client).onBytes(bytes);
+      return false;
+    }
+    this.#sniffs = false;
+    if (this.#phase === "waiting") {
+      this.#refuse(`${this.#denied}, and what the client sent is no request`);
+      return false;
+    }
+    if (this.#server !== null) this.#relayNow();
+    return true;
+  }
+
+  #earlyTogether(): Uint8Array {
+    if (this.#early.length > 1) this.#early = [new Uint8Array(Buffer.concat(this.#early))];
+    return this.#early[0]!;
+  }
+
+  // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #wait(ms: number): void {
+    this.dueMs = ms === Infinity ? Infinity : this.#plane.nowMs() + ms;
+    this.#plane.due.sooner(this);
   }
 
   #refuse(why: string): void {
+    if (this.#phase === "over") return;
     this.#channel.destroy();
     this.#finished(why);
   }
 
   #finished(error: string | null): void {
-    if (this.#over) return;
+    if (this.#phase === "over") return;
     const relay = this.#relay;
+    const address = this.#dial?.address ?? null;
     this.#release();
     this.#plane.observer.passedThrough({
-      client: this.#client, startedMs: this.#startedMs, endedMs: this.#plane.nowMs(), upstreamAddress: this.#address,
+      client: this.#client, startedMs: this.#startedMs, endedMs: this.#plane.nowMs(), upstreamAddress: address,
       requestBytes: relay?.toServerBytes ?? 0, responseBytes: relay?.toClientBytes ?? 0, error,
     });
   }
 
   #release(): void {
-    if (this.#over) return;
-    this.#over = true;
+    this.#phase = "over";
     this.#plane.passthroughs.delete(this);
-    this.#pending?.cancel();
-    this.#pending = null;
+    this.#plane.due.remove(this);
     this.#server?.destroy();
     this.#server = null;
-    this.#attempt.settle("neutral", this.#plane.nowMs());
-    this.#attempt.end(this.#plane.nowMs());
-    this.#permits?.[Symbol.dispose]();
+    this.#dial?.end();
   }
 }

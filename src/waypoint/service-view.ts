@@ -2,21 +2,23 @@
 // change of the configuration, not for each request.
 
 import type { NamespacedName } from "../core/brand.ts";
-import type { AccessSet, L7Store } from "../mesh/l7/l7-store.ts";
+import type { AccessSet, L7Store, RouteSet } from "../mesh/l7/l7-store.ts";
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { Service } from "../mesh/records.ts";
-import type { MeshStore } from "../mesh/store.ts";
 import { type Router, routerOf } from "../policy/http/router.ts";
 import { looksAtMethods } from "../policy/http/untrusted-headers.ts";
 import { bindRules, type BoundRule } from "../policy/http/tokens.ts";
 import type { ServiceTelemetry } from "../telemetry/service-telemetry.ts";
 import type { Client } from "./client.ts";
+import type { ServiceDirectory } from "./service-directory.ts";
 
 export interface ServiceView {
   /** Of the configuration that it was made from. */
   readonly epoch: number;
   /** Null when the service is not known. */
   readonly service: Service | null;
+  /** What decides about its connections and requests; of TCP and TLS the router knows nothing. */
+  readonly routes: RouteSet;
   readonly router: Router;
   /** What is told of its requests. */
   readonly telemetry: ServiceTelemetry;
@@ -28,7 +30,7 @@ export interface ServiceView {
 }
 
 export class ServiceViews {
-  readonly #store: MeshStore;
+  readonly #directory: ServiceDirectory;
   readonly #l7: L7Store;
   readonly #waypoint: NamespacedName;
   readonly #compile: (effective: EffectiveTelemetry) => ServiceTelemetry;
@@ -39,8 +41,8 @@ export class ServiceViews {
    * @param waypoint `namespace/name` of the Gateway that this process is.
    * @param compile for the same telemetry the same object.
    */
-  constructor(store: MeshStore, l7: L7Store, waypoint: NamespacedName, compile: (effective: EffectiveTelemetry) => ServiceTelemetry) {
-    this.#store = store;
+  constructor(directory: ServiceDirectory, l7: L7Store, waypoint: NamespacedName, compile: (effective: EffectiveTelemetry) => ServiceTelemetry) {
+    this.#directory = directory;
     this.#l7 = l7;
     this.#waypoint = waypoint;
     this.#compile = compile;
@@ -63,10 +65,12 @@ export class ServiceViews {
     const known = this.#views.get(key);
     if (known !== undefined) return known;
     const access = this.#l7.access(destination.service, this.#waypoint);
+    const routes = this.#l7.routes(destination.service, destination.port, source.namespace);
     const view: ServiceView = {
       epoch: this.#epoch,
-      service: this.#store.service(destination.service) ?? null,
-      router: routerOf(this.#l7.routes(destination.service, destination.port, source.namespace)),
+      service: this.#directory.find(destination.service)?.service ?? null,
+      routes,
+      router: routerOf(routes),
       telemetry: this.#compile(this.#l7.telemetry(destination.service, this.#waypoint)),
       access,
       methodsMatter: looksAtMethods(access),

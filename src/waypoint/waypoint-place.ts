@@ -1,7 +1,8 @@
-// Tunnels to this waypoint: each CONNECT names a service that is bound to it, and the client is whoever the tunnel's certificate names,
+// Tunnels to this waypoint: each CONNECT names a service or a workload that is bound to it, and the client is whoever the tunnel's certificate names,
 // for ztunnels open tunnels in the name of their workloads.
 
-import { ipFromBytes, type IpAddress } from "../core/ip.ts";
+import type { NamespacedName } from "../core/brand.ts";
+import { ipFromBytes, type IpAddress, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
@@ -11,6 +12,7 @@ import { identityOf, nameOf } from "../policy/waypoints.ts";
 import type { CloseCause } from "../tunnel/close-cause.ts";
 import type { LiveConnection } from "../tunnel/live-connection.ts";
 import type { ServerStreamUser, ServerTunnel, TunnelPlace } from "../tunnel/server-tunnel.ts";
+import { formatAuthority } from "../wire/hbone/authority.ts";
 import { readConnect } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
@@ -18,6 +20,7 @@ import { parseSpiffeId } from "../core/spiffe.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import type { Client } from "./client.ts";
 import { labelsOf } from "./labels.ts";
+import { workloadDestination } from "./service-directory.ts";
 import { StreamChannel } from "./stream-channel.ts";
 
 export interface WaypointPlaceOptions {
@@ -77,25 +80,32 @@ class Connect implements ServerStreamUser {
     const { authority } = read.value;
     const verdict = judgeInbound(store, self, { authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
     if (verdict.kind === "reject") return this.#refuse(verdict.status, verdict.code, verdict.reason);
-    if (verdict.service === null) return this.#refuse(400, "no_service", "the authority names no service that is bound to this waypoint: traffic to single workloads is not taken in this version");
-    const port = authority.kind === "address" ? authority.address.port : authority.port;
+    const { port } = authority.kind === "address" ? authority.address : authority;
+    const client = verdict.service !== null ? this.#client(serviceDestination(verdict.service, this.#tunnel.localIp), port) : authority.kind === "address" ? this.#workloadClient(authority.address) : null;
+    if (client === null) return this.#refuse(400, "not_this_workload", `authority ${formatAuthority(authority)} names neither a service nor a workload that is bound to this waypoint`);
     const channel = new StreamChannel(this.#tunnel.transport, this.#stream);
     this.#stream.user = channel;
     this.#tunnel.transport.h2.respond(this.#stream, GRANTED, false);
-    accept(channel, this.#client(verdict.service, port));
+    accept(channel, client);
     if (endStream) channel.onStreamEnd();
   }
 
-  #client(service: Service, port: number): Client {
+  /** Null when it is the waypoint itself that was addressed, or nobody. */
+  #workloadClient({ ip, port }: SocketAddress): Client | null {
+    const { store, network, self } = this.#options;
+    const workload = store.workloadByAddress(network, ip);
+    return workload === undefined || workload.uid === self()?.uid ? null : this.#client({ service: workloadDestination(workload, ip), ip }, port);
+  }
+
+  #client({ service, ip: destinationIp }: { readonly service: NamespacedName; readonly ip: IpAddress }, port: number): Client {
     const { store, network, trustDomains } = this.#options;
-    const { peerIdentity, peerIp, peerPort, localIp } = this.#tunnel;
+    const { peerIdentity, peerIp, peerPort } = this.#tunnel;
     const workload = store.workloadByAddress(network, peerIp) ?? null;
     const namespace = parseSpiffeId(peerIdentity)?.namespace ?? null;
-    const destinationIp = firstAddress(service) ?? localIp;
     return {
       source: { identity: peerIdentity, namespace, labels: labelsOf(workload), ip: peerIp }, workload, address: { ip: peerIp, port: peerPort },
       facts: connectionFacts({ peer: peerIdentity, sourceIp: peerIp, destinationIp, destinationPort: port }, trustDomains),
-      destination: { service: nameOf(service), port }, sni: null, mutualTls: true, view: null,
+      destination: { service, port }, sni: null, mutualTls: true, view: null,
     };
   }
 
@@ -114,6 +124,10 @@ class Connect implements ServerStreamUser {
   onSendable(): void {}
   onStreamReset(): void {}
   onStreamClosed(): void {}
+}
+
+function serviceDestination(service: Service, localIp: IpAddress): { readonly service: NamespacedName; readonly ip: IpAddress } {
+  return { service: nameOf(service), ip: firstAddress(service) ?? localIp };
 }
 
 function firstAddress(service: Service): IpAddress | null {

@@ -103,7 +103,7 @@ export class WaypointFixture implements AsyncDisposable {
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
-      store: this.store, l7: this.l7, waypoint: WAYPOINT, self: () => self, labels: NO_LABELS, names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: NO_LABELS, names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, _way, owner, timeoutMs, nowMs) =>

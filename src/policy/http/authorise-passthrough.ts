@@ -53,7 +53,7 @@ export function authorisePassthrough(set: AccessSet, facts: PassthroughFacts): P
   if (denied !== null) return { kind: "deny", policy: denied, why: `denied by ${formatProvenance(denied)}` };
   if (allowing.length === 0) return ALLOWED;
   const allowed = findMatch(allow, facts);
-  return allowed === null ? { kind: "deny", policy: null, why: formatNoneMatched(allowing) } : { kind: "allow", policy: allowed };
+  return allowed === null ? { kind: "deny", policy: null, why: `${formatNoneMatched(allowing)}; what rules ask of requests no connection has` } : { kind: "allow", policy: allowed };
 }
 
 /** Some policy looks at the name that the client's TLS asks for: it must be read before anything is decided. */
