@@ -13,6 +13,7 @@ const roles = {
   ztunnel: () => import("./ztunnel/main.ts"),
   waypoint: () => import("./waypoint/main.ts"),
   ca: () => import("./ca/main.ts"),
+  control: () => import("./up/control-plane.ts"),
 } as const;
 
 async function main(args: readonly string[]): Promise<number> {

@@ -131,6 +131,22 @@ export class AuthorityStore {
     return this.#loaded.roots;
   }
 
+  /** What is kept, as text: for whoever shares it between replicas. Null for a plug-in CA, whose owner shares it. */
+  get text(): string | null {
+    return this.#stored === null ? null : JSON.stringify(this.#stored, null, 1);
+  }
+
+  /** Takes what another replica keeps in the place of what is here. The error leaves everything as it is. */
+  adoptText(text: string, nowMs: number): Result<void, AuthorityStoreFault> {
+    if (this.#stored === null) return refuse("ca_state", "a plug-in CA does not take another replica's keys");
+    const parsed = Stored.safeParse(parseJson(text));
+    if (!parsed.success) return refuse("ca_state", `the shared CA is not one of ours: ${z.prettifyError(parsed.error)}`);
+    const loaded = load(parsed.data, nowMs);
+    if (!loaded.ok) return refuse("ca_state", `the shared CA: ${loaded.error}`);
+    this.#adopt(parsed.data, nowMs);
+    return ok(undefined);
+  }
+
   /**
    * Renews what is due: call at start and every hour or so.
    * @returns what was done or should worry the operator, in words; empty when all is well.

@@ -7,7 +7,7 @@
 import { generateKeyPairSync } from "node:crypto";
 import * as http2 from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
-import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
+import { Code, ConnectError, type ConnectRouter, type ContextValues, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Clock } from "../core/ports.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
@@ -22,6 +22,8 @@ export const REQUEST_MESSAGE_BYTES_MAX = 64 * 1024;
 /** A node that starts with 200 identities gets them at once; after that, a certificate a second is far more than rotation needs. */
 export const CALLER_BURST = 256;
 export const CALLER_RATE_PER_S = 16;
+/** Callers whose rate is remembered. */
+const CALLERS_MAX = 16_384;
 const CONNECTIONS_MAX = 4096;
 /** Connections of one address: a node has one or two; many nodes may share an address. */
 const CONNECTIONS_PER_ADDRESS_MAX = 512;
@@ -40,6 +42,11 @@ export interface CaServerOptions {
   readonly timers: Timers;
   /** DNS names and addresses that clients use for this CA. */
   readonly serverNames: readonly NewName[];
+  /** Other services of the same port, with their own limits. */
+  readonly beside?: {
+    readonly routes: (router: ConnectRouter) => void;
+    readonly contextValues: (request: { readonly socket: object }) => ContextValues;
+  };
   /** Called before the certificate is sent. A throw withholds it. */
   readonly record: (issued: IssuedCertificate, caller: string) => void;
   readonly onEvent: (event: CaServerEvent) => void;
@@ -50,7 +57,7 @@ export type CaServerEvent =
   | { readonly kind: "refused"; readonly caller: string; readonly code: RefusalCode; readonly message: string }
   | { readonly kind: "serverCertificate"; readonly notAfterMs: number };
 
-export type RefusalCode = SigningFaultCode | "unauthenticated" | "rate_limited" | "identity_mismatch" | "record_failed";
+export type RefusalCode = SigningFaultCode | "unauthenticated" | "token_review_failed" | "rate_limited" | "identity_mismatch" | "record_failed";
 
 const STATUS: Readonly<Record<RefusalCode, Code>> = {
   request_too_large: Code.InvalidArgument,
@@ -68,6 +75,7 @@ const STATUS: Readonly<Record<RefusalCode, Code>> = {
   lifetime_beyond_issuer: Code.OutOfRange,
   issuer_expired: Code.FailedPrecondition,
   unauthenticated: Code.Unauthenticated,
+  token_review_failed: Code.Unavailable,
   rate_limited: Code.ResourceExhausted,
   record_failed: Code.Unavailable,
 };
@@ -86,11 +94,15 @@ export class CaServer {
 
   constructor(options: CaServerOptions) {
     this.#options = options;
+    const { beside } = options;
     const handler = connectNodeAdapter({
       connect: false,
       grpcWeb: false,
-      readMaxBytes: REQUEST_MESSAGE_BYTES_MAX,
-      routes: (router) => router.service(IstioCertificateService, { createCertificate: (request, context) => this.#createCertificate(request, context) }),
+      routes: (router) => {
+        router.service(IstioCertificateService, { createCertificate: (request, context) => this.#createCertificate(request, context) }, { readMaxBytes: REQUEST_MESSAGE_BYTES_MAX });
+        beside?.routes(router);
+      },
+      ...(beside === undefined ? {} : { contextValues: beside.contextValues }),
     });
     this.#server = http2.createSecureServer({
       ...this.#newServerCertificate(),
@@ -144,9 +156,9 @@ export class CaServer {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  #createCertificate(request: IstioCertificateRequest, context: HandlerContext): { certChain: string[] } {
+  async #createCertificate(request: IstioCertificateRequest, context: HandlerContext): Promise<{ certChain: string[] }> {
+    const caller = await this.#authenticate(context);
     const nowMs = this.#options.clock.wallMs();
-    const caller = this.#authenticate(context);
     this.#spend(caller);
     const issued = this.#options.authority.sign({
       csr: request.csr,
@@ -165,11 +177,16 @@ export class CaServer {
     return { certChain: [...issued.value.chainPem, issued.value.trustBundlePem] };
   }
 
-  #authenticate(context: HandlerContext): Caller {
+  async #authenticate(context: HandlerContext): Promise<Caller> {
     const header = context.requestHeader.get("authorization") ?? "";
     const token = /^Bearer ([\x21-\x7e]+)$/i.exec(header)?.[1];
     if (token === undefined) throw this.#refuse("nobody", "unauthenticated", header === "" ? "the request has no authorization header, wanted Bearer and a token" : "the authorization header is not Bearer and a token");
-    const caller = this.#options.tokens.verify(token);
+    let caller: Caller | null;
+    try {
+      caller = await this.#options.tokens.verify(token);
+    } catch (cause) {
+      throw this.#refuse("nobody", "token_review_failed", `the bearer token could not be checked, try again: ${cause instanceof Error ? cause.message : String(cause)}`);
+    }
     if (caller === null) throw this.#refuse("nobody", "unauthenticated", "the bearer token is not one of this CA's; is the token file of the client current?");
     return caller;
   }
@@ -179,7 +196,9 @@ export class CaServer {
     let budget = this.#budgets.get(caller.name);
     if (budget === undefined) {
       budget = { tokens: CALLER_BURST, atMs: nowMs };
-      this.#budgets.set(caller.name, budget); // Bounded by the number of tokens.
+      // The oldest goes: who comes back after so many others has a full budget again anyway.
+      if (this.#budgets.size >= CALLERS_MAX) this.#budgets.delete(this.#budgets.keys().next().value!);
+      this.#budgets.set(caller.name, budget);
     }
     budget.tokens = Math.min(CALLER_BURST, budget.tokens + ((nowMs - budget.atMs) / 1000) * CALLER_RATE_PER_S);
     budget.atMs = nowMs;
@@ -250,7 +269,15 @@ export class CaServer {
   #watchSession(session: http2.ServerHttp2Session): void {
     this.#sessions.add(session);
     session.once("close", () => this.#sessions.delete(session));
-    session.setTimeout(CONNECTION_IDLE_MS, () => session.close());
+    // A stream that waits for news is no idleness.
+    let streams = 0;
+    session.on("stream", (stream: http2.ServerHttp2Stream) => {
+      streams++;
+      stream.once("close", () => streams--);
+    });
+    session.setTimeout(CONNECTION_IDLE_MS, () => {
+      if (streams === 0) session.close();
+    });
   }
 }
 

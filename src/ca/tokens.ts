@@ -35,7 +35,12 @@ export interface Caller {
 }
 
 export interface TokenVerifier {
-  /** Null for a token that is not known. */
+  /** Null for a token that is not known; the error of a promise says why nobody could be asked, which is no refusal. */
+  verify(token: string): Caller | null | Promise<Caller | null>;
+}
+
+/** Tokens that are known here, without asking anybody. */
+export interface KnownTokens extends TokenVerifier {
   verify(token: string): Caller | null;
 }
 
@@ -51,7 +56,7 @@ interface KnownToken {
 }
 
 /** The tokens of a text, or what is wrong with it. */
-export function parseTokens(text: string): Result<TokenVerifier, string> {
+export function parseTokens(text: string): Result<KnownTokens, string> {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -96,13 +101,13 @@ function callerOf(entry: z.infer<typeof TokensFile>["tokens"][number]): Caller {
 const hash = (token: string): Buffer => createHash("sha256").update(token).digest();
 
 /** The tokens of a file, looked at again at each use (one fstat); a broken change is reported once and the last good state stays. */
-export class TokenFile implements TokenVerifier {
+export class TokenFile implements KnownTokens {
   readonly #path: string;
   readonly #onWarning: (message: string) => void;
-  #tokens: TokenVerifier;
+  #tokens: KnownTokens;
   #stamp: string;
 
-  private constructor(path: string, read: { tokens: TokenVerifier; stamp: string }, onWarning: (message: string) => void) {
+  private constructor(path: string, read: { tokens: KnownTokens; stamp: string }, onWarning: (message: string) => void) {
     this.#path = path;
     this.#tokens = read.tokens;
     this.#stamp = read.stamp;
@@ -128,9 +133,9 @@ export class TokenFile implements TokenVerifier {
 }
 
 /** Reads the file unless it still carries `stamp`; then `tokens` is missing. */
-function readTokenFile(path: string, stamp: null): Result<{ tokens: TokenVerifier; stamp: string }, string>;
-function readTokenFile(path: string, stamp: string): Result<{ tokens?: TokenVerifier; stamp: string }, string>;
-function readTokenFile(path: string, stamp: string | null): Result<{ tokens?: TokenVerifier; stamp: string }, string> {
+function readTokenFile(path: string, stamp: null): Result<{ tokens: KnownTokens; stamp: string }, string>;
+function readTokenFile(path: string, stamp: string): Result<{ tokens?: KnownTokens; stamp: string }, string>;
+function readTokenFile(path: string, stamp: string | null): Result<{ tokens?: KnownTokens; stamp: string }, string> {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY);

@@ -3,7 +3,7 @@
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "waypoint", "ca", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "version", "help"] as const;
 export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
@@ -26,6 +26,11 @@ const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: 
     line: "the certificate authority alone, for several machines",
     about: "Signs workload certificates for the nodes whose tokens it knows (istio.v1.auth.IstioCertificateService over TLS). Keys are made at\nthe first start in --state, or given.",
     examples: ["weft ca --state /var/lib/weft-ca --ca-tokens /etc/weft/tokens --ca-listen [::]:15012"],
+  },
+  control: {
+    line: "the control plane of a Kubernetes cluster: configuration over xDS, certificates, statuses, waypoints",
+    about: "Watches the cluster, tells ztunnels and waypoints what concerns them, signs certificates for the pods of each node, writes the\nstatus of what it reads, and runs the waypoints that Gateways ask for. Several replicas serve; one of them writes.",
+    examples: ["weft control --state /var/lib/weft", "weft control --kubeconfig ~/.kube/config --state ./state --ca-listen 127.0.0.1:15012 --server-names localhost"],
   },
 };
 
@@ -57,7 +62,7 @@ export function roleHelp(role: Role): string {
     lines.push("");
   }
   lines.push("An option beats its environment variable, which beats the default. Durations: 300ms, 10s, 1m30s.");
-  if (role !== "ca") lines.push(...wrap(`Variables of Istio's ztunnel without effect here are reported at the start: ${UNSUPPORTED_VARIABLES.map(({ name }) => name).join(", ")}.`, ""));
+  if (role !== "ca" && role !== "control") lines.push(...wrap(`Variables of Istio's ztunnel without effect here are reported at the start: ${UNSUPPORTED_VARIABLES.map(({ name }) => name).join(", ")}.`, ""));
   lines.push("", "Examples:", ...examples.map((example) => `  ${example}`), "");
   return lines.join("\n");
 }

@@ -182,7 +182,25 @@ export const trustDomainList: SettingType<readonly TrustDomain[]> = {
   format: (value) => value.join(","),
 };
 
-/** How many data threads: a count, or a share of the processors. */
+const LIST_ITEMS_MAX = 1000;
+
+function listOf(placeholder: string, wanted: string, pattern: RegExp): SettingType<readonly string[]> {
+  return {
+    placeholder,
+    wanted,
+    parse(value) {
+      const items = value === "" ? [] : value.split(",").map((item) => item.trim());
+      const bad = items.find((item) => !pattern.test(item));
+      if (bad !== undefined) return err(`${JSON.stringify(bad)} is none`);
+      return items.length <= LIST_ITEMS_MAX ? ok(items) : err(`more than ${LIST_ITEMS_MAX}`);
+    },
+    format: (value) => value.join(","),
+  };
+}
+
+export const nameList = listOf("NAME,...", "names of lower-case letters, digits, dots and hyphens, separated by commas", /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/);
+export const accountList = listOf("NAMESPACE/NAME,...", "service accounts as NAMESPACE/NAME, separated by commas", /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/);
+
 export const cidrList: SettingType<readonly Cidr[]> = {
   placeholder: "CIDR,…",
   wanted: "address ranges such as 198.18.128.0/20, separated by commas",
@@ -194,6 +212,7 @@ export const cidrList: SettingType<readonly Cidr[]> = {
   format: (value) => value.map(formatCidr).join(","),
 };
 
+/** How many data threads: a count, or a share of the processors. */
 export type WorkerCount = { readonly kind: "count"; readonly count: number } | { readonly kind: "percent"; readonly percent: number };
 export const WORKERS_MAX = 64;
 

@@ -8,7 +8,7 @@ import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 import { parseLogFilter } from "./log-filter.ts";
 import * as type from "./setting-types.ts";
 
-export const ROLES = ["up", "ztunnel", "waypoint", "ca"] as const;
+export const ROLES = ["up", "ztunnel", "waypoint", "ca", "control"] as const;
 export type Role = (typeof ROLES)[number];
 
 export type Group = "Configuration" | "Identity" | "Data path" | "Time limits" | "Listening" | "Logs" | "Lifecycle";
@@ -32,6 +32,10 @@ const NODE: readonly Role[] = ["up", "ztunnel"];
 const MESH: readonly Role[] = ["up", "ztunnel", "waypoint"];
 const WAYPOINT: readonly Role[] = ["waypoint"];
 const CA: readonly Role[] = ["up", "ca"];
+const CONTROL: readonly Role[] = ["control"];
+/** Whoever makes records of configuration. */
+const CONFIGURED: readonly Role[] = [...MESH, "control"];
+const ISSUER: readonly Role[] = [...CA, "control"];
 const ALL: readonly Role[] = ROLES;
 
 function spec<T>(flag: string, variables: readonly string[], settingType: type.SettingType<T>, fallback: T, roles: readonly Role[], group: Group, help: string): SettingSpec<T> {
@@ -100,17 +104,25 @@ export const SETTINGS = {
   config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, MESH, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", MESH),
   state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", ALL, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
   node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), MESH, "Configuration", "Name of this node"),
-  network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", MESH, "Configuration", "Network this node is on, where there are several"),
-  clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", MESH, "Configuration", "Cluster this node belongs to"),
-  clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", MESH, "Configuration", "DNS domain of services"),
+  network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", CONFIGURED, "Configuration", "Network this node is on, where there are several"),
+  clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", CONFIGURED, "Configuration", "Cluster this node belongs to"),
+  clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", CONFIGURED, "Configuration", "DNS domain of services"),
 
-  rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", MESH, "Configuration", "Namespace whose policies apply to the whole mesh"),
-  serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], MESH, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
+  rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", CONFIGURED, "Configuration", "Namespace whose policies apply to the whole mesh"),
+  serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], CONFIGURED, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
+
+  kubeconfig: optional("kubeconfig", ["KUBECONFIG"], type.path, CONTROL, "Configuration", "How to reach the Kubernetes API, in a form that kubectl takes; a pod needs none"),
+  watchNamespaces: spec("watch-namespaces", ["WATCH_NAMESPACES"], type.nameList, [] as readonly string[], CONTROL, "Configuration", "Namespaces to watch where no more is allowed; all of them when none is given"),
+  podNamespace: spec("pod-namespace", ["POD_NAMESPACE"], name("NAMESPACE"), "istio-system", CONTROL, "Configuration", "Namespace of the control plane itself: its Lease and the keys of its CA are there"),
+  podName: spec("pod-name", ["POD_NAME"], name("NAME"), hostname(), CONTROL, "Configuration", "Name of this replica, which no other has"),
+  nodeAccounts: spec("node-accounts", ["CA_TRUSTED_NODE_ACCOUNTS"], type.accountList, ["istio-system/ztunnel"] as readonly string[], CONTROL, "Identity", "Service accounts of node agents: they are told everything, and have certificates for the pods of their node"),
+  tokenAudience: spec("token-audience", ["TOKEN_AUDIENCE"], name("NAME"), "istio-ca", CONTROL, "Identity", "Audience that the tokens of agents are for"),
+  serverNames: spec("server-names", ["SERVER_NAMES"], type.nameList, [] as readonly string[], CONTROL, "Identity", "Further DNS names by which agents reach the control plane, beside those of its usual Services"),
 
   trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, ALL, "Identity", "Trust domain of the identities here"),
   trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], MESH, "Identity", "Other trust domains whose workloads are treated as our own"),
   certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, ALL, "Identity", "Lifetime of workload certificates; renewed at half of it"),
-  certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, CA, "Identity", "Longest lifetime the CA grants"),
+  certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, ISSUER, "Identity", "Longest lifetime the CA grants"),
   caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, MESH, "Identity", "CA that signs workload certificates; `weft up` without it brings its own", ["ztunnel"]),
   caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, MESH, "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
   caHostname: optional("ca-hostname", ["ALT_CA_HOSTNAME"], name("NAME"), MESH, "Identity", "Name expected in the CA's certificate, where it is not the host of --ca-address"),
@@ -149,7 +161,7 @@ export const SETTINGS = {
   adminAddress: spec("admin-address", ["ADMIN_ADDRESS"], type.listenAddress, listening("127.0.0.1", 15000), ALL, "Listening", "Administration: configuration dump, log level, quit; keep it on loopback"),
   metricsAddress: spec("metrics-address", ["METRICS_ADDRESS"], type.listenAddress, listening("::", 15020), ALL, "Listening", "Prometheus metrics"),
   readinessAddress: spec("readiness-address", ["READINESS_ADDRESS"], type.listenAddress, listening("::", 15021), ALL, "Listening", "Readiness"),
-  caListen: optional("ca-listen", ["CA_LISTEN"], type.listenAddress, CA, "Listening", "Address at which the CA serves other nodes; off unless given with `weft up`"),
+  caListen: optional("ca-listen", ["CA_LISTEN"], type.listenAddress, ISSUER, "Listening", "Address at which the CA serves other nodes; off unless given with `weft up`; of a control plane, with xDS beside it"),
 
   log: spec("log", ["RUST_LOG", "WEFT_LOG"], logFilterText, "info", ALL, "Logs", "What is logged: a level, and levels of single scopes"),
   logFormat: spec("log-format", ["LOG_FORMAT"], type.oneOf(["text", "json"], { plain: "text" }), "text", ALL, "Logs", "Form of the log, the access log included"),

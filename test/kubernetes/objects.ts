@@ -1,5 +1,6 @@
 // Objects of a cluster in few words.
 
+import type { ApiClient } from "../../src/control/api/api-client.ts";
 import type { KubeObject } from "./api-server.ts";
 
 type Labels = Readonly<Record<string, string>>;
@@ -26,4 +27,22 @@ export function pod(name: string, at: string, { labels, annotations = {}, node: 
     spec: { nodeName, serviceAccountName: serviceAccount, containers: [{ name: "app", image: "localhost/none", ports: ports.map((port) => ({ protocol: "TCP", ...port })) }] },
     status: { phase: "Running", podIP: ip, podIPs: [{ ip }], conditions: [{ type: "Ready", status: ready ? "True" : "False" }] },
   };
+}
+
+export const serviceAccount = (name: string, at: string): KubeObject => ({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace: at } });
+
+/** As the kubelet asks for it for a projected volume. */
+export async function tokenFor(client: ApiClient, account: string, at: string, { audience, pod: boundTo }: { readonly audience: string; readonly pod?: string }): Promise<string> {
+  let bound: Record<string, unknown> = {};
+  if (boundTo !== undefined) {
+    const found = await client.request({ method: "GET", path: `/api/v1/namespaces/${at}/pods/${boundTo}` });
+    if (!found.ok) throw new Error(found.error.message);
+    bound = { boundObjectRef: { apiVersion: "v1", kind: "Pod", name: boundTo, uid: (found.value as { metadata: { uid: string } }).metadata.uid } };
+  }
+  const answer = await client.request({
+    method: "POST", path: `/api/v1/namespaces/${at}/serviceaccounts/${account}/token`,
+    body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenRequest", spec: { audiences: [audience], expirationSeconds: 3600, ...bound } },
+  });
+  if (!answer.ok) throw new Error(answer.error.message);
+  return (answer.value as { status: { token: string } }).status.token;
 }

@@ -140,6 +140,10 @@ export class ClusterSet {
     return [...this.#entries.values()].filter(({ standIn }) => !standIn).map(({ placed }) => placed.resource);
   }
 
+  broken(): IterableIterator<BrokenObject> {
+    return this.#broken.values();
+  }
+
   /** Takes an object as the API has it. Never throws: what cannot be read is remembered as broken. */
   upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): void {
     switch (kind) {

@@ -1,0 +1,142 @@
+// `weft control`: the control plane of a Kubernetes cluster. Watches, xDS and the CA behind one port; the CA's keys are shared by all
+// replicas through a Secret.
+
+import { hostname, networkInterfaces } from "node:os";
+import { SharedAuthority } from "../ca/shared-authority.ts";
+import { CaServer, type CaServerEvent } from "../ca/server.ts";
+import { findApiAccess } from "../control/api/api-access.ts";
+import { ApiClient } from "../control/api/api-client.ts";
+import { Secrets } from "../control/api/secrets.ts";
+import { ControlPlane } from "../control/control-plane.ts";
+import { controlMetrics } from "../control/metrics.ts";
+import { formatSocketAddress, type IpAddress, ipToBytes, parseIp, type SocketAddress } from "../core/ip.ts";
+import { systemTimers } from "../identity/svid-cache.ts";
+import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { InheritedSockets } from "../runtime/inherited-sockets.ts";
+import type { Logger } from "../runtime/logger.ts";
+import { ProcessListeners } from "../runtime/process-listeners.ts";
+import { processMetrics } from "../runtime/process-metrics.ts";
+import type { RoleMain, Runtime } from "../runtime/runtime.ts";
+import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
+import { StateLock } from "../runtime/state-lock.ts";
+import { VERSION } from "../runtime/version.ts";
+import { Exposition } from "../telemetry/exposition.ts";
+import type { NewName } from "../wire/x509/build.ts";
+
+const OPENING = "CA";
+const OPEN_AGAIN_MS = 2_000;
+const LISTEN_DEFAULT = { ip: parseIp("::")!, port: 15012 };
+/** Names of the Services by which agents know a control plane: ours, and Istio's for agents that come from there. */
+const SERVICES = ["weft-control", "istiod"] as const;
+
+export const run: RoleMain = async (settings, runtime) => {
+  const { log: allLog, lifecycle, clock, random } = runtime;
+  const log = allLog.scope("control");
+  lifecycle.readiness.set(OPENING, "opening");
+  const access = findApiAccess(settings.kubeconfig, process.env);
+  if (!access.ok) throw new Error(access.error);
+  const api = new ApiClient(access.value, clock);
+  const lock = await StateLock.take(settings.state, "control");
+  if (!lock.ok) throw new Error(lock.error);
+
+  let server: CaServer | null = null;
+  let control: ControlPlane | null = null;
+  const shared = await openAuthority(settings, runtime, api, log, () => {
+    server?.renewServerCertificate();
+    control?.trustBundleChanged();
+  });
+  const { authority } = shared;
+  const listing = lifecycle.readiness.pending("cluster", "listing");
+  control = new ControlPlane({
+    api, clock, random, timers: systemTimers, log,
+    translation: {
+      node: "", clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network, rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
+    },
+    namespaces: settings.watchNamespaces, namespace: settings.podNamespace, replica: settings.podName, nodeAccounts: settings.nodeAccounts, audience: settings.tokenAudience,
+    trustBundle: () => authority.authority.trustBundlePem,
+    publish: () => listing(),
+  });
+  const listen = settings.caListen ?? LISTEN_DEFAULT;
+  server = new CaServer({
+    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(settings, listen), record: authority.record, onEvent: (event) => tell(log, event),
+  });
+  const listeners = new ProcessListeners(new InheritedSockets([], false));
+  const listener = listeners.listen("control", listen);
+  if (!listener.ok) throw new Error(`the control plane ${listener.error}`);
+  const ports = listenAdmin({ admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, listeners);
+  if (!ports.ok) throw new Error(ports.error);
+  const running = control;
+  const port = server;
+  const admin = await startAdmin(ports.value, {
+    log: allLog, lifecycle, version: VERSION, exposition: new Exposition(),
+    processMetrics: [...processMetrics(), ...controlMetrics(running, port.counters)],
+    snapshots: async () => [runtime.metrics.snapshot()],
+    configDump: async () => ({
+      role: "control", config: describeSettings(runtime.role, runtime.parsed), version: VERSION, counts: running.source.set.counts, unsynced: running.source.unsynced,
+      lease: { holder: running.lease.holder, holds: running.lease.holds }, broken: [...running.source.set.broken()],
+    }),
+  });
+  await port.listen({ fd: listener.value.fd });
+  log.info("the control plane listens", { address: formatSocketAddress(listen), api: access.value.server });
+  running.start();
+
+  const reason = await lifecycle.stopped();
+  lock.value.ending();
+  // The Lease goes first: another replica writes while this one ends.
+  await running.stop();
+  await port.drain(drainMs(settings));
+  shared.destroy();
+  await admin.stop();
+  return reason.exitStatus;
+};
+
+async function openAuthority(settings: Settings, runtime: Runtime, api: ApiClient, log: Logger, onChange: () => void): Promise<SharedAuthority> {
+  const open = () => SharedAuthority.open({
+    directory: `${settings.state}/ca`, trustDomain: settings.trustDomain, clock: runtime.clock, timers: systemTimers, leafLifetimeMs: settings.certificateLifetimeMs, leafLifetimeMsMax: settings.certificateLifetimeMaxMs,
+    onNotice: (message) => log.warn(message), onChange, secrets: new Secrets(api, settings.podNamespace),
+  });
+  // An API server that is away, or permissions that are still to come: whoever runs us sees it in the readiness, and nothing is lost.
+  const { readiness, stop } = runtime.lifecycle;
+  for (let told = ""; ; ) {
+    const opened = await open();
+    if (opened.ok) {
+      readiness.set(OPENING, null);
+      return opened.value;
+    }
+    if (opened.error !== told) log.error("the CA cannot be opened; trying again", { error: opened.error, everyMs: OPEN_AGAIN_MS });
+    told = opened.error;
+    readiness.set(OPENING, opened.error);
+    await new Promise<void>((resolve) => {
+      const cancel = systemTimers.after(OPEN_AGAIN_MS, resolve);
+      stop.addEventListener("abort", () => {
+        cancel();
+        resolve();
+      }, { once: true });
+    });
+    if (stop.aborted) throw new Error(`stopped before the CA could be opened: ${opened.error}`);
+  }
+}
+
+function tell(log: Logger, event: CaServerEvent): void {
+  switch (event.kind) {
+    case "issued":
+      return log.info("certificate issued", { identity: event.spiffeId, caller: event.caller, serial: event.serialHex, until: new Date(event.notAfterMs).toISOString() });
+    case "refused":
+      return log.warn(event.message, { code: event.code, caller: event.caller });
+    case "serverCertificate":
+      return log.debug("own certificate renewed", { until: new Date(event.notAfterMs).toISOString() });
+  }
+}
+
+/** The names by which agents may know this replica: its Services in every form that DNS resolves, its own, and its addresses. */
+function serverNames(settings: Settings, { ip }: SocketAddress): NewName[] {
+  const services = SERVICES.flatMap((service) => ["", ".svc", `.svc.${settings.clusterDomain}`].map((suffix) => `${service}.${settings.podNamespace}${suffix}`));
+  const names = [...new Set([...services, ...settings.serverNames, "localhost", hostname()])].filter((name) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(name));
+  return [...names.map((dnsName) => ({ kind: "dns" as const, dnsName })), ...addresses(ip).map((address) => ({ kind: "ip" as const, bytes: ipToBytes(address) }))];
+}
+
+function addresses(ip: IpAddress): IpAddress[] {
+  if (ip !== "::" && ip !== "0.0.0.0") return [ip];
+  const all = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => parseIp(address.replace(/%.*$/, ""))));
+  return [...new Set(all)].filter((address) => address !== null);
+}

@@ -1,0 +1,60 @@
+// `weft control` as the process that an installation runs, on loopback beside the API server of the test.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { ApiServer } from "./api-server.ts";
+import { until } from "./eventually.ts";
+
+const ROOT = resolve(import.meta.dir, "../..");
+export const CONTROL_NAMESPACE = "istio-system";
+let nextPort = 21_000;
+
+export interface ControlRole {
+  readonly name: string;
+  /** xDS and CA. */
+  readonly port: number;
+  readonly adminPort: number;
+  readonly metricsPort: number;
+  /** Memory in use, bytes. */
+  residentBytes(): number;
+  cpuSeconds(): number;
+  log(): string;
+  ready(): Promise<void>;
+  kill(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** Starts one replica; await `ready` when it should be. */
+export function startControl(server: ApiServer, name: string, flags: readonly string[] = []): ControlRole {
+  const directory = mkdtempSync(join(tmpdir(), "weft-control-"));
+  const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
+  const logFile = join(directory, "log");
+  writeFileSync(logFile, "");
+  const child = Bun.spawn([
+    ...(process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(ROOT, "src/main.ts")] : [process.env["WEFT_BINARY"]]), "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,
+    "--admin-address", `127.0.0.1:${adminPort}`, "--metrics-address", `127.0.0.1:${metricsPort}`, "--readiness-address", `127.0.0.1:${readinessPort}`,
+    "--pod-namespace", CONTROL_NAMESPACE, "--pod-name", name, "--log", "debug", "--log-file", logFile, ...flags,
+  ], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, KUBECONFIG: "" } });
+  const log = (): string => readFileSync(logFile, "utf8");
+  return {
+    name, port, adminPort, metricsPort, log,
+    residentBytes: () => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? 0) * 1024,
+    cpuSeconds() {
+      const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ");
+      return (Number(fields[11]) + Number(fields[12])) / 100;
+    },
+    async ready() {
+      await until(async () => {
+        if (child.exitCode !== null) throw new Error(`${name} ended with status ${child.exitCode}:\n${log().slice(-3000)}`);
+        return fetch(`http://127.0.0.1:${readinessPort}/healthz/ready`).then((answer) => answer.ok, () => false);
+      }, `${name} is ready`, 60_000).catch((cause: unknown) => {
+        throw new Error(`${String(cause)}\n${log().slice(-3000)}`);
+      });
+    },
+    async kill(signal = "SIGKILL") {
+      child.kill(signal);
+      await child.exited;
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
