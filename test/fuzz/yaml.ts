@@ -206,6 +206,8 @@ spec: {tracing: [{randomSamplingPercentage: 1}], accessLogging: [{filter: {expre
 `,
 };
 const PATHS = Object.keys(GOOD);
+/** The one that a good file declares. */
+const NAMESPACE = "shop";
 /** Files of several documents. */
 const SEVERAL = new Set(["list.yml", "routes.yaml", "access.yaml", "own.yaml"]);
 
@@ -298,7 +300,8 @@ function checkKept({ path, text, state, good, inForce }: BadFile): void {
   // What was read well from the new text may still refer to what another file no longer has: the file itself is not in error for it.
   const written = state.lastGood.find((file) => file.path === path);
   const readWell = new Set((written?.resources ?? []).filter(({ document }) => text.includes(written!.documents[document]!.text)).map(describeIdentity));
-  const errors = state.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error" && !readWell.has(diagnostic.resource));
+  const isOfOthers = ({ resource, code }: Diagnostic): boolean => readWell.has(resource) || (code === "unknown_namespace" && resource.includes(` ${NAMESPACE}/`));
+  const errors = state.diagnostics.filter((diagnostic) => diagnostic.file === path && diagnostic.severity === "error" && !isOfOthers(diagnostic));
   // In a file of several, one may be in error and another renamed.
   const single = !SEVERAL.has(path) || errors.some((diagnostic) => diagnostic.resource === "");
   if (errors.length === 0 || !single) return;
