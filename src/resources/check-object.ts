@@ -2,6 +2,7 @@
 // Faults name fields; where those stand in a file is for the caller to find.
 
 import { z } from "zod";
+import { collectable } from "./collectable.ts";
 import { contentHash } from "./content-hash.ts";
 import { type DiagnosticCode, type FieldPath, type Severity, show } from "./diagnostic.ts";
 import { KINDS, type Kind, type Resource } from "./kinds.ts";
@@ -27,20 +28,20 @@ export interface CheckedResource {
 }
 
 const isFlat = (kind: Kind): boolean => "content" in kind && kind.content === "document";
-const schemas: ReadonlyMap<string, z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, isFlat(kind) ? flatObjectSchema(kind.spec) : objectSchema(kind.spec)]));
+const schemas: ReadonlyMap<string, () => z.ZodType> = new Map(KINDS.map((kind) => [kind.kind, collectable<z.ZodType>(() => (isFlat(kind) ? flatObjectSchema(kind.spec()) : objectSchema(kind.spec())))]));
 
 export const isMap = (value: unknown): value is Record<string, unknown> => value !== null && typeof value === "object" && !Array.isArray(value);
 
 /** What the schema alone has to say; every fault of it. */
 export function schemaFaultsOf(value: Readonly<Record<string, unknown>>, definition: Kind): ObjectFault[] {
-  const schema = schemas.get(definition.kind)!;
+  const schema = schemas.get(definition.kind)!();
   const checked = schema.safeParse(value);
   return checked.success ? [] : schemaFaults(checked.error, schema, value).map((fault): ObjectFault => ({ severity: "error", ...fault }));
 }
 
 /** Never throws. At most DIAGNOSTICS_PER_DOCUMENT_MAX faults. */
 export function checkObject(value: Readonly<Record<string, unknown>>, definition: Kind): CheckedResource {
-  const schema = schemas.get(definition.kind)!;
+  const schema = schemas.get(definition.kind)!();
   const checked = schema.safeParse(value);
   if (!checked.success) {
     const faults = schemaFaults(checked.error, schema, value).slice(0, DIAGNOSTICS_PER_DOCUMENT_MAX)

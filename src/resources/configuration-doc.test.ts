@@ -33,7 +33,7 @@ test("docs/configuration.md: names every field of every kind", () => {
   const shared = SHARED.map((title) => sections.get(title) ?? "").join("\n");
   for (const kind of KINDS) {
     const words = new Set(`${sections.get(kind.kind)}\n${shared}`.match(/[A-Za-z_][A-Za-z0-9_]*/g));
-    expect({ kind: kind.kind, missing: fieldNames(kind.spec).filter((name) => !words.has(name)) }).toEqual({ kind: kind.kind, missing: [] });
+    expect({ kind: kind.kind, missing: fieldNames(kind.spec()).filter((name) => !words.has(name)) }).toEqual({ kind: kind.kind, missing: [] });
   }
 });
 

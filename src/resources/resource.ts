@@ -59,7 +59,8 @@ export interface KindDefinition<Kind extends string, Schema extends z.ZodType> {
   readonly namespaced: boolean;
   /** `document` for kinds whose fields stand beside their metadata, as ConfigMap's do; else they stand below `spec`. */
   readonly content?: "document";
-  readonly spec: Schema;
+  /** Made when a resource of the kind is read: see collectable.ts. */
+  readonly spec: () => Schema;
   /** What a schema cannot say: rules across fields, labels and annotations. Errors break the resource. Knows no other resource. */
   check(resource: ResourceOf<Kind, z.output<Schema>>, report: Report): void;
 }

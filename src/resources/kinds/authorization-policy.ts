@@ -6,6 +6,7 @@ import { z } from "zod";
 import { type Cidr, parseCidr, parsePort } from "../../core/ip.ts";
 import type { AuthorizationPolicy, PolicyAction, PolicyClause, PolicyMatch, PolicyRule, ServiceAccountMatch, StringMatch } from "../../mesh/records.ts";
 import { DRY_RUN } from "../annotations.ts";
+import { collectable } from "../collectable.ts";
 import { type FieldPath, show } from "../diagnostic.ts";
 import { POLICY_RULES_MAX, POLICY_VALUES_MAX } from "../limits.ts";
 import { ipBlock, isDnsLabel, isDnsSubdomain, type Labels } from "../object-meta.ts";
@@ -23,52 +24,52 @@ const wildcard = z.string().min(1).max(VALUE_CHARS_MAX).refine((text) => !text.s
 });
 const principal = wildcard.refine((text) => !text.startsWith("spiffe://"), { error: "expected a principal without spiffe://, e.g. cluster.local/ns/shop/sa/web" });
 const portText = z.string().refine((text) => (parsePort(text) ?? 0) > 0, { error: 'expected a port number in quotes, "1" to "65535"' });
-/** `NAMESPACE/NAME`, or `NAME` in the policy's own namespace. */
-const serviceAccount = z.string().refine((text) => {
-  const [first = "", second, ...rest] = text.split("/");
-  return rest.length === 0 && (second === undefined ? isDnsSubdomain(first) : isDnsLabel(first) && isDnsSubdomain(second));
-}, { error: "expected SERVICE_ACCOUNT or NAMESPACE/SERVICE_ACCOUNT, without wildcards" });
 /** As in Istio: operators are whole segments, and nothing that has a wildcard of its own stands beside them. */
 const PATH_TEMPLATE = /^(\/([^/{}*]*|\{\*\}))*(\/\{\*\*\}(\/[^/{}*]*)*)?$/;
-const l7Value = z.string().min(1).max(VALUE_CHARS_MAX);
 
 /** A path with wildcard, or a template: `{*}` is one segment, `{**}` any number of them, at the end. */
 const pathValue = z.string().refine((text) => (/[{}]/.test(text) ? PATH_TEMPLATE.test(text) : wildcard.safeParse(text).success), {
   error: "expected an exact path, prefix*, *suffix, *, or a template of whole segments: {*} for one, {**} at the end for any number",
 });
 
-const source = z.strictObject({
-  principals: listOf(principal), notPrincipals: listOf(principal),
-  namespaces: listOf(wildcard), notNamespaces: listOf(wildcard),
-  serviceAccounts: listOf(serviceAccount), notServiceAccounts: listOf(serviceAccount),
-  ipBlocks: listOf(ipBlock), notIpBlocks: listOf(ipBlock),
-  requestPrincipals: listOf(l7Value), notRequestPrincipals: listOf(l7Value),
-  remoteIpBlocks: listOf(ipBlock), notRemoteIpBlocks: listOf(ipBlock),
-});
 const SOURCE_L7 = ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
-
-const operation = z.strictObject({
-  ports: listOf(portText), notPorts: listOf(portText),
-  hosts: listOf(l7Value), notHosts: listOf(l7Value),
-  methods: listOf(l7Value), notMethods: listOf(l7Value),
-  paths: listOf(l7Value), notPaths: listOf(l7Value),
-});
 const OPERATION_L7 = ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"] as const;
-
 const notEmpty = (what: string) => ({ error: `found no field, expected at least one ${what}` });
-const rule = z.strictObject({
-  from: listOf(z.strictObject({ source: source.refine((fields) => Object.keys(fields).length > 0, notEmpty("field of a source")) })),
-  to: listOf(z.strictObject({ operation: operation.refine((fields) => Object.keys(fields).length > 0, notEmpty("field of an operation")) })),
-  when: listOf(z.strictObject({ key: z.string().min(1).max(VALUE_CHARS_MAX), values: listOf(l7Value), notValues: listOf(l7Value) })
-    .refine((condition) => condition.values !== undefined || condition.notValues !== undefined, { error: "expected values or notValues" })),
-});
 
-const spec = z.strictObject({
-  ...attachment,
-  action: z.enum(["ALLOW", "DENY", "AUDIT", "CUSTOM"]).optional(),
-  provider: z.strictObject({ name: z.string() }).nullish(),
-  rules: z.array(rule.nullable()).max(POLICY_RULES_MAX).nullish(),
-}).nullish();
+const spec = collectable(() => {
+  /** `NAMESPACE/NAME`, or `NAME` in the policy's own namespace. */
+  const serviceAccount = z.string().refine((text) => {
+    const [first = "", second, ...rest] = text.split("/");
+    return rest.length === 0 && (second === undefined ? isDnsSubdomain(first) : isDnsLabel(first) && isDnsSubdomain(second));
+  }, { error: "expected SERVICE_ACCOUNT or NAMESPACE/SERVICE_ACCOUNT, without wildcards" });
+  const l7Value = z.string().min(1).max(VALUE_CHARS_MAX);
+  const source = z.strictObject({
+    principals: listOf(principal), notPrincipals: listOf(principal),
+    namespaces: listOf(wildcard), notNamespaces: listOf(wildcard),
+    serviceAccounts: listOf(serviceAccount), notServiceAccounts: listOf(serviceAccount),
+    ipBlocks: listOf(ipBlock), notIpBlocks: listOf(ipBlock),
+    requestPrincipals: listOf(l7Value), notRequestPrincipals: listOf(l7Value),
+    remoteIpBlocks: listOf(ipBlock), notRemoteIpBlocks: listOf(ipBlock),
+  });
+  const operation = z.strictObject({
+    ports: listOf(portText), notPorts: listOf(portText),
+    hosts: listOf(l7Value), notHosts: listOf(l7Value),
+    methods: listOf(l7Value), notMethods: listOf(l7Value),
+    paths: listOf(l7Value), notPaths: listOf(l7Value),
+  });
+  const rule = z.strictObject({
+    from: listOf(z.strictObject({ source: source.refine((fields) => Object.keys(fields).length > 0, notEmpty("field of a source")) })),
+    to: listOf(z.strictObject({ operation: operation.refine((fields) => Object.keys(fields).length > 0, notEmpty("field of an operation")) })),
+    when: listOf(z.strictObject({ key: z.string().min(1).max(VALUE_CHARS_MAX), values: listOf(l7Value), notValues: listOf(l7Value) })
+      .refine((condition) => condition.values !== undefined || condition.notValues !== undefined, { error: "expected values or notValues" })),
+  });
+  return z.strictObject({
+    ...attachment,
+    action: z.enum(["ALLOW", "DENY", "AUDIT", "CUSTOM"]).optional(),
+    provider: z.strictObject({ name: z.string() }).nullish(),
+    rules: z.array(rule.nullable()).max(POLICY_RULES_MAX).nullish(),
+  }).nullish();
+});
 
 export const authorizationPolicyKind = defineKind({
   kind: "AuthorizationPolicy",

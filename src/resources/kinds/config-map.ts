@@ -2,14 +2,21 @@
 // them by themselves.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
 
-const KEY = z.string().regex(/^[-._a-zA-Z0-9]{1,253}$/, { error: "expected a key of letters, digits, -, _ and ." });
 /** Kubernetes' bound on one object. */
 const TEXT_CHARS_MAX = 1024 * 1024;
-const texts = z.record(KEY, z.string().max(TEXT_CHARS_MAX)).nullish();
-const base64 = z.string().max(TEXT_CHARS_MAX).refine((text) => /^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(text), { error: "expected base64" });
-const bytes = z.record(KEY, base64).nullish();
+const schemas = collectable(() => {
+  const key = z.string().regex(/^[-._a-zA-Z0-9]{1,253}$/, { error: "expected a key of letters, digits, -, _ and ." });
+  const texts = z.record(key, z.string().max(TEXT_CHARS_MAX)).nullish();
+  const base64 = z.string().max(TEXT_CHARS_MAX).refine((text) => /^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(text), { error: "expected base64" });
+  const bytes = z.record(key, base64).nullish();
+  return {
+    configMap: z.strictObject({ data: texts, binaryData: bytes, immutable: z.boolean().nullish() }),
+    secret: z.strictObject({ type: z.string().max(253).nullish(), data: bytes, stringData: texts, immutable: z.boolean().nullish() }),
+  };
+});
 
 export const configMapKind = defineKind({
   kind: "ConfigMap",
@@ -17,7 +24,7 @@ export const configMapKind = defineKind({
   versions: ["v1"],
   namespaced: true,
   content: "document",
-  spec: z.strictObject({ data: texts, binaryData: bytes, immutable: z.boolean().nullish() }),
+  spec: () => schemas().configMap,
   check() {},
 });
 
@@ -27,7 +34,7 @@ export const secretKind = defineKind({
   versions: ["v1"],
   namespaced: true,
   content: "document",
-  spec: z.strictObject({ type: z.string().max(253).nullish(), data: bytes, stringData: texts, immutable: z.boolean().nullish() }),
+  spec: () => schemas().secret,
   check() {},
 });
 

@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import { parseIp } from "../../core/ip.ts";
+import { collectable } from "../collectable.ts";
 import { wildcardHostname } from "../http-values.ts";
 import { BACKENDS_MAX, ROUTE_RULES_MAX } from "../limits.ts";
 import { dnsSubdomain } from "../object-meta.ts";
@@ -9,15 +10,21 @@ import { defineKind, type ResourceOfKind } from "../resource.ts";
 import { checkParentRefs, checkRuleNames, parentRef, plainBackendRef } from "../route-parts.ts";
 
 const SNI_MAX = 1024;
-const rules = z.array(z.strictObject({ name: dnsSubdomain.optional(), backendRefs: z.array(plainBackendRef).min(1).max(BACKENDS_MAX) })).min(1).max(ROUTE_RULES_MAX);
-const common = { parentRefs: z.array(parentRef).max(32).optional(), useDefaultGateways: z.enum(["All", "None"]).optional(), rules };
+const schemas = collectable(() => {
+  const rules = z.array(z.strictObject({ name: dnsSubdomain.optional(), backendRefs: z.array(plainBackendRef).min(1).max(BACKENDS_MAX) })).min(1).max(ROUTE_RULES_MAX);
+  const common = { parentRefs: z.array(parentRef).max(32).optional(), useDefaultGateways: z.enum(["All", "None"]).optional(), rules };
+  const tls = z.strictObject({
+    ...common, hostnames: z.array(wildcardHostname.refine((text) => parseIp(text) === null, { error: "expected a host name; TLS names no addresses" })).min(1).max(SNI_MAX).optional(),
+  });
+  return { tcp: z.strictObject(common), tls };
+});
 
 export const tcpRouteKind = defineKind({
   kind: "TCPRoute",
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1alpha2"],
   namespaced: true,
-  spec: z.strictObject(common),
+  spec: () => schemas().tcp,
   check({ spec }, report) {
     checkParentRefs(spec.parentRefs ?? [], ["spec", "parentRefs"], report);
     checkRuleNames(spec.rules, ["spec", "rules"], report);
@@ -30,9 +37,7 @@ export const tlsRouteKind = defineKind({
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1alpha3", "v1alpha2"],
   namespaced: true,
-  spec: z.strictObject({
-    ...common, hostnames: z.array(wildcardHostname.refine((text) => parseIp(text) === null, { error: "expected a host name; TLS names no addresses" })).min(1).max(SNI_MAX).optional(),
-  }),
+  spec: () => schemas().tls,
   check({ spec }, report) {
     checkParentRefs(spec.parentRefs ?? [], ["spec", "parentRefs"], report);
     checkRuleNames(spec.rules, ["spec", "rules"], report);

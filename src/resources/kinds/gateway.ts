@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { parseIp } from "../../core/ip.ts";
 import { WAYPOINT_FOR } from "../annotations.ts";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { dnsLabel, dnsSubdomain, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { checkRemoteGateway, isRemoteGateway, REMOTE_CLASSES } from "../remote-gateway.ts";
@@ -15,28 +16,31 @@ export const WAYPOINT_USES = ["service", "workload", "all", "none"] as const;
 export const HBONE_PROTOCOL = "HBONE";
 export const HBONE_PORT = 15008;
 
-const reference = z.strictObject({ group: z.string().max(253), kind: z.string().min(1).max(63), name: dnsSubdomain, namespace: dnsLabel.optional() });
+const schemas = collectable(() => {
+  const reference = z.strictObject({ group: z.string().max(253), kind: z.string().min(1).max(63), name: dnsSubdomain, namespace: dnsLabel.optional() });
+  const unused = z.unknown().optional();
+  const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: unused });
+  const spec = z.strictObject({
+    gatewayClassName: dnsSubdomain,
+    listeners: z.array(listener).min(1).max(64),
+    addresses: z.array(z.strictObject({ type: z.string().max(253).optional(), value: z.string().max(253).optional() })).max(16).optional(),
+    infrastructure: z.strictObject({ labels: labelMap.optional(), annotations: z.record(z.string(), z.string()).optional(), parametersRef: unused }).optional(),
+    // About traffic that enters the cluster, which is not a waypoint's.
+    allowedListeners: unused, backendTLS: unused, defaultScope: unused, tls: unused,
+  });
+  const classSpec = z.strictObject({ controllerName: z.string().regex(/^[a-z0-9.-]+\/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$/, { error: "expected DOMAIN/PATH" }).max(253), description: z.string().max(64).optional(), parametersRef: reference.optional() });
+  return { spec, classSpec };
+});
 
 export const gatewayClassKind = defineKind({
   kind: "GatewayClass",
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1beta1"],
   namespaced: false,
-  spec: z.strictObject({ controllerName: z.string().regex(/^[a-z0-9.-]+\/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$/, { error: "expected DOMAIN/PATH" }).max(253), description: z.string().max(64).optional(), parametersRef: reference.optional() }),
+  spec: () => schemas().classSpec,
   check({ name, spec }, report) {
     if (WAYPOINT_CLASSES.includes(name) && spec.parametersRef !== undefined) report("error", "not_supported", ["spec", "parametersRef"], "found parameters, which a waypoint class does not take");
   },
-});
-
-const unused = z.unknown().optional();
-const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: unused });
-const spec = z.strictObject({
-  gatewayClassName: dnsSubdomain,
-  listeners: z.array(listener).min(1).max(64),
-  addresses: z.array(z.strictObject({ type: z.string().max(253).optional(), value: z.string().max(253).optional() })).max(16).optional(),
-  infrastructure: z.strictObject({ labels: labelMap.optional(), annotations: z.record(z.string(), z.string()).optional(), parametersRef: unused }).optional(),
-  // About traffic that enters the cluster, which is not a waypoint's.
-  allowedListeners: unused, backendTLS: unused, defaultScope: unused, tls: unused,
 });
 
 export const gatewayKind = defineKind({
@@ -44,7 +48,7 @@ export const gatewayKind = defineKind({
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1beta1"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check(gateway, report) {
     const { spec, labels } = gateway;
     if (isRemoteGateway(gateway)) return checkRemoteGateway(gateway, report);

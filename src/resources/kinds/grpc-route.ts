@@ -1,6 +1,7 @@
 // gateway.networking.k8s.io GRPCRoute.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { regexFault } from "../patterns.ts";
 import { checkFieldMatches, checkRoute, checkRuleParts, headerMatches, matchType, routeSpec, ruleFields } from "../request-route-parts.ts";
@@ -8,10 +9,13 @@ import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
 import { grpcBackendRef, grpcFilter } from "../route-parts.ts";
 
 const NAME_CHARS_MAX = 1024;
-const match = z.strictObject({
-  method: z.strictObject({ type: matchType, service: z.string().min(1).max(NAME_CHARS_MAX).optional(), method: z.string().min(1).max(NAME_CHARS_MAX).optional() })
-    .refine(({ service, method }) => service !== undefined || method !== undefined, { error: "expected a service, a method or both" }).optional(),
-  headers: headerMatches,
+const spec = collectable(() => {
+  const match = z.strictObject({
+    method: z.strictObject({ type: matchType, service: z.string().min(1).max(NAME_CHARS_MAX).optional(), method: z.string().min(1).max(NAME_CHARS_MAX).optional() })
+      .refine(({ service, method }) => service !== undefined || method !== undefined, { error: "expected a service, a method or both" }).optional(),
+    headers: headerMatches,
+  });
+  return routeSpec(z.strictObject(ruleFields(match, grpcFilter, grpcBackendRef)));
 });
 
 export const grpcRouteKind = defineKind({
@@ -19,7 +23,7 @@ export const grpcRouteKind = defineKind({
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1alpha2"],
   namespaced: true,
-  spec: routeSpec(z.strictObject(ruleFields(match, grpcFilter, grpcBackendRef))),
+  spec,
   check: ({ spec }, report) => checkRoute(spec, report, checkRule),
 });
 

@@ -1,6 +1,7 @@
 // gateway.networking.k8s.io HTTPRoute, standard and experimental channel.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { gatewayDuration, gatewayDurationMs } from "../durations.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { headerName, METHODS, pathFault } from "../http-values.ts";
@@ -11,17 +12,20 @@ import { httpBackendRef, httpFilter } from "../route-parts.ts";
 
 const PATH_VALUE_CHARS_MAX = 1024;
 const QUERY_VALUE_CHARS_MAX = 1024;
-const match = z.strictObject({
-  path: z.strictObject({ type: z.enum(["Exact", "PathPrefix", "RegularExpression"]).optional(), value: z.string().max(PATH_VALUE_CHARS_MAX).optional() }).optional(),
-  headers: headerMatches,
-  queryParams: z.array(z.strictObject({ type: matchType, name: headerName, value: z.string().min(1).max(QUERY_VALUE_CHARS_MAX) })).max(MATCH_FIELDS_MAX).optional(),
-  method: z.enum(METHODS).optional(),
-});
 
-const rule = z.strictObject({
-  ...ruleFields(match, httpFilter, httpBackendRef),
-  timeouts: z.strictObject({ request: gatewayDuration.optional(), backendRequest: gatewayDuration.optional() }).optional(),
-  retry: z.strictObject({ codes: z.array(z.int().min(400).max(599)).max(200).optional(), attempts: z.int().min(1).max(100).optional(), backoff: gatewayDuration.optional() }).optional(),
+const spec = collectable(() => {
+  const match = z.strictObject({
+    path: z.strictObject({ type: z.enum(["Exact", "PathPrefix", "RegularExpression"]).optional(), value: z.string().max(PATH_VALUE_CHARS_MAX).optional() }).optional(),
+    headers: headerMatches,
+    queryParams: z.array(z.strictObject({ type: matchType, name: headerName, value: z.string().min(1).max(QUERY_VALUE_CHARS_MAX) })).max(MATCH_FIELDS_MAX).optional(),
+    method: z.enum(METHODS).optional(),
+  });
+  const rule = z.strictObject({
+    ...ruleFields(match, httpFilter, httpBackendRef),
+    timeouts: z.strictObject({ request: gatewayDuration.optional(), backendRequest: gatewayDuration.optional() }).optional(),
+    retry: z.strictObject({ codes: z.array(z.int().min(400).max(599)).max(200).optional(), attempts: z.int().min(1).max(100).optional(), backoff: gatewayDuration.optional() }).optional(),
+  });
+  return routeSpec(rule);
 });
 
 export const httpRouteKind = defineKind({
@@ -29,7 +33,7 @@ export const httpRouteKind = defineKind({
   group: "gateway.networking.k8s.io",
   versions: ["v1", "v1beta1"],
   namespaced: true,
-  spec: routeSpec(rule),
+  spec,
   check: ({ spec }, report) => checkRoute(spec, report, checkRule),
 });
 

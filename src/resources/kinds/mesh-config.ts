@@ -2,6 +2,7 @@
 // MeshConfig.extensionProviders; there they stand in a file of the control plane, here in a resource, checked like any other.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { positiveDuration } from "../durations.ts";
 import { headerName, headerValue, httpStatus, pathText } from "../http-values.ts";
@@ -10,47 +11,50 @@ import { port } from "../object-meta.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
 
 const BODY_BYTES_MAX = 1024 * 1024;
-/** `NAMESPACE/HOST` or a host. */
-const service = z.string().regex(/^([a-z0-9-]{1,63}\/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, { error: "expected a host name, or NAMESPACE/HOST" }).max(317);
-/** A name; `*` at its end stands for any rest. */
-const headerPattern = z.string().regex(/^[A-Za-z0-9!#$%&'+\-.^_`|~]+\*?$|^\*$/, { error: "expected a header name; a * at its end stands for any rest" }).max(256);
-const headerPatterns = z.array(headerPattern).max(LIST_MAX).optional();
-
-const authorizer = {
-  service, port, timeout: positiveDuration.optional(), failOpen: z.boolean().optional(), statusOnError: z.string().regex(/^[2-5][0-9]{2}$/, { error: 'expected a status in quotes, e.g. "403"' }).or(httpStatus).optional(),
-  includeRequestBodyInCheck: z.strictObject({ maxRequestBytes: z.int().min(1).max(BODY_BYTES_MAX).optional(), allowPartialMessage: z.boolean().optional(), packAsBytes: z.boolean().optional() }).optional(),
-  clearRouteCache: z.boolean().optional(),
-};
-const extAuthzHttp = z.strictObject({
-  ...authorizer, pathPrefix: pathText.optional(), includeRequestHeadersInCheck: headerPatterns, includeHeadersInCheck: headerPatterns, includeAdditionalHeadersInCheck: z.record(headerName, headerValue).optional(),
-  headersToUpstreamOnAllow: headerPatterns, headersToDownstreamOnDeny: headerPatterns, headersToDownstreamOnAllow: headerPatterns,
-});
-const collectorHeaders = z.array(z.strictObject({ name: headerName, value: headerValue })).max(64).optional();
-const opentelemetry = z.strictObject({
-  service, port, maxTagLength: z.int().min(0).optional(), http: z.strictObject({ path: pathText, timeout: positiveDuration.optional(), headers: collectorHeaders }).optional(),
-  grpc: z.strictObject({ timeout: positiveDuration.optional(), initialMetadata: collectorHeaders }).optional(),
-});
-const texts = z.record(z.string().min(1).max(256), z.string().max(4096));
-const fileAccessLog = z.strictObject({
-  path: z.string().max(4096).optional(), logFormat: z.strictObject({ text: z.string().min(1).max(16_384).optional(), labels: texts.optional() }).refine(({ text, labels }) => (text === undefined) !== (labels === undefined), { error: "expected text or labels" }).optional(),
-});
 
 const PROVIDERS = ["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "opentelemetry", "envoyOtelAls", "envoyFileAccessLog", "prometheus"] as const;
-const provider = z.strictObject({
-  name: z.string().min(1).max(253), envoyExtAuthzGrpc: z.strictObject(authorizer).optional(), envoyExtAuthzHttp: extAuthzHttp.optional(), opentelemetry: opentelemetry.optional(),
-  envoyOtelAls: z.strictObject({ service, port, logName: z.string().max(253).optional() }).optional(), envoyFileAccessLog: fileAccessLog.optional(), prometheus: z.strictObject({}).optional(),
-}).refine((value) => PROVIDERS.filter((field) => value[field] !== undefined).length === 1, { error: `expected exactly one of ${PROVIDERS.join(", ")}` });
-export type ProviderSpec = z.output<typeof provider>;
-export type AuthorizerSpec = z.output<typeof extAuthzHttp>;
 
-const names = z.array(z.string().min(1).max(253)).max(16).optional();
+const schemas = collectable(() => {
+  /** `NAMESPACE/HOST` or a host. */
+  const service = z.string().regex(/^([a-z0-9-]{1,63}\/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, { error: "expected a host name, or NAMESPACE/HOST" }).max(317);
+  /** A name; `*` at its end stands for any rest. */
+  const headerPattern = z.string().regex(/^[A-Za-z0-9!#$%&'+\-.^_`|~]+\*?$|^\*$/, { error: "expected a header name; a * at its end stands for any rest" }).max(256);
+  const headerPatterns = z.array(headerPattern).max(LIST_MAX).optional();
+  const authorizer = {
+    service, port, timeout: positiveDuration.optional(), failOpen: z.boolean().optional(), statusOnError: z.string().regex(/^[2-5][0-9]{2}$/, { error: 'expected a status in quotes, e.g. "403"' }).or(httpStatus).optional(),
+    includeRequestBodyInCheck: z.strictObject({ maxRequestBytes: z.int().min(1).max(BODY_BYTES_MAX).optional(), allowPartialMessage: z.boolean().optional(), packAsBytes: z.boolean().optional() }).optional(),
+    clearRouteCache: z.boolean().optional(),
+  };
+  const extAuthzHttp = z.strictObject({
+    ...authorizer, pathPrefix: pathText.optional(), includeRequestHeadersInCheck: headerPatterns, includeHeadersInCheck: headerPatterns, includeAdditionalHeadersInCheck: z.record(headerName, headerValue).optional(),
+    headersToUpstreamOnAllow: headerPatterns, headersToDownstreamOnDeny: headerPatterns, headersToDownstreamOnAllow: headerPatterns,
+  });
+  const collectorHeaders = z.array(z.strictObject({ name: headerName, value: headerValue })).max(64).optional();
+  const opentelemetry = z.strictObject({
+    service, port, maxTagLength: z.int().min(0).optional(), http: z.strictObject({ path: pathText, timeout: positiveDuration.optional(), headers: collectorHeaders }).optional(),
+    grpc: z.strictObject({ timeout: positiveDuration.optional(), initialMetadata: collectorHeaders }).optional(),
+  });
+  const texts = z.record(z.string().min(1).max(256), z.string().max(4096));
+  const fileAccessLog = z.strictObject({
+    path: z.string().max(4096).optional(), logFormat: z.strictObject({ text: z.string().min(1).max(16_384).optional(), labels: texts.optional() }).refine(({ text, labels }) => (text === undefined) !== (labels === undefined), { error: "expected text or labels" }).optional(),
+  });
+  const provider = z.strictObject({
+    name: z.string().min(1).max(253), envoyExtAuthzGrpc: z.strictObject(authorizer).optional(), envoyExtAuthzHttp: extAuthzHttp.optional(), opentelemetry: opentelemetry.optional(),
+    envoyOtelAls: z.strictObject({ service, port, logName: z.string().max(253).optional() }).optional(), envoyFileAccessLog: fileAccessLog.optional(), prometheus: z.strictObject({}).optional(),
+  }).refine((value) => PROVIDERS.filter((field) => value[field] !== undefined).length === 1, { error: `expected exactly one of ${PROVIDERS.join(", ")}` });
+  const names = z.array(z.string().min(1).max(253)).max(16).optional();
+  const spec = z.strictObject({ extensionProviders: z.array(provider).max(LIST_MAX).optional(), defaultProviders: z.strictObject({ tracing: names, accessLogging: names, metrics: names }).optional() });
+  return { extAuthzHttp, provider, spec };
+});
+export type ProviderSpec = z.output<ReturnType<typeof schemas>["provider"]>;
+export type AuthorizerSpec = z.output<ReturnType<typeof schemas>["extAuthzHttp"]>;
 
 export const meshConfigKind = defineKind({
   kind: "MeshConfig",
   group: "weft.dev",
   versions: ["v1alpha1"],
   namespaced: true,
-  spec: z.strictObject({ extensionProviders: z.array(provider).max(LIST_MAX).optional(), defaultProviders: z.strictObject({ tracing: names, accessLogging: names, metrics: names }).optional() }),
+  spec: () => schemas().spec,
   check({ spec }, report) {
     const seen = new Set<string>(["prometheus", "envoy"]);
     (spec.extensionProviders ?? []).forEach((one, index) => {

@@ -2,11 +2,12 @@
 
 import { z } from "zod";
 import { DATAPLANE_MODE, DATAPLANE_MODES, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE } from "../annotations.ts";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { isDnsLabel, isDnsSubdomain, type Labels } from "../object-meta.ts";
 import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
 
-const spec = z.strictObject({ finalizers: z.unknown().optional() }).nullish();
+const spec = collectable(() => z.strictObject({ finalizers: z.unknown().optional() }).nullish());
 
 export const namespaceKind = defineKind({
   kind: "Namespace",

@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { namespacedName, type NamespacedName } from "../../core/brand.ts";
 import type { AuthorizationPolicy, PolicyMatch } from "../../mesh/records.ts";
+import { collectable } from "../collectable.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { labelMap, type Labels } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type ReportFor, type ResourceOfKind, sourceOf } from "../resource.ts";
@@ -11,23 +12,26 @@ import { selects } from "../selector.ts";
 import { emptyMatch } from "./authorization-policy.ts";
 
 const MODES = ["UNSET", "DISABLE", "PERMISSIVE", "STRICT"] as const;
-const mtls = z.strictObject({ mode: z.enum(MODES).optional() });
-const portKey = z.string().regex(/^[1-9][0-9]{0,4}$/).refine((text) => Number(text) <= 65535, { error: "expected a port number 1..65535" });
 /** The schema keeps it bounded: one rule lists all ports. */
 const PORTS_MAX = 256;
 
-const spec = z.strictObject({
-  selector: z.strictObject({ matchLabels: labelMap.nullish() }).nullish(),
-  mtls: mtls.nullish(),
-  portLevelMtls: z.record(portKey, mtls).refine((ports) => Object.keys(ports).length <= PORTS_MAX, { error: `expected at most ${PORTS_MAX} ports` }).nullish(),
-}).nullish();
+const schemas = collectable(() => {
+  const mtls = z.strictObject({ mode: z.enum(MODES).optional() });
+  const portKey = z.string().regex(/^[1-9][0-9]{0,4}$/).refine((text) => Number(text) <= 65535, { error: "expected a port number 1..65535" });
+  const spec = z.strictObject({
+    selector: z.strictObject({ matchLabels: labelMap.nullish() }).nullish(),
+    mtls: mtls.nullish(),
+    portLevelMtls: z.record(portKey, mtls).refine((ports) => Object.keys(ports).length <= PORTS_MAX, { error: `expected at most ${PORTS_MAX} ports` }).nullish(),
+  }).nullish();
+  return { spec };
+});
 
 export const peerAuthenticationKind = defineKind({
   kind: "PeerAuthentication",
   group: "security.istio.io",
   versions: ["v1", "v1beta1"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check(resource, report) {
     if (peerSelector(resource) === null && Object.keys(resource.spec?.portLevelMtls ?? {}).length > 0) {
       report("error", "conflict", ["spec", "portLevelMtls"], "found ports without a selector; ports can be told apart only for selected workloads");

@@ -1,6 +1,7 @@
 // security.istio.io RequestAuthentication: which tokens are accepted, of whom, and where they are found.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { positiveDuration } from "../durations.ts";
 import { show } from "../diagnostic.ts";
 import { headerName } from "../http-values.ts";
@@ -15,22 +16,22 @@ const RULES_MAX = 256;
 const httpUrl = z.string().max(2048).refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), { error: "expected an http:// or https:// URL" });
 export { httpUrl };
 
-const jwtRule = z.strictObject({
-  issuer: z.string().min(1).max(2048),
-  audiences: z.array(z.string().min(1).max(2048)).max(LIST_MAX).optional(),
-  jwksUri: httpUrl.optional(), jwks_uri: httpUrl.optional(), jwks: z.string().max(JWKS_CHARS_MAX).optional(),
-  fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().max(256).optional() })).max(32).optional(),
-  fromParams: z.array(z.string().min(1).max(256)).max(32).optional(),
-  fromCookies: z.array(z.string().min(1).max(256)).max(32).optional(),
-  outputPayloadToHeader: headerName.optional(),
-  forwardOriginalToken: z.boolean().optional(),
-  outputClaimToHeaders: z.array(z.strictObject({ header: headerName.regex(/^[-_A-Za-z0-9]+$/, { error: "expected letters, digits, - and _" }), claim: z.string().min(1).max(1024) })).max(64).optional(),
-  timeout: positiveDuration.optional(),
-  spaceDelimitedClaims: z.array(z.string().min(1).max(1024)).max(64).optional(),
+const spec = collectable(() => {
+  const jwtRule = z.strictObject({
+    issuer: z.string().min(1).max(2048),
+    audiences: z.array(z.string().min(1).max(2048)).max(LIST_MAX).optional(),
+    jwksUri: httpUrl.optional(), jwks_uri: httpUrl.optional(), jwks: z.string().max(JWKS_CHARS_MAX).optional(),
+    fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().max(256).optional() })).max(32).optional(),
+    fromParams: z.array(z.string().min(1).max(256)).max(32).optional(),
+    fromCookies: z.array(z.string().min(1).max(256)).max(32).optional(),
+    outputPayloadToHeader: headerName.optional(),
+    forwardOriginalToken: z.boolean().optional(),
+    outputClaimToHeaders: z.array(z.strictObject({ header: headerName.regex(/^[-_A-Za-z0-9]+$/, { error: "expected letters, digits, - and _" }), claim: z.string().min(1).max(1024) })).max(64).optional(),
+    timeout: positiveDuration.optional(),
+    spaceDelimitedClaims: z.array(z.string().min(1).max(1024)).max(64).optional(),
+  });
+  return z.strictObject({ ...attachment, jwtRules: z.array(jwtRule).max(RULES_MAX).nullish() }).nullish();
 });
-export type JwtRuleSpec = z.output<typeof jwtRule>;
-
-const spec = z.strictObject({ ...attachment, jwtRules: z.array(jwtRule).max(RULES_MAX).nullish() }).nullish();
 
 export const requestAuthenticationKind = defineKind({
   kind: "RequestAuthentication",
@@ -52,6 +53,7 @@ export const requestAuthenticationKind = defineKind({
 });
 
 export type RequestAuthenticationResource = ResourceOfKind<typeof requestAuthenticationKind>;
+export type JwtRuleSpec = NonNullable<NonNullable<RequestAuthenticationResource["spec"]>["jwtRules"]>[number];
 
 const jwkSet = z.object({ keys: z.array(z.object({ kty: z.string() })).min(1).max(256) });
 

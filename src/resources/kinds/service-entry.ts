@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { parseCidr, parseIp } from "../../core/ip.ts";
 import { parseSpiffeId } from "../../core/spiffe.ts";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { isWildcardHost } from "../http-values.ts";
 import { HOSTS_PER_RESOURCE_MAX, LIST_MAX } from "../limits.ts";
@@ -10,38 +11,40 @@ import { dnsSubdomain, ipBlock, isDnsSubdomain, labelMap, port } from "../object
 import { defineKind, type ResourceOfKind } from "../resource.ts";
 import { checkUseWaypoint } from "./namespace.ts";
 
-const endpointAddress = z.string().refine((text) => parseIp(text) !== null || isDnsSubdomain(text), { error: "expected an IPv4 or IPv6 address, or a DNS name (sockets such as unix:///path are not supported)" });
-const endpoint = z.strictObject({
-  address: endpointAddress.optional(), ports: z.record(z.string().min(1).max(63), port).optional(), labels: labelMap.nullish(), network: z.string().regex(/^[A-Za-z0-9_.-]*$/, { error: "expected a network name" }).max(253).optional(),
-  locality: z.string().regex(/^([A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+){0,2})?$/, { error: "expected REGION, REGION/ZONE or REGION/ZONE/SUBZONE" }).optional(), weight: z.int().min(0).max(0xffffffff).optional(), serviceAccount: dnsSubdomain.or(z.literal("")).optional(),
-});
-export type ServiceEntryEndpoint = z.output<typeof endpoint>;
-
 const PROTOCOLS = ["HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS", "HTTP_PROXY", "MYSQL", "REDIS", "UDP"];
-const entryPort = z.strictObject({
-  number: port, name: z.string().min(1).max(256), targetPort: port.optional(),
-  protocol: z.string().max(256).refine((text) => PROTOCOLS.includes(text.toUpperCase()), { error: `expected one of ${PROTOCOLS.join(", ")}` }).optional(),
-});
-export type ServiceEntryPort = z.output<typeof entryPort>;
 
-const spec = z.strictObject({
-  hosts: z.array(z.string().refine((text) => isWildcardHost(text), { error: "expected a host name in lower case, or *. and one" })).min(1).max(HOSTS_PER_RESOURCE_MAX),
-  addresses: z.array(ipBlock).max(256).optional(),
-  ports: z.array(entryPort).max(256).optional(),
-  location: z.enum(["MESH_EXTERNAL", "MESH_INTERNAL"]).optional(),
-  resolution: z.enum(["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]).optional(),
-  endpoints: z.array(endpoint).max(4096).optional(),
-  workloadSelector: z.strictObject({ labels: labelMap.optional() }).optional(),
-  exportTo: z.array(z.string().min(1).max(63)).max(LIST_MAX).optional(),
-  subjectAltNames: z.array(z.string().min(1).max(2048)).max(LIST_MAX).optional(),
+const schemas = collectable(() => {
+  const endpointAddress = z.string().refine((text) => parseIp(text) !== null || isDnsSubdomain(text), { error: "expected an IPv4 or IPv6 address, or a DNS name (sockets such as unix:///path are not supported)" });
+  const endpoint = z.strictObject({
+    address: endpointAddress.optional(), ports: z.record(z.string().min(1).max(63), port).optional(), labels: labelMap.nullish(), network: z.string().regex(/^[A-Za-z0-9_.-]*$/, { error: "expected a network name" }).max(253).optional(),
+    locality: z.string().regex(/^([A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+){0,2})?$/, { error: "expected REGION, REGION/ZONE or REGION/ZONE/SUBZONE" }).optional(), weight: z.int().min(0).max(0xffffffff).optional(), serviceAccount: dnsSubdomain.or(z.literal("")).optional(),
+  });
+  const entryPort = z.strictObject({
+    number: port, name: z.string().min(1).max(256), targetPort: port.optional(),
+    protocol: z.string().max(256).refine((text) => PROTOCOLS.includes(text.toUpperCase()), { error: `expected one of ${PROTOCOLS.join(", ")}` }).optional(),
+  });
+  const spec = z.strictObject({
+    hosts: z.array(z.string().refine((text) => isWildcardHost(text), { error: "expected a host name in lower case, or *. and one" })).min(1).max(HOSTS_PER_RESOURCE_MAX),
+    addresses: z.array(ipBlock).max(256).optional(),
+    ports: z.array(entryPort).max(256).optional(),
+    location: z.enum(["MESH_EXTERNAL", "MESH_INTERNAL"]).optional(),
+    resolution: z.enum(["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]).optional(),
+    endpoints: z.array(endpoint).max(4096).optional(),
+    workloadSelector: z.strictObject({ labels: labelMap.optional() }).optional(),
+    exportTo: z.array(z.string().min(1).max(63)).max(LIST_MAX).optional(),
+    subjectAltNames: z.array(z.string().min(1).max(2048)).max(LIST_MAX).optional(),
+  });
+  return { endpoint, entryPort, spec };
 });
+export type ServiceEntryEndpoint = z.output<ReturnType<typeof schemas>["endpoint"]>;
+export type ServiceEntryPort = z.output<ReturnType<typeof schemas>["entryPort"]>;
 
 export const serviceEntryKind = defineKind({
   kind: "ServiceEntry",
   group: "networking.istio.io",
   versions: ["v1", "v1beta1", "v1alpha3"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check(entry, report) {
     const { spec } = entry;
     const resolution = spec.resolution ?? "NONE";

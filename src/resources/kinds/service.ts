@@ -4,6 +4,7 @@ import { z } from "zod";
 import { type IpAddress, isIpv6, parseCidr, parseIp } from "../../core/ip.ts";
 import type { IpFamilies, LoadBalancing, LoadBalancingScope, Service, ServicePort, WeightedWaypoint } from "../../mesh/records.ts";
 import { TRAFFIC_DISTRIBUTION } from "../annotations.ts";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { dnsLabel, isDnsLabel, labelMap, port } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type Report, type ResourceOfKind, type TranslationOptions } from "../resource.ts";
@@ -11,41 +12,43 @@ import { serviceHostname } from "../waypoint-binding.ts";
 import { checkUseWaypoint } from "./namespace.ts";
 
 const HEADLESS = "None";
-const clusterIp = z.string().refine((text) => text === HEADLESS || text === "" || parseIp(text) !== null, { error: 'expected an IP address, or "None" for a headless service' });
 /** An IANA service name: what a named port must be called. */
 const PORT_NAME = /^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)$/;
 const TARGET_PORT = { error: "expected a port number 1..65535 or the name of a workload's port" };
-const targetPort = z.union([z.int(TARGET_PORT).min(1, TARGET_PORT).max(65535, TARGET_PORT), z.string().regex(PORT_NAME, TARGET_PORT)], TARGET_PORT);
 const DISTRIBUTIONS = ["PreferClose", "PreferSameZone", "PreferSameNode"] as const;
 type Distribution = (typeof DISTRIBUTIONS)[number];
 
-const servicePort = z.strictObject({
-  name: dnsLabel.optional(),
-  protocol: z.enum(["TCP", "UDP", "SCTP"]).optional(),
-  appProtocol: z.string().max(253).optional(),
-  port,
-  targetPort: targetPort.optional(),
-  nodePort: z.int().min(0).max(65535).optional(),
-});
-
-const unused = z.unknown().optional();
-const spec = z.strictObject({
-  type: z.enum(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]).optional(),
-  clusterIP: clusterIp.optional(),
-  clusterIPs: z.array(clusterIp).max(2).optional(),
-  ports: z.array(servicePort).max(1000).nullish(),
-  selector: labelMap.nullish(),
-  publishNotReadyAddresses: z.boolean().optional(),
-  internalTrafficPolicy: z.enum(["Cluster", "Local"]).optional(),
-  trafficDistribution: z.enum(DISTRIBUTIONS).optional(),
-  ipFamilies: z.array(z.enum(["IPv4", "IPv6"])).max(2).optional(),
-  ipFamilyPolicy: z.enum(["SingleStack", "PreferDualStack", "RequireDualStack"]).optional(),
-  sessionAffinity: z.enum(["None", "ClientIP"]).optional(),
-  externalName: z.string().optional(),
-  loadBalancerSourceRanges: z.array(z.string()).nullish(),
-  // About traffic from outside the cluster, which is not ours.
-  sessionAffinityConfig: unused, externalIPs: unused, externalTrafficPolicy: unused, healthCheckNodePort: unused, loadBalancerIP: unused,
-  loadBalancerClass: unused, allocateLoadBalancerNodePorts: unused,
+const schemas = collectable(() => {
+  const clusterIp = z.string().refine((text) => text === HEADLESS || text === "" || parseIp(text) !== null, { error: 'expected an IP address, or "None" for a headless service' });
+  const targetPort = z.union([z.int(TARGET_PORT).min(1, TARGET_PORT).max(65535, TARGET_PORT), z.string().regex(PORT_NAME, TARGET_PORT)], TARGET_PORT);
+  const servicePort = z.strictObject({
+    name: dnsLabel.optional(),
+    protocol: z.enum(["TCP", "UDP", "SCTP"]).optional(),
+    appProtocol: z.string().max(253).optional(),
+    port,
+    targetPort: targetPort.optional(),
+    nodePort: z.int().min(0).max(65535).optional(),
+  });
+  const unused = z.unknown().optional();
+  const spec = z.strictObject({
+    type: z.enum(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]).optional(),
+    clusterIP: clusterIp.optional(),
+    clusterIPs: z.array(clusterIp).max(2).optional(),
+    ports: z.array(servicePort).max(1000).nullish(),
+    selector: labelMap.nullish(),
+    publishNotReadyAddresses: z.boolean().optional(),
+    internalTrafficPolicy: z.enum(["Cluster", "Local"]).optional(),
+    trafficDistribution: z.enum(DISTRIBUTIONS).optional(),
+    ipFamilies: z.array(z.enum(["IPv4", "IPv6"])).max(2).optional(),
+    ipFamilyPolicy: z.enum(["SingleStack", "PreferDualStack", "RequireDualStack"]).optional(),
+    sessionAffinity: z.enum(["None", "ClientIP"]).optional(),
+    externalName: z.string().optional(),
+    loadBalancerSourceRanges: z.array(z.string()).nullish(),
+    // About traffic from outside the cluster, which is not ours.
+    sessionAffinityConfig: unused, externalIPs: unused, externalTrafficPolicy: unused, healthCheckNodePort: unused, loadBalancerIP: unused,
+    loadBalancerClass: unused, allocateLoadBalancerNodePorts: unused,
+  });
+  return { spec };
 });
 
 export const serviceKind = defineKind({
@@ -53,7 +56,7 @@ export const serviceKind = defineKind({
   group: "",
   versions: ["v1"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check(service, report) {
     if (!isDnsLabel(service.name)) report("error", "bad_name", ["metadata", "name"], `found ${show(service.name)}, expected an RFC 1123 label: at most 63 of a-z, 0-9 and -`);
     checkUseWaypoint(service.labels, ["metadata", "labels"], report);

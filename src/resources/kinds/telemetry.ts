@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import { parseAccessLogFilter } from "../access-log-filter.ts";
+import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
 import { positiveDuration } from "../durations.ts";
 import { headerName, percentOfHundred } from "../http-values.ts";
@@ -11,40 +12,43 @@ import { defineKind, type ResourceOfKind } from "../resource.ts";
 
 const TAGS_MAX = 64;
 const TAG_CHARS_MAX = 1024;
-const providers = z.array(z.strictObject({ name: z.string().min(1).max(253) })).max(16).optional();
-const mode = z.enum(["CLIENT_AND_SERVER", "CLIENT", "SERVER"]).optional();
-const tag = z.strictObject({
-  literal: z.strictObject({ value: z.string().min(1).max(TAG_CHARS_MAX) }).optional(), environment: z.strictObject({ name: z.string().min(1).max(256), defaultValue: z.string().max(TAG_CHARS_MAX).optional() }).optional(),
-  header: z.strictObject({ name: headerName, defaultValue: z.string().max(TAG_CHARS_MAX).optional() }).optional(), formatter: z.strictObject({ value: z.string().min(1).max(TAG_CHARS_MAX) }).optional(),
-}).refine((value) => Object.keys(value).length === 1, { error: "expected exactly one of literal, environment and header" });
 
 export const METRICS = [
   "ALL_METRICS", "REQUEST_COUNT", "REQUEST_DURATION", "REQUEST_SIZE", "RESPONSE_SIZE", "TCP_OPENED_CONNECTIONS", "TCP_CLOSED_CONNECTIONS", "TCP_SENT_BYTES", "TCP_RECEIVED_BYTES", "GRPC_REQUEST_MESSAGES", "GRPC_RESPONSE_MESSAGES",
 ] as const;
 
-const spec = z.strictObject({
-  ...attachment,
-  tracing: z.array(z.strictObject({
-    match: z.strictObject({ mode }).optional(), providers, randomSamplingPercentage: percentOfHundred.nullish(), disableSpanReporting: z.boolean().nullish(), disableContextPropagation: z.boolean().nullish(),
-    useRequestIdForTraceSampling: z.boolean().nullish(), enableIstioTags: z.boolean().nullish(),
-    customTags: z.record(z.string().min(1).max(256), tag).refine((tags) => Object.keys(tags).length <= TAGS_MAX, { error: `expected at most ${TAGS_MAX} tags` }).optional(),
-  })).max(16).optional(),
-  accessLogging: z.array(z.strictObject({ match: z.strictObject({ mode }).optional(), providers, disabled: z.boolean().nullish(), filter: z.strictObject({ expression: z.string().min(1).max(1024) }).optional() })).max(16).optional(),
-  metrics: z.array(z.strictObject({
-    providers, reportingInterval: positiveDuration.optional(),
-    overrides: z.array(z.strictObject({
-      match: z.strictObject({ metric: z.enum(METRICS).optional(), customMetric: z.string().min(1).max(256).optional(), mode }).optional(), disabled: z.boolean().nullish(),
-      tagOverrides: z.record(z.string().min(1).max(256), z.strictObject({ operation: z.enum(["UPSERT", "REMOVE"]).optional(), value: z.string().max(TAG_CHARS_MAX).optional() })).optional(),
-    })).max(LIST_MAX).optional(),
-  })).max(16).optional(),
-}).nullish();
+const schemas = collectable(() => {
+  const providers = z.array(z.strictObject({ name: z.string().min(1).max(253) })).max(16).optional();
+  const mode = z.enum(["CLIENT_AND_SERVER", "CLIENT", "SERVER"]).optional();
+  const tag = z.strictObject({
+    literal: z.strictObject({ value: z.string().min(1).max(TAG_CHARS_MAX) }).optional(), environment: z.strictObject({ name: z.string().min(1).max(256), defaultValue: z.string().max(TAG_CHARS_MAX).optional() }).optional(),
+    header: z.strictObject({ name: headerName, defaultValue: z.string().max(TAG_CHARS_MAX).optional() }).optional(), formatter: z.strictObject({ value: z.string().min(1).max(TAG_CHARS_MAX) }).optional(),
+  }).refine((value) => Object.keys(value).length === 1, { error: "expected exactly one of literal, environment and header" });
+  const spec = z.strictObject({
+    ...attachment,
+    tracing: z.array(z.strictObject({
+      match: z.strictObject({ mode }).optional(), providers, randomSamplingPercentage: percentOfHundred.nullish(), disableSpanReporting: z.boolean().nullish(), disableContextPropagation: z.boolean().nullish(),
+      useRequestIdForTraceSampling: z.boolean().nullish(), enableIstioTags: z.boolean().nullish(),
+      customTags: z.record(z.string().min(1).max(256), tag).refine((tags) => Object.keys(tags).length <= TAGS_MAX, { error: `expected at most ${TAGS_MAX} tags` }).optional(),
+    })).max(16).optional(),
+    accessLogging: z.array(z.strictObject({ match: z.strictObject({ mode }).optional(), providers, disabled: z.boolean().nullish(), filter: z.strictObject({ expression: z.string().min(1).max(1024) }).optional() })).max(16).optional(),
+    metrics: z.array(z.strictObject({
+      providers, reportingInterval: positiveDuration.optional(),
+      overrides: z.array(z.strictObject({
+        match: z.strictObject({ metric: z.enum(METRICS).optional(), customMetric: z.string().min(1).max(256).optional(), mode }).optional(), disabled: z.boolean().nullish(),
+        tagOverrides: z.record(z.string().min(1).max(256), z.strictObject({ operation: z.enum(["UPSERT", "REMOVE"]).optional(), value: z.string().max(TAG_CHARS_MAX).optional() })).optional(),
+      })).max(LIST_MAX).optional(),
+    })).max(16).optional(),
+  }).nullish();
+  return { spec };
+});
 
 export const telemetryKind = defineKind({
   kind: "Telemetry",
   group: "telemetry.istio.io",
   versions: ["v1", "v1alpha1"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check({ spec }, report) {
     checkAttachment(spec, report);
     (spec?.accessLogging ?? []).forEach(({ filter }, index) => {

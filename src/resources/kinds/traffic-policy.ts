@@ -2,6 +2,7 @@
 // say): balancing, limits, health checks, rate limits, concurrency, hedging, retries, timeouts, faults.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { duration, durationMs, positiveDuration } from "../durations.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { parseGrpcStatus } from "../grpc-status.ts";
@@ -14,8 +15,6 @@ import { parseRetryOn } from "../retry-on.ts";
 import { ownTargetRefs } from "../targets.ts";
 
 const COUNT_MAX = 2_147_483_647;
-const count = z.int().min(0).max(COUNT_MAX);
-const some = z.int().min(1).max(COUNT_MAX);
 const ATTEMPTS_MAX = 10;
 const LIMITS_MAX = 64;
 const KEYS_MAX = 8;
@@ -23,80 +22,81 @@ const KEYS_MAX = 8;
 const oneOf = (...names: readonly string[]) => ({ error: `expected exactly one of ${names.join(", ")}` });
 const single = (value: object): boolean => Object.values(value).filter((field) => field !== undefined).length === 1;
 
-const hashKey = z.strictObject({
-  header: headerName.optional(), query: z.string().min(1).max(256).optional(), sourceIp: z.strictObject({}).optional(),
-  cookie: z.strictObject({ name: headerName, path: z.string().max(1024).optional(), ttl: duration.optional() }).optional(),
-}).refine(single, oneOf("header", "cookie", "query", "sourceIp"));
-const balancing = z.strictObject({
-  type: z.enum(["PeakEwma", "LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev"]), hash: hashKey.optional(), minimumRingSize: z.int().min(1).max(8_388_608).optional(), tableSize: z.int().min(1).max(5_000_011).optional(),
+const schemas = collectable(() => {
+  const count = z.int().min(0).max(COUNT_MAX);
+  const some = z.int().min(1).max(COUNT_MAX);
+  const hashKey = z.strictObject({
+    header: headerName.optional(), query: z.string().min(1).max(256).optional(), sourceIp: z.strictObject({}).optional(),
+    cookie: z.strictObject({ name: headerName, path: z.string().max(1024).optional(), ttl: duration.optional() }).optional(),
+  }).refine(single, oneOf("header", "cookie", "query", "sourceIp"));
+  const balancing = z.strictObject({
+    type: z.enum(["PeakEwma", "LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev"]), hash: hashKey.optional(), minimumRingSize: z.int().min(1).max(8_388_608).optional(), tableSize: z.int().min(1).max(5_000_011).optional(),
+  });
+  const fields = z.record(headerName, stringMatchOrPresent).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
+  const path = z.strictObject({ exact: pathText.optional(), prefix: pathText.optional(), regex: stringMatchOrPresent.shape.regex }).refine(single, oneOf("exact", "prefix", "regex"));
+  /** Which requests are meant. Fields are joined by AND. */
+  const match = z.strictObject({ path: path.optional(), method: z.enum(METHODS).optional(), headers: fields.optional(), queryParams: z.record(z.string().min(1).max(256), stringMatchOrPresent).optional(), sourceNamespace: dnsLabel.optional(), sourceLabels: labelMap.optional() });
+  const matches = z.array(match).max(ROUTE_MATCHES_MAX).optional();
+  const limitKey = z.strictObject({ identity: z.strictObject({}).optional(), path: z.strictObject({}).optional(), sourceIp: z.strictObject({}).optional(), header: headerName.optional(), claim: z.string().min(1).max(1024).optional() })
+    .refine(single, oneOf("identity", "header", "path", "claim", "sourceIp"));
+  const descriptorEntry = z.strictObject({
+    key: z.string().min(1).max(256), identity: z.strictObject({}).optional(), path: z.strictObject({}).optional(), sourceIp: z.strictObject({}).optional(), header: headerName.optional(), claim: z.string().min(1).max(1024).optional(), value: z.string().max(1024).optional(),
+  }).refine(({ key: _, ...rest }) => single(rest), oneOf("identity", "header", "path", "claim", "sourceIp", "value"));
+  /** A service of the mesh: by name and namespace, or by host. */
+  const serviceReference = z.strictObject({ name: dnsLabel.optional(), namespace: dnsLabel.optional(), host: z.string().max(253).optional(), port }).refine(({ name, host }) => (name === undefined) !== (host === undefined), { error: "expected name (with namespace) or host" });
+  const retry = z.strictObject({
+    attempts: z.int().min(0).max(ATTEMPTS_MAX).optional(), retryOn: z.string().max(1024).optional(), nonIdempotent: z.boolean().optional(), perTryTimeout: duration.optional(), backoff: z.strictObject({ base: positiveDuration.optional(), max: positiveDuration.optional() }).optional(),
+  });
+  const spec = z.strictObject({
+    targetRefs: ownTargetRefs,
+    port: port.optional(),
+    subset: z.string().min(1).max(253).optional(),
+    balancing: balancing.optional(),
+    slowStart: positiveDuration.optional(),
+    limits: z.strictObject({
+      connections: some.optional(), pendingRequests: count.optional(), activeRequests: some.optional(), activeRetries: count.optional(), requestsPerConnection: some.optional(),
+      connectTimeout: positiveDuration.optional(), idleTimeout: duration.optional(), connectionAge: positiveDuration.optional(), upgradeToHttp2: z.boolean().optional(),
+    }).optional(),
+    outlierDetection: z.strictObject({
+      consecutive5xx: count.optional(), consecutiveGatewayErrors: count.optional(), consecutiveConnectFailures: count.optional(),
+      successRate: z.strictObject({ minimumRequests: some.optional(), minimumHosts: some.optional(), stdevFactor: z.number().min(0.1).max(100).optional() }).optional(),
+      interval: positiveDuration.optional(), baseEjectionTime: positiveDuration.optional(), maxEjectionTime: positiveDuration.optional(), maxEjectionPercent: percentOfHundred.optional(), panicThresholdPercent: percentOfHundred.optional(),
+    }).optional(),
+    healthCheck: z.strictObject({
+      http: z.strictObject({ path: pathText.optional(), host: hostname.optional(), statuses: z.array(httpStatus).min(1).max(100).optional(), headers: z.record(headerName, headerValue).optional() }).optional(),
+      grpc: z.strictObject({ service: z.string().max(1024).optional() }).optional(), tcp: z.strictObject({}).optional(),
+      interval: positiveDuration.optional(), timeout: positiveDuration.optional(), healthyThreshold: z.int().min(1).max(100).optional(), unhealthyThreshold: z.int().min(1).max(100).optional(), port: port.optional(),
+    }).refine(({ http, grpc, tcp }) => single({ http, grpc, tcp }), oneOf("http", "grpc", "tcp")).optional(),
+    rateLimits: z.strictObject({
+      local: z.array(z.strictObject({ name: dnsLabel, requests: some, per: positiveDuration, burst: some.optional(), keys: z.array(limitKey).max(KEYS_MAX).optional(), matches })).max(LIMITS_MAX).optional(),
+      global: z.array(z.strictObject({
+        name: dnsLabel, service: serviceReference, domain: z.string().min(1).max(256), descriptors: z.array(z.array(descriptorEntry).min(1).max(KEYS_MAX)).min(1).max(LIMITS_MAX), timeout: positiveDuration.optional(),
+        onFailure: z.enum(["Allow", "Deny"]).optional(), matches,
+      })).max(LIMITS_MAX).optional(),
+    }).optional(),
+    adaptiveConcurrency: z.strictObject({ minimum: some.optional(), maximum: some.optional(), priorityHeader: headerName.optional(), priorities: z.array(z.string().min(1).max(256)).max(16).optional() }).optional(),
+    hedging: z.strictObject({ after: positiveDuration, maxAttempts: z.int().min(2).max(ATTEMPTS_MAX).optional() }).optional(),
+    retry: retry.optional(),
+    retryBudget: z.strictObject({ percent: percentOfHundred.optional(), interval: positiveDuration.optional(), minimumRetries: count.optional() }).optional(),
+    timeouts: z.strictObject({ request: duration.optional(), backendRequest: duration.optional(), streamIdle: duration.optional() }).optional(),
+    faults: z.array(z.strictObject({
+      percent: percentOfHundred.optional(), delay: positiveDuration.optional(), abort: z.strictObject({ httpStatus: httpStatus.optional(), grpcStatus: z.string().optional() }).refine(single, oneOf("httpStatus", "grpcStatus")).optional(),
+      reset: z.strictObject({}).optional(), bandwidth: z.strictObject({ bytesPerSecond: some }).optional(), matches,
+    }).refine(({ delay, abort, reset, bandwidth }) => single({ delay, abort, reset, bandwidth }), oneOf("delay", "abort", "reset", "bandwidth"))).max(LIMITS_MAX).optional(),
+  });
+  return { match, limitKey, descriptorEntry, serviceReference, spec };
 });
-
-const fields = z.record(headerName, stringMatchOrPresent).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
-const path = z.strictObject({ exact: pathText.optional(), prefix: pathText.optional(), regex: stringMatchOrPresent.shape.regex }).refine(single, oneOf("exact", "prefix", "regex"));
-/** Which requests are meant. Fields are joined by AND. */
-const match = z.strictObject({ path: path.optional(), method: z.enum(METHODS).optional(), headers: fields.optional(), queryParams: z.record(z.string().min(1).max(256), stringMatchOrPresent).optional(), sourceNamespace: dnsLabel.optional(), sourceLabels: labelMap.optional() });
-export type TrafficMatchSpec = z.output<typeof match>;
-const matches = z.array(match).max(ROUTE_MATCHES_MAX).optional();
-
-const limitKey = z.strictObject({ identity: z.strictObject({}).optional(), path: z.strictObject({}).optional(), sourceIp: z.strictObject({}).optional(), header: headerName.optional(), claim: z.string().min(1).max(1024).optional() })
-  .refine(single, oneOf("identity", "header", "path", "claim", "sourceIp"));
-export type LimitKeySpec = z.output<typeof limitKey>;
-const descriptorEntry = z.strictObject({
-  key: z.string().min(1).max(256), identity: z.strictObject({}).optional(), path: z.strictObject({}).optional(), sourceIp: z.strictObject({}).optional(), header: headerName.optional(), claim: z.string().min(1).max(1024).optional(), value: z.string().max(1024).optional(),
-}).refine(({ key: _, ...rest }) => single(rest), oneOf("identity", "header", "path", "claim", "sourceIp", "value"));
-export type DescriptorEntrySpec = z.output<typeof descriptorEntry>;
-/** A service of the mesh: by name and namespace, or by host. */
-export const serviceReference = z.strictObject({ name: dnsLabel.optional(), namespace: dnsLabel.optional(), host: z.string().max(253).optional(), port }).refine(({ name, host }) => (name === undefined) !== (host === undefined), { error: "expected name (with namespace) or host" });
-export type ServiceReferenceSpec = z.output<typeof serviceReference>;
-
-const retry = z.strictObject({
-  attempts: z.int().min(0).max(ATTEMPTS_MAX).optional(), retryOn: z.string().max(1024).optional(), nonIdempotent: z.boolean().optional(), perTryTimeout: duration.optional(), backoff: z.strictObject({ base: positiveDuration.optional(), max: positiveDuration.optional() }).optional(),
-});
-
-const spec = z.strictObject({
-  targetRefs: ownTargetRefs,
-  port: port.optional(),
-  subset: z.string().min(1).max(253).optional(),
-  balancing: balancing.optional(),
-  slowStart: positiveDuration.optional(),
-  limits: z.strictObject({
-    connections: some.optional(), pendingRequests: count.optional(), activeRequests: some.optional(), activeRetries: count.optional(), requestsPerConnection: some.optional(),
-    connectTimeout: positiveDuration.optional(), idleTimeout: duration.optional(), connectionAge: positiveDuration.optional(), upgradeToHttp2: z.boolean().optional(),
-  }).optional(),
-  outlierDetection: z.strictObject({
-    consecutive5xx: count.optional(), consecutiveGatewayErrors: count.optional(), consecutiveConnectFailures: count.optional(),
-    successRate: z.strictObject({ minimumRequests: some.optional(), minimumHosts: some.optional(), stdevFactor: z.number().min(0.1).max(100).optional() }).optional(),
-    interval: positiveDuration.optional(), baseEjectionTime: positiveDuration.optional(), maxEjectionTime: positiveDuration.optional(), maxEjectionPercent: percentOfHundred.optional(), panicThresholdPercent: percentOfHundred.optional(),
-  }).optional(),
-  healthCheck: z.strictObject({
-    http: z.strictObject({ path: pathText.optional(), host: hostname.optional(), statuses: z.array(httpStatus).min(1).max(100).optional(), headers: z.record(headerName, headerValue).optional() }).optional(),
-    grpc: z.strictObject({ service: z.string().max(1024).optional() }).optional(), tcp: z.strictObject({}).optional(),
-    interval: positiveDuration.optional(), timeout: positiveDuration.optional(), healthyThreshold: z.int().min(1).max(100).optional(), unhealthyThreshold: z.int().min(1).max(100).optional(), port: port.optional(),
-  }).refine(({ http, grpc, tcp }) => single({ http, grpc, tcp }), oneOf("http", "grpc", "tcp")).optional(),
-  rateLimits: z.strictObject({
-    local: z.array(z.strictObject({ name: dnsLabel, requests: some, per: positiveDuration, burst: some.optional(), keys: z.array(limitKey).max(KEYS_MAX).optional(), matches })).max(LIMITS_MAX).optional(),
-    global: z.array(z.strictObject({
-      name: dnsLabel, service: serviceReference, domain: z.string().min(1).max(256), descriptors: z.array(z.array(descriptorEntry).min(1).max(KEYS_MAX)).min(1).max(LIMITS_MAX), timeout: positiveDuration.optional(),
-      onFailure: z.enum(["Allow", "Deny"]).optional(), matches,
-    })).max(LIMITS_MAX).optional(),
-  }).optional(),
-  adaptiveConcurrency: z.strictObject({ minimum: some.optional(), maximum: some.optional(), priorityHeader: headerName.optional(), priorities: z.array(z.string().min(1).max(256)).max(16).optional() }).optional(),
-  hedging: z.strictObject({ after: positiveDuration, maxAttempts: z.int().min(2).max(ATTEMPTS_MAX).optional() }).optional(),
-  retry: retry.optional(),
-  retryBudget: z.strictObject({ percent: percentOfHundred.optional(), interval: positiveDuration.optional(), minimumRetries: count.optional() }).optional(),
-  timeouts: z.strictObject({ request: duration.optional(), backendRequest: duration.optional(), streamIdle: duration.optional() }).optional(),
-  faults: z.array(z.strictObject({
-    percent: percentOfHundred.optional(), delay: positiveDuration.optional(), abort: z.strictObject({ httpStatus: httpStatus.optional(), grpcStatus: z.string().optional() }).refine(single, oneOf("httpStatus", "grpcStatus")).optional(),
-    reset: z.strictObject({}).optional(), bandwidth: z.strictObject({ bytesPerSecond: some }).optional(), matches,
-  }).refine(({ delay, abort, reset, bandwidth }) => single({ delay, abort, reset, bandwidth }), oneOf("delay", "abort", "reset", "bandwidth"))).max(LIMITS_MAX).optional(),
-});
+export type TrafficMatchSpec = z.output<ReturnType<typeof schemas>["match"]>;
+export type LimitKeySpec = z.output<ReturnType<typeof schemas>["limitKey"]>;
+export type DescriptorEntrySpec = z.output<ReturnType<typeof schemas>["descriptorEntry"]>;
+export type ServiceReferenceSpec = z.output<ReturnType<typeof schemas>["serviceReference"]>;
 
 export const trafficPolicyKind = defineKind({
   kind: "TrafficPolicy",
   group: "weft.dev",
   versions: ["v1alpha1"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check({ spec }, report) {
     const { balancing, healthCheck, adaptiveConcurrency, retry, faults, rateLimits } = spec;
     const hashes = balancing?.type === "RingHash" || balancing?.type === "Maglev";

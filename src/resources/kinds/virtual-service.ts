@@ -1,6 +1,7 @@
 // networking.istio.io VirtualService: routes in the order they are written. Rules for gateways other than `mesh` are not ours.
 
 import { z } from "zod";
+import { collectable } from "../collectable.ts";
 import { ipBlock, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { duration, durationMs, positiveDuration } from "../durations.ts";
 import { type FieldPath, show } from "../diagnostic.ts";
@@ -15,80 +16,76 @@ import { parseRetryOn } from "../retry-on.ts";
 const RULES_MAX = 2048;
 const BODY_CHARS_MAX = 64 * 1024;
 
-const fields = <T extends z.ZodType>(value: T) => z.record(headerName, value).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
-const headerTexts = z.record(changedHeaderName, headerValue).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
-const headerOperations = z.strictObject({ set: headerTexts.optional(), add: headerTexts.optional(), remove: z.array(changedHeaderName).max(MATCH_FIELDS_MAX).optional() });
-const headers = z.strictObject({ request: headerOperations.optional(), response: headerOperations.optional() });
-export type HeadersSpec = z.output<typeof headers>;
-
-const destination = z.strictObject({ host: z.string().min(1).max(253), subset: z.string().min(1).max(253).optional(), port: z.strictObject({ number: port }).optional() });
-export type DestinationSpec = z.output<typeof destination>;
-const gateways = z.array(z.string().min(1).max(507)).max(LIST_MAX).optional();
-const percentage = z.strictObject({ value: percentOfHundred.optional() });
-
-const httpMatch = z.strictObject({
-  name: z.string().max(253).optional(), uri: stringMatch.optional(), scheme: stringMatch.optional(), method: stringMatch.optional(), authority: stringMatch.optional(),
-  headers: fields(stringMatchOrPresent).optional(), withoutHeaders: fields(stringMatchOrPresent).optional(),
-  queryParams: z.record(z.string().min(1).max(256), stringMatchOrPresent).optional(),
-  port: port.optional(), sourceLabels: labelMap.optional(), sourceNamespace: z.string().max(63).optional(), gateways, ignoreUriCase: z.boolean().optional(), statPrefix: z.string().optional(),
+const schemas = collectable(() => {
+  const fields = <T extends z.ZodType>(value: T) => z.record(headerName, value).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
+  const headerTexts = z.record(changedHeaderName, headerValue).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
+  const headerOperations = z.strictObject({ set: headerTexts.optional(), add: headerTexts.optional(), remove: z.array(changedHeaderName).max(MATCH_FIELDS_MAX).optional() });
+  const headers = z.strictObject({ request: headerOperations.optional(), response: headerOperations.optional() });
+  const destination = z.strictObject({ host: z.string().min(1).max(253), subset: z.string().min(1).max(253).optional(), port: z.strictObject({ number: port }).optional() });
+  const gateways = z.array(z.string().min(1).max(507)).max(LIST_MAX).optional();
+  const percentage = z.strictObject({ value: percentOfHundred.optional() });
+  const httpMatch = z.strictObject({
+    name: z.string().max(253).optional(), uri: stringMatch.optional(), scheme: stringMatch.optional(), method: stringMatch.optional(), authority: stringMatch.optional(),
+    headers: fields(stringMatchOrPresent).optional(), withoutHeaders: fields(stringMatchOrPresent).optional(),
+    queryParams: z.record(z.string().min(1).max(256), stringMatchOrPresent).optional(),
+    port: port.optional(), sourceLabels: labelMap.optional(), sourceNamespace: z.string().max(63).optional(), gateways, ignoreUriCase: z.boolean().optional(), statPrefix: z.string().optional(),
+  });
+  const corsPolicy = z.strictObject({
+    allowOrigin: z.array(z.string().max(1024)).max(LIST_MAX).optional(), allowOrigins: z.array(stringMatch).max(LIST_MAX).optional(), allowMethods: z.array(z.string().min(1).max(64)).max(LIST_MAX).optional(),
+    allowHeaders: z.array(headerName).max(LIST_MAX).optional(), exposeHeaders: z.array(headerName).max(LIST_MAX).optional(), maxAge: duration.optional(), allowCredentials: z.boolean().optional(),
+    unmatchedPreflights: z.enum(["UNSPECIFIED", "FORWARD", "IGNORE"]).optional(),
+  });
+  const fault = z.strictObject({
+    delay: z.strictObject({ percent: z.int().min(0).max(100).optional(), percentage: percentage.optional(), fixedDelay: positiveDuration.optional(), exponentialDelay: z.string().optional() }).optional(),
+    abort: z.strictObject({ percentage: percentage.optional(), httpStatus: z.int().min(200).max(599).optional(), grpcStatus: z.string().optional(), http2Error: z.string().optional() }).optional(),
+  });
+  const httpRoute = z.strictObject({
+    name: z.string().max(253).optional(),
+    match: z.array(httpMatch).max(ROUTE_MATCHES_MAX).optional(),
+    route: z.array(z.strictObject({ destination, weight: z.int().min(0).max(1_000_000).optional(), headers: headers.optional() })).max(BACKENDS_MAX).optional(),
+    redirect: z.strictObject({
+      uri: z.string().max(1024).optional(), prefixRewrite: z.string().max(1024).optional(), authority: z.string().max(253).optional(), port: port.optional(), derivePort: z.enum(["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"]).optional(),
+      scheme: z.enum(["http", "https"]).optional(), redirectCode: z.literal([301, 302, 303, 307, 308]).optional(),
+    }).optional(),
+    directResponse: z.strictObject({ status: z.int().min(200).max(599), body: z.strictObject({ string: z.string().max(BODY_CHARS_MAX).optional(), bytes: z.string().max(BODY_CHARS_MAX).optional() }).optional() }).optional(),
+    delegate: z.strictObject({ name: z.string().optional(), namespace: z.string().optional() }).optional(),
+    rewrite: z.strictObject({ uri: z.string().max(1024).optional(), authority: hostname.optional(), uriRegexRewrite: z.strictObject({ match: regex, rewrite: z.string().max(1024) }).optional() }).optional(),
+    timeout: duration.optional(),
+    retries: z.strictObject({
+      attempts: z.int().min(0).max(100).optional(), perTryTimeout: duration.optional(), retryOn: z.string().max(1024).optional(), retryRemoteLocalities: z.boolean().optional(),
+      retryIgnorePreviousHosts: z.boolean().optional(), backoff: positiveDuration.optional(),
+    }).optional(),
+    fault: fault.optional(),
+    mirror: destination.optional(), mirrorPercent: z.int().min(0).max(100).nullish(), mirror_percent: z.int().min(0).max(100).nullish(), mirrorPercentage: percentage.optional(),
+    mirrors: z.array(z.strictObject({ destination, percentage: percentage.optional() })).max(BACKENDS_MAX).optional(),
+    corsPolicy: corsPolicy.optional(),
+    headers: headers.optional(),
+  });
+  const l4Route = z.array(z.strictObject({ destination, weight: z.int().min(0).max(1_000_000).optional() })).max(BACKENDS_MAX).optional();
+  const l4Match = { destinationSubnets: z.array(ipBlock).max(LIST_MAX).optional(), port: port.optional(), sourceLabels: labelMap.optional(), sourceNamespace: z.string().max(63).optional(), gateways };
+  const tlsMatch = z.strictObject({ ...l4Match, sniHosts: z.array(z.string().refine(isWildcardHost, { error: "expected a host name in lower case, or *. and one" })).min(1).max(LIST_MAX) });
+  const tcpMatch = z.strictObject({ ...l4Match, sourceSubnet: z.string().optional() });
+  const spec = z.strictObject({
+    hosts: z.array(z.string().min(1).max(253).refine((text) => text === "*" || isWildcardHost(text), { error: "expected a host name, *.SUFFIX or *" })).max(HOSTS_PER_RESOURCE_MAX).optional(),
+    gateways,
+    http: z.array(httpRoute).max(RULES_MAX).optional(),
+    tls: z.array(z.strictObject({ match: z.array(tlsMatch).min(1).max(ROUTE_MATCHES_MAX), route: l4Route })).max(RULES_MAX).optional(),
+    tcp: z.array(z.strictObject({ match: z.array(tcpMatch).max(ROUTE_MATCHES_MAX).optional(), route: l4Route })).max(RULES_MAX).optional(),
+    exportTo: z.array(z.string().min(1).max(63)).max(LIST_MAX).optional(),
+  });
+  return { headers, destination, httpMatch, httpRoute, spec };
 });
-export type VirtualServiceMatch = z.output<typeof httpMatch>;
-
-const corsPolicy = z.strictObject({
-  allowOrigin: z.array(z.string().max(1024)).max(LIST_MAX).optional(), allowOrigins: z.array(stringMatch).max(LIST_MAX).optional(), allowMethods: z.array(z.string().min(1).max(64)).max(LIST_MAX).optional(),
-  allowHeaders: z.array(headerName).max(LIST_MAX).optional(), exposeHeaders: z.array(headerName).max(LIST_MAX).optional(), maxAge: duration.optional(), allowCredentials: z.boolean().optional(),
-  unmatchedPreflights: z.enum(["UNSPECIFIED", "FORWARD", "IGNORE"]).optional(),
-});
-
-const fault = z.strictObject({
-  delay: z.strictObject({ percent: z.int().min(0).max(100).optional(), percentage: percentage.optional(), fixedDelay: positiveDuration.optional(), exponentialDelay: z.string().optional() }).optional(),
-  abort: z.strictObject({ percentage: percentage.optional(), httpStatus: z.int().min(200).max(599).optional(), grpcStatus: z.string().optional(), http2Error: z.string().optional() }).optional(),
-});
-
-const httpRoute = z.strictObject({
-  name: z.string().max(253).optional(),
-  match: z.array(httpMatch).max(ROUTE_MATCHES_MAX).optional(),
-  route: z.array(z.strictObject({ destination, weight: z.int().min(0).max(1_000_000).optional(), headers: headers.optional() })).max(BACKENDS_MAX).optional(),
-  redirect: z.strictObject({
-    uri: z.string().max(1024).optional(), prefixRewrite: z.string().max(1024).optional(), authority: z.string().max(253).optional(), port: port.optional(), derivePort: z.enum(["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"]).optional(),
-    scheme: z.enum(["http", "https"]).optional(), redirectCode: z.literal([301, 302, 303, 307, 308]).optional(),
-  }).optional(),
-  directResponse: z.strictObject({ status: z.int().min(200).max(599), body: z.strictObject({ string: z.string().max(BODY_CHARS_MAX).optional(), bytes: z.string().max(BODY_CHARS_MAX).optional() }).optional() }).optional(),
-  delegate: z.strictObject({ name: z.string().optional(), namespace: z.string().optional() }).optional(),
-  rewrite: z.strictObject({ uri: z.string().max(1024).optional(), authority: hostname.optional(), uriRegexRewrite: z.strictObject({ match: regex, rewrite: z.string().max(1024) }).optional() }).optional(),
-  timeout: duration.optional(),
-  retries: z.strictObject({
-    attempts: z.int().min(0).max(100).optional(), perTryTimeout: duration.optional(), retryOn: z.string().max(1024).optional(), retryRemoteLocalities: z.boolean().optional(),
-    retryIgnorePreviousHosts: z.boolean().optional(), backoff: positiveDuration.optional(),
-  }).optional(),
-  fault: fault.optional(),
-  mirror: destination.optional(), mirrorPercent: z.int().min(0).max(100).nullish(), mirror_percent: z.int().min(0).max(100).nullish(), mirrorPercentage: percentage.optional(),
-  mirrors: z.array(z.strictObject({ destination, percentage: percentage.optional() })).max(BACKENDS_MAX).optional(),
-  corsPolicy: corsPolicy.optional(),
-  headers: headers.optional(),
-});
-export type VirtualServiceRoute = z.output<typeof httpRoute>;
-
-const l4Route = z.array(z.strictObject({ destination, weight: z.int().min(0).max(1_000_000).optional() })).max(BACKENDS_MAX).optional();
-const l4Match = { destinationSubnets: z.array(ipBlock).max(LIST_MAX).optional(), port: port.optional(), sourceLabels: labelMap.optional(), sourceNamespace: z.string().max(63).optional(), gateways };
-const tlsMatch = z.strictObject({ ...l4Match, sniHosts: z.array(z.string().refine(isWildcardHost, { error: "expected a host name in lower case, or *. and one" })).min(1).max(LIST_MAX) });
-const tcpMatch = z.strictObject({ ...l4Match, sourceSubnet: z.string().optional() });
-
-const spec = z.strictObject({
-  hosts: z.array(z.string().min(1).max(253).refine((text) => text === "*" || isWildcardHost(text), { error: "expected a host name, *.SUFFIX or *" })).max(HOSTS_PER_RESOURCE_MAX).optional(),
-  gateways,
-  http: z.array(httpRoute).max(RULES_MAX).optional(),
-  tls: z.array(z.strictObject({ match: z.array(tlsMatch).min(1).max(ROUTE_MATCHES_MAX), route: l4Route })).max(RULES_MAX).optional(),
-  tcp: z.array(z.strictObject({ match: z.array(tcpMatch).max(ROUTE_MATCHES_MAX).optional(), route: l4Route })).max(RULES_MAX).optional(),
-  exportTo: z.array(z.string().min(1).max(63)).max(LIST_MAX).optional(),
-});
+export type HeadersSpec = z.output<ReturnType<typeof schemas>["headers"]>;
+export type DestinationSpec = z.output<ReturnType<typeof schemas>["destination"]>;
+export type VirtualServiceMatch = z.output<ReturnType<typeof schemas>["httpMatch"]>;
+export type VirtualServiceRoute = z.output<ReturnType<typeof schemas>["httpRoute"]>;
 
 export const virtualServiceKind = defineKind({
   kind: "VirtualService",
   group: "networking.istio.io",
   versions: ["v1", "v1beta1", "v1alpha3"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check({ spec }, report) {
     (spec.http ?? []).forEach((route, index) => checkRoute(route, ["spec", "http", index], report));
   },

@@ -5,6 +5,7 @@ import { namespacedName, type NamespacedName, parseWorkloadUid, type WorkloadUid
 import { type Cidr, type IpAddress, isLoopback, parseCidr, parseIp, parsePort } from "../../core/ip.ts";
 import type { CaptureExclusions, LocalWorkload, NetworkNamespace, UidRange } from "../../mesh/local-workload.ts";
 import type { ApplicationTunnel, GatewayAddress, Locality, PortMapping, ServiceMembership, TunnelProtocol, WeightedWaypoint, Workload } from "../../mesh/records.ts";
+import { collectable } from "../collectable.ts";
 import {
   ADDRESSES, APP, BYPASS_INBOUND_CAPTURE, CANONICAL_NAME, CANONICAL_REVISION, DATAPLANE_MODE, DNS_CAPTURE, EXCLUDE_CGROUPS, EXCLUDE_INBOUND_PORTS,
   EXCLUDE_OUTBOUND_IP_RANGES, EXCLUDE_OUTBOUND_PORTS, EXCLUDE_UIDS, INBOUND_BINDING, NATIVE_TUNNEL, NETNS, NETNS_HOST, NODE, REDIRECTION, VERSION,
@@ -22,20 +23,22 @@ const CAPACITY_MAX = 0xffffffff;
 const UID_MAX = 0xffffffff;
 const PATH_CHARS_MAX = 4096;
 
-const address = z.string().refine((text) => parseIp(text) !== null || isDnsSubdomain(text), {
-  error: "expected an IPv4 or IPv6 address, or a DNS name (sockets such as unix:///path are not supported)",
-});
-/** `region`, `region/zone` or `region/zone/subzone`. */
-const locality = z.string().regex(/^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+){0,2}$/, { error: "expected REGION, REGION/ZONE or REGION/ZONE/SUBZONE" });
-
-const spec = z.strictObject({
-  address: address.optional(),
-  ports: z.record(z.string().min(1).max(63), port).optional(),
-  labels: labelMap.nullish(),
-  network: z.string().regex(/^[A-Za-z0-9_.-]*$/, { error: "expected a network name: letters, digits, -, _ and ." }).max(253).optional(),
-  locality: locality.or(z.literal("")).optional(),
-  weight: z.int().min(1).max(CAPACITY_MAX).optional(),
-  serviceAccount: dnsSubdomain.or(z.literal("")).optional(),
+const schemas = collectable(() => {
+  const address = z.string().refine((text) => parseIp(text) !== null || isDnsSubdomain(text), {
+    error: "expected an IPv4 or IPv6 address, or a DNS name (sockets such as unix:///path are not supported)",
+  });
+  /** `region`, `region/zone` or `region/zone/subzone`. */
+  const locality = z.string().regex(/^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+){0,2}$/, { error: "expected REGION, REGION/ZONE or REGION/ZONE/SUBZONE" });
+  const spec = z.strictObject({
+    address: address.optional(),
+    ports: z.record(z.string().min(1).max(63), port).optional(),
+    labels: labelMap.nullish(),
+    network: z.string().regex(/^[A-Za-z0-9_.-]*$/, { error: "expected a network name: letters, digits, -, _ and ." }).max(253).optional(),
+    locality: locality.or(z.literal("")).optional(),
+    weight: z.int().min(1).max(CAPACITY_MAX).optional(),
+    serviceAccount: dnsSubdomain.or(z.literal("")).optional(),
+  });
+  return { spec };
 });
 
 export const workloadEntryKind = defineKind({
@@ -43,7 +46,7 @@ export const workloadEntryKind = defineKind({
   group: "networking.istio.io",
   versions: ["v1", "v1beta1", "v1alpha3"],
   namespaced: true,
-  spec,
+  spec: () => schemas().spec,
   check(entry, report) {
     checkDataplaneMode(entry.labels, ["metadata", "labels"], report);
     checkDataplaneMode(entry.spec.labels ?? {}, ["spec", "labels"], report);
