@@ -17,6 +17,7 @@ import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
 import { Collectors } from "./collectors.ts";
+import { TelemetryProblems } from "./telemetry-problems.ts";
 import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */
@@ -44,11 +45,13 @@ export class WaypointAgent {
   readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
   readonly #certificates: Certificates | null;
   readonly #collectors: Collectors;
+  readonly #telemetryProblems: TelemetryProblems;
   #questions = 0;
 
   private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors) {
     this.#options = options;
     this.#collectors = collectors;
+    this.#telemetryProblems = new TelemetryProblems(options.config.telemetry.logOptions);
     this.#threads = threads;
     this.#certificates = certificates;
   }
@@ -92,6 +95,8 @@ export class WaypointAgent {
 
   apply({ mesh, delta, l7Delta }: Pick<ConfigState, "mesh" | "delta" | "l7Delta">): void {
     this.#collectors.apply(mesh);
+    const log = this.#options.runtime.log.scope("waypoint");
+    for (const problem of this.#telemetryProblems.of(l7Delta.telemetry)) log.warn(problem, { code: "log_format" });
     this.#threads.post({ kind: "mesh", delta, l7Delta });
   }
 

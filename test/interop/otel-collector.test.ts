@@ -2,9 +2,6 @@
 // would not. Runs where OTELCOL_BIN names a collector with the otlp receiver and the otlp_http exporter.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { seededRandom, systemClock } from "../../src/core/ports.ts";
 import { mergeTelemetry } from "../../src/mesh/l7/merge-telemetry.ts";
 import type { OtlpCollector } from "../../src/mesh/l7/telemetry.ts";
@@ -16,79 +13,21 @@ import { keepFields } from "../../src/telemetry/request-record.ts";
 import { request, role } from "../../src/telemetry/telemetry-fixtures.ts";
 import { ListFields } from "../../src/wire/http/fields.ts";
 import { unsealed } from "../kit/box.ts";
-import { until } from "../kit/mesh.ts";
-import { describeUnless, firstReason, type SkipReason } from "../kit/skip.ts";
+import { missingCollector, RealCollector } from "../kit/real-collector.ts";
+import { describeUnless, firstReason } from "../kit/skip.ts";
 
 setDefaultTimeout(60_000);
 
-const GRPC_PORT = 4317;
-const HTTP_PORT = 4318;
-const SINK_PORT = 4319;
 const REQUESTS = 700;
 
-function missingCollector(): SkipReason {
-  const binary = process.env["OTELCOL_BIN"] ?? "";
-  if (binary === "") return "OTELCOL_BIN is not set";
-  return existsSync(binary) ? null : `OTELCOL_BIN names no file: ${binary}`;
-}
-
-/** OTLP as JSON (OTLP, "JSON Protobuf Encoding"): ids in hexadecimal, numbers of 64 bits as text. */
-interface JsonSpan { traceId: string; spanId: string; parentSpanId: string; name: string; kind: number; startTimeUnixNano: string; endTimeUnixNano: string; traceState?: string; status: { code?: number; message?: string }; attributes: JsonAttribute[] }
-interface JsonLog { traceId: string; severityText: string; body: { stringValue: string }; attributes: JsonAttribute[] }
-interface JsonAttribute { key: string; value: { stringValue?: string; intValue?: string; arrayValue?: { values: { stringValue: string }[] } } }
-interface JsonTraces { resourceSpans: { resource: { attributes: JsonAttribute[] }; scopeSpans: { spans: JsonSpan[] }[] }[] }
-interface JsonLogs { resourceLogs: { scopeLogs: { logRecords: JsonLog[] }[] }[] }
-
 describeUnless(firstReason(unsealed, missingCollector()))("a real collector", () => {
-  let directory: string;
-  let collector: Bun.Subprocess;
-  let sink: Bun.Server<undefined>;
-  let spans: JsonSpan[] = [];
-  let logs: JsonLog[] = [];
-  let services: string[] = [];
+  let collector: RealCollector;
+  beforeAll(async () => void (collector = await RealCollector.start()));
+  afterAll(async () => await collector?.[Symbol.asyncDispose]());
 
-  beforeAll(async () => {
-    directory = mkdtempSync(join(tmpdir(), "weft-otelcol-"));
-    sink = Bun.serve({
-      hostname: "127.0.0.1", port: SINK_PORT,
-      async fetch(received) {
-        const body: unknown = await received.json();
-        if (new URL(received.url).pathname === "/v1/traces") {
-          const { resourceSpans } = body as JsonTraces;
-          services.push(...resourceSpans.map(({ resource }) => resource.attributes.find(({ key }) => key === "service.name")!.value.stringValue!));
-          spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((scope) => scope.spans)));
-        } else {
-          logs.push(...(body as JsonLogs).resourceLogs.flatMap(({ scopeLogs }) => scopeLogs.flatMap(({ logRecords }) => logRecords)));
-        }
-        return Response.json({});
-      },
-    });
-    const config = {
-      receivers: { otlp: { protocols: { grpc: { endpoint: `127.0.0.1:${GRPC_PORT}` }, http: { endpoint: `127.0.0.1:${HTTP_PORT}` } } } },
-      exporters: { otlp_http: { endpoint: `http://127.0.0.1:${SINK_PORT}`, encoding: "json", compression: "none", sending_queue: { enabled: false }, retry_on_failure: { enabled: false } } },
-      service: {
-        telemetry: { metrics: { level: "none" } },
-        pipelines: { traces: { receivers: ["otlp"], exporters: ["otlp_http"] }, logs: { receivers: ["otlp"], exporters: ["otlp_http"] } },
-      },
-    };
-    writeFileSync(join(directory, "config.yaml"), JSON.stringify(config));
-    const logPath = join(directory, "collector.log");
-    collector = Bun.spawn([process.env["OTELCOL_BIN"]!, "--config", `file:${join(directory, "config.yaml")}`], { stdout: "ignore", stderr: Bun.file(logPath) });
-    const asked = { method: "POST", body: "{}", headers: { "content-type": "application/json" } };
-    await until("the collector answers", 30_000, async () => ((await fetch(`http://127.0.0.1:${HTTP_PORT}/v1/traces`, asked).catch(() => null))?.ok === true ? true : null));
-  });
-
-  afterAll(async () => {
-    collector?.kill();
-    await collector?.exited;
-    await sink?.stop(true);
-    rmSync(directory, { recursive: true, force: true });
-  });
-
-  test.each([["grpc", GRPC_PORT], ["http", HTTP_PORT]] as const)("over %s: every span and log record arrives as it was made", async (protocol, port) => {
-    spans = [];
-    logs = [];
-    services = [];
+  test.each(["grpc", "http"] as const)("over %s: every span and log record arrives as it was made", async (protocol) => {
+    collector.clear();
+    const port = protocol === "grpc" ? collector.grpcPort : collector.httpPort;
     const at: OtlpCollector = { name: protocol, protocol, service: "obs/otel" as OtlpCollector["service"], port, path: "", timeoutMs: 10_000, headers: [["x-scope-orgid", "acme"]] };
     const failures: string[] = [];
     const series = new MetricSeries();
@@ -121,6 +60,7 @@ describeUnless(firstReason(unsealed, missingCollector()))("a real collector", ()
     }
     reporter.flush();
     await exporter.drain(AbortSignal.timeout(30_000));
+    const { spans, logs, services } = collector;
     expect(failures).toEqual([]);
     expect([spans.length, logs.length]).toEqual([2 * REQUESTS, REQUESTS]);
     expect(new Set(services)).toEqual(new Set([`waypoint-${protocol}.shop`]));

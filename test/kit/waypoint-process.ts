@@ -1,0 +1,106 @@
+// `weft waypoint` as a process: a directory of YAML, a log, its ports. In a box of its own, so that the usual ports are free.
+
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { must, NamespaceLinks } from "../../src/net/links.ts";
+import { until } from "./mesh.ts";
+import { ip } from "./mesh-records.ts";
+
+const ROOT = join(import.meta.dir, "../..");
+const READY_MS = 20_000;
+
+/** Addresses on the loopback of this box. */
+export function ownAddresses(addresses: readonly string[]): void {
+  using links = must(NamespaceLinks.open(null));
+  for (const address of addresses) must(links.addAddress(must(links.loopback()), ip(address), 32));
+}
+
+export interface WaypointProcessOptions {
+  /** By file name; one is better than none: a directory without YAML is no configuration. */
+  readonly yaml: Readonly<Record<string, string>>;
+  readonly flags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export class WaypointProcess implements AsyncDisposable {
+  readonly directory = mkdtempSync(join(tmpdir(), "weft-waypoint-"));
+  readonly #options: WaypointProcessOptions;
+  #running: Bun.Subprocess | null = null;
+  #starts = 0;
+
+  private constructor(options: WaypointProcessOptions) {
+    this.#options = options;
+    mkdirSync(this.config);
+    for (const [name, yaml] of Object.entries(options.yaml)) this.write(name, yaml);
+  }
+
+  static async start(options: WaypointProcessOptions): Promise<WaypointProcess> {
+    const waypoint = new WaypointProcess(options);
+    waypoint.spawn();
+    await waypoint.ready();
+    return waypoint;
+  }
+
+  get config(): string {
+    return join(this.directory, "config");
+  }
+
+  get process(): Bun.Subprocess {
+    return this.#running!;
+  }
+
+  /** Of all that were started, one after the other. */
+  get log(): string {
+    return Array.from({ length: this.#starts }, (_, i) => readFileSync(join(this.directory, `log-${i}`), "utf8")).join("");
+  }
+
+  /** Lines of the access log as JSON. */
+  get lines(): Record<string, unknown>[] {
+    return this.log.split("\n").filter((line) => line.includes('"scope":"access"')).map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** Another one with the same arguments and more; the one before is the caller's to watch. */
+  spawn(more: readonly string[] = []): Bun.Subprocess {
+    const { flags = [], env = {} } = this.#options;
+    this.#running = Bun.spawn(
+      [process.execPath, join(ROOT, "src/main.ts"), "waypoint", "--config", this.config, "--state", join(this.directory, "state"), "--gateway", "shop/waypoint", "--log-format", "json", ...flags, ...more],
+      { stdout: "ignore", stderr: Bun.file(join(this.directory, `log-${this.#starts++}`)), env: { ...process.env, ...env } },
+    );
+    return this.#running;
+  }
+
+  async ready(): Promise<void> {
+    await until("the waypoint to be ready", READY_MS, () => fetch("http://127.0.0.1:15021/healthz/ready").then(({ ok }) => ok, () => false)).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${this.log}`);
+    });
+  }
+
+  /** As a deployment does: a file is there whole, or not at all. */
+  write(name: string, yaml: string): void {
+    writeFileSync(join(this.directory, name), yaml);
+    renameSync(join(this.directory, name), join(this.config, name));
+  }
+
+  remove(name: string): void {
+    rmSync(join(this.config, name));
+  }
+
+  async dump(path = "config_dump"): Promise<unknown> {
+    return (await fetch(`http://127.0.0.1:15000/${path}`)).json();
+  }
+
+  /** Sum of the samples of a metric with these labels. */
+  async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
+    const text = await (await fetch("http://127.0.0.1:15020/metrics")).text();
+    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
+    return text.split("\n").filter((line) => (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) && wanted.every((label) => line.includes(label)))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#running?.kill("SIGKILL");
+    await this.#running?.exited;
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
