@@ -20,6 +20,7 @@ import type { Cluster } from "./cluster.ts";
 import type { UpstreamVersion } from "./endpoint-pool.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { RequestHead } from "./request-head.ts";
+import { isWorkloadDestination } from "./service-directory.ts";
 import type { ServiceView } from "./service-view.ts";
 import type { HttpVersion } from "./streams.ts";
 
@@ -147,7 +148,7 @@ export class RequestAccount implements RequestRecord {
   }
 
   get service(): Service | null {
-    return this.view.service;
+    return isWorkloadDestination(this.client.destination.service) ? null : this.view.service;
   }
 
   get destinationAddress(): SocketAddress {

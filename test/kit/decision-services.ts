@@ -21,12 +21,19 @@ export interface DecisionService<Q> extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
+interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+const ANY_PORT: Address = { host: "127.0.0.1", port: 0 };
+
 type CheckAnswer = MessageInitShape<typeof CheckResponseSchema>;
 type LimitAnswer = MessageInitShape<typeof RateLimitResponseSchema>;
 
 /** @param answer may throw a ConnectError, or never settle. */
-export function authorizerService(answer: (request: CheckRequest) => CheckAnswer | Promise<CheckAnswer>, port = 0): Promise<DecisionService<CheckRequest>> {
-  return serve(port, (note) => (router) => void router.service(Authorization, {
+export function authorizerService(answer: (request: CheckRequest) => CheckAnswer | Promise<CheckAnswer>, at: Address = ANY_PORT): Promise<DecisionService<CheckRequest>> {
+  return serve(at, (note) => (router) => void router.service(Authorization, {
     check(request, { requestHeader }) {
       note(request, requestHeader);
       return answer(request);
@@ -34,8 +41,8 @@ export function authorizerService(answer: (request: CheckRequest) => CheckAnswer
   }));
 }
 
-export function rateLimitService(answer: (request: RateLimitRequest) => LimitAnswer | Promise<LimitAnswer>, port = 0): Promise<DecisionService<RateLimitRequest>> {
-  return serve(port, (note) => (router) => void router.service(RateLimitService, {
+export function rateLimitService(answer: (request: RateLimitRequest) => LimitAnswer | Promise<LimitAnswer>, at: Address = ANY_PORT): Promise<DecisionService<RateLimitRequest>> {
+  return serve(at, (note) => (router) => void router.service(RateLimitService, {
     shouldRateLimit(request, { requestHeader }) {
       note(request, requestHeader);
       return answer(request);
@@ -43,7 +50,7 @@ export function rateLimitService(answer: (request: RateLimitRequest) => LimitAns
   }));
 }
 
-async function serve<Q>(port: number, routes: (note: (question: Q, metadata: Headers) => void) => (router: ConnectRouter) => void): Promise<DecisionService<Q>> {
+async function serve<Q>({ host, port }: Address, routes: (note: (question: Q, metadata: Headers) => void) => (router: ConnectRouter) => void): Promise<DecisionService<Q>> {
   const asked: Q[] = [];
   const metadata: Headers[] = [];
   const sessions = new Set<ServerHttp2Session>();
@@ -60,7 +67,7 @@ async function serve<Q>(port: number, routes: (note: (question: Q, metadata: Hea
     session.on("close", () => sessions.delete(session));
     session.on("error", () => {});
   });
-  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
   const stop = async (): Promise<void> => {
     for (const session of sessions) session.destroy();
     server.close();

@@ -5,6 +5,7 @@ import { createServer } from "node:http2";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
 import { IstioCertificateService } from "../../src/wire/protobuf/istio/v1/auth/ca_pb.ts";
+import { authorizerService, headerOption, rateLimitService } from "./decision-services.ts";
 import type { Program } from "./program.ts";
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -21,6 +22,27 @@ export const grpcPrograms: Readonly<Record<string, Program>> = {
       }),
     });
     createServer(adapter).listen(Number(port), () => say("listening"));
+  },
+
+  /** grpc-authorizer PORT: allows `x-user: anna` and calls her `x-role: admin`; refuses others with 401 and who they said they were. */
+  "grpc-authorizer": async ([port]) => {
+    await authorizerService(({ attributes }) => {
+      const user = attributes?.request?.http?.headers["x-user"] ?? "nobody";
+      if (user === "anna") return { status: { code: 0 }, httpResponse: { case: "okResponse", value: { headers: [headerOption("x-role", "admin")] } } };
+      return { status: { code: 16 }, httpResponse: { case: "deniedResponse", value: { status: { code: 401 }, body: `not ${user}` } } };
+    }, { host: "0.0.0.0", port: Number(port) });
+    say("listening");
+  },
+
+  /** grpc-rate-limit PORT COUNT: the first COUNT requests of each descriptor are within the limit. */
+  "grpc-rate-limit": async ([port, count]) => {
+    const counts = new Map<string, number>();
+    await rateLimitService(({ domain, descriptors }) => {
+      const key = `${domain} ${JSON.stringify(descriptors.map(({ entries }) => entries.map(({ key: name, value }) => [name, value])))}`;
+      counts.set(key, (counts.get(key) ?? 0) + 1);
+      return { overallCode: counts.get(key)! <= Number(count) ? 1 : 2 };
+    }, { host: "0.0.0.0", port: Number(port) });
+    say("listening");
   },
 
   /** grpc-call HOST PORT COUNT: calls, all at once; then one that has to fail with its status. Prints `ok COUNT`. */

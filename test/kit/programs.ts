@@ -198,7 +198,7 @@ const [name, ...args] = process.argv.slice(2);
 const { trafficPrograms } = await import("./traffic.ts");
 const found = programs[name ?? ""] ?? trafficPrograms[name ?? ""] ?? (name?.startsWith("grpc") ? (await import("./grpc-programs.ts")).grpcPrograms[name] : undefined);
 if (found === undefined) {
-  process.stderr.write(`programs: ${[...Object.keys(programs), ...Object.keys(trafficPrograms), "grpc-serve", "grpc-call"].join(", ")}\n`);
+  process.stderr.write(`programs: ${[...Object.keys(programs), ...Object.keys(trafficPrograms), "grpc-serve", "grpc-call", "grpc-authorizer", "grpc-rate-limit"].join(", ")}\n`);
   process.exit(64);
 }
 await found(args);
