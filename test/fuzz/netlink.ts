@@ -37,7 +37,7 @@ const ip = (random: Random, family: 4 | 6): IpAddress => ipFromBytes(bytes(rando
 function expression(random: Random): Expression {
   const registerBytes = pick(random, [1, 2, 4, 8, 16]);
   const choices: readonly (() => Expression)[] = [
-    () => ({ kind: "meta", key: pick(random, ["mark", "skuid", "nfproto", "l4proto", "iifname", "oifname"] as const) }),
+    () => ({ kind: "meta", key: pick(random, ["mark", "skuid", "nfproto", "l4proto", "iif", "iifname", "oifname"] as const) }),
     () => ({ kind: "ct", key: pick(random, ["mark", "state"] as const) }),
     () => ({ kind: "payload", base: pick(random, ["network", "transport"] as const), offset: below(random, 64), length: 1 + below(random, 16) }),
     () => ({ kind: "fibDestinationType" }),
@@ -51,6 +51,7 @@ function expression(random: Random): Expression {
     () => ({ kind: "setCtOriginalZone" }),
     () => ({ kind: "counter", packets: BigInt(u32(random)), bytes: BigInt(u32(random)) * 4096n }),
     () => ({ kind: "redirect" }),
+    () => ({ kind: "sourceNat", family: pick(random, [4, 6] as const) }),
     () => ({ kind: "verdict", verdict: pick(random, ["accept", "drop", "return"] as const) }),
   ];
   return pick(random, choices)();

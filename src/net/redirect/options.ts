@@ -25,8 +25,8 @@ export interface RedirectOptions {
   readonly dnsCapture: boolean;
   /** False (ingress mode): inbound plaintext reaches the application directly; HBONE still works. */
   readonly inboundCapture: boolean;
-  /** Addresses that health probes come from; TCP from and to them is left alone. */
-  readonly probeAddresses: readonly IpAddress[];
+  /** Health probes: TCP from these addresses to these ports is left alone. Null where there are none. */
+  readonly probes: { readonly addresses: readonly IpAddress[]; readonly ports: readonly number[] } | null;
   readonly exclusions: CaptureExclusions;
   /** Only these inbound ports are captured; null for all. Exclusions still count. */
   readonly inboundPortsOnly: readonly number[] | null;
@@ -42,9 +42,6 @@ export interface RedirectOptions {
 
 export const SSH_PORT = 22;
 
-/** Address that kubelet's probes are given on the host side by an Istio CNI, for those who want to leave it alone. */
-export const ISTIO_PROBE_ADDRESSES = ["169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"] as unknown as readonly IpAddress[];
-
 export const NOTHING_EXCLUDED: CaptureExclusions = { outboundPorts: [], inboundPorts: [], outboundCidrs: [], uids: [], cgroups: [] };
 
 /** Istio's ports and marks, everything captured. Spread it and say what differs; `owner` has no default. */
@@ -53,7 +50,7 @@ export const REDIRECT_DEFAULTS: Omit<RedirectOptions, "owner"> = {
   ports: { outbound: 15001, inboundPlaintext: 15006, inboundHbone: 15008, dns: 15053 },
   dnsCapture: true,
   inboundCapture: true,
-  probeAddresses: [],
+  probes: null,
   exclusions: NOTHING_EXCLUDED,
   inboundPortsOnly: null,
   captureSsh: false,

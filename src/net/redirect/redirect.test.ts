@@ -12,6 +12,7 @@ import { NETLINK_NETFILTER, NetlinkSocket } from "../netlink-socket.ts";
 import { must } from "../links.ts";
 import { unifiedRoot } from "./cgroups.ts";
 import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS, type RedirectOptions } from "./options.ts";
+import { removeProbeSource, setProbeSource } from "./probe-source.ts";
 import { drainRedirect, type Inspection, inspectRedirect, installRedirect, removeRedirect, repairRedirect } from "./redirect.ts";
 
 const MARK = 0x539;
@@ -135,15 +136,43 @@ describeUnless(unsealed)("redirect", () => {
     await talk.receive(`for ${at.client.ipv4} 53.`);
   });
 
-  test("probes: connections from a probe address go to the application", async () => {
+  test("probes: connections from a probe address to a probed port go to the application, others are captured", async () => {
     await using at = pair();
     using _app = Answerer.listen(at.web, 8080, () => "alive.");
     using _agent = agent(at.web, 15006);
-    value(installRedirect(at.web.namespaceFd, { ...OPTIONS, probeAddresses: at.client.addresses }));
+    value(installRedirect(at.web.namespaceFd, { ...OPTIONS, probes: { addresses: at.client.addresses, ports: [8080, 8081] } }));
     for (const ip of at.web.addresses) {
       using talk = await Conversation.open(at.client, to(ip, 8080));
       await talk.receive("alive.");
+      using other = await Conversation.open(at.client, to(ip, 9090));
+      await other.receive(`for ${ip} 9090.`);
     }
+    value(installRedirect(at.web.namespaceFd, { ...OPTIONS, probes: { addresses: ["198.51.100.7" as IpAddress], ports: [8080] } }));
+    using stranger = await Conversation.open(at.client, to(at.web.ipv4, 8080));
+    await stranger.receive(`for ${at.web.ipv4} 8080.`);
+  });
+
+  test("probe source: the node's own connections to a probed port come from the address that is set aside; nothing else does", async () => {
+    await using at = pair();
+    const { node } = at.web;
+    const sources = ["198.51.100.7" as IpAddress, "2001:db8:7::7" as IpAddress];
+    using _app = Answerer.listen(at.web, 8080, (peer) => `you are ${peer.from.ip}.`);
+    using _other = Answerer.listen(at.web, 9090, (peer) => `you are ${peer.from.ip}.`);
+    const probed = at.web.addresses.map((address) => ({ address, ports: [8080] }));
+    expect(value(setProbeSource(node.namespaceFd, sources, probed))).toBeTrue();
+    expect(value(setProbeSource(node.namespaceFd, sources, probed))).toBeFalse();
+    for (const [i, ip] of at.web.addresses.entries()) {
+      using probe = await Conversation.open(node, to(ip, 8080));
+      await probe.receive(`you are ${sources[i]}.`);
+      await probe.echoes("and back");
+      using talk = await Conversation.open(node, to(ip, 9090));
+      await talk.receive(`you are ${node.addresses[i]}.`);
+    }
+    expect(value(setProbeSource(node.namespaceFd, sources, []))).toBeTrue();
+    using talk = await Conversation.open(node, to(at.web.ipv4, 8080));
+    await talk.receive(`you are ${node.ipv4}.`);
+    value(removeProbeSource(node.namespaceFd));
+    value(removeProbeSource(node.namespaceFd));
   });
 
   test("IPv6 off in the namespace: IPv4 is captured and the note says so", async () => {
@@ -376,17 +405,16 @@ function describeKernel(): void {
   const nft = needsProgram("nft");
   testUnless(nft)("the kernel has exactly the rules that Istio's meaning asks for", async () => {
     await using at = pair();
-    value(installRedirect(at.web.namespaceFd, { ...OPTIONS, probeAddresses: ["198.51.100.7" as IpAddress] }));
+    value(installRedirect(at.web.namespaceFd, { ...OPTIONS, probes: { addresses: ["198.51.100.7" as IpAddress], ports: [8080] } }));
     const { stdout } = await at.web.run(["nft", "list", "table", "inet", "weft"]);
     const rules = stdout.split("\n").filter((line) => line.includes(' comment "') && line.startsWith("\t\t")).map(plainRule);
     expect(rules.toSorted()).toEqual([
       "ct mark & 0x00000fff == 0x00000111 meta mark set ...",
       "ip daddr 127.0.0.0/8 accept",
-      "ip saddr 198.51.100.7 accept",
+      "ip saddr 198.51.100.7 tcp dport 8080 accept",
       "ip6 daddr ::1 accept",
       "meta l4proto != tcp accept",
       "meta l4proto != tcp accept",
-      "meta l4proto tcp ip daddr 198.51.100.7 accept",
       "meta l4proto tcp oifname \"lo\" meta mark & 0x00000fff == 0x00000539 ct original zone set 2",
       "meta l4proto tcp redirect to :15001",
       "meta l4proto tcp redirect to :15006",

@@ -127,7 +127,7 @@ function optionsProblem(options: RedirectOptions): string | null {
   const { exclusions } = options;
   const rules = exclusions.outboundPorts.length * 2 + exclusions.inboundPorts.length + exclusions.outboundCidrs.length + exclusions.uids.length + exclusions.cgroups.length;
   if (rules > EXCLUSION_RULES_MAX) return `${rules} exclusions, at most ${EXCLUSION_RULES_MAX} rules`;
-  const ports = [...Object.values(options.ports), ...exclusions.outboundPorts, ...exclusions.inboundPorts, ...(options.inboundPortsOnly ?? [])] as number[];
+  const ports = [...Object.values(options.ports), ...exclusions.outboundPorts, ...exclusions.inboundPorts, ...(options.inboundPortsOnly ?? []), ...(options.probes?.ports ?? [])] as number[];
   const badPort = ports.find((port) => !Number.isInteger(port) || port < 1 || port > 65535);
   if (badPort !== undefined) return `${badPort} is no port`;
   const badUid = exclusions.uids.find(({ first, last }) => !Number.isInteger(first) || !Number.isInteger(last) || first < 0 || last < first || last > 0xffffffff);

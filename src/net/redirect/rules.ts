@@ -112,7 +112,9 @@ function inboundRules(options: RedirectOptions): Rule[] {
     leave("not TCP", protocol(TCP, "neq")),
   ];
   if (options.scope === "host") rules.push(leave("not for this host", [{ kind: "fibDestinationType" }, compare("neq", hex32Host(FIB_TYPE_LOCAL))]));
-  for (const probe of options.probeAddresses) rules.push(leave("health probe", address("source", probe)));
+  for (const probe of options.probes?.addresses ?? []) {
+    for (const range of portRanges(options.probes?.ports ?? [])) rules.push(leave("health probe", [...protocol(TCP), ...address("source", probe), ...portRange(range)]));
+  }
   rules.push(...loopbackDestinations().map((match) => leave("loopback", match)));
   rules.push(leave("HBONE arrives directly", port("destination", options.ports.inboundHbone)));
   if (options.scope === "host" && !options.captureSsh) rules.push(leave("SSH", port("destination", SSH_PORT)));
@@ -134,7 +136,6 @@ function outboundRules(options: RedirectOptions, cgroups: readonly CgroupMatch[]
   ];
   for (const uid of exclusions.uids) rules.push(leave("excluded user", uidRange(uid)));
   for (const cgroup of cgroups) rules.push(leave("excluded cgroup", [{ kind: "socketCgroup", level: cgroup.level }, compare("eq", hex64Host(cgroup.id))]));
-  for (const probe of options.probeAddresses) rules.push(leave("answer to a health probe", [...protocol(TCP), ...address("destination", probe)]));
   for (const cidr of exclusions.outboundCidrs) rules.push(leave(`excluded destination ${formatCidr(cidr)}`, destinationIn(cidr)));
   for (const range of portRanges(exclusions.outboundPorts)) {
     for (const number of [TCP, UDP]) rules.push(leave("excluded outbound port", [...protocol(number), ...portRange(range)]));

@@ -10,7 +10,7 @@ export type Comparison = "eq" | "neq" | "lt" | "lte" | "gt" | "gte";
 
 /** Values and masks are hex digits of the register's bytes, in the order in which the kernel compares them. */
 export type Expression =
-  | { readonly kind: "meta"; readonly key: "mark" | "skuid" | "nfproto" | "l4proto" | "iifname" | "oifname" }
+  | { readonly kind: "meta"; readonly key: "mark" | "skuid" | "nfproto" | "l4proto" | "iif" | "iifname" | "oifname" }
   | { readonly kind: "ct"; readonly key: "mark" | "state" }
   | { readonly kind: "payload"; readonly base: "network" | "transport"; readonly offset: number; readonly length: number }
   /** Address type of the packet's destination: 2 is local. */
@@ -30,6 +30,8 @@ export type Expression =
   | { readonly kind: "counter"; readonly packets: bigint; readonly bytes: bigint }
   /** To the port in the register, on this host. */
   | { readonly kind: "redirect" }
+  /** From the address in the register; answers are led back. */
+  | { readonly kind: "sourceNat"; readonly family: 4 | 6 }
   | { readonly kind: "verdict"; readonly verdict: "accept" | "drop" | "return" }
   /** Read from the kernel, made by somebody else: never equal to one of ours. */
   | { readonly kind: "foreign"; readonly name: string };
@@ -47,10 +49,13 @@ const REDIRECT_PORT_GIVEN = 2;
 const FIB_RESULT_ADDRESS_TYPE = 3;
 const FIB_DESTINATION = 2;
 const SOCKET_CGROUP_V2 = 3;
+const NAT_SOURCE = 0;
+const NAT_ADDRESSES = 1;
+const natFamilies = { 4: 2, 6: 10 } as const;
 const TO_NETWORK_ORDER = 1;
 const CT_DIRECTION_ORIGINAL = 0;
 
-const metaKeys = { mark: 3, iifname: 6, oifname: 7, skuid: 10, nfproto: 15, l4proto: 16 } as const;
+const metaKeys = { mark: 3, iif: 4, iifname: 6, oifname: 7, skuid: 10, nfproto: 15, l4proto: 16 } as const;
 const ctKeys = { state: 0, mark: 3, zone: 17 } as const;
 const payloadBases = { network: 1, transport: 2 } as const;
 const comparisons = { eq: 0, neq: 1, lt: 2, lte: 3, gt: 4, gte: 5 } as const;
@@ -114,6 +119,8 @@ function writeExpression(writer: NetlinkWriter, e: Expression): void {
       return put("counter", () => writer.be64(1, e.bytes).be64(2, e.packets));
     case "redirect":
       return put("redir", () => writer.be32(1, REGISTER).be32(2, REGISTER).be32(3, REDIRECT_PORT_GIVEN));
+    case "sourceNat":
+      return put("nat", () => writer.be32(1, NAT_SOURCE).be32(2, natFamilies[e.family]).be32(3, REGISTER));
     case "foreign":
       throw new Error(`a foreign expression (${e.name}) cannot be written`);
     default:
@@ -171,9 +178,18 @@ function readExpression(name: string, a: Attributes): Expression | null {
       return readCounter(a);
     case "redir":
       return a.be32(1) === REGISTER && (a.be32(2) ?? REGISTER) === REGISTER && a.be32(3) === REDIRECT_PORT_GIVEN ? { kind: "redirect" } : null;
+    case "nat":
+      return readSourceNat(a);
     default:
       return null;
   }
+}
+
+/** A range of one address comes back with both its ends, and with the flag that says that it is addresses; ports are never ours. */
+function readSourceNat(a: Attributes): Expression | null {
+  const family = a.be32(2);
+  if (a.be32(1) !== NAT_SOURCE || a.be32(3) !== REGISTER || (a.be32(4) ?? REGISTER) !== REGISTER || a.has(5) || a.has(6) || (a.be32(7) ?? NAT_ADDRESSES) !== NAT_ADDRESSES) return null;
+  return family === natFamilies[4] ? { kind: "sourceNat", family: 4 } : family === natFamilies[6] ? { kind: "sourceNat", family: 6 } : null;
 }
 
 function readMeta(a: Attributes): Expression | null {
@@ -267,6 +283,8 @@ export function formatExpression(e: Expression): string {
       return `load ${e.value}`;
     case "verdict":
       return e.verdict;
+    case "sourceNat":
+      return `source NAT, IPv${e.family}`;
     case "foreign":
       return `${e.name} of somebody else`;
     case "fibDestinationType":
