@@ -34,7 +34,8 @@ export function trackExistingConnections(namespaceFd: number): KeptConnections {
   return { kept, trouble: null };
 }
 
-function liveConnections(namespaceFd: number): Result<TcpConnection[], NetlinkFault> {
+/** Every TCP connection of the namespace that has packets still to come. */
+export function liveConnections(namespaceFd: number): Result<TcpConnection[], NetlinkFault> {
   const opened = NetlinkSocket.open(namespaceFd, NETLINK_SOCK_DIAG);
   if (!opened.ok) return opened;
   using socket = opened.value;

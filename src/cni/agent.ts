@@ -1,0 +1,299 @@
+// The node's CNI agent: what the API says of the pods here, what the plugin asks, and the enrolment between them. main.ts gives it a
+// process; it starts nothing but what is listed here.
+
+import type { Clock, Random } from "../core/ports.ts";
+import { type IpAddress, parseIp } from "../core/ip.ts";
+import { unreachable } from "../core/result.ts";
+import { fcntl, F_DUPFD_CLOEXEC, errnoName } from "../net/libc.ts";
+import { closeNamespace } from "../net/namespace.ts";
+import { inspectRedirect } from "../net/redirect/redirect.ts";
+import { removeProbeSource, setProbeSource } from "../net/redirect/probe-source.ts";
+import { REDIRECTION } from "../resources/annotations.ts";
+import type { KubernetesClient } from "../runtime/kubernetes/client.ts";
+import { listWatch } from "../runtime/kubernetes/list-watch.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { AgentAnswer, AgentRequest, PodReference } from "./agent-protocol.ts";
+import { Enrolment } from "./enrolment.ts";
+import { type Membership, membershipOf } from "./membership.ts";
+import { parseNamespace, parsePod, type Pod } from "./pod.ts";
+import { type CaptureSettings, podCapture, RULES_OWNER } from "./pod-capture.ts";
+import { PodNamespaces } from "./pod-namespaces.ts";
+import { meshed, podWorld } from "./pod-world.ts";
+import { ZdsServer } from "./zds-server.ts";
+
+export interface AgentOptions {
+  readonly client: KubernetesClient;
+  readonly node: string;
+  readonly zdsSocket: string;
+  readonly excludedNamespaces: readonly string[];
+  readonly capture: CaptureSettings;
+  /** Whether rules on the node give the kubelet's probes the addresses of `capture`. */
+  readonly probeSource: boolean;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Not in the mesh though they should be, one line; null when there are none. */
+  readonly onFailing: (what: string | null) => void;
+  readonly onZtunnels: (connected: number) => void;
+}
+
+const REPAIR_MS = 30_000;
+/** A pod's failures named in one line. */
+const FAILURES_SHOWN = 3;
+/** Rules of node and pods are gone by then, or whoever ends us will not wait any longer. */
+const RELEASE_MS = 20_000;
+
+/** Kubelet's own pods have another UID in the API; theirs stands there. */
+const STATIC_POD_UID = "kubernetes.io/config.hash";
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #zds: ZdsServer;
+  readonly #enrolment: Enrolment;
+  readonly #left: { removeAll(): void };
+  readonly #namespaces = new PodNamespaces();
+  readonly #podsByKey = new Map<string, Pod>();
+  readonly #labelsOfNamespace = new Map<string, Readonly<Record<string, string>>>();
+  readonly #watching = new AbortController();
+  #synced = false;
+  #probesDue = false;
+  #timer: ReturnType<typeof setInterval> | null = null;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    const { log } = options;
+    this.#zds = new ZdsServer({
+      path: options.zdsSocket,
+      pods: () => this.#enrolment.served.map(({ pod, namespaceFd }) => meshed(pod, namespaceFd)),
+      onConnections: (connected, what) => {
+        log.info(what, { connected });
+        options.onZtunnels(connected);
+      },
+    });
+    const world = podWorld({
+      client: options.client,
+      zds: () => this.#zds,
+      namespaces: this.#namespaces,
+      capture: options.capture,
+      onChanged: () => this.#changed(),
+      onFailed: (pod, why) => log.warn("a pod is not as it should be, tried again", { pod: `${pod.namespace}/${pod.name}`, error: why }),
+      onNote: (pod, note) => log.info(note, { pod: `${pod.namespace}/${pod.name}` }),
+    });
+    this.#left = world.left;
+    this.#enrolment = new Enrolment(world);
+  }
+
+  /** Resolves when pods and namespaces have been read once and ztunnels may come. Rejects when their socket cannot be made. */
+  async start(): Promise<void> {
+    const { client, node, random, log } = this.#options;
+    const { signal } = this.#watching;
+    const namespacesRead = Promise.withResolvers<void>();
+    const podsRead = Promise.withResolvers<void>();
+    const watching = { client, random, signal, onTrouble: ({ message }: { readonly message: string }) => log.warn("the API was not to be had", { error: message }) };
+    void listWatch({
+      ...watching, path: "/api/v1/namespaces", query: "", metadataOnly: true,
+      keep: (object) => {
+        const namespace = parseNamespace(object);
+        return namespace === null ? null : { key: namespace.name, value: namespace.labels };
+      },
+      onChange: (name, labels) => this.#namespaceChanged(name, labels),
+      onSynced: () => namespacesRead.resolve(),
+    });
+    await Promise.race([namespacesRead.promise, aborted(signal)]);
+    void listWatch({
+      ...watching, path: "/api/v1/pods", query: `fieldSelector=${encodeURIComponent(`spec.nodeName=${node}`)}`,
+      keep: (object) => {
+        const pod = parsePod(object);
+        return pod === null ? null : { key: pod.uid, value: pod };
+      },
+      onChange: (uid, pod) => this.#podChanged(uid, pod),
+      onSynced: () => podsRead.resolve(),
+    });
+    await Promise.race([podsRead.promise, aborted(signal)]);
+    if (signal.aborted) return;
+    for (const pod of this.#podsByKey.values()) this.#adopt(pod);
+    this.#synced = true;
+    for (const pod of this.#podsByKey.values()) this.#tell(pod);
+    this.#setProbeSource();
+    const listening = this.#zds.listen();
+    if (!listening.ok) throw new Error(listening.error);
+    this.#timer = setInterval(() => {
+      this.#enrolment.repair();
+      this.#setProbeSource();
+    }, REPAIR_MS);
+  }
+
+  /** What the plugin asks. */
+  async handle(request: AgentRequest, namespaceFd: number | null): Promise<AgentAnswer> {
+    switch (request.kind) {
+      case "add":
+        return await this.#add(request.pod, request.addresses, namespaceFd!);
+      case "check":
+        return await this.#check(request.pod, namespaceFd!);
+      case "del":
+        await this.#enrolment.stop(request.pod.uid === "" ? null : request.pod.uid, request.pod.containerId);
+        return { kind: "done", inMesh: false };
+      case "gc":
+        await this.#enrolment.collect(new Set(request.validContainerIds));
+        return { kind: "done", inMesh: false };
+      case "status":
+        return this.#zds.connected > 0 ? { kind: "done", inMesh: false } : { kind: "refused", why: "no ztunnel of this node is connected", later: true };
+      default:
+        return unreachable(request);
+    }
+  }
+
+  /** For /config_dump. */
+  get pods(): readonly object[] {
+    return this.#enrolment.members.map(({ pod, stage, membership, failure }) => ({
+      namespace: pod.namespace, name: pod.name, uid: pod.uid, stage, inMesh: membership.inMesh, why: membership.why, ...(failure === null ? {} : { failure }),
+    }));
+  }
+
+  get insideCount(): number {
+    return this.#enrolment.members.filter(({ stage }) => stage === "inside").length;
+  }
+
+  get ztunnels(): number {
+    return this.#zds.connected;
+  }
+
+  /** This process ends, the mesh does not: everything stays as it is for the agent that comes next. */
+  stop(): void {
+    this.#enrolment.freeze();
+    this.#endWatching();
+    this.#zds.close();
+  }
+
+  /** The mesh goes from this node: every pod leaves it, and no rule of ours is left. */
+  async uninstall(): Promise<void> {
+    this.#endWatching();
+    await Promise.race([this.#enrolment.releaseAll(), Bun.sleep(RELEASE_MS)]);
+    this.#left.removeAll();
+    const removed = this.#options.probeSource ? removeProbeSource(null) : null;
+    if (removed !== null && !removed.ok) this.#options.log.warn(removed.error.message);
+    this.#zds.close();
+  }
+
+  #endWatching(): void {
+    this.#watching.abort();
+    if (this.#timer !== null) clearInterval(this.#timer);
+  }
+
+  async #add(reference: PodReference, addresses: readonly string[], namespaceFd: number): Promise<AgentAnswer> {
+    const { log } = this.#options;
+    const asked = await this.#ask(reference);
+    if (!asked.ok) return { kind: "refused", why: asked.error, later: true };
+    const { pod, membership } = asked.value;
+    const name = `${pod.namespace}/${pod.name}`;
+    if (!membership.inMesh) {
+      log.debug("a pod starts outside the mesh", { pod: name, why: membership.why });
+      return { kind: "done", inMesh: false };
+    }
+    const copy = fcntl(namespaceFd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return { kind: "refused", why: `the network namespace of ${name} cannot be kept: ${errnoName(copy)}`, later: true };
+    const joined = await this.#enrolment.start({ ...pod, addresses: pod.addresses.length > 0 ? pod.addresses : addresses }, membership, reference.containerId, copy);
+    if (joined.ok) {
+      log.info("a pod starts in the mesh", { pod: name, why: membership.why });
+      return { kind: "done", inMesh: true };
+    }
+    log.warn("a pod that must be in the mesh does not start", { pod: name, error: joined.error });
+    return { kind: "refused", why: `${name} must be in the mesh (${membership.why}) and cannot be: ${joined.error}`, later: true };
+  }
+
+  /** The pod as the API has it now: the watch may not have heard of it yet, or not of its labels. */
+  async #ask({ namespace, name, uid }: PodReference): Promise<{ ok: true; value: { pod: Pod; membership: Membership } } | { ok: false; error: string }> {
+    const { client, node } = this.#options;
+    const [podAnswer, namespaceAnswer] = await Promise.all([
+      client.get(`/api/v1/namespaces/${namespace}/pods/${name}`),
+      client.get(`/api/v1/namespaces/${namespace}`, { accept: "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1" }),
+    ]);
+    if (!podAnswer.ok) return { ok: false, error: `whether ${namespace}/${name} must be in the mesh is not known: ${podAnswer.error.message}` };
+    if (!namespaceAnswer.ok) return { ok: false, error: `whether ${namespace}/${name} must be in the mesh is not known: ${namespaceAnswer.error.message}` };
+    const pod = parsePod(podAnswer.value);
+    const labels = parseNamespace(namespaceAnswer.value)?.labels;
+    if (pod === null || labels === undefined) return { ok: false, error: `what the API says of ${namespace}/${name} is not understood` };
+    if (uid !== "" && pod.uid !== uid && pod.annotations[STATIC_POD_UID] !== uid) return { ok: false, error: `the API has another pod ${namespace}/${name} (UID ${pod.uid}, the runtime starts ${uid})` };
+    if (pod.node !== node) return { ok: false, error: `the API has ${namespace}/${name} on node ${JSON.stringify(pod.node)}, this is ${node}` };
+    return { ok: true, value: { pod, membership: membershipOf(pod, labels, this.#options.excludedNamespaces) } };
+  }
+
+  async #check(reference: PodReference, namespaceFd: number): Promise<AgentAnswer> {
+    const asked = await this.#ask(reference);
+    if (!asked.ok) return { kind: "refused", why: asked.error, later: true };
+    const { pod, membership } = asked.value;
+    if (!membership.inMesh) return { kind: "done", inMesh: false };
+    const state = this.#enrolment.memberOf(pod.uid);
+    if (state?.stage !== "inside") return { kind: "refused", why: `${pod.namespace}/${pod.name} must be in the mesh and is ${state?.stage ?? "not known here"}${state?.failure == null ? "" : `: ${state.failure}`}`, later: true };
+    const inspection = inspectRedirect(namespaceFd, podCapture(pod, this.#options.capture).options);
+    if (!inspection.ok) return { kind: "refused", why: inspection.error.message, later: true };
+    const drift = inspection.value.kind === "absent" ? ["its rules are gone"] : inspection.value.drift;
+    return drift.length === 0 ? { kind: "done", inMesh: true } : { kind: "refused", why: `the rules of ${pod.namespace}/${pod.name} are not as they should be: ${drift.join("; ")}`, later: true };
+  }
+
+  /** A pod that should not be in the mesh, but has rules of the agent before us: it is led out as if it had just lost its label. */
+  #adopt(pod: Pod): void {
+    const membership = this.#membership(pod);
+    if (pod.hostNetwork || pod.ended || membership.inMesh) return;
+    const found = this.#namespaces.find(pod.uid);
+    if (found.kind === "none") return;
+    const inspection = inspectRedirect(found.fd, podCapture(pod, this.#options.capture).options);
+    if (inspection.ok && inspection.value.kind === "present" && inspection.value.owner === RULES_OWNER) this.#enrolment.adopt(pod, membership, found.fd);
+    else closeNamespace(found.fd);
+  }
+
+  #membership(pod: Pod): Membership {
+    return membershipOf(pod, this.#labelsOfNamespace.get(pod.namespace) ?? {}, this.#options.excludedNamespaces);
+  }
+
+  #podChanged(uid: string, pod: Pod | null): void {
+    if (pod === null) {
+      this.#podsByKey.delete(uid);
+      this.#enrolment.delete(uid);
+      return;
+    }
+    this.#podsByKey.set(uid, pod);
+    if (this.#synced) this.#tell(pod);
+  }
+
+  #namespaceChanged(name: string, labels: Readonly<Record<string, string>> | null): void {
+    if (labels === null) this.#labelsOfNamespace.delete(name);
+    else this.#labelsOfNamespace.set(name, labels);
+    if (!this.#synced) return;
+    for (const pod of this.#podsByKey.values()) if (pod.namespace === name) this.#tell(pod);
+  }
+
+  #tell(pod: Pod): void {
+    if (pod.hostNetwork) return;
+    const membership = this.#membership(pod);
+    const announced = pod.annotations[REDIRECTION] === "enabled";
+    // Most pods of a node that is not in the mesh need no place in it.
+    if (!membership.inMesh && !announced && this.#enrolment.memberOf(pod.uid) === null) return;
+    this.#enrolment.set(pod, membership, announced);
+  }
+
+  #changed(): void {
+    const failing = this.#enrolment.members.filter(({ failure }) => failure !== null);
+    const shown = failing.slice(0, FAILURES_SHOWN).map(({ pod, failure }) => `${pod.namespace}/${pod.name}: ${failure}`).join("; ");
+    this.#options.onFailing(failing.length === 0 ? null : failing.length > FAILURES_SHOWN ? `${shown}; and ${failing.length - FAILURES_SHOWN} more` : shown);
+    if (this.#probesDue) return;
+    this.#probesDue = true;
+    queueMicrotask(() => {
+      this.#probesDue = false;
+      this.#setProbeSource();
+    });
+  }
+
+  #setProbeSource(): void {
+    const { probeSource, capture, log } = this.#options;
+    if (!probeSource || this.#watching.signal.aborted) return;
+    const probed = this.#enrolment.members.filter(({ stage, pod }) => stage !== "outside" && pod.probePorts.length > 0)
+      .flatMap(({ pod }) => pod.addresses.map(parseIp).filter((ip): ip is IpAddress => ip !== null).map((address) => ({ address, ports: pod.probePorts })));
+    const set = setProbeSource(null, capture.probeAddresses, probed);
+    if (!set.ok) log.warn("probes of pods in the mesh may fail", { error: set.error.message });
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}

@@ -1,0 +1,152 @@
+// What an enrolment's steps do: ZDS towards the ztunnels, rules in the pod's namespace, the annotation in the API.
+
+import { err, ok } from "../core/result.ts";
+import { close } from "../net/libc.ts";
+import { liveConnections } from "../net/redirect/existing-connections.ts";
+import { drainRedirect, installRedirect, removeRedirect, repairRedirect } from "../net/redirect/redirect.ts";
+import { REDIRECTION } from "../resources/annotations.ts";
+import type { KubernetesClient } from "../runtime/kubernetes/client.ts";
+import type { PodWorld } from "./enrolment.ts";
+import type { Pod } from "./pod.ts";
+import { type CaptureSettings, podCapture } from "./pod-capture.ts";
+import type { PodNamespaces } from "./pod-namespaces.ts";
+import type { MeshedPod, ZdsServer } from "./zds-server.ts";
+
+export interface PodWorldOptions {
+  readonly client: KubernetesClient;
+  readonly zds: () => ZdsServer;
+  readonly namespaces: PodNamespaces;
+  readonly capture: CaptureSettings;
+  readonly onChanged: () => void;
+  readonly onFailed: (pod: Pod, why: string) => void;
+  readonly onNote: (pod: Pod, note: string) => void;
+}
+
+/** How often a pod that has left is asked whether a redirected connection is still open, and how long at most. */
+const LEFT_POLL_MS = 2_000;
+const LEFT_LIMIT_MS = 60 * 60_000;
+
+export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: LeftPods } {
+  const { client, zds, namespaces, capture } = options;
+  const left = new LeftPods(capture);
+  const told = new Map<string, string>();
+  const optionsFor = (pod: Pod) => {
+    const { options: redirect, ignored } = podCapture(pod, capture);
+    const words = ignored.join("; ");
+    if (words !== "" && told.get(pod.uid) !== words) options.onNote(pod, `annotations that are not understood are left out: ${words}`);
+    if (words === "") told.delete(pod.uid);
+    else told.set(pod.uid, words);
+    return redirect;
+  };
+  return {
+    left,
+    findNamespace(pod) {
+      const back = left.takeBack(pod.uid);
+      if (back !== null) return ok(back);
+      const found = namespaces.find(pod.uid);
+      return found.kind === "found" ? ok(found.fd) : err(`its network namespace was not found: ${found.why}`);
+    },
+    async join(pod, namespaceFd, waitMs) {
+      const added = await zds().add(meshed(pod, namespaceFd), waitMs);
+      if (!added.ok) return err(`the ztunnel does not serve it: ${added.error}`);
+      const fd = namespaceFd();
+      if (fd === null) return err("its network namespace has gone");
+      const installed = installRedirect(fd, optionsFor(pod));
+      if (installed.ok) {
+        for (const note of installed.value.notes) options.onNote(pod, note);
+        return ok(undefined);
+      }
+      await zds().remove(pod.uid);
+      return err(installed.error.message);
+    },
+    refresh(pod, namespaceFd) {
+      const repaired = repairRedirect(namespaceFd, optionsFor(pod));
+      return repaired.ok ? ok(undefined) : err(repaired.error.message);
+    },
+    stopRedirecting(pod, namespaceFd) {
+      const drained = drainRedirect(namespaceFd, optionsFor(pod));
+      if (!drained.ok) options.onNote(pod, drained.error.message);
+    },
+    async letGo(pod, namespaceFd) {
+      told.delete(pod.uid);
+      if (namespaceFd !== null) left.add(pod, namespaceFd);
+      await zds().remove(pod.uid);
+    },
+    async announce(pod, inMesh) {
+      // By way of the status subresource: the right to change a pod's status is not the right to change the pod. The UID keeps us off a
+      // namesake that came later.
+      const body = { metadata: { uid: pod.uid, annotations: { [REDIRECTION]: inMesh ? "enabled" : null } } };
+      const patched = await client.request("PATCH", `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}/status`, { body, contentType: "application/merge-patch+json" });
+      if (patched.ok || patched.error.status === 404 || patched.error.status === 409) return ok(undefined);
+      return err(`the annotation ${REDIRECTION} cannot be written: ${patched.error.message}`);
+    },
+    close: (namespaceFd) => void close(namespaceFd),
+    changed: options.onChanged,
+    failed: options.onFailed,
+    pause: (ms, wake) => Promise.race([Bun.sleep(ms), wake]).then(() => {}),
+  };
+}
+
+export function meshed(pod: Pod, namespaceFd: () => number | null): MeshedPod {
+  const { uid, namespace, name, serviceAccount } = pod;
+  return { uid, namespace, name, serviceAccount, namespaceFd };
+}
+
+/** Pods that have left the mesh with connections still open: their rules redirect nothing new, and go with the last of these. */
+class LeftPods {
+  readonly #capture: CaptureSettings;
+  readonly #pods = new Map<string, { readonly pod: Pod; readonly namespaceFd: number; readonly sinceMs: number }>();
+  #timer: ReturnType<typeof setInterval> | null = null;
+
+  constructor(capture: CaptureSettings) {
+    this.#capture = capture;
+  }
+
+  get count(): number {
+    return this.#pods.size;
+  }
+
+  add(pod: Pod, namespaceFd: number): void {
+    this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now() });
+    this.#timer ??= setInterval(() => this.look(), LEFT_POLL_MS);
+  }
+
+  /** It is wanted again. The descriptor is the caller's. */
+  takeBack(uid: string): number | null {
+    const there = this.#pods.get(uid);
+    this.#forget(uid);
+    return there?.namespaceFd ?? null;
+  }
+
+  look(): void {
+    for (const { pod, namespaceFd, sinceMs } of [...this.#pods.values()]) {
+      if (performance.now() - sinceMs < LEFT_LIMIT_MS && openTunnels(namespaceFd, this.#capture, pod)) continue;
+      this.#remove(pod, namespaceFd);
+    }
+  }
+
+  /** At once, whatever is open. */
+  removeAll(): void {
+    for (const { pod, namespaceFd } of [...this.#pods.values()]) this.#remove(pod, namespaceFd);
+  }
+
+  #remove(pod: Pod, namespaceFd: number): void {
+    removeRedirect(namespaceFd, podCapture(pod, this.#capture).options);
+    close(namespaceFd);
+    this.#forget(pod.uid);
+  }
+
+  #forget(uid: string): void {
+    this.#pods.delete(uid);
+    if (this.#pods.size > 0 || this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
+  }
+}
+
+function openTunnels(namespaceFd: number, capture: CaptureSettings, pod: Pod): boolean {
+  const { ports } = podCapture(pod, capture).options;
+  const own = new Set<number>([ports.outbound, ports.inboundPlaintext, ports.inboundHbone]);
+  const live = liveConnections(namespaceFd);
+  return live.ok && live.value.some(({ local }) => own.has(local.port));
+}
