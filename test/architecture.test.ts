@@ -12,8 +12,8 @@ const ROWS = ["core", "wire", "mesh", "resources", "policy", "telemetry", "net",
 /** They stand side by side: each may import every row, and none another part. */
 const PARTS = ["ztunnel", "waypoint", "ca", "control", "cni", "cli", "dashboard"] as const;
 /** They put the parts together. */
-const COMPOSERS = ["up", "main.ts"] as const;
-const RUNGS: readonly (readonly string[])[] = [...ROWS.map((row) => [row]), PARTS, ["up"], ["main.ts"]];
+const COMPOSERS = ["up", "program.ts", "main.ts"] as const;
+const RUNGS: readonly (readonly string[])[] = [...ROWS.map((row) => [row]), PARTS, ["up"], ["program.ts"], ["main.ts"]];
 
 /** Rows without IO. */
 const PURE = ["core", "wire", "mesh", "policy"];

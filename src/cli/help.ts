@@ -3,7 +3,7 @@
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "version", "help"] as const;
 export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
@@ -31,6 +31,11 @@ const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: 
     line: "the control plane of a Kubernetes cluster: configuration over xDS, certificates, statuses, waypoints",
     about: "Watches the cluster, tells ztunnels and waypoints what concerns them, signs certificates for the pods of each node, writes the\nstatus of what it reads, and runs the waypoints that Gateways ask for. Several replicas serve; one of them writes.",
     examples: ["weft control --state /var/lib/weft", "weft control --kubeconfig ~/.kube/config --state ./state --ca-listen 127.0.0.1:15012 --server-names localhost"],
+  },
+  cni: {
+    line: "the node's part of Kubernetes: which pods are in the mesh, and how they get there",
+    about: "Watches the pods of this node, redirects the traffic of those that are opted in, and hands their network namespaces to the node's\nztunnel. Installs itself as a chained CNI plugin, so that no pod that must be in the mesh starts outside it.",
+    examples: ["weft cni --node a --cni-bin-dir /host/opt/cni/bin --daemonset weft-system/weft-cni"],
   },
 };
 

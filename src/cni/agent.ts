@@ -267,9 +267,12 @@ export class Agent {
     if (pod.hostNetwork) return;
     const membership = this.#membership(pod);
     const announced = pod.annotations[REDIRECTION] === "enabled";
+    const known = this.#enrolment.memberOf(pod.uid);
     // Most pods of a node that is not in the mesh need no place in it.
-    if (!membership.inMesh && !announced && this.#enrolment.memberOf(pod.uid) === null) return;
-    this.#enrolment.set(pod, membership, announced);
+    if (known === null && (pod.ended || (!membership.inMesh && !announced))) return;
+    // The runtime knew its addresses before the API does.
+    const addresses = pod.addresses.length > 0 ? pod.addresses : (known?.pod.addresses ?? []);
+    this.#enrolment.set({ ...pod, addresses }, membership, announced);
   }
 
   #changed(): void {

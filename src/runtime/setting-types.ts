@@ -1,6 +1,6 @@
 // How the text of a flag or a variable becomes a value. Strict: anything but the form that is described is refused.
 
-import { type Cidr, formatCidr, parseCidr, parsePort, parseSocketAddress, type SocketAddress } from "../core/ip.ts";
+import { type Cidr, formatCidr, type IpAddress, parseCidr, parseIp, parsePort, parseSocketAddress, type SocketAddress } from "../core/ip.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 
@@ -210,6 +210,17 @@ export const cidrList: SettingType<readonly Cidr[]> = {
     return good.length === cidrs.length ? ok(good) : err(`"${value.split(",")[cidrs.indexOf(null)]}" is none`);
   },
   format: (value) => value.map(formatCidr).join(","),
+};
+
+export const addressList: SettingType<readonly IpAddress[]> = {
+  placeholder: "IP,...",
+  wanted: "IP addresses separated by commas",
+  parse(value) {
+    const addresses = value === "" ? [] : value.split(",").map((item) => parseIp(item.trim()));
+    const good = addresses.filter((address) => address !== null);
+    return good.length === addresses.length ? ok(good) : err(`"${value.split(",")[addresses.indexOf(null)]}" is none`);
+  },
+  format: (value) => value.join(","),
 };
 
 /** How many data threads: a count, or a share of the processors. */

@@ -8,11 +8,11 @@ import { parseTrustDomain, type TrustDomain } from "../core/spiffe.ts";
 import { parseLogFilter } from "./log-filter.ts";
 import * as type from "./setting-types.ts";
 
-export const ROLES = ["up", "ztunnel", "waypoint", "ca", "control"] as const;
+export const ROLES = ["up", "ztunnel", "waypoint", "ca", "control", "cni"] as const;
 export type Role = (typeof ROLES)[number];
 
-export type Group = "Configuration" | "Identity" | "Data path" | "Time limits" | "Listening" | "Logs" | "Lifecycle";
-export const GROUPS: readonly Group[] = ["Configuration", "Identity", "Data path", "Time limits", "Listening", "Logs", "Lifecycle"];
+export type Group = "Configuration" | "Identity" | "Data path" | "Time limits" | "Kubernetes" | "Listening" | "Logs" | "Lifecycle";
+export const GROUPS: readonly Group[] = ["Configuration", "Identity", "Data path", "Time limits", "Kubernetes", "Listening", "Logs", "Lifecycle"];
 
 export interface SettingSpec<T = unknown> {
   readonly flag: string;
@@ -36,7 +36,14 @@ const CONTROL: readonly Role[] = ["control"];
 /** Whoever makes records of configuration. */
 const CONFIGURED: readonly Role[] = [...MESH, "control"];
 const ISSUER: readonly Role[] = [...CA, "control"];
+const CNI: readonly Role[] = ["cni"];
 const ALL: readonly Role[] = ROLES;
+/** Whoever redirects traffic, itself or for others. */
+const CAPTURE: readonly Role[] = ["up", "ztunnel", "cni"];
+/** Whoever must know which node it is on. */
+const ON_NODE: readonly Role[] = ["up", "ztunnel", "waypoint", "cni"];
+/** Whoever has keys or state of its own. */
+const KEEPING: readonly Role[] = ["up", "ztunnel", "waypoint", "ca", "control"];
 
 function spec<T>(flag: string, variables: readonly string[], settingType: type.SettingType<T>, fallback: T, roles: readonly Role[], group: Group, help: string): SettingSpec<T> {
   return { flag, variables, type: settingType, fallback, roles, group, help };
@@ -66,6 +73,22 @@ const logFilterText: type.SettingType<string> = {
 
 /** `namespace/name` of a Gateway. */
 const gatewayName = type.text("NAMESPACE/NAME", "a namespace and a name with a slash between them", /^[a-z0-9-]{1,63}\/[a-z0-9.-]{1,253}$/);
+
+const daemonSetName = type.text("NAMESPACE/NAME", "a namespace and a name with a slash between them", /^[a-z0-9-]{1,63}\/[a-z0-9.-]{1,253}$/);
+
+const namespaces: type.SettingType<readonly string[]> = {
+  placeholder: "NAMESPACE,...",
+  wanted: "namespaces separated by commas",
+  parse(value) {
+    const names = value === "" ? [] : value.split(",");
+    const bad = names.find((each) => !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(each));
+    return bad === undefined ? ok(names) : err(`${JSON.stringify(bad)} is none`);
+  },
+  format: (names) => names.join(","),
+};
+
+/** Istio's: link-local and unique local, so that no network has them. */
+const PROBE_ADDRESSES = ["169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"].map((ip) => parseIp(ip) as IpAddress) as readonly IpAddress[];
 
 /** A port of this process for clients that come without a tunnel. */
 export interface ServedPort {
@@ -102,8 +125,8 @@ const HOUR = 60 * MINUTE;
 
 export const SETTINGS = {
   config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, MESH, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", MESH),
-  state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", ALL, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
-  node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), MESH, "Configuration", "Name of this node"),
+  state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", KEEPING, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
+  node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), ON_NODE, "Configuration", "Name of this node"),
   network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", CONFIGURED, "Configuration", "Network this node is on, where there are several"),
   clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", CONFIGURED, "Configuration", "Cluster this node belongs to"),
   clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", CONFIGURED, "Configuration", "DNS domain of services"),
@@ -119,9 +142,9 @@ export const SETTINGS = {
   tokenAudience: spec("token-audience", ["TOKEN_AUDIENCE"], name("NAME"), "istio-ca", CONTROL, "Identity", "Audience that the tokens of agents are for"),
   serverNames: spec("server-names", ["SERVER_NAMES"], type.nameList, [] as readonly string[], CONTROL, "Identity", "Further DNS names by which agents reach the control plane, beside those of its usual Services"),
 
-  trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, ALL, "Identity", "Trust domain of the identities here"),
+  trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, KEEPING, "Identity", "Trust domain of the identities here"),
   trustDomainAliases: spec("trust-domain-aliases", ["TRUST_DOMAIN_ALIASES"], type.trustDomainList, [] as readonly TrustDomain[], MESH, "Identity", "Other trust domains whose workloads are treated as our own"),
-  certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, ALL, "Identity", "Lifetime of workload certificates; renewed at half of it"),
+  certificateLifetimeMs: spec("certificate-lifetime", ["SECRET_TTL"], type.lifetime, 24 * HOUR, KEEPING, "Identity", "Lifetime of workload certificates; renewed at half of it"),
   certificateLifetimeMaxMs: spec("certificate-lifetime-max", ["MAX_WORKLOAD_CERT_TTL"], type.lifetime, 90 * 24 * HOUR, ISSUER, "Identity", "Longest lifetime the CA grants"),
   caAddress: optional("ca-address", ["CA_ADDRESS"], type.hostPort, MESH, "Identity", "CA that signs workload certificates; `weft up` without it brings its own", ["ztunnel"]),
   caRoot: optional("ca-root", ["CA_ROOT_CA"], type.pathOrPem, MESH, "Identity", "Root certificates that the CA's own certificate is checked against; SYSTEM for those of the machine"),
@@ -136,9 +159,9 @@ export const SETTINGS = {
 
   sameNode: spec("same-node", ["SAME_NODE"], type.oneOf(["plain", "mtls"]), "plain", NODE, "Data path", "Traffic between workloads of this node: authorised and copied, or tunnelled to ourselves"),
   preserveSource: spec("preserve-source", ["ENABLE_ORIG_SRC"], type.oneOf(["best-effort", "require", "off"], { true: "require", false: "off" }), "best-effort", NODE, "Data path", "Whether applications see the client's own address"),
-  packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, NODE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
+  packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, CAPTURE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
   ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
-  dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, NODE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
+  dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, CAPTURE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
   workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, MESH, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
   poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, MESH, "Data path", "Connections carried by one tunnel at once"),
   poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, MESH, "Data path", "How long a tunnel without connections is kept"),
@@ -157,6 +180,15 @@ export const SETTINGS = {
 
   gateway: optional("gateway", ["WAYPOINT_GATEWAY"], gatewayName, WAYPOINT, "Listening", "Gateway of a waypoint class that this process is: which policies and routes hold here", WAYPOINT),
   serve: spec("serve", ["WAYPOINT_SERVE"], servedPorts, [] as readonly ServedPort[], WAYPOINT, "Listening", "Ports for clients without a tunnel, and the service that each is for"),
+
+  zdsSocket: spec("zds-socket", ["ZTUNNEL_UDS_ADDRESS"], type.path, "/var/run/ztunnel/ztunnel.sock", CNI, "Kubernetes", "Socket at which the ztunnels of this node are told of its pods"),
+  cniSocket: spec("cni-socket", ["CNI_SOCKET"], type.path, "/run/weft/cni.sock", CNI, "Kubernetes", "Socket at which the plugin asks; the same path inside and outside"),
+  cniBinDirectory: optional("cni-bin-dir", ["CNI_BIN_DIR"], type.path, CNI, "Kubernetes", "Directory of the runtime's CNI plugins, into which the plugin is put, as seen from here; without it the plugin is not installed"),
+  cniConfigDirectory: spec("cni-config-dir", ["CNI_CONF_DIR"], type.path, "/host/etc/cni/net.d", CNI, "Kubernetes", "Directory of the runtime's CNI configuration, as seen from here"),
+  excludedNamespaces: spec("exclude-namespaces", ["EXCLUDE_NAMESPACES"], namespaces, ["kube-system"] as readonly string[], CNI, "Kubernetes", "Namespaces whose pods are never in the mesh and start without the agent, as what the mesh needs must"),
+  probes: spec("probes", ["PROBES"], type.oneOf(["source", "exempt", "off"]), "source", CNI, "Kubernetes", "Kubelet probes pass the mesh by: rules on the node that give them --probe-addresses; `exempt`, where something else gives them those; `off`, they are traffic like any other"),
+  probeAddresses: spec("probe-addresses", ["HOST_PROBE_ADDRESSES"], type.addressList, PROBE_ADDRESSES, CNI, "Kubernetes", "Addresses that nobody has, one of each family at most, from which probes reach pods in the mesh"),
+  daemonSet: optional("daemonset", ["DAEMONSET"], daemonSetName, CNI, "Kubernetes", "DaemonSet whose removal means that the mesh goes from this node; without it, it never does"),
 
   adminAddress: spec("admin-address", ["ADMIN_ADDRESS"], type.listenAddress, listening("127.0.0.1", 15000), ALL, "Listening", "Administration: configuration dump, log level, quit; keep it on loopback"),
   metricsAddress: spec("metrics-address", ["METRICS_ADDRESS"], type.listenAddress, listening("::", 15020), ALL, "Listening", "Prometheus metrics"),

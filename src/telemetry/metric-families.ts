@@ -84,6 +84,8 @@ export const FAMILIES = {
   weft_thread_lag_seconds: gauge(["thread"], "How late the last timer of the thread was"),
   weft_thread_lag_max_seconds: gauge(["thread"], "How late the latest timer of the thread was since the last scrape"),
   weft_certificates_held: gauge([], "Workload certificates held"),
+  weft_cni_pods_in_mesh: gauge([], "Pods of this node in the mesh"),
+  weft_cni_ztunnels: gauge([], "Ztunnels connected to the CNI agent"),
   weft_certificate_fetches_total: counter(["outcome"], "Certificates asked of the CA"),
   weft_certificate_expiry_seconds: gauge([], "Seconds until the first certificate held expires"),
   weft_configuration_errors: gauge([], "Errors in the configuration now"),
