@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { MetricSeries } from "./metric-series.ts";
 import { FLAG_INDEX } from "./connection-labels.ts";
 import { ConnectionMetrics } from "./connection-metrics.ts";
 import { acceptsGzip, Exposition, type ExpositionFormat, type GaugeSource, negotiateFormat } from "./exposition.ts";
@@ -89,6 +90,19 @@ describe.each(["prometheus", "openmetrics"] as const)("%s", (format) => {
     expect(buckets.at(-1)).toMatchObject({ value: 4, labels: { le: "+Inf" } });
     expect(samples.find(({ name }) => name.endsWith("_count"))!.value).toBe(4);
     expect(samples.find(({ name }) => name.endsWith("_sum"))!.value).toBeCloseTo(198.0002);
+  });
+
+  test("endpoints, which every thread sees for itself, are not added up", async () => {
+    const threads = [2, 3].map((usable) => {
+      const series = new MetricSeries();
+      const labels = { destination_service_namespace: "shop", destination_service_name: "web", port: "80", subset: "" };
+      series.cell("weft_upstream_endpoints", { ...labels, health: "usable" }).value = usable;
+      series.cell("weft_upstream_in_use", { ...labels, resource: "connections" }).value = usable;
+      return { connectionKeys: [], connectionValues: new Float64Array(0), cells: series.snapshotCells(), histograms: [] };
+    });
+    const families = parse((await new Exposition().render(threads, [], format)).body, format);
+    expect(families.get("weft_upstream_endpoints")!.samples[0]!.value).toBe(3);
+    expect(families.get("weft_upstream_in_use")!.samples[0]!.value).toBe(5);
   });
 
   test("hostile label values stay inside their quotes", async () => {

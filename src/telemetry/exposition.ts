@@ -1,11 +1,11 @@
 // From the snapshots of all threads to the text a scraper reads: Prometheus 0.0.4, or OpenMetrics 1.0 when it asks for that.
-// Merging adds; the rendering is prom-client's registry. Runs on the main thread only.
+// Merging adds, but for what each thread sees for itself; the rendering is prom-client's registry. Runs on the main thread only.
 
 import { Registry } from "prom-client";
 import { CONNECTION_LABEL_NAMES, KEY_SEPARATOR, RESPONSE_FLAGS } from "./connection-labels.ts";
 import { CONNECTION_COLUMNS } from "./connection-metrics.ts";
 import { addCells, type Bounds } from "./histogram.ts";
-import { CONNECTION_FAMILIES, FAMILIES, type Family, type FamilyName } from "./metric-families.ts";
+import { CONNECTION_FAMILIES, FAMILIES, type Family, type FamilyName, SEEN_BY_EACH } from "./metric-families.ts";
 import type { MetricsSnapshot } from "./metrics-snapshot.ts";
 import { requestSamples } from "./request-exposition.ts";
 import { REQUEST_FAMILIES } from "./request-families.ts";
@@ -97,7 +97,8 @@ export class Exposition {
     for (const snapshot of snapshots) {
       for (const { name, keys, values } of snapshot.cells) {
         const merged = getOrMake(cells, name, () => new Map<string, number>());
-        keys.forEach((key, i) => merged.set(key, (merged.get(key) ?? 0) + values[i]!));
+        const seenByEach = SEEN_BY_EACH.has(name);
+        keys.forEach((key, i) => merged.set(key, seenByEach ? Math.max(merged.get(key) ?? 0, values[i]!) : (merged.get(key) ?? 0) + values[i]!));
       }
       for (const { name, keys, values } of snapshot.histograms) {
         const merged = getOrMake(histograms, name, () => new Map<string, Float64Array>());

@@ -92,6 +92,9 @@ export const FAMILIES = {
   weft_configuration_changes_total: counter([], "Changes of the configuration applied"),
 } as const satisfies Record<string, Family>;
 
+/** Every thread sees the same things for itself: the largest number counts, not the sum. */
+export const SEEN_BY_EACH: ReadonlySet<string> = new Set(["weft_upstream_endpoints"] satisfies FamilyName[]);
+
 export type FamilyName = keyof typeof FAMILIES;
 type NamesOfType<T extends Family["type"]> = { [N in FamilyName]: (typeof FAMILIES)[N]["type"] extends T ? N : never }[FamilyName];
 export type HistogramName = NamesOfType<"histogram">;

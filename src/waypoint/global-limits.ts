@@ -48,7 +48,7 @@ export class GlobalLimits {
     while (this.#next < this.#limits.length) {
       const limit = this.#limits[this.#next++]!;
       if (!matchesOf(limit).applies(facts)) continue;
-      this.#call = askRateLimit(this.#host, limit, facts, traceMetadata(head.fields), (verdict) => this.#answered(limit, verdict));
+      this.#call = askRateLimit(this.#host, limit, facts, traceMetadata(head.fields, this.#user.account.trace), (verdict) => this.#answered(limit, verdict));
       if (this.#call !== null) return;
     }
     this.#done({ kind: "within", state: this.#state });

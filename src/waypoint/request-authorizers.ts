@@ -93,7 +93,7 @@ export class RequestAuthorizers implements Due {
   }
 
   #ask(authorizer: ExternalAuthorizer, body: CheckFacts["body"], done: (verdict: AuthorizationVerdict) => void): void {
-    this.#call = askAuthorizer(this.#host, authorizer, this.#facts(body), traceMetadata(this.#request.fields), (verdict) => {
+    this.#call = askAuthorizer(this.#host, authorizer, this.#facts(body), traceMetadata(this.#request.fields, this.#user.account.trace), (verdict) => {
       this.#call = null;
       if (verdict.kind === "allowed") this.#apply(verdict);
       done(verdict);
