@@ -83,7 +83,7 @@ export interface XdsServing {
   /** Puts AggregatedDiscoveryService on a router (connectNodeAdapter({ routes, contextValues })), beside other services of the port. */
   readonly routes: (router: ConnectRouter) => void;
   /** For the same adapter: what the service needs to know of a request's connection. */
-  readonly contextValues: (request: { readonly socket: object }) => ContextValues;
+  readonly contextValues: (request: { readonly socket: object; readonly stream?: object }) => ContextValues;
   /** Ends every stream, so that clients go to another replica. */
   close(): void;
 }
