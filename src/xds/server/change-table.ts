@@ -7,15 +7,12 @@ export interface Entry {
   readonly name: string;
   /** Null: it was removed. Kept until no client can be without the news. */
   readonly resource: EncodedResource | null;
-  /** State in which it came to be; of one removed and made again, the later time. */
-  readonly firstState: number;
   /** State in which it changed last. */
   readonly state: number;
 }
 
 interface Link extends Entry {
   resource: EncodedResource | null;
-  firstState: number;
   state: number;
   older: Link | null;
   newer: Link | null;
@@ -30,16 +27,13 @@ export class ChangeTable {
   set(resource: EncodedResource, state: number): boolean {
     const link = this.#links.get(resource.name);
     if (link === undefined) {
-      const added: Link = { name: resource.name, resource, firstState: state, state, older: null, newer: null };
+      const added: Link = { name: resource.name, resource, state, older: null, newer: null };
       this.#links.set(resource.name, added);
       this.#append(added);
       return true;
     }
     if (link.resource?.version === resource.version) return false;
-    if (link.resource === null) {
-      link.firstState = state;
-      this.#removedCount--;
-    }
+    if (link.resource === null) this.#removedCount--;
     link.resource = resource;
     this.#move(link, state);
     return true;

@@ -1,17 +1,18 @@
-// One client's stream, without IO: what it asked for, what it was told, and what it is to be told next. Nothing is queued for it: each
-// response is made of what there is at the time of sending, so a slow client costs no memory and is never told what is past already.
+// One client's stream, without IO: what it asked for, what it was told, and what it is to be told next. Changes are not queued for it: when
+// it is ready for more, what it has is compared with what there is. A slow client costs no memory and is not told what is past already.
 //
 //   policies → addresses → L7 access → traffic → routes → waypoint     what is new, each before what leads to it
 //   waypoint → routes → … → addresses → policies                       what is gone, each after what led to it
 //
-// One such round is told of one published state. The next begins when the client has confirmed this one.
+// One such round tells of one published state, fixed when it begins: then the order holds whatever is published meanwhile. The next begins
+// when the client has confirmed this one.
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponseSchema } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { L7_CODECS, type L7Kind } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type EncodedResource } from "../resource.ts";
 import type { ClientView, TypeStatus } from "../serving.ts";
-import type { ChangeTable, Entry } from "./change-table.ts";
+import type { ChangeTable } from "./change-table.ts";
 import type { World } from "./world.ts";
 
 /** Names that a client may ask for, one by one: the addresses that the workloads of a node talk to. */
@@ -32,8 +33,7 @@ interface Everything {
   readonly table: ChangeTable;
   /** What the client had from before; null once it has been compared. */
   had: ReadonlyMap<string, string> | null;
-  upsertedState: number;
-  removedState: number;
+  toldState: number;
   /** Asked for by name, on top: answered even where nothing changed. */
   readonly asked: Set<string>;
 }
@@ -60,11 +60,14 @@ interface Subscription {
   rejected: TypeStatus["rejected"];
 }
 
-interface Step {
+/** What a round has for one type: shared encodings, and names. */
+interface Difference {
+  readonly upserts: readonly EncodedResource[];
+  readonly removals: readonly string[];
+}
+
+interface Step extends Difference {
   readonly subscription: Subscription;
-  readonly phase: "upsert" | "remove";
-  /** Of a subscription to some: what it is to have. */
-  readonly wanted: ReadonlyMap<string, EncodedResource> | null;
 }
 
 export interface Outgoing {
@@ -104,7 +107,7 @@ export class Session {
   next(): Outgoing | null {
     for (;;) {
       for (let step = this.#round.shift(); step !== undefined; step = this.#round.shift()) {
-        const outgoing = step.subscription.what.kind === "everything" ? this.#tellOfAll(step, step.subscription.what) : this.#tellOfSome(step, step.subscription.what);
+        const outgoing = this.#respond(step);
         if (outgoing !== null) return outgoing;
       }
       if (this.#unconfirmed.size > 0 || !this.#beginRound()) return null;
@@ -120,7 +123,7 @@ export class Session {
   /** The state up to which removals have been told; what was removed later must be remembered for this client. Infinity when it needs none. */
   get removalsToldState(): number {
     let least = Infinity;
-    for (const { what } of this.#subscriptions.values()) if (what.kind === "everything" && what.had === null) least = Math.min(least, what.removedState);
+    for (const { what } of this.#subscriptions.values()) if (what.kind === "everything" && what.had === null) least = Math.min(least, what.toldState);
     return least;
   }
 
@@ -151,7 +154,7 @@ export class Session {
     const what: Everything | Some = kind !== undefined || table === null
       ? { kind: "own", names: new Set(), asked: new Set(), held: had, comparedWith: -1 }
       : all
-        ? { kind: "everything", table, had, upsertedState: 0, removedState: 0, asked: new Set() }
+        ? { kind: "everything", table, had, toldState: 0, asked: new Set() }
         : { kind: "onDemand", names: new Set(had.keys()), asked: new Set(), held: had, comparedWith: -1 };
     const subscription: Subscription = { typeUrl, what, sentState: 0, ackedState: 0, answered: false, rejected: null };
     this.#subscriptions.set(typeUrl, subscription);
@@ -191,14 +194,14 @@ export class Session {
     const due = ORDER.map((typeUrl) => this.#subscriptions.get(typeUrl)).filter((subscription) => subscription !== undefined && this.#isDue(subscription)) as Subscription[];
     if (due.length === 0) return false;
     this.#roundState = this.#world.state;
-    const steps = due.map((subscription): Step => ({ subscription, phase: "upsert", wanted: subscription.what.kind === "everything" ? null : this.#wanted(subscription.typeUrl, subscription.what) }));
-    this.#round = [...steps, ...steps.map((step): Step => ({ ...step, phase: "remove" })).reverse()];
+    const steps = due.map((subscription) => ({ subscription, ...this.#difference(subscription) }));
+    this.#round = [...steps.map((step): Step => ({ ...step, removals: [] })), ...steps.map((step): Step => ({ ...step, upserts: [] })).reverse()];
     return true;
   }
 
   #isDue({ what, answered }: Subscription): boolean {
     if (!answered || what.asked.size > 0) return true;
-    if (what.kind === "everything") return what.had !== null || what.table.lastState > Math.min(what.upsertedState, what.removedState);
+    if (what.kind === "everything") return what.had !== null || what.table.lastState > what.toldState;
     return what.comparedWith !== this.#comparable(what);
   }
 
@@ -223,60 +226,49 @@ export class Session {
     return wanted;
   }
 
-  #tellOfAll({ subscription, phase }: Step, what: Everything): Outgoing | null {
-    const limit = this.#roundState;
-    if (phase === "upsert") {
-      const { had } = what;
-      const resources: EncodedResource[] = [];
-      if (had !== null) {
-        for (const resource of what.table.all()) if (had.get(resource.name) !== resource.version) resources.push(resource);
-      } else {
-        for (const entry of what.table.changedAfter(what.upsertedState)) if (entry.resource !== null && isOfRound(entry, what.upsertedState, limit)) resources.push(entry.resource);
-      }
-      const sent = new Set(resources);
-      for (const name of what.asked) {
-        const resource = what.table.get(name);
-        if (resource === undefined || sent.has(resource)) continue;
-        resources.push(resource);
-      }
-      what.upsertedState = limit;
-      return this.#respond(subscription, resources, []);
-    }
-    const removed: string[] = [];
-    if (what.had !== null) {
-      for (const name of what.had.keys()) if (what.table.get(name) === undefined) removed.push(name);
+  #difference({ typeUrl, what }: Subscription): Difference {
+    return what.kind === "everything" ? this.#differenceOfAll(what) : this.#differenceOfSome(typeUrl, what);
+  }
+
+  #differenceOfAll(what: Everything): Difference {
+    const { had, table, toldState } = what;
+    const upserts = new Set<EncodedResource>();
+    const removals = new Set<string>();
+    if (had !== null) {
+      for (const resource of table.all()) if (had.get(resource.name) !== resource.version) upserts.add(resource);
+      for (const name of had.keys()) if (table.get(name) === undefined) removals.add(name);
       what.had = null;
     } else {
-      for (const { name, resource, state } of what.table.changedAfter(what.removedState)) if (resource === null && state <= limit) removed.push(name);
-    }
-    for (const name of what.asked) if (what.table.get(name) === undefined && !removed.includes(name)) removed.push(name);
-    what.asked.clear();
-    what.removedState = limit;
-    return this.#respond(subscription, [], removed);
-  }
-
-  #tellOfSome({ subscription, phase, wanted }: Step, what: Some): Outgoing | null {
-    if (wanted === null) return null;
-    if (phase === "upsert") {
-      const resources = [...wanted.values()].filter(({ name, version }) => what.held.get(name) !== version || what.asked.has(name));
-      for (const { name, version } of resources) {
-        what.held.set(name, version);
-        what.asked.delete(name);
+      for (const { name, resource } of table.changedAfter(toldState)) {
+        if (resource === null) removals.add(name);
+        else upserts.add(resource);
       }
-      return this.#respond(subscription, resources, []);
     }
-    const removed = new Set([...what.held.keys()].filter((name) => !wanted.has(name)));
-    for (const name of removed) what.held.delete(name);
-    // What was asked for since this round began is the next one's.
-    for (const name of what.asked) if (what.comparedWith !== -1 && !wanted.has(name)) removed.add(name);
-    if (what.comparedWith !== -1) what.asked.clear();
-    return this.#respond(subscription, [], [...removed]);
+    for (const name of what.asked) {
+      const resource = table.get(name);
+      if (resource === undefined) removals.add(name);
+      else upserts.add(resource);
+    }
+    what.asked.clear();
+    what.toldState = this.#roundState;
+    return { upserts: [...upserts], removals: [...removals] };
   }
 
-  #respond(subscription: Subscription, resources: readonly EncodedResource[], removedResources: string[]): Outgoing | null {
+  #differenceOfSome(typeUrl: string, what: Some): Difference {
+    const wanted = this.#wanted(typeUrl, what);
+    const upserts = [...wanted.values()].filter(({ name, version }) => what.held.get(name) !== version || what.asked.has(name));
+    // What is asked for and is not there is answered as if it were gone.
+    const removals = new Set([...what.held.keys(), ...what.asked].filter((name) => !wanted.has(name)));
+    for (const { name, version } of upserts) what.held.set(name, version);
+    for (const name of removals) what.held.delete(name);
+    what.asked.clear();
+    return { upserts, removals: [...removals] };
+  }
+
+  #respond({ subscription, upserts, removals }: Step): Outgoing | null {
     const state = this.#roundState;
     subscription.sentState = state;
-    if (resources.length === 0 && removedResources.length === 0 && subscription.answered) {
+    if (upserts.length === 0 && removals.length === 0 && subscription.answered) {
       if (subscription.rejected === null && ![...this.#unconfirmed.values()].some((other) => other.subscription === subscription)) subscription.ackedState = state;
       return null;
     }
@@ -284,14 +276,8 @@ export class Session {
     const nonce = String(++this.#nonce);
     this.#unconfirmed.set(nonce, { subscription, state });
     let bytes = 0;
-    for (const resource of resources) bytes += resource.bytes.length + RESOURCE_OVERHEAD_BYTES;
-    for (const name of removedResources) bytes += name.length + RESOURCE_OVERHEAD_BYTES;
-    return { message: { typeUrl: subscription.typeUrl, nonce, systemVersionInfo: String(state), resources: resources.map((resource) => resource.bytes), removedResources }, bytes };
+    for (const resource of upserts) bytes += resource.bytes.length + RESOURCE_OVERHEAD_BYTES;
+    for (const name of removals) bytes += name.length + RESOURCE_OVERHEAD_BYTES;
+    return { message: { typeUrl: subscription.typeUrl, nonce, systemVersionInfo: String(state), resources: upserts.map((resource) => resource.bytes), removedResources: [...removals] }, bytes };
   }
 }
-
-/**
- * What changed again after the round's state waits for the next round, as it may lead to what this round does not tell. Unless the client
- * has nothing of it yet: what this round tells may lead to it.
- */
-const isOfRound = ({ state, firstState }: Entry, told: number, limit: number): boolean => state <= limit || (firstState > told && firstState <= limit);
