@@ -42,6 +42,8 @@ export interface XdsServerOptions {
   readonly random: Random;
   readonly timers: Timers;
   readonly onEvent: (event: XdsServerEvent) => void;
+  /** SENDING_BYTES_MAX unless given. */
+  readonly sendingBytesMax?: number;
 }
 
 export type XdsServerEvent =
@@ -78,12 +80,13 @@ export class XdsServer implements XdsServing {
   readonly #options: XdsServerOptions;
   readonly #world: World;
   readonly #connections = new Set<ClientConnection>();
-  readonly #budget = new SendBudget(SENDING_BYTES_MAX);
+  readonly #budget: SendBudget;
   #closed = false;
   #cancelLook: (() => void) | null = null;
 
   constructor(options: XdsServerOptions) {
     this.#options = options;
+    this.#budget = new SendBudget(options.sendingBytesMax ?? SENDING_BYTES_MAX);
     this.#world = new World((message) => options.onEvent({ kind: "fault", message }));
   }
 

@@ -1,0 +1,218 @@
+// The server over real connections: who may connect, what a slow client costs, what the end of a stream leaves.
+
+import { afterEach, describe, expect, test } from "bun:test";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
+import { create, toBinary } from "@bufbuild/protobuf";
+import * as http2 from "node:http2";
+import type { AddressInfo } from "node:net";
+import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
+import { err, ok } from "../core/result.ts";
+import { systemTimers } from "../identity/svid-cache.ts";
+import { workload } from "../../test/kit/mesh-records.ts";
+import { PublishedMesh } from "../../test/kit/published-mesh.ts";
+import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { ADDRESS_TYPE } from "./resource.ts";
+import { STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
+
+const events: XdsServerEvent[] = [];
+let aheadMs = 0;
+const clock: Clock = { wallMs: () => systemClock.wallMs(), monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+const closers: (() => void)[] = [];
+
+afterEach(() => {
+  for (const close of closers.splice(0).reverse()) close();
+  events.length = 0;
+  aheadMs = 0;
+});
+
+async function start(sendingBytesMax?: number): Promise<{ xds: XdsServer; port: number }> {
+  const xds = new XdsServer({
+    clock, random: seededRandom(1), timers: systemTimers, onEvent: (event) => events.push(event), ...(sendingBytesMax === undefined ? {} : { sendingBytesMax }),
+    authenticate: {
+      authenticate: async ({ bearerToken }) => (bearerToken !== "good" ? err(`the token is ${bearerToken === null ? "missing" : "not known"}`)
+        : ok({ name: "node-1", refusal: (view) => (view.kind === "node" && view.node === "node-1" ? null : "node-1 may only be itself") })),
+    },
+  });
+  const server = http2.createServer({}, connectNodeAdapter({ connect: false, grpcWeb: false, routes: xds.routes, contextValues: xds.contextValues }));
+  const sessions = new Set<http2.Http2Session>();
+  server.on("session", (session) => sessions.add(session));
+  const listening = Promise.withResolvers<void>();
+  server.listen(0, "127.0.0.1", () => listening.resolve());
+  await listening.promise;
+  closers.push(() => {
+    server.close();
+    for (const session of sessions) session.destroy();
+  });
+  return { xds, port: (server.address() as AddressInfo).port };
+}
+
+/** Requests that a test sends one by one. */
+class Requests implements AsyncIterable<DeltaDiscoveryRequest> {
+  readonly #queue: DeltaDiscoveryRequest[] = [];
+  #wake = Promise.withResolvers<void>();
+  #ended = false;
+
+  send(fields: Parameters<typeof create<typeof DeltaDiscoveryRequestSchema>>[1]): void {
+    this.#queue.push(create(DeltaDiscoveryRequestSchema, fields));
+    this.#wake.resolve();
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#wake.resolve();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<DeltaDiscoveryRequest> {
+    for (;;) {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) yield next;
+      if (this.#ended) return;
+      await this.#wake.promise;
+      this.#wake = Promise.withResolvers();
+    }
+  }
+}
+
+const NODE = { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1", WEFT_VERSION: "9" } };
+
+function connect(port: number, token = "good"): { requests: Requests; responses: AsyncIterator<DeltaDiscoveryResponse>; abort: AbortController } {
+  const client = createClient(AggregatedDiscoveryService, createGrpcTransport({ baseUrl: `http://127.0.0.1:${port}` }));
+  const requests = new Requests();
+  const abort = new AbortController();
+  closers.push(() => abort.abort());
+  const responses = client.deltaAggregatedResources(requests, { headers: { authorization: `Bearer ${token}` }, signal: abort.signal })[Symbol.asyncIterator]();
+  return { requests, responses, abort };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const endMs = Date.now() + 10_000;
+  while (!condition()) {
+    if (Date.now() > endMs) throw new Error("not within 10 s");
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+const failureOf = async (promise: Promise<unknown>): Promise<string> => {
+  const failure = await promise.then(() => null, (cause: unknown) => ConnectError.from(cause));
+  return failure === null ? "none" : `${Code[failure.code]}: ${failure.rawMessage}`;
+};
+
+describe("who may connect", () => {
+  const refusal = async (token: string, node: object): Promise<string> => {
+    const { xds, port } = await start();
+    xds.publish(new PublishedMesh().change({}));
+    const { requests, responses } = connect(port, token);
+    requests.send({ typeUrl: ADDRESS_TYPE, node });
+    const failure = await failureOf(responses.next());
+    expect(xds.clients()).toEqual([]);
+    expect(xds.counters.refused).toBe(failure === "none" ? 0 : 1);
+    return failure;
+  };
+
+  test("nobody without a token that is known", async () => expect(await refusal("bad", NODE)).toBe("Unauthenticated: the token is not known"));
+  test("nobody as somebody else", async () => expect(await refusal("good", { ...NODE, metadata: { NODE_NAME: "node-2" } })).toBe("PermissionDenied: node-1 may only be itself"));
+  test("nobody without saying what it is", async () => expect(await refusal("good", { id: "sidecar~198.18.0.1~a.b~c" })).toContain('InvalidArgument: a client of type "sidecar" is not served here'));
+  test("no waypoint that does not say whose it is", async () => expect(await refusal("good", { id: "waypoint~198.18.0.1~a.b~c" })).toContain("names its Gateway as namespace/name in the metadata WEFT_GATEWAY"));
+});
+
+describe("a stream", () => {
+  test("tells what there is and what changes, and shows in the status", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    const first = responses.next();
+    await until(() => xds.clients().length === 1);
+    xds.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
+    const { value } = await first;
+    expect(value?.resources.length).toBe(1);
+    requests.send({ typeUrl: ADDRESS_TYPE, responseNonce: value?.nonce ?? "" });
+    await until(() => xds.clients()[0]?.types[0]?.ackedState === 1);
+    expect(xds.clients()[0]).toMatchObject({ id: NODE.id, caller: "node-1", view: { kind: "node", node: "node-1" }, agentVersion: "9", types: [{ typeUrl: ADDRESS_TYPE, sentState: 1, resourceCount: 1, rejected: null }] });
+    xds.publish(mesh.change({ workloads: [workload({ name: "b" })] }));
+    const second = (await responses.next()).value;
+    expect(second?.resources.length).toBe(1);
+    requests.send({ typeUrl: ADDRESS_TYPE, responseNonce: second?.nonce ?? "", errorDetail: { code: 3, message: "b is wrong" } });
+    await until(() => xds.clients()[0]?.types[0]?.rejected?.message === "b is wrong");
+    expect(events.filter(({ kind }) => kind === "rejected")).toMatchObject([{ typeUrl: ADDRESS_TYPE, message: "b is wrong" }]);
+  });
+
+  test("that its client breaks off leaves nothing", async () => {
+    const { xds, port } = await start();
+    xds.publish(new PublishedMesh().change({ workloads: [workload({ name: "a" })] }));
+    const { requests, responses, abort } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    await responses.next();
+    abort.abort();
+    await until(() => xds.clients().length === 0);
+    await until(() => events.some(({ kind }) => kind === "disconnected"));
+    expect(xds.sendingBytes).toBe(0);
+  });
+
+  test("is ended with a reason when the server ends", async () => {
+    const { xds, port } = await start();
+    xds.publish(new PublishedMesh().change({}));
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    await responses.next();
+    xds.close();
+    expect(await failureOf(responses.next())).toBe("Unavailable: this replica ends; others serve");
+  });
+});
+
+describe("a client that does not read", () => {
+  /** Its window is what HTTP/2 gives at first, and it never gives more. */
+  async function slowClient(port: number): Promise<http2.ClientHttp2Stream> {
+    const session = http2.connect(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 65_535 } });
+    closers.push(() => session.destroy());
+    session.on("error", () => {});
+    const stream = session.request({
+      ":method": "POST", ":path": "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", "content-type": "application/grpc+proto", te: "trailers", authorization: "Bearer good",
+    });
+    stream.on("error", () => {});
+    stream.pause();
+    const message = toBinary(DeltaDiscoveryRequestSchema, create(DeltaDiscoveryRequestSchema, { typeUrl: ADDRESS_TYPE, node: NODE }));
+    const frame = Buffer.alloc(5 + message.length);
+    frame.writeUInt32BE(message.length, 1);
+    frame.set(message, 5);
+    stream.write(frame);
+    return stream;
+  }
+
+  const large = (count: number, generation: number) => Array.from({ length: count }, (_, i) => workload({ name: `w${i}`, version: `v${generation}` }));
+
+  test("has one response in flight, however much changes", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    xds.publish(mesh.change({ workloads: large(5_000, 0) }));
+    await slowClient(port);
+    await until(() => xds.sendingBytes > 0);
+    const inFlight = xds.sendingBytes;
+    for (let generation = 1; generation <= 20; generation++) xds.publish(mesh.change({ workloads: large(5_000, generation) }));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(xds.counters.responses).toBe(1);
+    expect(xds.sendingBytes).toBe(inFlight);
+  });
+
+  test("that breaks off gives its room back", async () => {
+    const { xds, port } = await start();
+    xds.publish(new PublishedMesh().change({ workloads: large(5_000, 0) }));
+    const stream = await slowClient(port);
+    await until(() => xds.sendingBytes > 0);
+    stream.session?.destroy();
+    await until(() => xds.sendingBytes === 0 && xds.clients().length === 0);
+  });
+
+  test("gives way when others wait for room", async () => {
+    const { xds, port } = await start(1);
+    xds.publish(new PublishedMesh().change({ workloads: large(5_000, 0) }));
+    await slowClient(port);
+    await until(() => xds.sendingBytes > 0);
+    aheadMs = STALLED_MS + 1;
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    const { value } = await responses.next();
+    expect(value?.resources.length).toBe(5_000);
+    expect(xds.counters.stalled).toBe(1);
+  });
+});
