@@ -4,11 +4,7 @@
 import type { Clock, Random } from "../core/ports.ts";
 import { parseIp, type SocketAddress } from "../core/ip.ts";
 import { hmacSigner } from "../identity/session-signer.ts";
-import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { httpFetch } from "../identity/jwt/http-fetch.ts";
-import { JwksCache } from "../identity/jwt/jwks-cache.ts";
-import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
-import { LoginService } from "../identity/oidc/login-service.ts";
 import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
@@ -21,6 +17,7 @@ import type { Client, Destination } from "./client.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 import { MeshDialer } from "./mesh-dialer.ts";
+import { IdentityChecks } from "./identity-checks.ts";
 import { labelsOf } from "./labels.ts";
 import { type Listener, listenOn, type PlainChannel } from "./plain-channel.ts";
 import { RequestTelemetry } from "./request-telemetry.ts";
@@ -41,8 +38,7 @@ export class WaypointDataPlane {
   readonly #plane: HttpPlane;
   readonly #telemetry: RequestTelemetry;
   readonly #listeners: Listener[] = [];
-  readonly #keys: JwksCache;
-  readonly #logins: LoginService;
+  readonly #identities: IdentityChecks;
   readonly #tunnels: Tunnels;
   readonly #place: WaypointPlace;
   readonly #names: NameResolver;
@@ -70,15 +66,12 @@ export class WaypointDataPlane {
       postLines: (lines, lineCount) => post({ kind: "log", lines, lineCount }), logCredit: credits === null ? null : new LogCredit(credits.lines),
       postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),
     });
-    const fetch = httpFetch();
-    this.#keys = new JwksCache({ fetch, clock, random });
-    const tokens = new TokenVerifier({ keys: this.#keys, introspection: new IntrospectionCache({ fetch, clock }), clock });
-    this.#logins = new LoginService({ fetch, clock, verifier: tokens });
+    this.#identities = new IdentityChecks({ fetch: httpFetch(), clock, random });
     this.#names = new NameResolver({ random, nowMs: this.#nowMs });
     const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
-      tokens, logins: this.#logins,
+      tokens: this.#identities.tokens, logins: this.#identities.logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
       dialer, names: this.#names,
     });
@@ -92,7 +85,7 @@ export class WaypointDataPlane {
         return; // the first message builds this object
       case "mesh":
         this.#store.apply(message.delta);
-        this.#l7.apply(message.l7Delta);
+        if (this.#l7.apply(message.l7Delta).accessChanged) this.#identities.retain(this.#l7);
         for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
         this.#recorded = recordedWaypoint(this.#store, this.#l7, this.#config.gateway);
         this.#plane.changed();
@@ -160,7 +153,7 @@ export class WaypointDataPlane {
       this.#plane.tick();
       this.#tunnels.tick(nowMs);
       this.#telemetry.tick(nowMs);
-      void this.#keys.refreshDue();
+      this.#identities.tick();
     }
     if (this.#drainUntilMs !== Infinity) this.#finishDrain(nowMs);
   }
@@ -182,7 +175,7 @@ export class WaypointDataPlane {
     this.#drainUntilMs = Infinity;
     clearInterval(this.#timer);
     this.#plane.destroy();
-    this.#logins.destroy();
+    this.#identities.destroy();
     this.#tunnels.destroy();
     this.#telemetry.flush();
     this.#post({ kind: "answer", question: "drained", value: left });

@@ -107,6 +107,16 @@ export class L7Store {
     return this.#waypoints.values();
   }
 
+  /** All of them, whichever service they are for. */
+  authentications(): IterableIterator<RequestAuthentication> {
+    return this.#authentications.values();
+  }
+
+  /** All of them, whichever service they are for. */
+  logins(): IterableIterator<LoginPolicy> {
+    return this.#logins.values();
+  }
+
   /** @param clientNamespace null for a client whose namespace is not known: it has the producer's routes. */
   routes(service: NamespacedName, port: number, clientNamespace: string | null): RouteSet {
     const slot = this.#routeSlots.get(service);

@@ -37,6 +37,11 @@ export class TargetIndex<T extends Targeting> {
     return changed;
   }
 
+  /** Every record, whatever it is attached to. */
+  values(): IterableIterator<T> {
+    return this.#records.values();
+  }
+
   /** What holds for a service behind a waypoint, each record once; in the order of `compare` (least first), then of `namespace/name`. */
   of(service: NamespacedName, waypoint: NamespacedName, compare: (a: AccessTarget, b: AccessTarget) => number = () => 0): T[] {
     const namespace = waypoint.slice(0, waypoint.indexOf("/"));
