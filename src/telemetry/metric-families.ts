@@ -70,6 +70,7 @@ export const FAMILIES = {
   weft_upstream_in_use: gauge([...CLUSTER, "resource"], "What circuit breaking counts, now: connections, pendingRequests, activeRequests, activeRetries"),
   weft_upstream_refusals_total: counter([...CLUSTER, "resource"], "Refused by circuit breaking, by the resource whose limit was reached"),
   weft_upstream_endpoints: gauge([...CLUSTER, "health"], "Endpoints by health: usable, ejected, unhealthy (by active checks)"),
+  weft_upstream_health_checks_total: counter([...CLUSTER, "result"], "Answers to active health checks: passed, failed"),
   weft_upstream_ejections_total: counter([...CLUSTER, "reason"], "Endpoints taken out of balancing, by what took them out"),
   weft_upstream_returns_total: counter(CLUSTER, "Endpoints brought back into balancing"),
   weft_rate_limit_decisions_total: counter([...SERVICE, "limit", "verdict"], "Rate limit decisions: allowed, refused, failed (the service that counts did not answer)"),

@@ -40,6 +40,10 @@ export class UpstreamMetrics {
     else this.#series.cell("weft_upstream_returns_total", labels).value++;
   }
 
+  healthCheck(labels: ClusterLabels, result: "passed" | "failed"): void {
+    this.#series.cell("weft_upstream_health_checks_total", { ...labels, result }).value++;
+  }
+
   /** @param limit name of the rule, from the configuration. */
   rateLimit(service: { readonly namespace: string; readonly name: string }, limit: string, verdict: RateLimitOutcome): void {
     this.#series.cell("weft_rate_limit_decisions_total", { destination_service_namespace: service.namespace, destination_service_name: service.name, limit, verdict }).value++;

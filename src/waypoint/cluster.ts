@@ -5,7 +5,7 @@ import type { NamespacedName } from "../core/brand.ts";
 import { formatSocketAddress } from "../core/ip.ts";
 import type { Random } from "../core/ports.ts";
 import { unreachable } from "../core/result.ts";
-import type { BackendTls, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
+import type { BackendTls, HealthCheck, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import { type CompiledFault, compileFault } from "../policy/http/compiled-rule.ts";
 import { AdaptiveLimit } from "../policy/upstream/adaptive-concurrency.ts";
@@ -18,9 +18,13 @@ import { compileMatches, type ViewFacts } from "../policy/upstream/view-facts.ts
 import type { UpstreamSettings } from "../policy/upstream/settings.ts";
 import { type NameSource, type RefreshRequest, Upstream } from "../policy/upstream/upstream.ts";
 import type { Picked } from "../policy/candidates.ts";
+import type { ClusterLabels, ClusterState } from "../telemetry/upstream-metrics.ts";
 import { declaresHttp2 } from "./declared-protocol.ts";
 import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
 import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
+import { HealthChecks, type ProbeGate } from "./health-checks.ts";
+import { HealthProbe, type ProbePlace } from "./health-probe.ts";
+import type { RequestObserver } from "./observer.ts";
 import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
 import type { ServiceDirectory } from "./service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
@@ -49,6 +53,8 @@ export interface ClusterContext {
   readonly tlsContexts: BackendTlsContexts;
   /** Null: endpoints that are known by a name are resolved when they are dialled. */
   readonly names: NameSource | null;
+  readonly observer: Pick<RequestObserver, "upstream" | "endpointNews">;
+  readonly probes: ProbeGate;
   /** This waypoint's own record: where it is, for localities. */
   readonly self: () => Workload;
 }
@@ -96,9 +102,11 @@ export class Cluster {
   /** Of endpoints that are gone or elsewhere, until their last request has ended. */
   readonly #leaving = new Set<EndpointPool>();
   #rules: Rules;
+  #health: HealthChecks | null = null;
   #service: Service | null = null;
   #protocol: ServerProtocol = "asClient";
   #closed = false;
+  #labels: ClusterLabels | null = null;
 
   constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
     this.#context = context;
@@ -107,6 +115,7 @@ export class Cluster {
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
     this.budget = new RetryBudgetState(settings.retryBudget);
+    this.#health = this.#healthChecks();
   }
 
   /**
@@ -122,6 +131,11 @@ export class Cluster {
     this.budget.reconfigure(settings.retryBudget);
     // What its servers speak is said by the settings too.
     this.#service = null;
+    if (!same(before.settings.healthCheck, settings.healthCheck)) {
+      this.#health?.stop();
+      this.#health = this.#healthChecks();
+      this.#health?.sync(this.upstream.endpoints);
+    }
     if (same(before.settings.tls, settings.tls)) return;
     for (const [endpoint, { pool }] of this.#pools) this.#letGo(endpoint, pool);
   }
@@ -163,6 +177,11 @@ export class Cluster {
     return `${this.target.service}:${this.target.port}${this.target.subset === null ? "" : `|${this.target.subset}`}`;
   }
 
+  get labels(): ClusterLabels {
+    const { service, port, subset } = this.target;
+    return (this.#labels ??= { destination_service_namespace: service.slice(0, service.indexOf("/")), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.#host, port: String(port), subset: subset ?? "" });
+  }
+
   get #host(): string {
     const { service } = this.target;
     return service.slice(service.indexOf("/") + 1);
@@ -184,7 +203,10 @@ export class Cluster {
       this.#service = request.service;
       this.#protocol = protocolOf(request.service, this.target.port, this.settings);
     }
-    if (this.upstream.refresh(request, nowMs)) this.#retireMoved();
+    if (this.upstream.refresh(request, nowMs)) {
+      this.#retireMoved();
+      this.#health?.sync(this.upstream.endpoints);
+    }
     return true;
   }
 
@@ -193,7 +215,9 @@ export class Cluster {
     const request = this.#refreshRequest();
     if (request === null) return `${this.name} is not known`;
     const why = this.upstream.explainNoEndpoint(request);
-    const parts = Object.entries(why).filter(([key, count]) => key !== "endpoints" && count > 0).map(([key, count]) => `${count} ${key}`);
+    const { unhealthy } = this.upstream.counts();
+    const parts = Object.entries(why).filter(([key, count]) => key !== "endpoints" && key !== "excluded" && count > 0).map(([key, count]) => `${count} ${key}`);
+    if (unhealthy > 0) parts.push(`${unhealthy} failed ${unhealthy === 1 ? "its" : "their"} health check (${this.upstream.endpoints.map((endpoint) => this.healthFailure(endpoint)).find((text) => text !== "") ?? ""})`);
     return `${this.name} has ${why.endpoints} endpoints${parts.length === 0 ? "" : `: ${parts.join(", ")}`}`;
   }
 
@@ -221,19 +245,35 @@ export class Cluster {
   tick(nowMs: number): void {
     this.upstream.tick(nowMs);
     this.upstream.maintain();
-    if (this.refresh(nowMs)) this.#retireMoved();
+    this.refresh(nowMs);
+    this.#tellTransitions();
     for (const pool of this.#leaving) if (isEmpty(pool)) this.#leaving.delete(pool);
   }
 
   /** The configuration says something else now: idle connections close, requests under way go on. */
   retire(): void {
     this.#closed = true;
+    this.#health?.stop();
+    this.#health = null;
     for (const { pool } of this.#pools.values()) pool.retire();
   }
 
   destroy(): void {
     this.#closed = true;
+    this.#health?.stop();
+    this.#health = null;
     for (const pool of this.#allPools()) pool.destroy();
+  }
+
+  /** For metrics and the admin pages. */
+  state(): ClusterState {
+    const { usable, ejected, unhealthy } = this.upstream.counts();
+    return { labels: this.labels, breaker: this.breaker, endpoints: { usable, ejected, unhealthy } };
+  }
+
+  /** What the last failed health check of an endpoint was; "" without one. */
+  healthFailure(endpoint: UpstreamEndpoint): string {
+    return this.#health?.lastFailure(endpoint) ?? "";
   }
 
   /** Nothing is left of it after `retire`. */
@@ -253,10 +293,49 @@ export class Cluster {
     const pool = new EndpointPool({
       host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
       spoken: (version, alpn) => this.#spoken(version, alpn),
+      told: (outcome) => this.#context.observer.upstream.connection(this.labels, outcome),
       dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
     });
     if (this.#closed) pool.retire();
     return { address, pool };
+  }
+
+  #healthChecks(): HealthChecks | null {
+    const { healthCheck: check } = this.settings;
+    const { host, random, probes, observer } = this.#context;
+    if (check === null || this.#closed) return null;
+    return new HealthChecks({
+      check, due: host.due, nowMs: host.nowMs, random, gate: probes,
+      probe: (endpoint, done) => new HealthProbe(this.#probePlace(endpoint, check), check.probe, check.timeoutMs, done),
+      answered: (passed) => observer.upstream.healthCheck(this.labels, passed ? "passed" : "failed"),
+      changed: (endpoint, to, why) => {
+        const first = endpoint.health === "unknown";
+        this.upstream.setHealth(endpoint, to, host.nowMs());
+        // That all is well from the start is no news.
+        if (first && to === "healthy") return;
+        observer.endpointNews({ code: to === "healthy" ? "endpoint_healthy" : "endpoint_unhealthy", message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${to}: ${why}` });
+      },
+    });
+  }
+
+  #probePlace(endpoint: UpstreamEndpoint, { port }: HealthCheck): ProbePlace {
+    const target = port === null ? endpoint.target : { ...endpoint.target, targetPort: port };
+    return {
+      host: this.#context.host, name: addressOf(target), serviceHost: this.#host, scheme: this.#rules.origin === null ? "http" : "https", version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1",
+      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]), spoken: (version, alpn) => this.#spoken(version, alpn),
+    };
+  }
+
+  #tellTransitions(): void {
+    const { observer } = this.#context;
+    for (const transition of this.upstream.takeTransitions()) {
+      const { endpoint, kind, reason } = transition;
+      observer.upstream.transition(this.labels, transition);
+      observer.endpointNews({
+        code: kind === "ejected" ? "endpoint_ejected" : "endpoint_restored",
+        message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${kind === "ejected" ? `out of service: ${reason}` : `back in service: ${reason}`}`,
+      });
+    }
   }
 
   /** A server that is declared to speak HTTP/2 is offered nothing else; one that may speak what its client does, what that is and what is below it. */

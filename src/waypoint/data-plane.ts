@@ -64,6 +64,7 @@ export class WaypointDataPlane {
     this.#telemetry = new RequestTelemetry({
       role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes),
       postLines: (lines, lineCount) => post({ kind: "log", lines, lineCount }), logCredit: credits === null ? null : new LogCredit(credits.lines),
+      postNews: (news) => post({ kind: "endpoint", news }),
       postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),
     });
     this.#identities = new IdentityChecks({ fetch: httpFetch(), clock, random });
@@ -116,12 +117,13 @@ export class WaypointDataPlane {
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
-      metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([])], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([...clusters].map((cluster) => cluster.state()))], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map((cluster) => ({
         name: cluster.name,
-        endpoints: cluster.upstream.endpoints.map(({ target: { ip, targetPort, workload }, health, outlier, active }) => ({
-          address: `${ip ?? workload.hostname}:${targetPort}`, workload: workload.uid, health, outlier: outlier.kind, activeRequests: active,
-        })),
+        endpoints: cluster.upstream.endpoints.map((endpoint) => {
+          const { target: { ip, targetPort, workload }, health, outlier, active } = endpoint;
+          return { address: `${ip ?? workload.hostname}:${targetPort}`, workload: workload.uid, health, healthFailure: cluster.healthFailure(endpoint), outlier: outlier.kind, activeRequests: active };
+        }),
         connections: [...cluster.pools].reduce((sum, { pool }) => sum + pool.connections, 0), waiting: [...cluster.pools].reduce((sum, { pool }) => sum + pool.waiting, 0),
       })),
     };

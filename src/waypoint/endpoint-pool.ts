@@ -29,6 +29,8 @@ export interface EndpointPoolOptions {
   readonly dial: DialEndpoint;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+  /** A connection was made, or could not be. */
+  readonly told: (outcome: "opened" | "failed") => void;
   /** What requests are sent by, as HTTP/2 says it. */
   readonly scheme: "http" | "https";
   /** For messages: `198.18.0.1:8080`. */
@@ -186,6 +188,7 @@ class VersionPool implements UpstreamConnectionOwner {
 
   dialled(dial: Dial, channel: ChannelWithUser, alpn: string | null): void {
     this.#dialling.delete(dial);
+    this.#options.told("opened");
     if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial.permits);
     else this.#otherVersion(channel, dial.permits);
   }
@@ -203,6 +206,7 @@ class VersionPool implements UpstreamConnectionOwner {
   /** Those that waited for this connection fail: of HTTP/1.1 the oldest, of HTTP/2 all. */
   dialFailed(dial: Dial, message: string, what: ConnectFailure): void {
     this.#dialling.delete(dial);
+    this.#options.told("failed");
     dial.permits[Symbol.dispose]();
     if (this.#version === "HTTP/2") this.#failAll(message, what);
     else this.#waiters.shift()?.connectionFailed(message, what);

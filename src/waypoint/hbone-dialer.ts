@@ -38,8 +38,8 @@ export interface HboneDialOptions {
   readonly random: Random;
   readonly self: Workload;
   readonly way: TunnelWay;
-  /** Host name of the service that is meant. */
-  readonly serviceHost: string;
+  /** Host name of the service that is meant; null for a workload by itself. */
+  readonly serviceHost: string | null;
   readonly timeoutMs: number;
 }
 

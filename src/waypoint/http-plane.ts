@@ -28,6 +28,7 @@ import type { RequestObserver } from "./observer.ts";
 import { ActiveRequest } from "./request.ts";
 import type { LoginChecker, RequestHost, RunningRequest, TokenChecker } from "./request-host.ts";
 import { ServiceDirectory } from "./service-directory.ts";
+import { ProbeGate } from "./health-checks.ts";
 import { ServiceViews } from "./service-view.ts";
 import type { UpstreamHost } from "./upstream.ts";
 
@@ -71,6 +72,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly labels: LabelSource;
   readonly dialer: EndpointDialer;
   readonly tlsContexts = new BackendTlsContexts();
+  readonly probes = new ProbeGate();
   readonly names: NameSource | null;
   readonly self: () => Workload;
   readonly tokens: TokenChecker;

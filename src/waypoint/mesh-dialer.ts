@@ -12,13 +12,14 @@ import { Balancer } from "../policy/balance.ts";
 import type { Picked } from "../policy/candidates.ts";
 import { acceptedIdentities, chooseGateway, explainOutbound, type TunnelDecision, withAddress } from "../policy/outbound.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
-import { identityOf } from "../policy/waypoints.ts";
+import { identityOf, nameOf } from "../policy/waypoints.ts";
 import type { TunnelContext } from "../tunnel/context.ts";
 import type { NameResolver } from "../tunnel/name-resolver.ts";
 import type { DialWay, EndpointDialer } from "./cluster.ts";
 import { dialHbone, type TunnelWay } from "./hbone-dialer.ts";
 import type { WaypointConfig } from "./messages.ts";
 import { type ChannelOwner, dialPlain, type PendingChannel } from "./plain-channel.ts";
+import { isWorkloadDestination } from "./service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
 
 export interface MeshDialerOptions {
@@ -73,9 +74,10 @@ export class MeshDialer implements EndpointDialer {
 
   #tunnel(way: TunnelWay, dial: Dial): PendingChannel {
     const { config, tunnels, due, random, self: ownRecord } = this.#options;
+    const { service } = dial.way;
     const self = ownRecord();
     if (self === null) return failLater(dial.owner, `${way.workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`);
-    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: dial.way.service.hostname, timeoutMs: dial.timeoutMs }, dial.owner, dial.nowMs);
+    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: isWorkloadDestination(nameOf(service)) ? null : service.hostname, timeoutMs: dial.timeoutMs }, dial.owner, dial.nowMs);
   }
 
   /** Which endpoint of the service answers is the gateway's choice. */

@@ -12,6 +12,7 @@ import type { OtlpBatch } from "../telemetry/otlp-records.ts";
 import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { Destination } from "./client.ts";
+import type { EndpointNews } from "./observer.ts";
 
 /** What a data thread is told once. */
 export interface WaypointConfig {
@@ -59,6 +60,7 @@ export type FromWaypoint =
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
   | { readonly kind: "otlp"; readonly batches: readonly OtlpBatch[] }
+  | { readonly kind: "endpoint"; readonly news: EndpointNews }
   | { readonly kind: "warning"; readonly code: string; readonly message: string };
 
 /** What one data thread has at the moment. */
@@ -72,7 +74,7 @@ export interface WaypointSnapshot {
 
 export interface ClusterSnapshot {
   readonly name: string;
-  readonly endpoints: readonly { readonly address: string; readonly workload: string; readonly health: string; readonly outlier: string; readonly activeRequests: number }[];
+  readonly endpoints: readonly { readonly address: string; readonly workload: string; readonly health: string; readonly healthFailure: string; readonly outlier: string; readonly activeRequests: number }[];
   readonly connections: number;
   readonly waiting: number;
 }

@@ -21,9 +21,16 @@ export interface PassedThrough {
   readonly error: string | null;
 }
 
+export interface EndpointNews {
+  readonly code: "endpoint_ejected" | "endpoint_restored" | "endpoint_unhealthy" | "endpoint_healthy";
+  readonly message: string;
+}
+
 export interface RequestObserver {
   /** What happens to endpoints, connections to them, and limits. */
-  readonly upstream: Pick<UpstreamMetrics, "connection" | "transition" | "rateLimit">;
+  readonly upstream: Pick<UpstreamMetrics, "connection" | "transition" | "healthCheck" | "rateLimit">;
+  /** Something about an endpoint that an operator wants to read; in full sentences. */
+  endpointNews(news: EndpointNews): void;
   /** The same object as long as the configuration gives the same. */
   telemetryOf(effective: EffectiveTelemetry): ServiceTelemetry;
   /** Of a request, from its head as it came; null when it is part of none, or nobody would be told. */

@@ -11,9 +11,11 @@ import type { ClusterState, UpstreamMetrics } from "../telemetry/upstream-metric
 import type { HttpFields } from "../wire/http/fields.ts";
 import type { Client } from "./client.ts";
 import { malformedLine, passthroughLine } from "./connection-line.ts";
-import type { PassedThrough, RequestObserver } from "./observer.ts";
+import type { EndpointNews, PassedThrough, RequestObserver } from "./observer.ts";
 
-export type RequestTelemetryOptions = RequestReporterOptions;
+export interface RequestTelemetryOptions extends RequestReporterOptions {
+  readonly postNews: (news: EndpointNews) => void;
+}
 
 export class RequestTelemetry implements RequestObserver {
   readonly #options: RequestTelemetryOptions;
@@ -31,6 +33,10 @@ export class RequestTelemetry implements RequestObserver {
 
   get upstream(): UpstreamMetrics {
     return this.#reporter.upstream;
+  }
+
+  endpointNews(news: EndpointNews): void {
+    this.#options.postNews(news);
   }
 
   telemetryOf(effective: EffectiveTelemetry): ServiceTelemetry {

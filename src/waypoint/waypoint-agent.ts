@@ -18,6 +18,7 @@ import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
 import { Collectors } from "./collectors.ts";
 import { TelemetryProblems } from "./telemetry-problems.ts";
+import type { EndpointNews } from "./observer.ts";
 import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */
@@ -29,6 +30,8 @@ const workerPath = (): string => (import.meta.path.startsWith("/$bunfs/") ? COMP
 export const DRAIN_GRACE_MS = 2_000;
 /** Collectors get so long for the last records: within the grace, so that the end does not wait for one that is away. */
 const LAST_EXPORT_MS = 1_000;
+
+const isBad = ({ code }: EndpointNews): boolean => code === "endpoint_ejected" || code === "endpoint_unhealthy";
 
 export interface WaypointAgentOptions {
   readonly config: WaypointConfig;
@@ -71,6 +74,7 @@ export class WaypointAgent {
         if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
         else if (message.kind === "otlp") collectors.take(message.batches);
         else if (message.kind === "warning") log.warn(message.message, { code: message.code });
+        else if (message.kind === "endpoint") (isBad(message.news) ? log.warn : log.info).call(log, message.news.message, { code: message.news.code });
         else if (message.kind === "needSvid") certificates?.need(message.spiffeId);
       },
       crashed: (error) => {

@@ -1,11 +1,11 @@
 // Servers outside the mesh that speak TLS, with certificates of an authority made for the test.
 
-import { createServer as createHttps, type Server } from "node:https";
+import { createServer as createHttps } from "node:https";
 import { createSecureServer } from "node:http2";
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { KeyObject } from "node:crypto";
-import type { TLSSocket } from "node:tls";
+import type { Server as TlsServer, TLSSocket } from "node:tls";
 import { createRoot, type Issuer } from "../../src/ca/authority.ts";
 import { KEY_USAGE, OID } from "../../src/wire/x509/oids.ts";
 import { dnsName, ekuExtension, forge, HOUR_MS, keyUsageExtension, mustRead, newEcKey, sanExtension, spkiOf, uriName, writePem } from "./certificates.ts";
@@ -62,7 +62,7 @@ export interface TlsBackend extends AsyncDisposable {
   readonly seen: TlsSeen[];
   /** Connections accepted so far. */
   connections: number;
-  /** From the next handshake on. */
+  /** From the next handshake on; of a server that speaks both. */
   use(leaf: Leaf): void;
 }
 
@@ -93,7 +93,7 @@ export async function tlsBackend({ leaf, speaks = "http1", clientCaPem, tlsMax, 
   const server = speaks === "both" ? createSecureServer({ ...options, allowHTTP1: true }, listener as never) : createHttps({ ...options, ALPNProtocols: ["http/1.1"] } as never, listener);
   const backend: TlsBackend = {
     port: 0, seen, connections: 0,
-    use: (next) => (server as Server).setSecureContext({ ...options, cert: next.certificatePem, key: next.keyPem }),
+    use: (next) => (server as unknown as TlsServer).setSecureContext({ ...options, cert: next.certificatePem, key: next.keyPem }),
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
       server.close();

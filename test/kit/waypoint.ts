@@ -81,6 +81,8 @@ export class WaypointFixture implements AsyncDisposable {
   readonly l7 = new L7Store();
   readonly told: Told[] = [];
   readonly malformed: string[] = [];
+  /** Of endpoints: code and words. */
+  readonly news: string[] = [];
   readonly passed: { readonly error: string | null; readonly requestBytes: number; readonly responseBytes: number }[] = [];
   /** Of the access log, once they were flushed. */
   lines = "";
@@ -99,7 +101,7 @@ export class WaypointFixture implements AsyncDisposable {
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
     this.telemetry = new RequestTelemetry({
       role: { ...QUIET, ...options.telemetry }, clock: systemClock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes),
-      postLines: (lines) => void (this.lines += lines), postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
+      postLines: (lines) => void (this.lines += lines), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
@@ -111,6 +113,7 @@ export class WaypointFixture implements AsyncDisposable {
       },
       observer: {
         upstream: telemetry.upstream,
+        endpointNews: ({ code, message }) => void this.news.push(`${code} ${message}`),
         telemetryOf: (effective) => telemetry.telemetryOf(effective),
         trace: (fields, of) => telemetry.trace(fields, of),
         requestId: (fields) => telemetry.requestId(fields),

@@ -88,6 +88,11 @@ export const HEALTH_INTERVAL_MIN_MS = 100;
 /** Intervals vary by this share, so that probes of many waypoints do not fall together. */
 export const HEALTH_JITTER = 0.1;
 
+/** Probes of one thread under way at once: more would be a storm of their own when a node with a thousand endpoints falls silent. */
+export const HEALTH_PROBES_MAX = 64;
+/** A probe that finds no place is tried again after so long. */
+export const HEALTH_WAIT_MS = 50;
+
 // ---- retries, timeouts, hedging
 
 /** Istio: 2; Envoy: 1 once a policy is there. */

@@ -84,6 +84,8 @@ export interface Pick {
 
 export interface UpstreamCounts {
   readonly endpoints: number;
+  /** May be picked in the ordinary way. */
+  readonly usable: number;
   /** Ejected or probed. */
   readonly ejected: number;
   /** Failed their health check. */
@@ -256,13 +258,16 @@ export class Upstream {
   }
 
   counts(): UpstreamCounts {
+    if (this.#isDirty) this.#arrange();
+    let usable = 0;
     let unhealthy = 0;
     let activeRequests = 0;
-    for (const { health, active } of this.#members) {
+    for (const { health, active, usable: isUsable } of this.#members) {
+      if (isUsable) usable++;
       if (health === "unhealthy") unhealthy++;
       activeRequests += active;
     }
-    return { endpoints: this.#members.length, ejected: this.#ejected.length, unhealthy, activeRequests };
+    return { endpoints: this.#members.length, usable, ejected: this.#ejected.length, unhealthy, activeRequests };
   }
 
   // ---- hot: which endpoint
