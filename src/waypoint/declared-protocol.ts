@@ -21,6 +21,11 @@ export function declaresHttp2(service: Service, port: number): boolean {
   return HTTP2.test(declaration(service, port));
 }
 
+/** Its clients speak gRPC-Web, or gRPC; its servers gRPC. */
+export function declaresGrpcWeb(service: Service, port: number): boolean {
+  return /^grpc-web(?:-|$)/i.test(declaration(service, port));
+}
+
 function declaration(service: Service, port: number): string {
   const declared = service.ports.find(({ servicePort }) => servicePort === port);
   return declared === undefined ? "" : declared.appProtocol === "" ? declared.name : declared.appProtocol;

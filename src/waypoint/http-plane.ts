@@ -23,6 +23,7 @@ import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, type Ne
 import { Http1Downstream } from "./downstream-http1.ts";
 import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
+import { withoutGrpcWeb } from "./grpc-web.ts";
 import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
 import { ActiveRequest } from "./request.ts";
@@ -138,7 +139,8 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     return connection;
   }
 
-  serve(stream: NewStream, client: Client): void {
+  serve(received: NewStream, client: Client): void {
+    const stream = withoutGrpcWeb(received, this.views.of(client).service, client.destination.port);
     const request = new ActiveRequest(this, stream, client);
     stream.user = request;
     request.start();
