@@ -1,0 +1,31 @@
+// What an operator lays over the objects of a waypoint (`parametersRef`): maps are joined, lists of named things by their names, null
+// takes a field away, anything else replaces. The part of Kubernetes' strategic merge that such overlays use.
+
+export type Json = Readonly<Record<string, unknown>>;
+
+export const isJson = (value: unknown): value is Json => value !== null && typeof value === "object" && !Array.isArray(value);
+
+export function overlay(base: unknown, over: unknown): unknown {
+  if (isJson(base) && isJson(over)) {
+    const merged: Record<string, unknown> = { ...base };
+    for (const [key, value] of Object.entries(over)) {
+      if (value === null) delete merged[key];
+      else merged[key] = Object.hasOwn(merged, key) ? overlay(merged[key], value) : value;
+    }
+    return merged;
+  }
+  if (Array.isArray(base) && Array.isArray(over) && isNamedList(base) && isNamedList(over)) {
+    const merged = [...base];
+    for (const item of over) {
+      const at = merged.findIndex((one) => one["name"] === item["name"]);
+      if (at < 0) merged.push(item);
+      else merged[at] = overlay(merged[at], item) as Json;
+    }
+    return merged;
+  }
+  return over;
+}
+
+function isNamedList(list: readonly unknown[]): list is Json[] {
+  return list.length > 0 && list.every((item) => isJson(item) && typeof item["name"] === "string");
+}
