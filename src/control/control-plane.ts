@@ -3,6 +3,8 @@
 
 import type { Clock, Random } from "../core/ports.ts";
 import type { Timers } from "../identity/svid-cache.ts";
+import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
+import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import type { TranslationOptions } from "../resources/resource.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { PublishedState } from "../xds/serving.ts";
@@ -12,6 +14,9 @@ import { DiagnosticTeller } from "./diagnostic-teller.ts";
 import { Lease } from "./lease.ts";
 import { ClusterSource, type EvaluationTiming } from "./source/cluster-source.ts";
 import { ListWatch } from "./source/list-watch.ts";
+import { MANAGED_BY, MANAGED_KEYS, MANAGED_LABEL, MANAGED_TYPES, type WaypointEnvironment } from "./waypoint/waypoint-objects.ts";
+import { WaypointManager } from "./waypoint/waypoint-manager.ts";
+import { StatusWriter } from "./writer/status-writer.ts";
 import { BUNDLE_NAME, TrustBundles } from "./writer/trust-bundles.ts";
 import { WriteQueue } from "./writer/write-queue.ts";
 
@@ -28,6 +33,8 @@ export interface ControlPlaneOptions {
   readonly replica: string;
   readonly nodeAccounts: readonly string[];
   readonly audience: string;
+  /** Of the waypoints it runs; null runs none. */
+  readonly waypoints: WaypointEnvironment | null;
   /** PEM of the roots, as they are now. */
   readonly trustBundle: () => string;
   readonly publish: (state: PublishedState, timing: EvaluationTiming) => void;
@@ -41,7 +48,10 @@ export class ControlPlane {
   readonly lease: Lease;
   readonly queue: WriteQueue;
   readonly #bundles: TrustBundles;
-  readonly #bundleWatch: ListWatch;
+  readonly #statuses: StatusWriter;
+  readonly #waypoints: WaypointManager;
+  /** Of objects that are written here, beside those that are configuration. */
+  readonly #ownWatches: readonly ListWatch[];
   readonly #teller: DiagnosticTeller;
   #evaluations = 0;
 
@@ -50,23 +60,64 @@ export class ControlPlane {
     this.#teller = new DiagnosticTeller(log);
     this.source = new ClusterSource({
       api, clock, random, timers, log, options: options.translation, namespaces: options.namespaces,
-      onObject: ({ kind, name, object }) => {
+      onObject: (event) => {
+        const { kind, name, object } = event;
         if (kind === "Namespace") this.#bundles.setNamespace(name, object !== null && !isLeaving(object));
+        this.#statuses.onObject(event);
+        this.#waypoints.onObject(event);
       },
       onEvaluated: (evaluation, timing) => {
-        this.#evaluations++;
+        const { mesh, delta, l7, l7Delta } = evaluation;
+        // A status that was written, a label that means nothing: nobody need hear of it.
+        if (this.#evaluations === 0 || !isEmptyDelta(delta) || !isEmptyL7Delta(l7Delta)) {
+          this.#evaluations++;
+          options.publish({ mesh, delta, l7, l7Delta }, timing);
+        }
         this.#teller.tell(evaluation);
-        options.publish({ mesh: evaluation.mesh, delta: evaluation.delta, l7: evaluation.l7, l7Delta: evaluation.l7Delta }, timing);
+        this.#statuses.onEvaluated(evaluation);
+        this.#waypoints.setSynced();
       },
     });
     this.callers = new Callers({ api, clock, audience: options.audience, trustDomain: options.translation.trustDomain, nodeAccounts: options.nodeAccounts, pods: () => this.source.set });
     this.queue = new WriteQueue({ clock, timers, log });
     this.#bundles = new TrustBundles({ api, queue: this.queue, bundle: options.trustBundle });
-    this.#bundleWatch = new ListWatch({ types: [{ group: "", version: "v1", plural: "configmaps", kind: "ConfigMap", namespaced: true }], namespace: null, fieldSelector: `metadata.name=${BUNDLE_NAME}` }, {
-      api, clock, random, timers, log,
-      sink: { upsert: (object) => this.#bundles.setFound(namespaceOf(object), object), remove: (namespace) => this.#bundles.setFound(namespace, null), synced: () => this.#bundles.setSynced() },
+    this.#statuses = new StatusWriter({
+      api, clock, queue: this.queue, clusterDomain: options.translation.clusterDomain,
+      hasAddress: (namespace, name) => {
+        const service = this.source.set.resource({ kind: "Service", namespace, name });
+        return service?.kind === "Service" && (service.spec.clusterIP ?? "") !== "";
+      },
     });
-    this.lease = new Lease({ api, clock, random, timers, log, namespace: options.namespace, name: LEASE_NAME, identity: options.replica, onChange: (holds) => this.#bundles.setWriting(holds) });
+    this.#waypoints = new WaypointManager({ api, queue: this.queue, timers, log, environment: options.waypoints });
+    this.#ownWatches = [this.#watchBundles(options), ...this.#watchWaypointObjects(options)];
+    this.lease = new Lease({
+      api, clock, random, timers, log, namespace: options.namespace, name: LEASE_NAME, identity: options.replica,
+      onChange: (holds) => {
+        this.#bundles.setWriting(holds);
+        this.#statuses.setWriting(holds);
+        this.#waypoints.setWriting(holds);
+      },
+    });
+  }
+
+  #watchBundles({ api, clock, random, timers, log }: ControlPlaneOptions): ListWatch {
+    return new ListWatch({ types: [{ group: "", version: "v1", plural: "configmaps", kind: "ConfigMap", namespaced: true }], namespace: null, fieldSelector: `metadata.name=${BUNDLE_NAME}` }, {
+      api, clock, random, timers, log,
+      sink: { upsert: (object) => this.#bundles.setFound(headOf(object).namespace, object), remove: (namespace) => this.#bundles.setFound(namespace, null), synced: () => this.#bundles.setSynced() },
+    });
+  }
+
+  /** Services come with the configuration. */
+  #watchWaypointObjects({ api, clock, random, timers, log, waypoints }: ControlPlaneOptions): ListWatch[] {
+    if (waypoints === null) return [];
+    return MANAGED_KEYS.filter((key) => key !== "service").map((key) => new ListWatch({ types: [MANAGED_TYPES[key]], namespace: null, labelSelector: `${MANAGED_LABEL}=${MANAGED_BY}` }, {
+      api, clock, random, timers, log,
+      sink: {
+        upsert: (object) => this.#waypoints.onManaged(key, headOf(object).namespace, headOf(object).name, object),
+        remove: (namespace, name) => this.#waypoints.onManaged(key, namespace, name, null),
+        synced: () => {},
+      },
+    }));
   }
 
   /** States published so far. */
@@ -76,7 +127,7 @@ export class ControlPlane {
 
   start(): void {
     this.source.start();
-    this.#bundleWatch.start();
+    for (const watch of this.#ownWatches) watch.start();
     this.lease.start();
   }
 
@@ -87,19 +138,19 @@ export class ControlPlane {
 
   async stop(): Promise<void> {
     this.queue.stop();
+    this.#waypoints.stop();
     await this.lease.stop();
-    await Promise.all([this.source.stop(), this.#bundleWatch.stop()]);
+    await Promise.all([this.source.stop(), ...this.#ownWatches.map((watch) => watch.stop())]);
   }
 }
 
-function metadataOf(object: Readonly<Record<string, unknown>>, field: string): unknown {
+const isLeaving = (object: Readonly<Record<string, unknown>>): boolean => metadataOf(object, "deletionTimestamp") !== "";
+
+const headOf = (object: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } => ({ namespace: metadataOf(object, "namespace"), name: metadataOf(object, "name") });
+
+/** "" for a field that is none. */
+function metadataOf(object: Readonly<Record<string, unknown>>, field: string): string {
   const metadata: unknown = object["metadata"];
-  return metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
-}
-
-const isLeaving = (object: Readonly<Record<string, unknown>>): boolean => typeof metadataOf(object, "deletionTimestamp") === "string";
-
-function namespaceOf(object: Readonly<Record<string, unknown>>): string {
-  const namespace = metadataOf(object, "namespace");
-  return typeof namespace === "string" ? namespace : "";
+  const value: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
+  return typeof value === "string" ? value : "";
 }

@@ -140,6 +140,9 @@ export const SETTINGS = {
   podName: spec("pod-name", ["POD_NAME"], name("NAME"), hostname(), CONTROL, "Configuration", "Name of this replica, which no other has"),
   nodeAccounts: spec("node-accounts", ["CA_TRUSTED_NODE_ACCOUNTS"], type.accountList, ["istio-system/ztunnel"] as readonly string[], CONTROL, "Identity", "Service accounts of node agents: they are told everything, and have certificates for the pods of their node"),
   tokenAudience: spec("token-audience", ["TOKEN_AUDIENCE"], name("NAME"), "istio-ca", CONTROL, "Identity", "Audience that the tokens of agents are for"),
+  waypointImage: optional("waypoint-image", ["WAYPOINT_IMAGE"], type.text("IMAGE", "the name of an image", /^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$/), CONTROL, "Configuration", "Image of the waypoints that Gateways ask for; without one none are run"),
+  waypointPullPolicy: spec("waypoint-pull-policy", ["WAYPOINT_PULL_POLICY"], type.oneOf(["IfNotPresent", "Always", "Never"]), "IfNotPresent", CONTROL, "Configuration", "When the image of a waypoint is pulled"),
+  controlAddress: optional("control-address", ["CONTROL_ADDRESS"], type.hostPort, CONTROL, "Configuration", "Where the waypoints that it runs reach the control plane; weft-control.NAMESPACE.svc:15012 unless given"),
   serverNames: spec("server-names", ["SERVER_NAMES"], type.nameList, [] as readonly string[], CONTROL, "Identity", "Further DNS names by which agents reach the control plane, beside those of its usual Services"),
 
   trustDomain: spec("trust-domain", ["TRUST_DOMAIN"], type.trustDomain, DEFAULT_TRUST_DOMAIN, KEEPING, "Identity", "Trust domain of the identities here"),

@@ -7,9 +7,11 @@ import { CaServer, type CaServerEvent } from "../ca/server.ts";
 import { findApiAccess } from "../control/api/api-access.ts";
 import { ApiClient } from "../control/api/api-client.ts";
 import { Secrets } from "../control/api/secrets.ts";
+import type { WaypointEnvironment } from "../control/waypoint/waypoint-objects.ts";
 import { ControlPlane } from "../control/control-plane.ts";
 import { controlMetrics } from "../control/metrics.ts";
 import { formatSocketAddress, type IpAddress, ipToBytes, parseIp, type SocketAddress } from "../core/ip.ts";
+import { unreachable } from "../core/result.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { InheritedSockets } from "../runtime/inherited-sockets.ts";
@@ -18,10 +20,12 @@ import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
 import type { RoleMain, Runtime } from "../runtime/runtime.ts";
 import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
+import { hostPort } from "../runtime/setting-types.ts";
 import { StateLock } from "../runtime/state-lock.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import type { NewName } from "../wire/x509/build.ts";
+import { XdsServer, type XdsServerEvent } from "../xds/server.ts";
 
 const OPENING = "CA";
 const OPEN_AGAIN_MS = 2_000;
@@ -53,12 +57,18 @@ export const run: RoleMain = async (settings, runtime) => {
       node: "", clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network, rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
     },
     namespaces: settings.watchNamespaces, namespace: settings.podNamespace, replica: settings.podName, nodeAccounts: settings.nodeAccounts, audience: settings.tokenAudience,
+    waypoints: waypointEnvironment(settings),
     trustBundle: () => authority.authority.trustBundlePem,
-    publish: () => listing(),
+    publish: (state, { sinceMs, evaluationMs, changes }) => {
+      xds.publish(state);
+      listing();
+      log.debug("published", { state: xds.publishedState, changes, evaluationMs: Math.round(evaluationMs), sinceChangeMs: Math.round(clock.monotonicMs() - sinceMs) });
+    },
   });
+  const xds = new XdsServer({ authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });
   const listen = settings.caListen ?? LISTEN_DEFAULT;
   server = new CaServer({
-    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(settings, listen), record: authority.record, onEvent: (event) => tell(log, event),
+    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(settings, listen), record: authority.record, beside: xds, onEvent: (event) => tell(log, event),
   });
   const listeners = new ProcessListeners(new InheritedSockets([], false));
   const listener = listeners.listen("control", listen);
@@ -69,11 +79,11 @@ export const run: RoleMain = async (settings, runtime) => {
   const port = server;
   const admin = await startAdmin(ports.value, {
     log: allLog, lifecycle, version: VERSION, exposition: new Exposition(),
-    processMetrics: [...processMetrics(), ...controlMetrics(running, port.counters)],
+    processMetrics: [...processMetrics(), ...controlMetrics(running, port.counters, xds)],
     snapshots: async () => [runtime.metrics.snapshot()],
     configDump: async () => ({
       role: "control", config: describeSettings(runtime.role, runtime.parsed), version: VERSION, counts: running.source.set.counts, unsynced: running.source.unsynced,
-      lease: { holder: running.lease.holder, holds: running.lease.holds }, broken: [...running.source.set.broken()],
+      lease: { holder: running.lease.holder, holds: running.lease.holds }, publishedState: xds.publishedState, clients: xds.clients(), broken: [...running.source.set.broken()],
     }),
   });
   await port.listen({ fd: listener.value.fd });
@@ -84,6 +94,7 @@ export const run: RoleMain = async (settings, runtime) => {
   lock.value.ending();
   // The Lease goes first: another replica writes while this one ends.
   await running.stop();
+  xds.close();
   await port.drain(drainMs(settings));
   shared.destroy();
   await admin.stop();
@@ -126,6 +137,30 @@ function tell(log: Logger, event: CaServerEvent): void {
     case "serverCertificate":
       return log.debug("own certificate renewed", { until: new Date(event.notAfterMs).toISOString() });
   }
+}
+
+function tellXds(log: Logger, event: XdsServerEvent): void {
+  switch (event.kind) {
+    case "connected":
+      return log.info("client connected", { id: event.id, caller: event.caller, peer: event.peer });
+    case "disconnected":
+      return log.info("client gone", { id: event.id, reason: event.reason });
+    case "refused":
+      return log.warn("client refused", { id: event.id, reason: event.message });
+    case "rejected":
+      return log.warn("a client refused resources", { id: event.id, type: event.typeUrl, reason: event.message });
+    case "fault":
+      return log.error(event.message);
+    default:
+      return unreachable(event);
+  }
+}
+
+function waypointEnvironment(settings: Settings): WaypointEnvironment | null {
+  const { waypointImage: image, waypointPullPolicy: imagePullPolicy, controlAddress, podNamespace, tokenAudience: audience, trustDomain, clusterId, clusterDomain, network, rootNamespace } = settings;
+  if (image === null) return null;
+  const at = controlAddress ?? { host: `${SERVICES[0]}.${podNamespace}.svc`, port: LISTEN_DEFAULT.port };
+  return { image, imagePullPolicy, controlAddress: hostPort.format(at), audience, trustDomain, clusterId, clusterDomain, network, rootNamespace };
 }
 
 /** The names by which agents may know this replica: its Services in every form that DNS resolves, its own, and its addresses. */
