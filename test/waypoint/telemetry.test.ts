@@ -149,7 +149,7 @@ describe("a waypoint and its collectors", () => {
     collector.mood = "away";
     await curl("-H", sampled(3), `${URL_BASE}/missed`);
     await until("a failed call", 10_000, async () => (await waypoint.metric("weft_otlp_exports_total", { outcome: "failed" })) > 0);
-    expect(waypoint.log).toContain("the collector spans-grpc does not take traces");
+    await until("the word about it", 10_000, () => waypoint.log.includes("the collector spans-grpc does not take traces"));
     const startedMs = performance.now();
     for (let i = 0; i < 20; i++) expect(await curl("-H", sampled(4), `${URL_BASE}/b`)).toContain(TRACE);
     expect(performance.now() - startedMs).toBeLessThan(5_000);
