@@ -42,6 +42,12 @@ describe("what follows", () => {
     const d = decide(bound({}), bearer("t"));
     expect(d.kind === "authenticated" ? d.token.principal : d.kind).toBe("https://issuer.example/bob");
   });
+  test("one without a subject names nobody", () => {
+    for (const sub of [undefined, "", 7]) {
+      const d = decide(bound({}), bearer("t"), (_, own) => ({ ok: true, payload: { iss: "https://issuer.example", ...(sub === undefined ? {} : { sub }) }, bound: own[0]! }));
+      expect(d.kind === "authenticated" ? d.token.principal : d.kind).toBeNull();
+    }
+  });
   test("a bad one is refused with 401, its reason, its rule and a challenge", () => {
     const d = decide(bound({}), bearer("t"), (_, own) => ({ ok: false, code: "token_expired", detail: "expired at 12:00", bound: own[0]! }));
     expect(d).toMatchObject({ kind: "rejected", code: "token_expired", status: 401, headers: [["www-authenticate", 'Bearer error="invalid_token"']] });

@@ -28,8 +28,8 @@ export interface FoundToken {
 
 /** The token that speaks for a request. */
 export interface RequestToken {
-  /** `issuer/subject`. */
-  readonly principal: string;
+  /** `issuer/subject`; null for a token without a subject, which names nobody. */
+  readonly principal: string | null;
   readonly payload: JsonObject;
   readonly rule: JwtRule;
 }
@@ -109,7 +109,7 @@ export function decideAuthentication(rules: readonly BoundRule[], found: readonl
   const { payload, bound } = first;
   const subject = payload["sub"];
   const issuer = payload["iss"];
-  const principal = `${typeof issuer === "string" ? issuer : bound.rule.issuer}/${typeof subject === "string" ? subject : ""}`;
+  const principal = typeof subject === "string" && subject !== "" ? `${typeof issuer === "string" ? issuer : bound.rule.issuer}/${subject}` : null;
   return { kind: "authenticated", token: { principal, payload, rule: bound.rule }, changes, provenance: bound.provenance };
 }
 

@@ -1,7 +1,7 @@
 // The one normaliser of paths: what it returns is matched, authorised, logged and sent upstream. RFC 3986, sections 2.1, 3.3, 5.2.4
 // and 6.2.2, with the choices of Istio's `pathNormalization`. Pure; knows no query and no host.
 //
-// Its result consists of "/" and RFC 3986 pchar only, has no dot segment, and is its own normal form.
+// Its result consists of "/" and RFC 3986 pchar only, has no dot segment (with or without parameters), and is its own normal form.
 
 import { err, ok, type Result } from "../../core/result.ts";
 
@@ -121,16 +121,19 @@ function hexDigit(code: number): number {
   return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1;
 }
 
-/** RFC 3986, section 5.2.4; empty segments count as segments. `..` at the root stays at the root. */
+/**
+ * RFC 3986, section 5.2.4; empty segments count as segments. `..` at the root stays at the root. A dot segment with parameters (`..;a=b`)
+ * is one too: servers that drop parameters before they resolve dots would leave the path that was authorised. Envoy sees it the same way.
+ */
 function removeDotSegments(path: string): string {
   const kept: string[] = [];
   const segments = path.split("/");
   for (let i = 1; i < segments.length; i++) {
     const segment = segments[i]!;
     const isLast = i === segments.length - 1;
-    if (segment === ".") {
+    if (segment === "." || segment.startsWith(".;")) {
       if (isLast) kept.push("");
-    } else if (segment === "..") {
+    } else if (segment === ".." || segment.startsWith("..;")) {
       kept.pop();
       if (isLast) kept.push("");
     } else {
