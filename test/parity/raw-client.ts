@@ -1,0 +1,80 @@
+// A client that sends bytes as they are and reads answers of HTTP/1.1 by their framing alone.
+
+import { connect } from "node:net";
+
+export interface Answer {
+  /** 0 when the connection ended, or nothing came in time. */
+  readonly status: number;
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  readonly body: string;
+}
+
+const ANSWER_MS = 4_000;
+
+/** Sends, reads `count` answers or to the end, closes. @param headless the answer has no body, whatever it announces. */
+export async function converse(port: number, bytes: string, count: number, headless: boolean): Promise<Answer[]> {
+  const socket = connect(port, "127.0.0.1");
+  const ended = Promise.withResolvers<void>();
+  let received = "";
+  let over = false;
+  const answers: Answer[] = [];
+  const take = (): void => {
+    for (;;) {
+      const parsed = answers.length < count ? parse(received, headless, over) : null;
+      if (parsed === null) break;
+      received = parsed.rest;
+      if (parsed.answer.status >= 200 || parsed.answer.status === 101) answers.push(parsed.answer);
+    }
+    if (answers.length >= count || over) ended.resolve();
+  };
+  const finish = (): void => {
+    over = true;
+    take();
+  };
+  socket.on("data", (chunk) => {
+    received += chunk.toString("latin1");
+    take();
+  }).on("end", finish).on("close", finish).on("error", () => {});
+  const timer = setTimeout(ended.resolve, ANSWER_MS);
+  socket.write(Buffer.from(bytes, "latin1"));
+  await ended.promise;
+  clearTimeout(timer);
+  socket.destroy();
+  while (answers.length < count) answers.push({ status: 0, headers: [], body: "" });
+  return answers;
+}
+
+function parse(text: string, headless: boolean, over: boolean): { readonly answer: Answer; readonly rest: string } | null {
+  const end = text.indexOf("\r\n\r\n");
+  if (end < 0) return null;
+  const [first, ...lines] = text.slice(0, end).split("\r\n");
+  const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(first!)?.[1] ?? 0);
+  const headers = lines.map((line) => [line.slice(0, line.indexOf(":")).toLowerCase(), line.slice(line.indexOf(":") + 1).trim()] as const);
+  const value = (name: string): string | undefined => headers.find(([key]) => key === name)?.[1];
+  const after = text.slice(end + 4);
+  const done = (body: string, rest: string) => ({ answer: { status, headers, body }, rest });
+  if (headless || status < 200 || status === 204 || status === 304) return done("", after);
+  if (value("transfer-encoding") === "chunked") {
+    const chunks = unchunk(after);
+    return chunks === null ? null : done(chunks.body, chunks.rest);
+  }
+  const length = value("content-length");
+  if (length === undefined) return over ? done(after, "") : null;
+  return after.length < Number(length) ? null : done(after.slice(0, Number(length)), after.slice(Number(length)));
+}
+
+function unchunk(text: string): { readonly body: string; readonly rest: string } | null {
+  let body = "";
+  for (let at = 0; ; ) {
+    const line = text.indexOf("\r\n", at);
+    if (line < 0) return null;
+    const size = Number.parseInt(text.slice(at, line), 16);
+    if (size === 0) {
+      const end = text.indexOf("\r\n\r\n", line - 2);
+      return end < 0 ? null : { body, rest: text.slice(text.startsWith("\r\n", line + 2) ? line + 4 : end + 4) };
+    }
+    if (text.length < line + 2 + size + 2) return null;
+    body += text.slice(line + 2, line + 2 + size);
+    at = line + 2 + size + 2;
+  }
+}
