@@ -1,10 +1,11 @@
 // The three small HTTP servers of a process: administration on loopback, metrics, readiness. What they show is handed in.
 
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { isIpv6, isLoopback, parseIp, type SocketAddress } from "../core/ip.ts";
 import { ok, type Result } from "../core/result.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { acceptsGzip, type Exposition, type GaugeSource, negotiateFormat } from "../telemetry/exposition.ts";
+import { type ClusterView, clustersText, mergeClusters } from "./clusters-view.ts";
 import { serveHttp } from "./http-port.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./logger.ts";
@@ -23,6 +24,8 @@ export interface AdminSources {
   readonly snapshots: () => Promise<readonly MetricsSnapshot[]>;
   readonly exposition: Exposition;
   readonly processMetrics: readonly GaugeSource[];
+  /** The services that requests go to, of every data thread. Absent where no requests are carried. */
+  readonly clusters?: () => Promise<readonly (readonly ClusterView[])[]>;
   /** Asks the CA for every certificate of this node anew; returns how many. Absent where there are none. */
   readonly renewCertificates?: () => number;
 }
@@ -51,6 +54,19 @@ export function adminApp(sources: AdminSources, port: number): Hono {
     }
     return context.text(`current log level is ${log.filter}\n`);
   });
+  app.get("/clusters", async (context) => {
+    if (sources.clusters === undefined) return context.text("this role carries no requests\n", 404);
+    const clusters = mergeClusters(await sources.clusters());
+    if (context.req.query("format") === "json") return context.text(`${JSON.stringify({ clusters }, null, 2)}\n`, 200, { "Content-Type": "application/json" });
+    return context.text(clustersText(clusters));
+  });
+  app.get("/stats", async (context) => {
+    const { body } = await sources.exposition.render(await sources.snapshots(), sources.processMetrics, "prometheus");
+    const filter = context.req.query("filter") ?? "";
+    const lines = body.split("\n").filter((line) => line !== "" && !line.startsWith("#") && line.includes(filter));
+    return context.text(lines.map((line) => `${line}\n`).join(""));
+  });
+  app.get("/stats/prometheus", (context) => renderMetrics(sources, context));
   app.post("/certificates/renew", (context) => {
     if (sources.renewCertificates === undefined) return context.text("this role holds no certificates\n", 404);
     return context.text(`renewing ${sources.renewCertificates()}\n`);
@@ -66,17 +82,17 @@ export function adminApp(sources: AdminSources, port: number): Hono {
 
 export function metricsApp(sources: AdminSources): Hono {
   const app = new Hono();
-  for (const path of ["/metrics", "/stats/prometheus"]) {
-    app.get(path, async (context) => {
-      const format = negotiateFormat(context.req.header("accept") ?? null);
-      const { body, contentType } = await sources.exposition.render(await sources.snapshots(), sources.processMetrics, format);
-      const headers = { "Content-Type": contentType, Vary: "Accept, Accept-Encoding" };
-      if (!acceptsGzip(context.req.header("accept-encoding") ?? null)) return context.body(body, 200, headers);
-      return context.body(new Uint8Array(Bun.gzipSync(body, { level: 1 })), 200, { ...headers, "Content-Encoding": "gzip" });
-    });
-  }
+  for (const path of ["/metrics", "/stats/prometheus"]) app.get(path, (context) => renderMetrics(sources, context));
   app.onError((error, context) => context.text(`${error.message}\n`, 500));
   return app;
+}
+
+async function renderMetrics(sources: AdminSources, context: Context): Promise<Response> {
+  const format = negotiateFormat(context.req.header("accept") ?? null);
+  const { body, contentType } = await sources.exposition.render(await sources.snapshots(), sources.processMetrics, format);
+  const headers = { "Content-Type": contentType, Vary: "Accept, Accept-Encoding" };
+  if (!acceptsGzip(context.req.header("accept-encoding") ?? null)) return context.body(body, 200, headers);
+  return context.body(new Uint8Array(Bun.gzipSync(body, { level: 1 })), 200, { ...headers, "Content-Encoding": "gzip" });
 }
 
 /** 200 while ready; else 503 with what is waited for, one a line. Then what is amiss without holding anything up. */
@@ -156,6 +172,8 @@ export function judgeOrigin(origin: string | undefined, port: number): string | 
 function indexPage(version: string): string {
   const rows: [string, string][] = [
     ["GET /config_dump", "workloads, services, policies, certificates (without keys), live connections, settings"],
+    ["GET /clusters", "services that requests go to: endpoints with health, ejection and load, limits; ?format=json"],
+    ["GET /stats?filter=TEXT", "metrics, one a line, those that hold the text; /stats/prometheus as on port 15020"],
     ["GET /logging", "the log filter"],
     ["POST /logging?level=FILTER", "change it, e.g. info,access=off; POST /logging?reset puts it back"],
     ["POST /quitquitquit", "drain and end"],

@@ -43,13 +43,13 @@ export interface DumpSources {
   readonly config: () => unknown;
   readonly version: string;
   /** What else a role has to tell, by key. */
-  readonly more?: () => Readonly<Record<string, unknown>>;
+  readonly more?: () => Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>>;
 }
 
 export async function configDump(sources: DumpSources): Promise<Record<string, unknown>> {
   const locals = await sources.localWorkloads();
   return {
-    ...sources.more?.(),
+    ...(await sources.more?.()),
     workloads: [...sources.workloads()].map(dumpWorkload),
     services: [...sources.services()].map((service) => dumpService(service, sources.endpoints(service))),
     policies: [...sources.policies()].map(dumpPolicy),
@@ -141,7 +141,7 @@ function dumpString(match: StringMatch): Record<string, unknown> {
   return match.kind === "presence" ? { Presence: {} } : { [capitalise(match.kind)]: match.value };
 }
 
-function dumpCertificate({ spiffeId, failure, certificate }: CertificateState): Record<string, unknown> {
+export function dumpCertificate({ spiffeId, failure, certificate }: CertificateState): Record<string, unknown> {
   if (certificate === null) return { identity: spiffeId, state: failure === null ? "Initializing" : `Unavailable: ${failure}`, certChain: [], rootCerts: [] };
   return { identity: spiffeId, state: "Available", certChain: dumpChain(certificate.certificateChainPem), rootCerts: dumpChain(certificate.trustBundlePem) };
 }

@@ -32,6 +32,12 @@ function withWaypoints(settings: Settings, runtime: Runtime, parts: NodeParts): 
       async snapshots() {
         return waypoints === null ? [] : await (await waypoints).snapshots();
       },
+      async dump() {
+        return waypoints === null ? {} : await (await waypoints).dump();
+      },
+      async clusters() {
+        return waypoints === null ? [] : await (await waypoints).clusters();
+      },
       async drain(deadlineMs) {
         if (waypoints !== null) await (await waypoints).drain(deadlineMs);
       },

@@ -8,6 +8,7 @@ import { CrlWatch, knownIssuers } from "../identity/crl.ts";
 import { createRequest } from "../identity/csr.ts";
 import { SvidCache, systemTimers } from "../identity/svid-cache.ts";
 import { openSvidStore } from "../identity/svid-store.ts";
+import type { CertificateState } from "../runtime/config-dump.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
 import type { WorkerThreads } from "../runtime/worker-threads.ts";
@@ -71,6 +72,10 @@ export class Certificates {
       this.#svids.workloadAdded(spiffeId);
     }
     this.#svids.need(spiffeId, "realtime");
+  }
+
+  states(): readonly CertificateState[] {
+    return this.#svids.list().map(({ spiffeId, failure, certificate }) => ({ spiffeId, failure, certificate }));
   }
 
   /** Asks for every certificate anew; how many. */

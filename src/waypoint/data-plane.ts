@@ -14,6 +14,7 @@ import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
 import type { Client, Destination } from "./client.ts";
+import { clusterView } from "./cluster-view.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 import { MeshDialer } from "./mesh-dialer.ts";
@@ -106,6 +107,8 @@ export class WaypointDataPlane {
         for (const { fd, destination } of message.listeners) this.#listeners.push(listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination))));
         return this.#post({ kind: "answer", question: "listen", value: null });
       case "snapshot":
+        // Lines of what is counted are on their way before the numbers are.
+        this.#telemetry.flush();
         return this.#post({ kind: "answer", question: message.question, value: this.snapshot() });
       case "drain":
         return this.#drain(message.deadlineMs);
@@ -118,14 +121,7 @@ export class WaypointDataPlane {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
       metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([...clusters].map((cluster) => cluster.state()))], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
-      clusters: [...clusters].map((cluster) => ({
-        name: cluster.name,
-        endpoints: cluster.upstream.endpoints.map((endpoint) => {
-          const { target: { ip, targetPort, workload }, health, outlier, active } = endpoint;
-          return { address: `${ip ?? workload.hostname}:${targetPort}`, workload: workload.uid, health, healthFailure: cluster.healthFailure(endpoint), outlier: outlier.kind, activeRequests: active };
-        }),
-        connections: [...cluster.pools].reduce((sum, { pool }) => sum + pool.connections, 0), waiting: [...cluster.pools].reduce((sum, { pool }) => sum + pool.waiting, 0),
-      })),
+      clusters: [...clusters].map(clusterView),
     };
   }
 

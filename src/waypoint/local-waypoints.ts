@@ -8,7 +8,9 @@ import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { emptyDelta } from "../mesh/records.ts";
 import { errnoName } from "../net/libc.ts";
 import { closeNamespace, openNamespace } from "../net/namespace.ts";
+import type { ClusterView } from "../runtime/clusters-view.ts";
 import type { ConfigState } from "../runtime/config-directory.ts";
+import { dumpL7 } from "../runtime/l7-dump.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
@@ -52,6 +54,16 @@ export class LocalWaypoints {
 
   async snapshots(): Promise<readonly MetricsSnapshot[]> {
     return (await Promise.all([...this.#running.values()].map(({ agent }) => agent?.metrics() ?? []))).flat();
+  }
+
+  /** The L7 configuration, and what each waypoint's threads have at the moment. */
+  async dump(): Promise<Readonly<Record<string, unknown>>> {
+    const waypoints = await Promise.all([...this.#running].map(async ([name, { agent }]) => [name, agent === null ? "starting" : await agent.dump()] as const));
+    return { ...(this.#latest === null ? {} : dumpL7(this.#latest.l7)), waypointState: Object.fromEntries(waypoints) };
+  }
+
+  async clusters(): Promise<readonly (readonly ClusterView[])[]> {
+    return (await Promise.all([...this.#running.values()].map(({ agent }) => agent?.snapshots() ?? []))).flat().map(({ clusters }) => clusters);
   }
 
   /** All of them end; requests under way may go on for `deadlineMs`. */

@@ -6,6 +6,7 @@ import type { Svid } from "../identity/svid.ts";
 import type { L7Delta } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import type { ClusterView } from "../runtime/clusters-view.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { OtlpBatch } from "../telemetry/otlp-records.ts";
@@ -68,13 +69,6 @@ export interface WaypointSnapshot {
   readonly connections: number;
   readonly requests: number;
   readonly passedThrough: number;
-  readonly clusters: readonly ClusterSnapshot[];
+  readonly clusters: readonly ClusterView[];
   readonly metrics: readonly MetricsSnapshot[];
-}
-
-export interface ClusterSnapshot {
-  readonly name: string;
-  readonly endpoints: readonly { readonly address: string; readonly workload: string; readonly health: string; readonly healthFailure: string; readonly outlier: string; readonly activeRequests: number }[];
-  readonly connections: number;
-  readonly waiting: number;
 }

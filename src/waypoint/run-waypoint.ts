@@ -1,15 +1,18 @@
 // A waypoint from its settings: configuration directory, data threads, listeners, admin ports, and the order in which they start and end.
 
-import { type NamespacedName } from "../core/brand.ts";
+import { namespacedName, type NamespacedName } from "../core/brand.ts";
 import { sessionKey, sessionSecret } from "../identity/session-key.ts";
 import { ok, type Result } from "../core/result.ts";
+import type { PortMapping, Workload } from "../mesh/records.ts";
 import { OWN_NAMESPACE } from "../net/namespace.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { configDump } from "../runtime/config-dump.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { ConfigDirectory, type ConfigState } from "../runtime/config-directory.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
 import { InheritedSockets } from "../runtime/inherited-sockets.ts";
+import { dumpL7 } from "../runtime/l7-dump.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
@@ -74,11 +77,16 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
       snapshots: async () => [metrics.snapshot(), ...(await agent.metrics())],
       ...(source === null ? {} : { renewCertificates: () => agent.renewCertificates() }),
-      configDump: async () => ({
-        gateway, version: VERSION, config: describeSettings(runtime.role, runtime.parsed), diagnostics: directory.state.diagnostics.map(formatDiagnostic),
-        routes: [...directory.state.l7.routes.values()], trafficPolicies: Object.fromEntries(directory.state.l7.trafficPolicies), requestPolicies: [...directory.state.l7.requestPolicies.values()],
-        waypoints: [...directory.state.l7.waypoints.values()], threads: (await agent.snapshots()).map(({ metrics: _, ...state }) => state),
-      }),
+      clusters: async () => (await agent.snapshots()).map(({ clusters }) => clusters),
+      configDump: () => {
+        const { mesh: { workloads, services, policies }, l7, diagnostics: found } = directory.state;
+        const members = membersByService(workloads.values());
+        return configDump({
+          workloads: () => workloads.values(), services: () => services.values(), policies: () => policies.values(), endpoints: ({ namespace, hostname }) => members.get(namespacedName(namespace, hostname)) ?? [],
+          certificates: () => agent.certificates, localWorkloads: () => Promise.resolve([]), config: () => describeSettings(runtime.role, runtime.parsed), version: VERSION,
+          more: async () => ({ gateway, diagnostics: found.map(formatDiagnostic), ...dumpL7(l7), threads: (await agent.dump())["threads"] }),
+        });
+      },
     },
   );
   const reason = await lifecycle.stopped();
@@ -108,6 +116,23 @@ export function waypointConfig(settings: Settings, gateway: NamespacedName, name
     },
     sessionKey: sessionKey(secret.value, gateway),
   });
+}
+
+interface Member {
+  readonly workload: Workload;
+  readonly ports: readonly PortMapping[];
+}
+
+function membersByService(workloads: Iterable<Workload>): Map<NamespacedName, Member[]> {
+  const members = new Map<NamespacedName, Member[]>();
+  for (const workload of workloads) {
+    for (const { service, ports } of workload.services) {
+      const known = members.get(service);
+      if (known === undefined) members.set(service, [{ workload, ports }]);
+      else known.push({ workload, ports });
+    }
+  }
+  return members;
 }
 
 function fail(runtime: Runtime, message: string): number {

@@ -8,6 +8,7 @@ import { err, ok, type Result } from "../core/result.ts";
 import { errnoName } from "../net/libc.ts";
 import { listenTcp, listenTcpAnyAddress } from "../net/listen.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
+import { type CertificateState, dumpCertificate } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-directory.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
@@ -135,6 +136,15 @@ export class WaypointAgent {
     const answers = this.#threads.gather(question);
     this.#threads.post({ kind: "snapshot", question });
     return (await answers) as WaypointSnapshot[];
+  }
+
+  get certificates(): readonly CertificateState[] {
+    return this.#certificates?.states() ?? [];
+  }
+
+  /** What its threads have at the moment, and its certificates without their keys. */
+  async dump(): Promise<Readonly<Record<string, unknown>>> {
+    return { certificates: this.certificates.map(dumpCertificate), threads: (await this.snapshots()).map(({ metrics: _, ...state }) => state) };
   }
 
   /** Of all its threads, and of what leaves it for collectors. */

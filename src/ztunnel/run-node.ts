@@ -8,6 +8,7 @@ import type { CertificateSource } from "../identity/certificate-source.ts";
 import { openSvidStore } from "../identity/svid-store.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
+import type { ClusterView } from "../runtime/clusters-view.ts";
 import { configDump } from "../runtime/config-dump.ts";
 import { ConfigDirectory, type ConfigState } from "../runtime/config-directory.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
@@ -45,7 +46,16 @@ export interface NodeParts {
   /** Called when the node no longer needs the source. */
   readonly close: () => Promise<void>;
   /** What else this process runs by the same configuration. Told of each state after the node; drained beside it. */
-  readonly beside?: { apply(state: ConfigState): void; snapshots(): Promise<readonly MetricsSnapshot[]>; drain(deadlineMs: number): Promise<void> };
+  readonly beside?: NodeCompanion;
+}
+
+export interface NodeCompanion {
+  apply(state: ConfigState): void;
+  snapshots(): Promise<readonly MetricsSnapshot[]>;
+  /** What it shows beside the node's own in /config_dump; and the services that its requests go to, of each of its data threads. */
+  dump(): Promise<Readonly<Record<string, unknown>>>;
+  clusters(): Promise<readonly (readonly ClusterView[])[]>;
+  drain(deadlineMs: number): Promise<void>;
 }
 
 /**
@@ -239,6 +249,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         }
         return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[]), ...((await parts.beside?.snapshots()) ?? [])];
       },
+      ...(parts.beside === undefined ? {} : { clusters: () => parts.beside!.clusters() }),
       configDump: () => configDump({
         workloads: () => agent.store.workloads(),
         services: () => agent.store.services(),
@@ -248,7 +259,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         localWorkloads: () => agent.localState(),
         config: () => describeSettings(runtime.role, runtime.parsed),
         version: VERSION,
-        more: () => ({ diagnostics: directory.state.diagnostics.map(formatDiagnostic) }),
+        more: async () => ({ diagnostics: directory.state.diagnostics.map(formatDiagnostic), ...(await parts.beside?.dump()) }),
       }),
     },
   );

@@ -259,7 +259,7 @@ export async function backend1(handler: RequestListener, host = "127.0.0.1"): Pr
 }
 
 /** An HTTP/2 server with prior knowledge. */
-export async function backend2(onStream: (stream: import("node:http2").ServerHttp2Stream, headers: import("node:http2").IncomingHttpHeaders) => void): Promise<Backend> {
+export async function backend2(onStream: (stream: import("node:http2").ServerHttp2Stream, headers: import("node:http2").IncomingHttpHeaders) => void, host = "127.0.0.1"): Promise<Backend> {
   const seen: { method: string; url: string; headers: IncomingMessage["headers"] }[] = [];
   const server = createServer2();
   const sessions = new Set<import("node:http2").ServerHttp2Session>();
@@ -269,7 +269,7 @@ export async function backend2(onStream: (stream: import("node:http2").ServerHtt
     stream.on("error", () => {});
     onStream(stream, headers);
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   return {
     port: (server.address() as AddressInfo).port, seen, server,
     [Symbol.asyncDispose]: async () => {

@@ -43,6 +43,11 @@ export class CircuitBreaker {
     return this.#inUse[LIMITED_RESOURCES.indexOf(resource)]!;
   }
 
+  /** Of this thread. */
+  limit(resource: LimitedResource): number {
+    return this.#limits[LIMITED_RESOURCES.indexOf(resource)]!;
+  }
+
   /** How often it was refused since the start. */
   refused(resource: LimitedResource): number {
     return this.#refused[LIMITED_RESOURCES.indexOf(resource)]!;
