@@ -1,0 +1,57 @@
+// `weft uninstall`: takes an installation away without cutting anybody off. The CNI agents go first, and are waited for: each leads the pods
+// of its node out of the mesh and takes plugin and rules away, while the ztunnels still carry what is open. Then everything else.
+
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
+import { removeObject } from "../install/apply.ts";
+import { describeObject } from "../install/object-paths.ts";
+import { CNI, CONTROL, installObjects, type KubernetesObject } from "../install/objects.ts";
+import { defaultValues, NAMESPACE_DEFAULT } from "../install/values.ts";
+import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, openCluster, type VerbContext } from "./context.ts";
+import { fail } from "./install.ts";
+
+const DAEMON_SET_MS = 120_000;
+
+export async function uninstall(args: readonly string[], context: VerbContext): Promise<number> {
+  const { values: flags } = parseArgs({
+    args: [...args], strict: true,
+    options: { ...CLUSTER_OPTIONS, namespace: { type: "string", short: "n", default: NAMESPACE_DEFAULT }, "keep-ca": { type: "boolean", default: false }, "dry-run": { type: "boolean", default: false } },
+  });
+  const { namespace } = flags;
+  const objects = installObjects(defaultValues(namespace)).reverse();
+  const agents = objects.filter(({ kind, metadata }) => kind === "DaemonSet" && metadata.name === CNI);
+  const rest = objects.filter((object) => !agents.includes(object));
+  if (flags["dry-run"]) {
+    for (const object of [...agents, ...rest]) context.print(`${describeObject(object)} would be removed\n`);
+    return EXIT_OK;
+  }
+  const cluster = openCluster(flags, context);
+  if (!cluster.ok) return fail(context, cluster.error);
+  const client = cluster.value;
+  const troubles: string[] = [];
+  const remove = async (object: Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">, waitMs: number): Promise<void> => {
+    const removed = await removeObject(client, object, waitMs);
+    if (!removed.ok) troubles.push(removed.error);
+    else if (removed.value === "removed") context.print(`${describeObject(object)} removed\n`);
+  };
+  for (const object of agents) await remove(object, DAEMON_SET_MS);
+  if (troubles.length > 0) return fail(context, `${troubles.join("\n")}\nThe rest stays: without the ztunnels, pods that are still in the mesh would be cut off. Try again`);
+  for (const object of rest) await remove(object, object.kind === "Deployment" ? DAEMON_SET_MS : 0);
+  for (const object of await left(client, namespace, flags["keep-ca"])) await remove(object, 0);
+  for (const trouble of troubles) context.complain(`weft: ${trouble}\n`);
+  if (troubles.length > 0) return EXIT_FAILED;
+  context.print(`the mesh is gone${flags["keep-ca"] ? "; the CA's keys are kept" : ""}. Namespace ${namespace} and the labels of others are left as they are\n`);
+  return EXIT_OK;
+}
+
+const listSchema = z.looseObject({ items: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string(), namespace: z.string() }) })) });
+
+/** What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace. */
+async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">[]> {
+  const object = (apiVersion: string, kind: string, name: string, where: string) => ({ apiVersion, kind, metadata: { name, namespace: where, labels: {} } });
+  const bundles = await client.get(`/api/v1/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert`);
+  const parsed = bundles.ok ? listSchema.safeParse(bundles.value) : null;
+  const found = parsed?.success === true ? parsed.data.items.map(({ metadata }) => object("v1", "ConfigMap", metadata.name, metadata.namespace)) : [];
+  return [object("coordination.k8s.io/v1", "Lease", CONTROL, namespace), ...(keepCa ? [] : [object("v1", "Secret", "weft-ca", namespace)]), ...found];
+}
