@@ -2,6 +2,7 @@
 
 import { existsSync, writeSync } from "node:fs";
 import { overview, roleHelp, unknownVerb } from "./cli/help.ts";
+import { isOperatorVerb, runOperatorVerb, verbHelp } from "./cli/operator-verbs.ts";
 import { judgeEnvironment } from "./runtime/exec-environment.ts";
 import { EXIT_USAGE, runRole } from "./runtime/run-role.ts";
 import { parseSettings, type Role } from "./runtime/settings.ts";
@@ -21,6 +22,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (verb === undefined) return print(overview(), EXIT_USAGE);
   if (verb === "help" || verb === "--help" || verb === "-h") return help(rest[0]);
   if (verb === "version" || verb === "--version") return print(versionText(), 0);
+  if (isOperatorVerb(verb)) return await runOperatorVerb(verb, rest, { environment: process.env, print: (text) => print(text, 0), complain });
   if (!isRole(verb)) return complain(unknownVerb(verb));
   if (rest.includes("--help") || rest.includes("-h")) return print(roleHelp(verb), 0);
   const parsed = parseSettings(verb, rest, process.env);
@@ -30,6 +32,7 @@ async function main(args: readonly string[]): Promise<number> {
 
 function help(about: string | undefined): number {
   if (about === undefined) return print(overview(), 0);
+  if (isOperatorVerb(about)) return print(verbHelp(about), 0);
   return isRole(about) ? print(roleHelp(about), 0) : complain(unknownVerb(about));
 }
 

@@ -1,9 +1,10 @@
 // What a person reads: the verbs, and all settings of a role, made from the settings table.
 
+import { OPERATOR_VERBS } from "./operator-verbs.ts";
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "install", "uninstall", "version", "help"] as const;
 export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
@@ -45,14 +46,15 @@ const INDENT = "      ";
 export function overview(): string {
   const verbs: [string, string][] = [
     ...(Object.keys(ROLE_TEXT) as Role[]).map((role): [string, string] => [role, ROLE_TEXT[role].line]),
+    ...Object.entries(OPERATOR_VERBS).map(([verb, { line }]): [string, string] => [verb, line]),
     ["version", "what this is"],
-    ["help", "this text; weft help ROLE for the options of one role"],
+    ["help", "this text; weft help VERB for the options of one verb"],
   ];
   return [
     "weft: an ambient service mesh in one program", "", "Usage: weft VERB [OPTIONS]", "",
     ...verbs.map(([verb, line]) => `  ${verb.padEnd(10)}${line}`), "",
     "A namespace is opted in by the label istio.io/dataplane-mode: ambient.",
-    "Begin with:  weft up --config DIR --state DIR", "Options:     weft up --help", "",
+    "Begin with:   weft up --config DIR --state DIR", "On a cluster: weft install", "Options:      weft up --help", "",
   ].join("\n");
 }
 

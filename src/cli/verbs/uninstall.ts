@@ -4,7 +4,7 @@
 import { parseArgs } from "node:util";
 import { z } from "zod";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
-import { removeObject } from "../install/apply.ts";
+import { FIELD_MANAGER, removeObject } from "../install/apply.ts";
 import { describeObject } from "../install/object-paths.ts";
 import { CNI, CONTROL, installObjects, type KubernetesObject } from "../install/objects.ts";
 import { defaultValues, NAMESPACE_DEFAULT } from "../install/values.ts";
@@ -45,13 +45,13 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   return EXIT_OK;
 }
 
-const listSchema = z.looseObject({ items: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string(), namespace: z.string() }) })) });
+const listSchema = z.looseObject({ items: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string(), namespace: z.string(), managedFields: z.array(z.looseObject({ manager: z.string().optional() })).nullish() }) })) });
 
-/** What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace. */
+/** What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace; those of another mesh are left. */
 async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">[]> {
   const object = (apiVersion: string, kind: string, name: string, where: string) => ({ apiVersion, kind, metadata: { name, namespace: where, labels: {} } });
   const bundles = await client.get(`/api/v1/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert`);
   const parsed = bundles.ok ? listSchema.safeParse(bundles.value) : null;
-  const found = parsed?.success === true ? parsed.data.items.map(({ metadata }) => object("v1", "ConfigMap", metadata.name, metadata.namespace)) : [];
+  const found = parsed?.success === true ? parsed.data.items.filter(({ metadata }) => (metadata.managedFields ?? []).some(({ manager }) => manager === FIELD_MANAGER)).map(({ metadata }) => object("v1", "ConfigMap", metadata.name, metadata.namespace)) : [];
   return [object("coordination.k8s.io/v1", "Lease", CONTROL, namespace), ...(keepCa ? [] : [object("v1", "Secret", "weft-ca", namespace)]), ...found];
 }

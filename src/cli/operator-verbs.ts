@@ -1,0 +1,49 @@
+// The operator's verbs: what they do in a line, how they are used, and where they are. Each is loaded when it is asked for.
+
+import type { VerbContext } from "./verbs/context.ts";
+
+export interface OperatorVerb {
+  readonly line: string;
+  readonly usage: string;
+  readonly load: () => Promise<(args: readonly string[], context: VerbContext) => Promise<number>>;
+}
+
+const CLUSTER = "  --kubeconfig PATH, --context NAME   the cluster; as kubectl has it by default";
+
+export const OPERATOR_VERBS = {
+  install: {
+    line: "puts the mesh into a Kubernetes cluster, or brings it up to date",
+    usage: `weft install [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --set NAME=VALUE       a value of the installation, any number of times; deploy/chart/values.yaml lists them\n  --dry-run              prints the objects and changes nothing\n  --no-wait              does not wait until everything is ready\n  --timeout SECONDS      how long it waits, 120 by default\n${CLUSTER}`,
+    load: async () => (await import("./verbs/install.ts")).install,
+  },
+  uninstall: {
+    line: "takes it away again: pods leave the mesh first, nothing is cut off",
+    usage: `weft uninstall [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --keep-ca              keeps the keys of its CA, so that a later installation has the same roots\n  --dry-run              says what would be removed\n${CLUSTER}`,
+    load: async () => (await import("./verbs/uninstall.ts")).uninstall,
+  },
+} as const satisfies Readonly<Record<string, OperatorVerb>>;
+
+export type OperatorVerbName = keyof typeof OPERATOR_VERBS;
+export const isOperatorVerb = (verb: string): verb is OperatorVerbName => Object.hasOwn(OPERATOR_VERBS, verb);
+
+/** @returns the exit status; bad options are told with the verb's usage. */
+export async function runOperatorVerb(name: OperatorVerbName, args: readonly string[], context: VerbContext): Promise<number> {
+  const verb: OperatorVerb = OPERATOR_VERBS[name];
+  if (args.includes("--help") || args.includes("-h")) {
+    context.print(verbHelp(name));
+    return 0;
+  }
+  const run = await verb.load();
+  try {
+    return await run(args, context);
+  } catch (cause) {
+    if (!(cause instanceof TypeError) || !("code" in cause)) throw cause;
+    context.complain(`weft ${name}: ${cause.message}\n\n${verbHelp(name)}`);
+    return 64;
+  }
+}
+
+export function verbHelp(name: OperatorVerbName): string {
+  const { line, usage } = OPERATOR_VERBS[name];
+  return `weft ${name}: ${line}\n\nUsage: ${usage}\n`;
+}
