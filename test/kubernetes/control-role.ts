@@ -1,6 +1,6 @@
 // `weft control` as the process that an installation runs, on loopback beside the API server of the test.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { ApiServer } from "./api-server.ts";
@@ -22,6 +22,8 @@ export interface ControlRole {
   log(): string;
   ready(): Promise<void>;
   kill(signal?: NodeJS.Signals): Promise<void>;
+  /** After `kill`: the same replica with the same ports, and nothing of what it had on disk. */
+  restart(): Promise<void>;
 }
 
 /** Starts one replica; await `ready` when it should be. */
@@ -30,11 +32,12 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
   const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
   const logFile = join(directory, "log");
   writeFileSync(logFile, "");
-  const child = Bun.spawn([
+  const launch = () => Bun.spawn([
     ...(process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(ROOT, "src/main.ts")] : [process.env["WEFT_BINARY"]]), "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,
     "--admin-address", `127.0.0.1:${adminPort}`, "--metrics-address", `127.0.0.1:${metricsPort}`, "--readiness-address", `127.0.0.1:${readinessPort}`,
     "--pod-namespace", CONTROL_NAMESPACE, "--pod-name", name, "--log", "debug", "--log-file", logFile, ...flags,
   ], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, KUBECONFIG: "" } });
+  let child = launch();
   const log = (): string => readFileSync(logFile, "utf8");
   return {
     name, port, adminPort, metricsPort, log,
@@ -50,6 +53,12 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
       }, `${name} is ready`, 60_000).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\n${log().slice(-3000)}`);
       });
+    },
+    async restart() {
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(logFile, "");
+      child = launch();
+      await this.ready();
     },
     async kill(signal = "SIGKILL") {
       child.kill(signal);
