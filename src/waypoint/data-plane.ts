@@ -17,6 +17,7 @@ import type { Client, Destination } from "./client.ts";
 import { clusterView } from "./cluster-view.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+import { meshFetch } from "./mesh-fetch.ts";
 import { MeshDialer } from "./mesh-dialer.ts";
 import { IdentityChecks } from "./identity-checks.ts";
 import { labelsOf } from "./labels.ts";
@@ -68,7 +69,7 @@ export class WaypointDataPlane {
       postNews: (news) => post({ kind: "endpoint", news }),
       postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),
     });
-    this.#identities = new IdentityChecks({ fetch: httpFetch(), clock, random });
+    this.#identities = new IdentityChecks({ fetch: meshFetch(httpFetch(), this.#store, () => this.#plane), clock, random });
     this.#names = new NameResolver({ random, nowMs: this.#nowMs });
     const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({

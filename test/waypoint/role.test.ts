@@ -1,38 +1,13 @@
 // `weft waypoint` as a process: a directory of YAML, real clients, a change in force within a second, the end by SIGTERM.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { must, NamespaceLinks } from "../../src/net/links.ts";
 import { until } from "../kit/mesh.ts";
-import { ip } from "../kit/mesh-records.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
+import { loopbackAddresses, serviceYaml, WaypointRole } from "../kit/waypoint-role.ts";
 
-const ROOT = join(import.meta.dir, "../..");
-const directory = mkdtempSync(join(tmpdir(), "weft-waypoint-"));
-const config = join(directory, "config");
 /** On the loopback of this box. */
 const [ONE, TWO] = ["198.18.7.1", "198.18.7.2"];
 const URL_BASE = "http://127.0.0.1:8080";
-
-const entry = (name: string, address: string, port: number, version: string): string => `
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: { name: ${name}, namespace: shop }
-spec:
-  address: ${address}
-  labels: { app: ${name}, version: ${version} }
-  serviceAccount: web
----
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec:
-  clusterIP: 198.18.250.${address.slice(-1)}
-  selector: { app: ${name} }
-  ports: [{ name: http, port: 80, targetPort: ${port} }]
-`;
 
 const ROUTE = `
 apiVersion: gateway.networking.k8s.io/v1
@@ -57,51 +32,26 @@ spec:
   rules: [{ to: [{ operation: { methods: ["DELETE"], paths: ["/admin*"] } }] }]
 `;
 
-const GATEWAY = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: waypoint, namespace: shop }
-spec:
-  gatewayClassName: weft-waypoint
-  listeners: [{ name: mesh, port: 15008, protocol: HBONE }]
-`;
-
-function write(name: string, yaml: string): void {
-  writeFileSync(join(directory, name), yaml);
-  renameSync(join(directory, name), join(config, name));
-}
-
 let one: Backend;
 let two: Backend;
-let waypoint: Bun.Subprocess;
-const log = (): string => readFileSync(join(directory, "log"), "utf8");
+let waypoint: WaypointRole;
 
 beforeAll(async () => {
-  mkdirSync(config);
-  using links = must(NamespaceLinks.open(null));
-  for (const address of [ONE, TWO]) must(links.addAddress(must(links.loopback()), ip(address), 32));
+  loopbackAddresses(ONE, TWO);
   one = await backend1((request, response) => {
     if (request.url === "/slow") setTimeout(() => response.end("slow one"), 600);
     else response.end(`one ${request.method} ${request.url}`);
   }, ONE);
   two = await backend1((_request, response) => response.end("two"), TWO);
-  write("services.yaml", `apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---${entry("one", ONE, one.port, "v1")}---${entry("two", TWO, two.port, "v2")}---${GATEWAY}---${ROUTE}`);
-  waypoint = Bun.spawn(
-    [process.execPath, join(ROOT, "src/main.ts"), "waypoint", "--config", config, "--state", join(directory, "state"), "--gateway", "shop/waypoint", "--workers", "2", "--log-format", "json",
-      "--serve", "127.0.0.1:8080=shop/one.shop.svc.cluster.local:80"],
-    { stdout: "ignore", stderr: Bun.file(join(directory, "log")) },
-  );
-  await until("the waypoint to be ready", 20_000, () => fetch("http://127.0.0.1:15021/healthz/ready").then(({ ok }) => ok, () => false)).catch((error: unknown) => {
-    throw new Error(`${String(error)}\n${log()}`);
-  });
+  waypoint = new WaypointRole();
+  waypoint.write("services.yaml", `${serviceYaml("one", ONE, one.port)}\n---\n${serviceYaml("two", TWO, two.port)}\n---${ROUTE}`);
+  await waypoint.start("one", "--workers", "2");
 }, 30_000);
 
 afterAll(async () => {
-  waypoint.kill("SIGKILL");
-  await waypoint.exited;
+  await waypoint[Symbol.asyncDispose]();
   await one[Symbol.asyncDispose]();
   await two[Symbol.asyncDispose]();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 const curl = async (...args: string[]): Promise<string> => new Response(Bun.spawn(["curl", "-sS", "--max-time", "5", ...args], { stderr: "inherit" }).stdout).text();
@@ -115,19 +65,19 @@ describe("weft waypoint", () => {
 
   test("a policy is in force within a second and says so; taken away it is not", async () => {
     expect(await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).toBe("one DELETE /admin/x");
-    write("deny.yaml", DENY);
+    waypoint.write("deny.yaml", DENY);
     const startedMs = performance.now();
     await until("the denial", 3_000, async () => (await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).startsWith("RBAC"));
     expect(performance.now() - startedMs).toBeLessThan(1_500);
     expect(await curl("-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", "-X", "DELETE", `${URL_BASE}/admin/x`)).toBe("403 access_denied");
     expect(await curl("-X", "DELETE", `${URL_BASE}/other`)).toBe("one DELETE /other");
-    rmSync(join(config, "deny.yaml"));
+    waypoint.remove("deny.yaml");
     await until("the end of the denial", 3_000, async () => (await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).startsWith("one"));
   });
 
   test("each request has a line with route, rule, reason and endpoint", async () => {
     const lines = await until("the lines", 3_000, () => {
-      const found = log().split("\n").filter((line) => line.includes('"scope":"access"')).map((line) => JSON.parse(line) as Record<string, unknown>);
+      const found = waypoint.requests;
       return found.some(({ reason }) => reason === "access_denied") ? found : null;
     });
     expect(lines.find(({ reason }) => reason === "access_denied")).toMatchObject({ method: "DELETE", path: "/admin/x", response_code: 403, response_code_details: "access_denied", rule: "AuthorizationPolicy shop/no-delete spec.rules[0]" });
@@ -155,9 +105,9 @@ describe("weft waypoint", () => {
   test("SIGTERM: what is under way ends by itself, nothing new is taken", async () => {
     const slow = curl(`${URL_BASE}/slow`);
     await until("the slow request to arrive", 5_000, () => one.seen.some(({ url }) => url === "/slow") || null);
-    waypoint.kill("SIGTERM");
+    waypoint.process.kill("SIGTERM");
     expect(await slow).toBe("slow one");
-    expect(await waypoint.exited).toBe(0);
-    expect(log()).toContain('"closed_by_force":0');
+    expect(await waypoint.process.exited).toBe(0);
+    expect(waypoint.log).toContain('"closed_by_force":0');
   });
 });
