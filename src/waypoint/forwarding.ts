@@ -297,7 +297,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const nowMs = this.nowMs();
     const decision = decideRetry(end, {
       policy: this.#retry, attempts: this.#account.attempts - this.#staleRetries - this.#hedges, isIdempotent: this.#isIdempotent, isReplayable: this.body.replayable,
-      answerBegun: false, isInjected: false, remainingMs: this.#deadlineMs - nowMs,
+      answerBegun: false, isInjected: false, otherEndpoint: this.#cluster.upstream.endpoints.some((other) => other !== attempt.endpoint && this.#tried?.includes(other) !== true), remainingMs: this.#deadlineMs - nowMs,
     }, this.#cluster.budget, nowMs, this.random);
     if (!decision.retry) return false;
     const refusal = this.#place.retry();

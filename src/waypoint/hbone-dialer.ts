@@ -17,7 +17,7 @@ import { connectFields, type ConnectOptions } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import { type Http2Stream, StreamState } from "../wire/http2/stream.ts";
-import type { ChannelOwner, PendingChannel } from "./plain-channel.ts";
+import type { ChannelOwner, ConnectFailure, PendingChannel } from "./plain-channel.ts";
 import { StreamChannel } from "./stream-channel.ts";
 
 /** Where a tunnel leads. */
@@ -93,14 +93,15 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   }
 
   tunnelUnavailable(cause: CloseCause): void {
-    this.#fail(cause.message);
+    this.#fail(cause.message, cause.code === "identity_refused" || cause.code === "certificate_revoked" ? "refused" : "connect");
   }
 
   onResponse(status: number, _headers: HeaderList, ended: boolean): void {
     if (status !== 200 || ended) {
       // The tunnel ends at one endpoint, which cannot serve now: the gateway may choose another for a new one.
       if (status === 503 && this.#tunnel!.beyondGateway) this.#tunnel!.retire("destination_refused");
-      return this.#fail(connectRefusal(status, this.#options.way.tunnelTo, "destination").message);
+      const { code, message } = connectRefusal(status, this.#options.way.tunnelTo, "destination");
+      return this.#fail(message, code === "policy_denied" ? "denied" : status === 400 ? "refused" : "connect");
     }
     if (!this.#settle()) return;
     const channel = new StreamChannel(this.#tunnel!.transport, this.#stream!);
@@ -157,7 +158,7 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
     return true;
   }
 
-  #fail(message: string): void {
-    if (this.#settle()) this.#owner.connectFailed(message, "connect");
+  #fail(message: string, what: ConnectFailure = "connect"): void {
+    if (this.#settle()) this.#owner.connectFailed(message, what);
   }
 }

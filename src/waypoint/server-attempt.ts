@@ -144,7 +144,9 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   }
 
   connectionFailed(message: string, what: ConnectFailure): void {
-    this.#fail("connectFailure", { kind: "connectFailure" }, what === "tls" ? "tls_failed" : "connect_failed", message);
+    // A denial is no sign of ill health, and the endpoints of a service have their policies in common: nobody is asked again.
+    if (what === "denied") this.#fail("neutral", null, "endpoint_denied", message);
+    else this.#fail("connectFailure", { kind: "connectFailure", elsewhereOnly: what === "refused" }, what === "tls" ? "tls_failed" : "connect_failed", message);
     this.#user.rearm();
   }
 
@@ -273,7 +275,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     }
     switch (kind) {
       case "stale": this.#fail("neutral", { kind: "reset" }, "upstream_reset", message, null, true); break;
-      case "connect": this.#fail("connectFailure", { kind: "connectFailure" }, "connect_failed", message); break;
+      case "connect": this.#fail("connectFailure", { kind: "connectFailure", elsewhereOnly: false }, "connect_failed", message); break;
       case "refused": this.#fail("neutral", { kind: "refused" }, "upstream_reset", message); break;
       case "reset": this.#fail("gatewayError", { kind: "reset" }, "upstream_reset", message); break;
       case "protocol": this.#fail("gatewayError", { kind: "reset" }, "upstream_protocol", message); break;

@@ -114,7 +114,7 @@ class Simulation {
   #answered(answer: ServerAnswer, startedMs: number, tried: readonly UpstreamEndpoint[]): void {
     const nowMs = this.events.nowMs;
     const decision = decideRetry(ENDS[answer], {
-      policy: this.fixture.upstream.settings.retry, attempts: tried.length, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, remainingMs: Infinity,
+      policy: this.fixture.upstream.settings.retry, attempts: tried.length, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, otherEndpoint: true, remainingMs: Infinity,
     }, this.budget, nowMs, this.random);
     if (decision.retry) {
       this.events.after(decision.delayMs, () => this.#attempt(startedMs, tried));
@@ -129,7 +129,7 @@ class Simulation {
 const OUTCOMES: Readonly<Record<ServerAnswer, Outcome>> = { ok: "success", error: "serverError", overloaded: "gatewayError", refused: "connectFailure" };
 const ENDS: Readonly<Record<ServerAnswer, AttemptEnd>> = {
   ok: { kind: "answer", status: 200, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER }, error: { kind: "answer", status: 500, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER },
-  overloaded: { kind: "answer", status: 503, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER }, refused: { kind: "connectFailure" },
+  overloaded: { kind: "answer", status: 503, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER }, refused: { kind: "connectFailure", elsewhereOnly: false },
 };
 
 describe.each(SEEDS)("seed %i", (seed) => {

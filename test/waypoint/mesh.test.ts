@@ -96,6 +96,17 @@ describe("a service behind a waypoint", () => {
     });
   });
 
+  test("endpoints whose policy denies the waypoint are asked once, and the answer says so", async () => {
+    const nobody = policyYaml("AuthorizationPolicy", { selector: { matchLabels: { role: "server" } }, action: "ALLOW", rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/nobody"] } }] }] });
+    const denied = () => curl(client, "-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", `${URL}/denied`);
+    await under("nobody.yaml", nobody, async () => (await denied()) === "503 endpoint_denied", async () => {
+      for (let i = 0; i < 3; i++) expect(await denied()).toBe("503 endpoint_denied");
+      const lines = requests().filter(({ path, reason }) => path === "/denied" && reason === "endpoint_denied");
+      for (const line of lines) expect([line["flags"], line["attempts"] ?? "1"]).toEqual(["UF", "1"]);
+      expect(lines.length).toBeGreaterThan(2);
+    });
+  });
+
   test("an HTTPRoute by header, and by weight", async () => {
     const rules = [
       { matches: [{ headers: [{ name: "x-version", value: "two" }] }], backendRefs: [{ name: "v2", port: 80 }] },

@@ -13,7 +13,7 @@ import { RETRY_DEFAULT } from "./settings.ts";
 import { attemptTime, requestDeadline } from "./timeouts.ts";
 
 const POLICY: RetryPolicy = { ...RETRY_DEFAULT, attempts: 3, statuses: [503, 429], onReset: true };
-const REQUEST: RetryRequest = { policy: POLICY, attempts: 1, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, remainingMs: Infinity };
+const REQUEST: RetryRequest = { policy: POLICY, attempts: 1, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, otherEndpoint: true, remainingMs: Infinity };
 const half = { next: () => 0.5 };
 const wide = (): RetryBudgetState => new RetryBudgetState({ fraction: 1, intervalMs: 10_000, retriesMin: 1000 });
 const answer = (status: number, grpcStatus: number | null = null, retryAfterMs = NO_RETRY_AFTER): AttemptEnd => ({ kind: "answer", status, grpcStatus, retryAfterMs });
@@ -21,7 +21,7 @@ const decide = (end: AttemptEnd, request: Partial<RetryRequest> = {}, budget = w
 
 describe("a retry", () => {
   test.each([
-    [answer(503), "status"], [answer(200, 14), "grpcStatus"], [{ kind: "connectFailure" }, "connectFailure"], [{ kind: "refused" }, "refused"], [{ kind: "reset" }, "reset"], [{ kind: "timeout" }, "timeout"],
+    [answer(503), "status"], [answer(200, 14), "grpcStatus"], [{ kind: "connectFailure", elsewhereOnly: false }, "connectFailure"], [{ kind: "connectFailure", elsewhereOnly: true }, "connectFailure"], [{ kind: "refused" }, "refused"], [{ kind: "reset" }, "reset"], [{ kind: "timeout" }, "timeout"],
   ] as const)("after %j: %s", (end, cause) => expect(decide(end)).toMatchObject({ retry: true, cause }));
 
   const refusals: readonly (readonly [string, AttemptEnd, Partial<RetryRequest>, GiveUpReason])[] = [
@@ -30,11 +30,12 @@ describe("a retry", () => {
     ["gRPC success", answer(200, 0), { policy: { ...POLICY, grpcStatuses: [0] } }, "notRetriable"],
     ["a redirect, whatever the policy names", answer(302), { policy: { ...POLICY, statuses: [302, 200] } }, "notRetriable"],
     ["a reset, when only connect failures are named", { kind: "reset" }, { policy: RETRY_DEFAULT }, "notRetriable"],
-    ["retries switched off", { kind: "connectFailure" }, { policy: { ...POLICY, attempts: 0 } }, "notRetriable"],
+    ["retries switched off", { kind: "connectFailure", elsewhereOnly: false }, { policy: { ...POLICY, attempts: 0 } }, "notRetriable"],
     ["an injected fault", answer(503), { isInjected: true }, "injectedFault"],
     ["bytes of an answer", { kind: "reset" }, { answerBegun: true }, "answerBegun"],
     ["the last attempt", answer(503), { attempts: 4 }, "attemptsExhausted"],
     ["a POST that may have been acted on", answer(503), { isIdempotent: false }, "notIdempotent"],
+    ["an endpoint that will not take it, and no other", { kind: "connectFailure", elsewhereOnly: true }, { otherEndpoint: false }, "noOtherEndpoint"],
     ["a body that is gone", { kind: "refused" }, { isReplayable: false }, "bodyNotReplayable"],
     ["a gRPC pushback that forbids it", answer(200, 14, RETRY_NEVER_AGAIN), {}, "serverForbids"],
     ["a Retry-After beyond what we wait", answer(503, null, RETRY_AFTER_MAX_MS + 1), {}, "retryAfterTooLong"],
@@ -43,7 +44,7 @@ describe("a retry", () => {
   test.each(refusals)("not after %s", (_, end, request, reason) => expect(decide(end, request)).toEqual({ retry: false, reason }));
 
   test("of a POST when nothing was looked at, when the policy allows it, or by gRPC status", () => {
-    for (const end of [{ kind: "connectFailure" }, { kind: "refused" }, answer(200, 14)] as const) expect(decide(end, { isIdempotent: false }).retry).toBe(true);
+    for (const end of [{ kind: "connectFailure", elsewhereOnly: false }, { kind: "refused" }, answer(200, 14)] as const) expect(decide(end, { isIdempotent: false }).retry).toBe(true);
     expect(decide(answer(503), { isIdempotent: false, policy: { ...POLICY, nonIdempotent: true } }).retry).toBe(true);
   });
 

@@ -11,8 +11,8 @@ import type { RetryBudgetState } from "./retry-budget.ts";
 export type AttemptEnd =
   /** `grpcStatus` null when it is not gRPC or not known yet; `retryAfterMs` as in retry-after.ts. */
   | { readonly kind: "answer"; readonly status: number; readonly grpcStatus: number | null; readonly retryAfterMs: number }
-  /** No connection could be made: nothing was sent. */
-  | { readonly kind: "connectFailure" }
+  /** No connection could be made: nothing was sent. `elsewhereOnly`: this endpoint would answer the same again. */
+  | { readonly kind: "connectFailure"; readonly elsewhereOnly: boolean }
   /** The peer says that it has not looked at the request. */
   | { readonly kind: "refused" }
   /** Reset or closed before an answer; the peer may have acted on the request. */
@@ -30,6 +30,8 @@ export interface RetryRequest {
   readonly isReplayable: boolean;
   /** Something of the answer has gone to the client. */
   readonly answerBegun: boolean;
+  /** An endpoint is left that was not tried. */
+  readonly otherEndpoint: boolean;
   /** The end was injected by a fault policy. */
   readonly isInjected: boolean;
   /** Infinity without a deadline. */
@@ -45,6 +47,8 @@ export type GiveUpReason =
   | "answerBegun"
   | "attemptsExhausted"
   | "notIdempotent"
+  /** The endpoint will not take it, and there is no other. */
+  | "noOtherEndpoint"
   | "bodyNotReplayable"
   /** The server asked not to be called again, */
   | "serverForbids"
@@ -63,6 +67,7 @@ const INJECTED_FAULT = giveUp("injectedFault");
 const ANSWER_BEGUN = giveUp("answerBegun");
 const ATTEMPTS_EXHAUSTED = giveUp("attemptsExhausted");
 const NOT_IDEMPOTENT = giveUp("notIdempotent");
+const NO_OTHER_ENDPOINT = giveUp("noOtherEndpoint");
 const BODY_NOT_REPLAYABLE = giveUp("bodyNotReplayable");
 const SERVER_FORBIDS = giveUp("serverForbids");
 const RETRY_AFTER_TOO_LONG = giveUp("retryAfterTooLong");
@@ -78,6 +83,7 @@ export function decideRetry(end: AttemptEnd, request: RetryRequest, budget: Retr
   if (request.answerBegun) return ANSWER_BEGUN;
   if (request.attempts > policy.attempts) return ATTEMPTS_EXHAUSTED;
   if (!isSafe(cause, request)) return NOT_IDEMPOTENT;
+  if (end.kind === "connectFailure" && end.elsewhereOnly && !request.otherEndpoint) return NO_OTHER_ENDPOINT;
   if (!request.isReplayable) return BODY_NOT_REPLAYABLE;
   const askedMs = end.kind === "answer" ? end.retryAfterMs : NO_RETRY_AFTER;
   if (askedMs === RETRY_NEVER_AGAIN) return SERVER_FORBIDS;
