@@ -88,7 +88,7 @@ buildRow("ring hash", { kind: "ringHash", key: { kind: "sourceIp" }, ringSizeMin
 buildRow("Maglev", { kind: "maglev", key: { kind: "sourceIp" }, tableSize: 65_537 });
 
 const random = seededRandom(1);
-const budget = new RetryBudgetState({ fraction: 1, intervalMs: 10_000, retriesMin: 1e9 });
+const budget = new RetryBudgetState({ kind: "overTime", fraction: 1, intervalMs: 10_000, retriesMin: 1e9, retriesMinPerMs: 10_000 });
 const retryRequest: RetryRequest = { policy: { ...DEFAULT_SETTINGS.retry, statuses: [503] }, attempts: 1, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, otherEndpoint: true, remainingMs: 1e9 };
 const good: AttemptEnd = { kind: "answer", status: 200, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER };
 const bad: AttemptEnd = { kind: "answer", status: 503, grpcStatus: null, retryAfterMs: NO_RETRY_AFTER };

@@ -114,7 +114,7 @@ export class Cluster {
     this.#rules = this.#rulesOf(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
-    this.budget = new RetryBudgetState(settings.retryBudget);
+    this.budget = new RetryBudgetState(settings.retryBudget, { requests: () => this.breaker.inUse("activeRequests"), retries: () => this.breaker.inUse("activeRetries") });
     this.#health = this.#healthChecks();
   }
 

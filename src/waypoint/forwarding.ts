@@ -1,13 +1,12 @@
 // A request on its way to servers, once the rules have said where to: the limits of the service, attempts and the waits between them, the
 // deadline of it all, copies to mirrors, and the one answer that goes back.
 
-import type { WorkloadUid } from "../core/brand.ts";
 import type { Random } from "../core/ports.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../mesh/l7/route.ts";
-import type { ForwardPlan } from "../policy/http/plan.ts";
+import type { ForwardPlan, PlannedSession } from "../policy/http/plan.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
-import { sessionHeader } from "../policy/http/session.ts";
-import { type HashCookie, hashOfRequest } from "../policy/upstream/balancers/hash-key.ts";
+import { readSession, sessionHeader } from "../policy/http/session.ts";
+import { type HashCookie, hashCookieText, hashOfRequest } from "../policy/upstream/balancers/hash-key.ts";
 import { explainRefusal } from "../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
 import { parseGrpcTimeout } from "../policy/upstream/grpc-timeout.ts";
@@ -85,6 +84,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #mirrors = NO_MIRRORS;
   #hash = 0;
   #cookie: HashCookie | null = null;
+  readonly #session: PlannedSession | null;
   /** Under way, or the one whose answer goes on. */
   #attempt: ServerAttempt | null = null;
   /** Begun before it and still without an answer; the first answer of all wins. */
@@ -124,6 +124,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
       path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: hostOfService(cluster.target.service),
     });
     if (this.#retry.attempts === 0 && cluster.settings.hedging === null) body.forget();
+    this.#session = plan.session ?? this.#serviceSession(host);
     this.#balance();
   }
 
@@ -209,6 +210,15 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (this.request.hasBody && !this.body.ended) for (const mirror of this.#mirrors) mirror.abandon();
   }
 
+  /** A session that the service itself asks for, where the rule has none: by endpoint, whichever rule led here. */
+  #serviceSession({ sessionSigner: signer, wallMs }: RequestHost): PlannedSession | null {
+    const { name, settings: { sessionPersistence: persistence, provenance } } = this.#cluster;
+    if (persistence === null || signer === null) return null;
+    const from = provenance["sessionPersistence"];
+    const scope = { persistence, owner: `${name} ${from === undefined ? "" : `${from.kind}/${from.namespace}/${from.name}`}`, signer };
+    return { scope, backend: name, current: readSession(this.#account.head.fields, scope, wallMs()) };
+  }
+
   #balance(): void {
     const { balancing } = this.#cluster.settings;
     if (balancing.kind !== "ringHash" && balancing.kind !== "maglev") return;
@@ -229,7 +239,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (time.kind === "expired") return this.#timedOut(nowMs);
     cluster.refresh(nowMs);
     const pick = cluster.upstream.pick({
-      nowMs, hash: this.#hash, tried: this.#tried ?? NO_TRIED, sticky: (this.#plan.session?.current?.endpoint ?? null) as WorkloadUid | null,
+      nowMs, hash: this.#hash, tried: this.#tried ?? NO_TRIED, sticky: this.#session?.current?.endpoint ?? null,
       mayProbe: this.#isIdempotent && this.#retry.attempts > 0,
     });
     if (pick.endpoint === null) {
@@ -476,15 +486,15 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #addOwnFields(fields: HttpFields, attempt: ServerAttempt): void {
     const { rateHeaders } = this.#place;
     for (let i = 0; i < rateHeaders.length; i += 2) fields.set(rateHeaders[i]!, rateHeaders[i + 1]!);
-    const { session } = this.#plan;
+    const session = this.#session;
     if (session !== null) {
       const header = sessionHeader(session.scope, {
-        backend: session.backend, endpoint: attempt.endpoint.target.workload.uid, current: session.current, nowMs: this.#host.wallMs(), secure: this.#account.head.scheme === "https",
+        backend: session.backend, endpoint: attempt.endpoint.key, current: session.current, nowMs: this.#host.wallMs(), secure: this.#account.head.scheme === "https",
       });
       if (header !== null) fields.append(header.name, header.value);
     }
     const cookie = this.#cookie;
-    if (cookie !== null) fields.append("set-cookie", `${cookie.name}=${cookie.value}; Path=${cookie.path}; Max-Age=${Math.ceil(cookie.ttlMs / 1000)}; HttpOnly`);
+    if (cookie !== null) fields.append("set-cookie", hashCookieText(cookie, this.#account.head.scheme === "https"));
   }
 
   // ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ import type { Outcome } from "../../src/policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../../src/policy/upstream/retry.ts";
 import { NO_RETRY_AFTER } from "../../src/policy/upstream/retry-after.ts";
 import { RetryBudgetState } from "../../src/policy/upstream/retry-budget.ts";
+import { RETRY_BUDGET_DEFAULT } from "../../src/policy/upstream/settings.ts";
 import type { UpstreamSettings } from "../../src/policy/upstream/settings.ts";
 import { EventQueue } from "../kit/event-queue.ts";
 import { type ServerAnswer, type ServerModel, SimulatedServer } from "../kit/simulated-server.ts";
@@ -175,7 +176,7 @@ describe.each(SEEDS)("seed %i", (seed) => {
     }
     expect(s.totals.ejectedMax).toBeLessThanOrEqual(OUTLIERS.ejectedShareMax);
     expect(s.totals.ejectedMax).toBeGreaterThan(0);
-    const { fraction, intervalMs, retriesMin } = s.fixture.upstream.settings.retryBudget;
+    const { fraction, intervalMs, retriesMin } = RETRY_BUDGET_DEFAULT;
     const retries = s.totals.attempts - s.totals.requests;
     expect(retries).toBeGreaterThan(0);
     expect(retries).toBeLessThanOrEqual(s.totals.requests * fraction * 1.1 + retriesMin * (s.events.nowMs / intervalMs));

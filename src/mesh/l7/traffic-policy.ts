@@ -123,12 +123,12 @@ export interface Hedging {
   readonly attemptsMax: number;
 }
 
-export interface RetryBudget {
-  /** Share of active requests that may be retries, 0 to 1. */
-  readonly fraction: number;
-  readonly intervalMs: number;
-  readonly retriesMin: number;
-}
+/** How many retries a service can bear: a share of its requests, and a few whatever the share. */
+export type RetryBudget =
+  /** Of the requests and retries of the last interval; the few are counted over one of their own. */
+  | { readonly kind: "overTime"; /** 0 to 1. */ readonly fraction: number; readonly intervalMs: number; readonly retriesMin: number; readonly retriesMinPerMs: number }
+  /** Of those that are under way at the moment. */
+  | { readonly kind: "underWay"; readonly fraction: number; readonly retriesMin: number };
 
 /** A name that a server's certificate may show. */
 export interface CertificateName {

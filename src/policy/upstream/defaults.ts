@@ -113,6 +113,7 @@ export const RETRY_BUDGET_FRACTION = 0.2;
 export const RETRY_BUDGET_INTERVAL_MS = 10_000;
 /** Retries in one interval that are allowed whatever the share, so that a service with few requests has retries too. */
 export const RETRIES_MIN = 30;
+export const RETRIES_MIN_PER_MS = RETRY_BUDGET_INTERVAL_MS;
 /** None, as Istio. A stream may be long; what ends it is silence. Envoy: 15 s, which cuts downloads. */
 export const REQUEST_TIMEOUT_MS = 0;
 export const BACKEND_REQUEST_TIMEOUT_MS = 0;

@@ -5,11 +5,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DEFAULT_SETTINGS } from "../../../test/kit/upstreams.ts";
 import { BASE_EJECTION_MS, CONSECUTIVE_5XX, UNLIMITED } from "./defaults.ts";
+import { RETRY_BUDGET_DEFAULT } from "./settings.ts";
 
 const s = (ms: number): string => (ms === 0 ? "none" : `${ms / 1000} s`);
 const count = (n: number): string => (n === UNLIMITED ? "none" : `${n}`);
 const share = (n: number): string => `${n * 100} %`;
-const { outliers, limits, retry, retryBudget, timeouts, balancing } = DEFAULT_SETTINGS;
+const { outliers, limits, retry, timeouts, balancing } = DEFAULT_SETTINGS;
+const retryBudget = RETRY_BUDGET_DEFAULT;
 
 const DEFAULTS: Readonly<Record<string, string>> = {
   balancing: balancing.kind,

@@ -15,8 +15,9 @@ import { attemptTime, requestDeadline } from "./timeouts.ts";
 const POLICY: RetryPolicy = { ...RETRY_DEFAULT, attempts: 3, statuses: [503, 429], onReset: true };
 const REQUEST: RetryRequest = { policy: POLICY, attempts: 1, isIdempotent: true, isReplayable: true, answerBegun: false, isInjected: false, otherEndpoint: true, remainingMs: Infinity };
 const half = { next: () => 0.5 };
-const wide = (): RetryBudgetState => new RetryBudgetState({ fraction: 1, intervalMs: 10_000, retriesMin: 1000 });
+const wide = (): RetryBudgetState => overTime(1, 10_000, 1000);
 const answer = (status: number, grpcStatus: number | null = null, retryAfterMs = NO_RETRY_AFTER): AttemptEnd => ({ kind: "answer", status, grpcStatus, retryAfterMs });
+const overTime = (fraction: number, intervalMs: number, retriesMin: number, retriesMinPerMs = intervalMs) => new RetryBudgetState({ kind: "overTime", fraction, intervalMs, retriesMin, retriesMinPerMs });
 const decide = (end: AttemptEnd, request: Partial<RetryRequest> = {}, budget = wide()) => decideRetry(end, { ...REQUEST, ...request }, budget, 0, half);
 
 describe("a retry", () => {
@@ -54,7 +55,7 @@ describe("a retry", () => {
   });
 
   test("takes from the budget only when it is made", () => {
-    const budget = new RetryBudgetState({ fraction: 0, intervalMs: 1000, retriesMin: 1 });
+    const budget = overTime(0, 1000, 1);
     expect(decide(answer(503), { isReplayable: false }, budget).retry).toBe(false);
     expect(decide(answer(503), {}, budget).retry).toBe(true);
     expect(decide(answer(503), {}, budget)).toEqual({ retry: false, reason: "budgetExhausted" });
@@ -76,15 +77,35 @@ describe("back-off", () => {
 
 describe("the retry budget", () => {
   test("is a share of the requests of the interval, and a few in any case", () => {
-    const budget = new RetryBudgetState({ fraction: 0.2, intervalMs: 10_000, retriesMin: 3 });
+    const budget = overTime(0.2, 10_000, 3);
     expect([1, 2, 3, 4].map(() => budget.tryRetry(0))).toEqual([true, true, true, false]);
     for (let i = 0; i < 50; i++) budget.request(100);
     expect(budget.counts(100)).toEqual({ requests: 50, retries: 3, allowed: 10 });
     expect(Array.from({ length: 10 }, () => budget.tryRetry(100)).filter(Boolean).length).toBe(7);
   });
 
+  test("counts the few over an interval of their own: a rate is not a lump for the whole interval", () => {
+    const budget = overTime(0, 10_000, 2, 1000);
+    expect([1, 2, 3].map(() => budget.tryRetry(0))).toEqual([true, true, false]);
+    expect(budget.tryRetry(900)).toBe(false);
+    expect([1, 2, 3].map(() => budget.tryRetry(1100))).toEqual([true, true, false]);
+    expect(budget.counts(1100).retries).toBe(4);
+  });
+
+  test("or is a share of what is under way", () => {
+    let [requests, retries] = [0, 0];
+    const budget = new RetryBudgetState({ kind: "underWay", fraction: 0.2, retriesMin: 1 }, { requests: () => requests, retries: () => retries });
+    expect(budget.tryRetry(0)).toBe(true);
+    retries = 1;
+    expect(budget.tryRetry(0)).toBe(false);
+    requests = 10;
+    expect(budget.tryRetry(0)).toBe(true);
+    retries = 2;
+    expect(budget.tryRetry(0)).toBe(false);
+  });
+
   test("forgets what is older than its interval", () => {
-    const budget = new RetryBudgetState({ fraction: 0.5, intervalMs: 1000, retriesMin: 0 });
+    const budget = overTime(0.5, 1000, 0);
     for (let i = 0; i < 10; i++) budget.request(0);
     expect(budget.counts(999)).toMatchObject({ requests: 10 });
     expect(budget.counts(1100)).toEqual({ requests: 0, retries: 0, allowed: 0 });
@@ -96,7 +117,7 @@ describe("the retry budget", () => {
   test("is not exceeded by any retry that it grants, whatever comes when", () => {
     const event = fc.record({ waitMs: fc.nat(400), requests: fc.nat(30), retries: fc.nat(30) });
     fc.assert(fc.property(fc.array(event, { maxLength: 200 }), (events) => {
-      const budget = new RetryBudgetState({ fraction: 0.2, intervalMs: 1000, retriesMin: 2 });
+      const budget = overTime(0.2, 1000, 2);
       const made: number[] = [];
       const asked: number[] = [];
       let nowMs = 0;
@@ -169,7 +190,7 @@ describe("hedging", () => {
     ["off", { hedging: null }], ["notIdempotent", { isIdempotent: false }], ["bodyNotReplayable", { isReplayable: false }], ["answered", { isAnswered: true }],
     ["attemptsExhausted", { attempts: 3 }], ["noOtherEndpoint", { usableEndpoints: 1 }], ["noTimeLeft", { deadlineMs: 1050 }],
   ] as const)("never: %s", (reason, request) => expect(decision(request, 1060)).toEqual({ kind: "never", reason }));
-  test("never beyond the retry budget", () => expect(decision({}, 1060, new RetryBudgetState({ fraction: 0, intervalMs: 1000, retriesMin: 0 }))).toEqual({ kind: "never", reason: "budgetExhausted" }));
+  test("never beyond the retry budget", () => expect(decision({}, 1060, overTime(0, 1000, 0))).toEqual({ kind: "never", reason: "budgetExhausted" }));
 });
 
 describe("what an answer says of the endpoint", () => {

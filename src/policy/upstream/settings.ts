@@ -12,7 +12,7 @@ import {
   ACTIVE_REQUESTS_MAX, ACTIVE_RETRIES_MAX, BACKEND_REQUEST_TIMEOUT_MS, BACKOFF_BASE_MS, BACKOFF_MAX_MS, BALANCING_DEFAULT, BASE_EJECTION_MS,
   BASE_EJECTION_UNCONFIGURED_MS, CONNECT_TIMEOUT_MS, CONNECTION_AGE_MAX_MS, CONNECTIONS_MAX, CONSECUTIVE_5XX, CONSECUTIVE_CONNECT_FAILURES,
   EJECTED_SHARE_MAX, EJECTION_MAX_MS, IDLE_TIMEOUT_MS, OUTLIER_INTERVAL_MS, PANIC_THRESHOLD, PENDING_REQUESTS_MAX, REQUEST_TIMEOUT_MS,
-  REQUESTS_PER_CONNECTION_MAX, RETRIES_MIN, RETRY_ATTEMPTS, RETRY_ATTEMPTS_MAX, RETRY_BUDGET_FRACTION, RETRY_BUDGET_INTERVAL_MS, RETRY_GRPC_STATUSES,
+  REQUESTS_PER_CONNECTION_MAX, RETRIES_MIN, RETRIES_MIN_PER_MS, RETRY_ATTEMPTS, RETRY_ATTEMPTS_MAX, RETRY_BUDGET_FRACTION, RETRY_BUDGET_INTERVAL_MS, RETRY_GRPC_STATUSES,
   STREAM_IDLE_TIMEOUT_MS, UNLIMITED,
 } from "./defaults.ts";
 
@@ -64,6 +64,7 @@ export const RETRY_DEFAULT: RetryPolicy = {
   nonIdempotent: false, perTryTimeoutMs: null, backoffBaseMs: BACKOFF_BASE_MS, backoffMaxMs: BACKOFF_MAX_MS,
 };
 
+export const RETRY_BUDGET_DEFAULT = { kind: "overTime", fraction: RETRY_BUDGET_FRACTION, intervalMs: RETRY_BUDGET_INTERVAL_MS, retriesMin: RETRIES_MIN, retriesMinPerMs: RETRIES_MIN_PER_MS } as const satisfies RetryBudget;
 const NO_TLS: BackendTls = { mode: "off" };
 
 /**
@@ -86,7 +87,7 @@ export function effectiveSettings(policy: TrafficPolicy | null, subset: string |
     adaptiveConcurrency: policy?.adaptiveConcurrency ?? null,
     hedging: policy?.hedging ?? null,
     retry: boundedRetry(policy?.retry ?? RETRY_DEFAULT),
-    retryBudget: policy?.retryBudget ?? { fraction: RETRY_BUDGET_FRACTION, intervalMs: RETRY_BUDGET_INTERVAL_MS, retriesMin: RETRIES_MIN },
+    retryBudget: policy?.retryBudget ?? RETRY_BUDGET_DEFAULT,
     timeouts: {
       requestMs: policy?.timeouts?.requestMs ?? REQUEST_TIMEOUT_MS,
       backendRequestMs: policy?.timeouts?.backendRequestMs ?? BACKEND_REQUEST_TIMEOUT_MS,
@@ -113,11 +114,6 @@ export function effectiveTimeouts(route: RouteTimeouts, settings: UpstreamSettin
     backendRequestMs: route.backendRequestMs ?? timeouts.backendRequestMs,
     streamIdleMs: route.streamIdleMs ?? timeouts.streamIdleMs,
   };
-}
-
-/** A session of the route goes before one of the service. */
-export function effectivePersistence(route: SessionPersistence | null, settings: UpstreamSettings): SessionPersistence | null {
-  return route ?? settings.sessionPersistence;
 }
 
 function limitSettings(limits: ConnectionLimits | null): LimitSettings {

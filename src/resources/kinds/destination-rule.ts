@@ -4,7 +4,7 @@ import { z } from "zod";
 import { collectable } from "../collectable.ts";
 import { duration, positiveDuration } from "../durations.ts";
 import type { FieldPath } from "../diagnostic.ts";
-import { headerName, isWildcardHost, percentOfHundred } from "../http-values.ts";
+import { headerName, isWildcardHost, pathFault, percentOfHundred } from "../http-values.ts";
 import { LIST_MAX } from "../limits.ts";
 import { labelMap, port } from "../object-meta.ts";
 import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
@@ -117,6 +117,8 @@ function checkSettings({ loadBalancer, tls }: DestinationSettings, at: FieldPath
   if (hash !== undefined) {
     const keys = (["httpHeaderName", "httpCookie", "httpQueryParameterName"] as const).filter((field) => hash[field] !== undefined).length + (hash.useSourceIp ? 1 : 0);
     if (keys !== 1) report("error", keys === 0 ? "missing_field" : "conflict", [...at, "loadBalancer", "consistentHash"], `found ${keys} keys, expected one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName`);
+    const cookiePath = hash.httpCookie?.path;
+    if (cookiePath !== undefined && pathFault(cookiePath) !== null) report("error", "bad_value", [...at, "loadBalancer", "consistentHash", "httpCookie", "path"], pathFault(cookiePath)!);
     if (hash.ringHash !== undefined && hash.maglev !== undefined) report("error", "conflict", [...at, "loadBalancer", "consistentHash", "maglev"], "found it beside ringHash, expected one of them");
   }
   const locality = loadBalancer?.localityLbSetting;

@@ -6,7 +6,7 @@ import { collectable } from "../collectable.ts";
 import { duration, durationMs, positiveDuration } from "../durations.ts";
 import type { FieldPath } from "../diagnostic.ts";
 import { parseGrpcStatus } from "../grpc-status.ts";
-import { headerName, headerValue, hostname, httpStatus, METHODS, pathText, percentOfHundred } from "../http-values.ts";
+import { headerName, headerValue, hostname, httpStatus, METHODS, pathFault, pathText, percentOfHundred } from "../http-values.ts";
 import { MATCH_FIELDS_MAX, ROUTE_MATCHES_MAX } from "../limits.ts";
 import { dnsLabel, labelMap, port } from "../object-meta.ts";
 import { stringMatchOrPresent } from "../patterns.ts";
@@ -100,6 +100,8 @@ export const trafficPolicyKind = defineKind({
   check({ spec }, report) {
     const { balancing, healthCheck, adaptiveConcurrency, retry, faults, rateLimits } = spec;
     const hashes = balancing?.type === "RingHash" || balancing?.type === "Maglev";
+    const cookiePath = balancing?.hash?.cookie?.path;
+    if (cookiePath !== undefined && pathFault(cookiePath) !== null) report("error", "bad_value", ["spec", "balancing", "hash", "cookie", "path"], pathFault(cookiePath)!);
     if (hashes && balancing.hash === undefined) report("error", "missing_field", ["spec", "balancing", "hash"], `found no hash, which ${balancing.type} needs`);
     for (const [field, type] of [["hash", null], ["minimumRingSize", "RingHash"], ["tableSize", "Maglev"]] as const) {
       if (balancing?.[field] !== undefined && (type === null ? !hashes : balancing.type !== type)) report("error", "conflict", ["spec", "balancing", field], `found ${field} beside type ${balancing.type}`);

@@ -17,7 +17,6 @@ import type { Host } from "./world.ts";
 const RING_SIZE_MIN = 1024;
 const MAGLEV_SIZE = 65_537;
 const BUDGET_FRACTION = 0.2;
-const BUDGET_INTERVAL_MS = 10_000;
 const BUDGET_RETRIES_MIN = 3;
 
 /** How much an exact host ranks above the namespace's least specific wildcard. */
@@ -66,9 +65,12 @@ function policySettings(policy: DestinationTrafficPolicy, resource: DestinationR
   const { fields, paths } = settings(policy, resource, at, view, report);
   if (policy.retryBudget !== undefined) {
     const { percent, budgetInterval, minRetryConcurrency } = policy.retryBudget;
-    const budget: RetryBudget = {
-      fraction: percent === undefined || percent === null ? BUDGET_FRACTION : percent / 100, intervalMs: budgetInterval === undefined ? BUDGET_INTERVAL_MS : durationMs(budgetInterval), retriesMin: minRetryConcurrency ?? BUDGET_RETRIES_MIN,
-    };
+    const fraction = percent === undefined || percent === null ? BUDGET_FRACTION : percent / 100;
+    const retriesMin = minRetryConcurrency ?? BUDGET_RETRIES_MIN;
+    // Envoy counts what is under way, unless it is given an interval.
+    const budget: RetryBudget = budgetInterval === undefined
+      ? { kind: "underWay", fraction, retriesMin }
+      : { kind: "overTime", fraction, intervalMs: durationMs(budgetInterval), retriesMin, retriesMinPerMs: durationMs(budgetInterval) };
     fields.retryBudget = budget;
     paths.retryBudget = [...at, "retryBudget"];
   }

@@ -94,8 +94,7 @@ export function translateXBackendTraffic(placed: Placed<XBackendTrafficPolicyRes
     const { budget, minRetryRate } = spec.retryConstraint;
     const intervalMs = budget?.interval === undefined ? BUDGET_INTERVAL_MS : gatewayDurationMs(budget.interval);
     const rateMs = minRetryRate?.interval === undefined ? RETRY_RATE_INTERVAL_MS : gatewayDurationMs(minRetryRate.interval);
-    // The least number of retries is said for an interval of its own.
-    fields.retryBudget = { fraction: (budget?.percent ?? BUDGET_PERCENT) / 100, intervalMs, retriesMin: Math.ceil(((minRetryRate?.count ?? RETRY_RATE_COUNT) * intervalMs) / rateMs) };
+    fields.retryBudget = { kind: "overTime", fraction: (budget?.percent ?? BUDGET_PERCENT) / 100, intervalMs, retriesMin: minRetryRate?.count ?? RETRY_RATE_COUNT, retriesMinPerMs: rateMs };
     paths.retryBudget = ["spec", "retryConstraint"];
   }
   if (spec.sessionPersistence !== undefined) {
@@ -197,7 +196,10 @@ function ownFields(resource: TrafficPolicyResource, view: View, report: Report):
   }
   if (hedging !== undefined) set("hedging", { afterMs: durationMs(hedging.after), attemptsMax: hedging.maxAttempts ?? DEFAULTS.hedgeAttempts }, "hedging");
   if (spec.retry !== undefined) set("retry", retryPolicy(spec.retry, report), "retry");
-  if (budget !== undefined) set("retryBudget", { fraction: share(budget.percent) ?? DEFAULTS.budgetFraction, intervalMs: ms(budget.interval) ?? DEFAULTS.budgetIntervalMs, retriesMin: budget.minimumRetries ?? DEFAULTS.budgetRetriesMin }, "retryBudget");
+  if (budget !== undefined) {
+    const intervalMs = ms(budget.interval) ?? DEFAULTS.budgetIntervalMs;
+    set("retryBudget", { kind: "overTime", fraction: share(budget.percent) ?? DEFAULTS.budgetFraction, intervalMs, retriesMin: budget.minimumRetries ?? DEFAULTS.budgetRetriesMin, retriesMinPerMs: intervalMs }, "retryBudget");
+  }
   if (timeouts !== undefined) set("timeouts", { requestMs: ms(timeouts.request), backendRequestMs: ms(timeouts.backendRequest), streamIdleMs: ms(timeouts.streamIdle) }, "timeouts");
   if ((spec.faults?.length ?? 0) > 0) set("faults", spec.faults!.map((fault, index): Fault => ({ action: faultAction(fault), fraction: share(fault.percent) ?? 1, matches: (fault.matches ?? []).map(requestMatch), fieldPath: `spec.faults[${index}]` })), "faults");
   return { fields, paths };

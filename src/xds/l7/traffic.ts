@@ -70,7 +70,10 @@ const globalRateLimit = exactly<GlobalRateLimit>()(z.strictObject({
 
 const adaptiveConcurrency = exactly<AdaptiveConcurrency>()(z.strictObject({ limitMin: number, limitMax: number, priorityHeader: nullable(text), priorities: list(text) }));
 const hedging = exactly<Hedging>()(z.strictObject({ afterMs: number, attemptsMax: number }));
-const retryBudget = exactly<RetryBudget>()(z.strictObject({ fraction: share, intervalMs: number, retriesMin: number }));
+const retryBudget = exactly<RetryBudget>()(z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("overTime"), fraction: share, intervalMs: number, retriesMin: number, retriesMinPerMs: number }),
+  z.strictObject({ kind: z.literal("underWay"), fraction: share, retriesMin: number }),
+]));
 
 const tls = exactly<BackendTls>()(z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("off") }),

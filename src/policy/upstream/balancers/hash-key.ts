@@ -28,6 +28,11 @@ export function hashOfRequest(key: HashKey, request: RequestFacts, random: Rando
   return { kind: "newCookie", hash: hashText(made), cookie: { name: key.name, value: made, path: key.path, ttlMs: key.ttlMs } };
 }
 
+/** The value of a `set-cookie`. A lifetime of 0 lasts as long as the browser does, as Istio has it. */
+export function hashCookieText({ name, value, path, ttlMs }: HashCookie, secure: boolean): string {
+  return `${name}=${value}; Path=${path.replaceAll(";", "%3B")}${ttlMs === 0 ? "" : `; Max-Age=${Math.ceil(ttlMs / 1000)}`}; HttpOnly${secure ? "; Secure" : ""}`;
+}
+
 function valueOf(key: HashKey, request: RequestFacts): string | null {
   switch (key.kind) {
     case "header": return request.header(key.name);
