@@ -1,30 +1,27 @@
-// Certificates from a CA over gRPC: istiod, istio-csr, or ours. Token and root are files that others rotate, so they are looked at
-// again for each call. This file brings the gRPC library into memory: import it only where a CA address is configured.
+// Certificates from a CA over gRPC: istiod, istio-csr, or ours. This file brings the gRPC library into memory: import it only where a CA
+// address is configured.
 
-import { readFileSync, statSync } from "node:fs";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { RETRY_NEVER } from "../core/fault.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import { IstioCertificateService, type IstioCertificateResponse } from "../wire/protobuf/istio/v1/auth/ca_pb.ts";
+import { type ChannelToken, GrpcChannel } from "./grpc-channel.ts";
 import type { CertificateSource, IssuedChain, IssueFault, IssueFaultCode, IssueRequest } from "./certificate-source.ts";
 
 /** A chain and a bundle of roots; istiod's have some 5 KiB. */
 const RESPONSE_BYTES_MAX = 1024 * 1024;
 const CHAIN_ELEMENTS_MAX = 16;
 export const CA_CALL_TIMEOUT_MS = 10_000;
-const PING_INTERVAL_MS = 30_000;
-const PING_TIMEOUT_MS = 10_000;
 
 export interface GrpcSourceOptions {
   /** `host:port` or `https://host:port` (CA_ADDRESS). Only TLS is spoken. */
   readonly address: string;
   /** Name the CA's certificate must carry when it is not the address (ALT_CA_HOSTNAME). */
   readonly serverName: string | null;
-  /** PEM file of the roots that sign the CA's own certificate (CA_ROOT_CA); null trusts the system's. */
+  /** PEM file, or PEM text, of the roots that sign the CA's own certificate (CA_ROOT_CA); null trusts the system's. */
   readonly rootCaPath: string | null;
   /** File with the token, read at each call (AUTH_TOKEN), a literal, or none. */
-  readonly token: { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly value: string } | { readonly kind: "none" };
+  readonly token: ChannelToken;
   /** Sent as `clusterid`. */
   readonly clusterId: string;
   /** Further headers (CA_HEADER_*). */
@@ -34,19 +31,18 @@ export interface GrpcSourceOptions {
   readonly callTimeoutMs?: number;
 }
 
-interface Channel {
-  /** What the root file looked like when the channel was made. */
-  readonly rootStamp: string;
-  readonly sessions: Http2SessionManager;
+interface Prepared {
   readonly client: Client<typeof IstioCertificateService>;
+  readonly headers: Readonly<Record<string, string>>;
 }
 
 export class GrpcCertificateSource implements CertificateSource {
   readonly #options: GrpcSourceOptions;
-  #channel: Channel | null = null;
+  readonly #channel: GrpcChannel;
 
   constructor(options: GrpcSourceOptions) {
     this.#options = options;
+    this.#channel = new GrpcChannel({ ...options, rootCa: options.rootCaPath, responseBytesMax: RESPONSE_BYTES_MAX });
   }
 
   async issue(request: IssueRequest): Promise<Result<IssuedChain, IssueFault>> {
@@ -60,12 +56,11 @@ export class GrpcCertificateSource implements CertificateSource {
   }
 
   destroy(): void {
-    this.#channel?.sessions.abort();
-    this.#channel = null;
+    this.#channel.destroy();
   }
 
   /** A CA near its own end refuses the usual lifetime; what is left is better than nothing. */
-  async #call(prepared: { readonly client: Channel["client"]; readonly headers: Record<string, string> }, request: IssueRequest): Promise<IstioCertificateResponse> {
+  async #call(prepared: Prepared, request: IssueRequest): Promise<IstioCertificateResponse> {
     const { client, headers } = prepared;
     const timeoutMs = this.#options.callTimeoutMs ?? CA_CALL_TIMEOUT_MS;
     const message = {
@@ -81,42 +76,10 @@ export class GrpcCertificateSource implements CertificateSource {
     }
   }
 
-  #prepare(request: IssueRequest): Result<{ readonly client: Channel["client"]; readonly headers: Record<string, string> }, IssueFault> {
-    const { token, clusterId, headers } = this.#options;
-    try {
-      const bearer = token.kind === "none" ? null : token.kind === "literal" ? token.value : readFileSync(token.path, "utf8").trim();
-      if (bearer !== null && !/^[\x21-\x7e]+$/.test(bearer)) return this.#fault("unavailable", request, `the token ${token.kind === "file" ? `in ${token.path} ` : ""}is empty or not printable`, null);
-      return ok({
-        client: this.#currentChannel().client,
-        headers: { ...headers, ...(clusterId === "" ? {} : { clusterid: clusterId }), ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }) },
-      });
-    } catch (cause) {
-      return this.#fault("unavailable", request, cause instanceof Error ? cause.message : String(cause), cause);
-    }
-  }
-
-  #currentChannel(): Channel {
-    const { rootCaPath } = this.#options;
-    const stats = rootCaPath === null ? null : statSync(rootCaPath);
-    const rootStamp = stats === null ? "system" : `${stats.ino} ${stats.mtimeMs} ${stats.size}`;
-    if (this.#channel !== null && this.#channel.rootStamp === rootStamp) return this.#channel;
-    const previous = this.#channel;
-    this.#channel = this.#connect(rootStamp, rootCaPath === null ? null : readFileSync(rootCaPath, "utf8"));
-    previous?.sessions.abort();
-    return this.#channel;
-  }
-
-  #connect(rootStamp: string, rootPem: string | null): Channel {
-    const baseUrl = this.#options.address.includes("://") ? this.#options.address : `https://${this.#options.address}`;
-    if (!baseUrl.startsWith("https://")) throw new Error(`the CA's address is ${baseUrl}; only TLS is spoken to a CA`);
-    const tls = {
-      minVersion: "TLSv1.2" as const,
-      ...(rootPem === null ? {} : { ca: rootPem }),
-      ...(this.#options.serverName === null ? {} : { servername: this.#options.serverName }),
-    };
-    const sessions = new Http2SessionManager(baseUrl, { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_TIMEOUT_MS, pingIdleConnection: true }, tls);
-    const transport = createGrpcTransport({ baseUrl, sessionManager: sessions, readMaxBytes: RESPONSE_BYTES_MAX });
-    return { rootStamp, sessions, client: createClient(IstioCertificateService, transport) };
+  #prepare(request: IssueRequest): Result<Prepared, IssueFault> {
+    const prepared = this.#channel.prepare();
+    if (!prepared.ok) return this.#fault("unavailable", request, prepared.error, null);
+    return ok({ client: createClient(IstioCertificateService, prepared.value.transport), headers: prepared.value.headers });
   }
 
   /** Leaf first, then intermediates, the roots together at the end. */

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import { describeDiagnostic, documents, entry, namespace, policy, testOptions } from "../resources/test-kit.ts";
-import { ConfigDirectory, type ConfigState } from "./config-directory.ts";
+import { ConfigDirectory } from "./config-directory.ts";
+import type { ConfigState } from "./config-source.ts";
 
 /** In force within a second is what is promised. */
 const WITHIN_MS = 1000;

@@ -3,16 +3,15 @@
 
 import { closeSync, constants, fstatSync, type FSWatcher, openSync, readdirSync, readSync, statSync, watch } from "node:fs";
 import { join } from "node:path";
-import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../mesh/l7/delta.ts";
-import type { LocalWorkload } from "../mesh/local-workload.ts";
+import { EMPTY_L7_DELTA } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
 import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
-import type { ResourceStatus } from "../resources/l7/status.ts";
 import { FILE_BYTES_MAX } from "../resources/limits.ts";
-import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../resources/mesh-delta.ts";
+import { deepEqual, isEmptyDelta } from "../resources/mesh-delta.ts";
 import type { TranslationOptions } from "../resources/resource.ts";
 import { type Evaluation, type FileReading, type LastGoodFile, ResourceSet } from "../resources/resource-set.ts";
+import type { ConfigSource, ConfigState } from "./config-source.ts";
 import { LastGoodStore } from "./last-good-store.ts";
 
 /** Quiet time after a change before the directory is read: an editor's or a copy's several writes are one change. */
@@ -37,22 +36,6 @@ export interface ConfigDirectoryOptions {
   readonly onChange: (state: ConfigState) => void;
 }
 
-export interface ConfigState {
-  /** 1 for the first, then one more for each state that differs in anything below. */
-  readonly version: number;
-  readonly mesh: MeshSnapshot;
-  /** From the state before to this one; of the first state, everything. */
-  readonly delta: MeshDelta;
-  /** What waypoints need, with its own delta. */
-  readonly l7: L7Snapshot;
-  readonly l7Delta: L7Delta;
-  /** What the status of each object in force would say. */
-  readonly statuses: readonly ResourceStatus[];
-  readonly localWorkloads: readonly LocalWorkload[];
-  readonly diagnostics: readonly Diagnostic[];
-  readonly resourceCount: number;
-}
-
 /** Which version of a file was read: enough to see that it is another one. */
 interface Stamp {
   readonly device: bigint;
@@ -67,7 +50,7 @@ interface Scan {
   readonly diagnostics: readonly Diagnostic[];
 }
 
-export class ConfigDirectory implements AsyncDisposable {
+export class ConfigDirectory implements ConfigSource {
   readonly #options: ConfigDirectoryOptions;
   readonly #resources: ResourceSet;
   readonly #store: LastGoodStore | null;

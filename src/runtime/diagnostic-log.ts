@@ -1,7 +1,7 @@
 // What is wrong with the configuration, told once when it appears and once when it is mended.
 
 import { formatDiagnostic } from "../resources/diagnostic.ts";
-import type { ConfigState } from "./config-directory.ts";
+import type { ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
 
 export class DiagnosticLog {

@@ -9,7 +9,7 @@ import { emptyDelta } from "../mesh/records.ts";
 import { errnoName } from "../net/libc.ts";
 import { closeNamespace, openNamespace } from "../net/namespace.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
-import type { ConfigState } from "../runtime/config-directory.ts";
+import type { ConfigState } from "../runtime/config-source.ts";
 import { dumpL7 } from "../runtime/l7-dump.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Runtime } from "../runtime/runtime.ts";

@@ -9,7 +9,7 @@ import { errnoName } from "../net/libc.ts";
 import { listenTcp, listenTcpAnyAddress } from "../net/listen.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
 import { type CertificateState, dumpCertificate } from "../runtime/config-dump.ts";
-import type { ConfigState } from "../runtime/config-directory.ts";
+import type { ConfigState } from "../runtime/config-source.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";

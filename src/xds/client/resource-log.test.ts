@@ -1,0 +1,92 @@
+// What is kept on disk: read back as it was, whatever a crash left.
+
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { seededRandom } from "../../core/ports.ts";
+import type { ReceivedResource } from "../resource.ts";
+import { type LoggedState, ResourceLog } from "./resource-log.ts";
+
+const root = mkdtempSync(join(tmpdir(), "weft-xds-log-"));
+afterAll(() => rmSync(root, { recursive: true }));
+let count = 0;
+const place = (): string => mkdtempSync(join(root, `${count++}-`));
+const file = (directory: string): string => join(directory, "xds/resources.log");
+
+const resource = (name: string, version: string, bytes = 4): ReceivedResource => ({ name, version, typeUrl: "t", value: new Uint8Array(bytes).fill(7) });
+const brief = (state: LoggedState): Record<string, string[]> | null =>
+  state.types === null ? null : Object.fromEntries([...state.types].map(([typeUrl, resources]) => [typeUrl, resources.map(({ name, version, value }) => `${name}@${version}:${value.length}`).sort()]));
+
+describe("the log", () => {
+  test("knows nothing where nothing was kept, and an empty state where one was told", async () => {
+    const directory = place();
+    const { log, state } = await ResourceLog.open(directory);
+    expect(brief(state)).toBeNull();
+    await log.append({ typeUrl: "t", keep: [], drop: [] });
+    expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: [] });
+  });
+
+  test("comes back with the last of each name, over restarts", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    await log.append({ typeUrl: "t", keep: [resource("a", "1"), resource("b", "1")], drop: [] });
+    await log.append({ typeUrl: "u", keep: [resource("a", "9")], drop: [] });
+    const again = (await ResourceLog.open(directory)).log;
+    await again.append({ typeUrl: "t", keep: [resource("a", "2", 0)], drop: ["b", "never"] });
+    expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@2:0"], u: ["a@9:4"] });
+  });
+
+  test("is the owner's alone", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
+    expect([statSync(join(directory, "xds")).mode & 0o777, statSync(file(directory)).mode & 0o777]).toEqual([0o700, 0o600]);
+  });
+
+  test("cut off anywhere is what was whole, and can be added to", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    const ends: number[] = [];
+    for (let i = 0; i < 5; i++) {
+      await log.append({ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] });
+      ends.push(statSync(file(directory)).size);
+    }
+    const whole = readFileSync(file(directory));
+    for (let cut = 0; cut < whole.length; cut++) {
+      writeFileSync(file(directory), whole.subarray(0, cut));
+      const opened = await ResourceLog.open(directory);
+      const sound = ends.filter((end) => end <= cut).length;
+      expect(opened.state.types?.get("t")?.length ?? 0, `cut at ${cut}`).toBe(sound);
+      expect(opened.state.fault === null, `cut at ${cut}`).toBe(cut === 0 || cut === 8 || ends.includes(cut));
+      await opened.log.append({ typeUrl: "t", keep: [resource("more", "1")], drop: [] });
+      expect((await ResourceLog.open(directory)).state.types?.get("t")?.length, `cut at ${cut}`).toBe(sound + 1);
+    }
+  });
+
+  test("with any byte changed has no wrong content", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    for (let i = 0; i < 5; i++) await log.append({ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] });
+    const whole = readFileSync(file(directory));
+    const random = seededRandom(5);
+    for (let run = 0; run < 300; run++) {
+      const damaged = Buffer.from(whole);
+      const at = Math.floor(random.next() * damaged.length);
+      damaged[at] = damaged[at]! ^ (1 + Math.floor(random.next() * 255));
+      writeFileSync(file(directory), damaged);
+      const { state } = await ResourceLog.open(directory);
+      for (const { name, version, value } of state.types?.get("t") ?? []) expect([/^r[0-4]$/.test(name), version, value.length], `byte ${at}`).toEqual([true, "1", 4]);
+      expect(state.fault, `byte ${at}`).not.toBeNull();
+    }
+  });
+
+  test("is written anew when most of it is past", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    for (let i = 0; i < 60; i++) await log.append({ typeUrl: "t", keep: [resource("big", String(i), 64 * 1024)], drop: [] });
+    await log.append({ typeUrl: "t", keep: [resource("small", "1")], drop: [] });
+    expect(statSync(file(directory)).size).toBeLessThan(1.2 * 1024 * 1024);
+    expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["big@59:65536", "small@1:4"] });
+  });
+});
