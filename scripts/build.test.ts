@@ -13,6 +13,8 @@ const folder = mkdtempSync(join(tmpdir(), "weft-build-"));
 const weft = join(folder, "weft");
 const native = process.arch === "arm64" ? "arm64" : "x64";
 
+const WRITABLE_BYTES_MAX = 4 * 1024 * 1024;
+
 beforeAll(() => {
   const built = Bun.spawnSync([process.execPath, join(import.meta.dir, "build.ts"), native, "--outdir", folder], { stdout: "pipe", stderr: "pipe" });
   if (built.exitCode !== 0) throw new Error(built.stderr.toString());
@@ -73,6 +75,11 @@ testUnless(unsealed)("it captures a workload on a data thread of its own, having
       expect(environment.find((each) => each.startsWith("GLIBC_TUNABLES="))).toContain("glibc.cpu.x86_rep_movsb_threshold=0x10000000");
     }
     expect(readFileSync(`/proc/${child.pid}/cmdline`, "utf8").split("\0").slice(0, 2)).toEqual([weft, "up"]);
+    // The compiled program is the largest part of the data, some ten megabytes; what is left writable is the runtime's own.
+    const writable = [...readFileSync(`/proc/${child.pid}/maps`, "latin1").matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw-p .*\/weft$/gm)];
+    expect(writable.length).toBeGreaterThan(0);
+    const large = writable.filter(([, start, end]) => Number.parseInt(end!, 16) - Number.parseInt(start!, 16) > WRITABLE_BYTES_MAX);
+    expect(large.map(([mapping]) => mapping)).toEqual([]);
     child.kill("SIGTERM");
     expect(await child.exited).toBe(0);
   } finally {

@@ -2,8 +2,8 @@
 //
 // Flags, and why: no .env and no bunfig.toml of the working directory may change what runs (either could preload code);
 // minified bytecode starts faster (`weft version`: 10 to 20 ms against 60 to 80 from source text) and needs 46 MB against 50, for
-// 5 MB more of file. The data thread is an entry point of its own: a Worker is found by its path in the binary, see
-// src/ztunnel/data-threads.ts.
+// 5 MB more of file; split into chunks, modules that a role never loads take no memory. The data thread is an entry point of its own:
+// a Worker is found by its path in the binary, see src/ztunnel/data-threads.ts.
 
 import { mkdirSync, rmSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
@@ -40,7 +40,7 @@ async function compile(target: Target, native: boolean): Promise<string | null> 
   const outfile = outfileOf(target);
   rmSync(outfile, { force: true });
   const build = Bun.spawn([
-    process.execPath, "build", "--compile", "--minify", "--bytecode", "--format=esm",
+    process.execPath, "build", "--compile", "--minify", "--bytecode", "--format=esm", "--splitting",
     "--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig",
     ...(native ? [] : [`--target=${target.bunTarget}`]),
     "--define", `WEFT_COMMIT=${JSON.stringify(commit())}`,

@@ -32,6 +32,7 @@ function openLibc() {
     write: { args: ["i32", "ptr", FFIType.u64_fast], returns: FFIType.i64_fast },
     close: { args: ["i32"], returns: "i32" },
     fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+    mprotect: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     flock: { args: ["i32", "i32"], returns: "i32" },
     sendto: { args: ["i32", "ptr", FFIType.u64_fast, "i32", "ptr", "u32"], returns: FFIType.i64_fast },
@@ -239,6 +240,11 @@ export function pollOne(fd: number, events: number, timeoutMs: number): number {
   const result = checked(C.poll(ptr(entry), 1, timeoutMs));
   return result <= 0 ? result : entry[1]! >>> 16;
 }
+
+const PROT_READ = 1;
+
+/** Whole pages. A write to them from now on ends the process. */
+export const protectReadOnly = (start: number, bytes: number): number => checked(C.mprotect(start, bytes, PROT_READ));
 
 const MADV_DONTNEED = 4;
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { cleanFileMappings, releaseCleanPages, TRIM_BYTES_MIN, TRIM_CHECK_MS, TrimPolicy } from "./resident-memory.ts";
+import { cleanFileMappings, COLLECT_BYTES_MIN, COLLECT_CPU_MS, RELEASE_BYTES_MIN, releaseCleanPages, TRIM_CHECK_MS, TrimPolicy } from "./resident-memory.ts";
 
 const mapping = (header: string, rssKb: number, anonymousKb: number) =>
   `${header}\nSize:               ${rssKb + 100} kB\nRss:                ${rssKb} kB\nPss:                ${rssKb} kB\nAnonymous:          ${anonymousKb} kB\nVmFlags: rd ex mr mw me\n`;
@@ -35,27 +35,46 @@ describe("clean mappings", () => {
 
 describe("when to trim", () => {
   const MB = 1024 * 1024;
+  const use = (anonymousBytes: number, fileBytes: number, cpuMs = 0) => ({ anonymousBytes, fileBytes, cpuMs });
   const at = (n: number): number => n * TRIM_CHECK_MS;
+  /** One that has given back all it could at 20 MB of its own and 10 MB of files. */
+  const trimmed = (): TrimPolicy => {
+    const policy = new TrimPolicy();
+    policy.decide(use(30 * MB, 50 * MB), at(1));
+    policy.decide(use(30 * MB, 50 * MB), at(2));
+    policy.trimmed("garbage", use(20 * MB, 10 * MB));
+    return policy;
+  };
 
   test("not at the first look, then as soon as the process is quiet", () => {
     const policy = new TrimPolicy();
-    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 900 }, at(1))).toBe(false);
-    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 950 }, at(2))).toBe(true);
+    expect(policy.decide(use(30 * MB, 50 * MB, 900), at(1))).toBe("nothing");
+    expect(policy.decide(use(30 * MB, 50 * MB, 950), at(2))).toBe("garbage");
   });
 
   test("never while it works", () => {
     const policy = new TrimPolicy();
-    policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(1));
-    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: TRIM_CHECK_MS }, at(2))).toBe(false);
-    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: TRIM_CHECK_MS + 10 }, at(3))).toBe(true);
+    policy.decide(use(30 * MB, 50 * MB), at(1));
+    expect(policy.decide(use(30 * MB, 50 * MB, TRIM_CHECK_MS), at(2))).toBe("nothing");
+    expect(policy.decide(use(30 * MB, 50 * MB, TRIM_CHECK_MS + 10), at(3))).toBe("garbage");
   });
 
-  test("again only when enough has come back", () => {
-    const policy = new TrimPolicy();
-    policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(1));
-    expect(policy.wants({ residentBytes: 50 * MB, cpuMs: 0 }, at(2))).toBe(true);
-    policy.trimmed({ residentBytes: 15 * MB, cpuMs: 0 });
-    expect(policy.wants({ residentBytes: 15 * MB + TRIM_BYTES_MIN - 1, cpuMs: 0 }, at(3))).toBe(false);
-    expect(policy.wants({ residentBytes: 15 * MB + TRIM_BYTES_MIN, cpuMs: 0 }, at(4))).toBe(true);
+  test("pages of files alone when only they have come back, and only when they are enough", () => {
+    const policy = trimmed();
+    expect(policy.decide(use(20 * MB, 10 * MB + RELEASE_BYTES_MIN - 1), at(3))).toBe("nothing");
+    expect(policy.decide(use(20 * MB, 10 * MB + RELEASE_BYTES_MIN), at(4))).toBe("pages");
+    policy.trimmed("pages", use(20 * MB, 12 * MB));
+    expect(policy.decide(use(20 * MB, 12 * MB), at(5))).toBe("nothing");
+  });
+
+  test("garbage when the process itself has grown, or has worked since", () => {
+    const grown = trimmed();
+    expect(grown.decide(use(20 * MB + COLLECT_BYTES_MIN - 1, 10 * MB), at(3))).toBe("nothing");
+    expect(grown.decide(use(20 * MB + COLLECT_BYTES_MIN, 10 * MB), at(4))).toBe("garbage");
+    const worked = trimmed();
+    worked.decide(use(20 * MB, 10 * MB, COLLECT_CPU_MS), at(3));
+    expect(worked.decide(use(20 * MB, 10 * MB, COLLECT_CPU_MS), at(4))).toBe("garbage");
+    worked.trimmed("garbage", use(20 * MB, 10 * MB, COLLECT_CPU_MS + 50));
+    expect(worked.decide(use(20 * MB, 10 * MB, COLLECT_CPU_MS + 60), at(5))).toBe("nothing");
   });
 });

@@ -62,34 +62,46 @@ export function releaseCleanPages(): number {
 }
 
 /** How often it is looked whether there is something to give back. */
-export const TRIM_CHECK_MS = 10_000;
-/** Less is not worth reading the list of mappings, which takes a millisecond or two. */
-export const TRIM_BYTES_MIN = 8 * 1024 * 1024;
+export const TRIM_CHECK_MS = 5_000;
+/** Fewer pages of files are not worth reading the list of mappings, which takes a millisecond or two. */
+export const RELEASE_BYTES_MIN = 4 * 1024 * 1024;
+/** Garbage may be behind such growth. Collecting costs tens of milliseconds, and code that the compiler must make again. */
+export const COLLECT_BYTES_MIN = 8 * 1024 * 1024;
+/** After so much work there is garbage even if nothing grew: what a load that is over has left takes no more room than it did itself. */
+export const COLLECT_CPU_MS = 2_000;
 /** Above this share of one processor over the last check the process is at work, and keeps what it has. */
 export const TRIM_BUSY_SHARE = 0.05;
 
 export interface MemoryUse {
-  readonly residentBytes: number;
+  /** The process's own: heaps, stacks, pages of files that it has written to. */
+  readonly anonymousBytes: number;
+  readonly fileBytes: number;
   /** Processor time used so far, all threads. */
   readonly cpuMs: number;
 }
 
+/** What is worth doing: nothing; dropping pages of files; that after a collection. */
+export type Trim = "nothing" | "pages" | "garbage";
+
 /** Decides when to trim. Pure: what the process uses and the time come in. */
 export class TrimPolicy {
   #last: { readonly cpuMs: number; readonly nowMs: number } | null = null;
-  #afterTrimBytes = 0;
+  #collected: MemoryUse = { anonymousBytes: 0, fileBytes: 0, cpuMs: 0 };
+  #releasedBytes = 0;
 
   /** Call once per check, and `trimmed` after doing what it asked for. */
-  wants(use: MemoryUse, nowMs: number): boolean {
+  decide(use: MemoryUse, nowMs: number): Trim {
     const last = this.#last;
     this.#last = { cpuMs: use.cpuMs, nowMs };
-    if (last === null || nowMs <= last.nowMs) return false;
-    const busy = (use.cpuMs - last.cpuMs) / (nowMs - last.nowMs) > TRIM_BUSY_SHARE;
-    return !busy && use.residentBytes - this.#afterTrimBytes >= TRIM_BYTES_MIN;
+    if (last === null || nowMs <= last.nowMs) return "nothing";
+    if ((use.cpuMs - last.cpuMs) / (nowMs - last.nowMs) > TRIM_BUSY_SHARE) return "nothing";
+    if (use.anonymousBytes - this.#collected.anonymousBytes >= COLLECT_BYTES_MIN || use.cpuMs - this.#collected.cpuMs >= COLLECT_CPU_MS) return "garbage";
+    return use.fileBytes - this.#releasedBytes >= RELEASE_BYTES_MIN ? "pages" : "nothing";
   }
 
-  trimmed(use: MemoryUse): void {
-    this.#afterTrimBytes = use.residentBytes;
+  trimmed(what: Trim, use: MemoryUse): void {
+    this.#releasedBytes = use.fileBytes;
+    if (what === "garbage") this.#collected = use;
   }
 }
 
@@ -102,15 +114,18 @@ const SETTLE_MS = 2_000;
  */
 export function trimWhenIdle(nowMs: () => number, collect: () => void): void {
   const policy = new TrimPolicy();
+  const release = (what: Trim, before: MemoryUse): void => {
+    releaseCleanPages();
+    policy.trimmed(what, memoryUse() ?? before);
+  };
   setInterval(() => {
     const use = memoryUse();
-    if (use === null || !policy.wants(use, nowMs())) return;
+    const what = use === null ? "nothing" : policy.decide(use, nowMs());
+    if (use === null || what === "nothing") return;
+    if (what === "pages") return release(what, use);
     collect();
     Bun.gc(true);
-    setTimeout(() => {
-      releaseCleanPages();
-      policy.trimmed(memoryUse() ?? use);
-    }, SETTLE_MS).unref();
+    setTimeout(() => release(what, use), SETTLE_MS).unref();
   }, TRIM_CHECK_MS).unref();
 }
 
@@ -120,9 +135,9 @@ const PAGE_BYTES = 4096;
 function memoryUse(): MemoryUse | null {
   try {
     // /proc/self/statm: size, resident, shared (pages of files and of shared memory), in pages.
-    const residentPages = Number(readFileSync("/proc/self/statm", "latin1").split(" ")[1]);
+    const [, residentPages = NaN, filePages = NaN] = readFileSync("/proc/self/statm", "latin1").split(" ").map(Number);
     const { user, system } = process.cpuUsage();
-    return { residentBytes: residentPages * PAGE_BYTES, cpuMs: (user + system) / 1000 };
+    return { anonymousBytes: (residentPages - filePages) * PAGE_BYTES, fileBytes: filePages * PAGE_BYTES, cpuMs: (user + system) / 1000 };
   } catch {
     return null;
   }

@@ -2,6 +2,7 @@
 
 import { systemClock, systemRandom } from "../core/ports.ts";
 import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
+import { sealEmbeddedProgram } from "./embedded-program.ts";
 import { handleSignals, Lifecycle } from "./lifecycle.ts";
 import { parseLogFilter } from "./log-filter.ts";
 import { descriptorSink, fileSink, LogWriter, writeLastWords } from "./log-writer.ts";
@@ -22,6 +23,7 @@ const LOG_FLUSH_MS = 1_000;
 export async function runRole(role: Role, parsed: ParsedSettings, load: () => Promise<RoleMain>): Promise<number> {
   const runtime = tryCreateRuntime(role, parsed);
   if (runtime === null) return EXIT_FAILURE;
+  sealEmbeddedProgram();
   const log = runtime.log.scope("weft");
   using _signals = handleSignals(runtime.lifecycle);
   followReadiness(runtime);
