@@ -293,6 +293,7 @@ export class Cluster {
     const pool = new EndpointPool({
       host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
       spoken: (version, alpn) => this.#spoken(version, alpn),
+      makeRoom: () => [...this.#pools].some(([other, pooled]) => other !== endpoint && pooled.pool.closeIdle()),
       told: (outcome) => this.#context.observer.upstream.connection(this.labels, outcome),
       dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
     });

@@ -29,6 +29,8 @@ export interface EndpointPoolOptions {
   readonly dial: DialEndpoint;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+  /** Closes an idle connection to another endpoint of the same service, which takes up room. False when there is none. */
+  readonly makeRoom: () => boolean;
   /** A connection was made, or could not be. */
   readonly told: (outcome: "opened" | "failed") => void;
   /** What requests are sent by, as HTTP/2 says it. */
@@ -86,6 +88,11 @@ export class EndpointPool {
   destroy(): void {
     this.#http1.destroy();
     this.#http2.destroy();
+  }
+
+  /** Closes one connection that nobody uses. False when there is none. */
+  closeIdle(): boolean {
+    return this.#http1.closeIdle() || this.#http2.closeIdle();
   }
 
   get connections(): number {
@@ -149,6 +156,13 @@ class VersionPool implements UpstreamConnectionOwner {
     this.#dialling.clear();
     for (const connection of [...this.#permits.keys()]) connection.destroy();
     this.#failAll("the service is gone", "connect");
+  }
+
+  closeIdle(): boolean {
+    const idle = this.#open.find((connection) => connection.idle);
+    if (idle === undefined) return false;
+    idle.destroy();
+    return true;
   }
 
   giveWaiters(): PoolWaiter[] {
@@ -237,7 +251,9 @@ class VersionPool implements UpstreamConnectionOwner {
     const wanted = this.#version === "HTTP/2" ? 1 : this.#waiters.length + more;
     while (this.#dialling.size < wanted) {
       const permits = new Permits(this.#options.breaker);
-      const refusal = permits.acquire("connections");
+      let refusal = permits.acquire("connections");
+      // Of a service at its limit, a connection that nobody uses gives way to one that somebody waits for.
+      if (refusal !== null && this.connections === 0 && this.#options.makeRoom()) refusal = permits.acquire("connections");
       if (refusal !== null) return refusal;
       const dial = new Dial(this, permits);
       this.#dialling.add(dial);

@@ -32,6 +32,10 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
     return !this.#retired && this.engine.reusable ? 1 : 0;
   }
 
+  get idle(): boolean {
+    return this.engine.reusable;
+  }
+
   get used(): boolean {
     return this.requestsTotal > 0;
   }

@@ -43,6 +43,10 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     return this.h2.remoteMaxConcurrentStreams - this.h2.activeStreams;
   }
 
+  get idle(): boolean {
+    return this.h2.activeStreams === 0;
+  }
+
   get used(): boolean {
     return this.requestsTotal > 0;
   }

@@ -28,6 +28,8 @@ export interface UpstreamConnection extends Due {
   readonly version: "HTTP/1.1" | "HTTP/2";
   /** Requests it could take now. */
   readonly room: number;
+  /** No request is under way on it. */
+  readonly idle: boolean;
   /** It has been used before: it may have been closed by the server without our knowing. */
   readonly used: boolean;
   /** Whether extended CONNECT can be used (RFC 8441); null while it is not known. */

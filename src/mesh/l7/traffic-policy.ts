@@ -53,6 +53,8 @@ export interface OutlierDetection {
   readonly consecutive5xx: number | null;
   readonly consecutiveGatewayErrors: number | null;
   readonly consecutiveConnectFailures: number | null;
+  /** Connections that could not be made are counted apart, and not among the errors that answers are. */
+  readonly splitConnectFailures: boolean | null;
   readonly successRate: { readonly requestsMin: number; readonly hostsMin: number; readonly stdevFactor: number } | null;
   readonly intervalMs: number | null;
   readonly baseEjectionMs: number | null;

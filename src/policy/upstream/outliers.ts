@@ -46,9 +46,11 @@ export function observe(state: OutlierState, outcome: Outcome, settings: Outlier
     return null;
   }
   state.calmIntervals = 0;
-  state.errors++;
-  if (outcome === "serverError") state.gatewayErrors = 0;
-  else state.gatewayErrors++;
+  if (outcome !== "connectFailure" || !settings.splitConnectFailures) {
+    state.errors++;
+    if (outcome === "serverError") state.gatewayErrors = 0;
+    else state.gatewayErrors++;
+  }
   if (outcome === "connectFailure") state.connectFailures++;
   else state.connectFailures = 0;
   if (fires(state.connectFailures, settings.consecutiveConnectFailures)) return "consecutiveConnectFailures";

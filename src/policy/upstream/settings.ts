@@ -24,6 +24,7 @@ export interface OutlierSettings {
   readonly consecutive5xx: number;
   readonly consecutiveGatewayErrors: number;
   readonly consecutiveConnectFailures: number;
+  readonly splitConnectFailures: boolean;
   readonly successRate: NonNullable<OutlierDetection["successRate"]> | null;
   readonly intervalMs: number;
   readonly baseEjectionMs: number;
@@ -136,6 +137,7 @@ function outlierSettings(outliers: OutlierDetection | null): OutlierSettings {
     consecutive5xx: outliers === null ? 0 : outliers.consecutive5xx ?? CONSECUTIVE_5XX,
     consecutiveGatewayErrors: outliers?.consecutiveGatewayErrors ?? 0,
     consecutiveConnectFailures: outliers?.consecutiveConnectFailures ?? CONSECUTIVE_CONNECT_FAILURES,
+    splitConnectFailures: outliers?.splitConnectFailures ?? false,
     successRate: outliers?.successRate ?? null,
     intervalMs: outliers?.intervalMs ?? OUTLIER_INTERVAL_MS,
     baseEjectionMs,

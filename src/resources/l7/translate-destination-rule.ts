@@ -156,7 +156,7 @@ function outliers(spec: NonNullable<DestinationSettings["outlierDetection"]>): O
   const ms = (text: string | undefined): number | null => (text === undefined ? null : durationMs(text));
   const share = (percent: number | undefined): number | null => (percent === undefined ? null : percent / 100);
   return {
-    consecutive5xx: spec.consecutive5xxErrors ?? null, consecutiveGatewayErrors: spec.consecutiveGatewayErrors ?? spec.consecutiveErrors ?? null, consecutiveConnectFailures: spec.consecutiveLocalOriginFailures ?? null, successRate: null,
+    consecutive5xx: spec.consecutive5xxErrors ?? null, consecutiveGatewayErrors: spec.consecutiveGatewayErrors ?? spec.consecutiveErrors ?? null, consecutiveConnectFailures: spec.consecutiveLocalOriginFailures ?? null, splitConnectFailures: spec.splitExternalLocalOriginErrors ?? null, successRate: null,
     intervalMs: ms(spec.interval), baseEjectionMs: ms(spec.baseEjectionTime), ejectionMaxMs: null, ejectedShareMax: share(spec.maxEjectionPercent), panicThreshold: share(spec.minHealthPercent),
   };
 }
