@@ -74,6 +74,8 @@ export const FAMILIES = {
   weft_upstream_ejections_total: counter([...CLUSTER, "reason"], "Endpoints taken out of balancing, by what took them out"),
   weft_upstream_returns_total: counter(CLUSTER, "Endpoints brought back into balancing"),
   weft_rate_limit_decisions_total: counter([...SERVICE, "limit", "verdict"], "Rate limit decisions: allowed, refused, failed (the service that counts did not answer)"),
+  weft_authorizer_decisions_total: counter([...SERVICE, "authorizer", "verdict"], "Answers of external authorizers to requests for the service: allowed, denied, failed (it did not answer, or not usably)"),
+  weft_service_call_milliseconds: histogram([...SERVICE, "outcome"], REQUEST_MS, "Questions to authorizers, rate limit services and issuers, by the service that was asked; outcome: answered, failed"),
   weft_otlp_records_total: counter(["signal"], "Spans and log records made for collectors"),
   weft_otlp_records_dropped_total: counter(["signal", "where"], "Spans and log records dropped: data (made faster than taken), queue (the collector is slow or away), refused (it answered so)"),
   weft_otlp_exports_total: counter(["collector", "signal", "outcome"], "Calls of collectors: ok, partial (some records refused), failed, refused"),

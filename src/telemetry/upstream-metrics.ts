@@ -21,6 +21,7 @@ export interface ClusterState {
 }
 
 export type RateLimitOutcome = "allowed" | "refused" | "failed";
+export type AuthorizerOutcome = "allowed" | "denied" | "failed";
 
 export class UpstreamMetrics {
   readonly #series: MetricSeries;
@@ -47,6 +48,16 @@ export class UpstreamMetrics {
   /** @param limit name of the rule, from the configuration. */
   rateLimit(service: { readonly namespace: string; readonly name: string }, limit: string, verdict: RateLimitOutcome): void {
     this.#series.cell("weft_rate_limit_decisions_total", { destination_service_namespace: service.namespace, destination_service_name: service.name, limit, verdict }).value++;
+  }
+
+  /** @param authorizer `namespace/host` of the service that was asked. */
+  authorizer(service: { readonly namespace: string; readonly name: string }, authorizer: string, verdict: AuthorizerOutcome): void {
+    this.#series.cell("weft_authorizer_decisions_total", { destination_service_namespace: service.namespace, destination_service_name: service.name, authorizer, verdict }).value++;
+  }
+
+  /** @param service that was asked. */
+  serviceCall(service: { readonly namespace: string; readonly name: string }, outcome: "answered" | "failed", ms: number): void {
+    this.#series.histogram("weft_service_call_milliseconds", { destination_service_namespace: service.namespace, destination_service_name: service.name, outcome }).observe(ms);
   }
 
   /** Before a snapshot, with everything there is: what is not among it is shown no more. */

@@ -9,9 +9,26 @@ import type { ServiceTarget } from "../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Clusters } from "./clusters.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
+import type { RequestObserver } from "./observer.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import type { RequestHead } from "./request-head.ts";
+
+export interface PlaceHost {
+  readonly clusters: Clusters;
+  readonly observer: RateLimitObserver;
+}
+
+interface RateLimitObserver {
+  readonly upstream: Pick<RequestObserver["upstream"], "rateLimit">;
+}
+
+/** @param cluster of the service that has the limit. */
+export function tellRateLimit({ upstream }: RateLimitObserver, cluster: Cluster | null, limit: string, verdict: "allowed" | "refused" | "failed"): void {
+  if (cluster === null) return;
+  const { destination_service_namespace: namespace, destination_service_name: name } = cluster.labels;
+  upstream.rateLimit({ namespace, name }, limit, verdict);
+}
 
 export interface PlaceRefusal {
   readonly answer: OwnAnswer;
@@ -25,7 +42,7 @@ export type FoundPlace = { readonly kind: "place"; readonly place: ClusterPlace 
  * Within the rates that are counted here; `enter` does the rest once those that are counted elsewhere were asked about.
  * @param backend null: the service that the client meant.
  */
-export function findPlace(clusters: Clusters, backend: ServiceTarget | null, account: RequestAccount, nowMs: number): FoundPlace {
+export function findPlace({ clusters, observer }: PlaceHost, backend: ServiceTarget | null, account: RequestAccount, nowMs: number): FoundPlace {
   const { client: { destination, source }, head } = account;
   const target = backend ?? { ...destination, subset: null };
   const cluster = clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: source.namespace });
@@ -35,7 +52,7 @@ export function findPlace(clusters: Clusters, backend: ServiceTarget | null, acc
   if (cluster.broken !== null) return refused("rule_broken", cluster.broken);
   if (cluster.tlsBroken !== null) return refused("tls_broken", cluster.tlsBroken);
   const place = new ClusterPlace(cluster);
-  const refusal = place.rate(head, nowMs);
+  const refusal = place.rate(head, nowMs, observer);
   return refusal === null ? { kind: "place", place } : { kind: "refused", ...refusal };
 }
 
@@ -85,11 +102,12 @@ export class ClusterPlace {
   }
 
   /** Null when it is within the rates that are counted here. */
-  rate(head: RequestHead, nowMs: number): PlaceRefusal | null {
+  rate(head: RequestHead, nowMs: number, observer: RateLimitObserver): PlaceRefusal | null {
     const { rateLimiter } = this.cluster;
     if (rateLimiter === null) return null;
     const verdict = rateLimiter.decide(new ViewFacts(head, head.token?.payload ?? null), nowMs);
     if (verdict.limit === null) return null;
+    tellRateLimit(observer, this.cluster, verdict.limit.name, verdict.allowed ? "allowed" : "refused");
     const headers = rateLimitHeaders(verdict.state);
     if (verdict.allowed) {
       this.rateHeaders = headers;

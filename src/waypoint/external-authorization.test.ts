@@ -9,6 +9,7 @@ import { until } from "../../test/kit/mesh.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { namespacedName } from "../core/brand.ts";
 import type { ExternalAuthorizer } from "../mesh/l7/access.ts";
+import { GATHERED_BYTES_MAX } from "./gather-budget.ts";
 
 const AUTHZ = namespacedName("shop", "authz.shop.svc.cluster.local");
 const GRPC: ExternalAuthorizer = { ...AUTHORIZER, service: AUTHZ, port: 80, timeoutMs: 2_000, includeRequestHeaders: ["*"] };
@@ -80,6 +81,23 @@ describe("by gRPC", () => {
     const body = "0123456789".repeat(300_000);
     expect(await (await waypoint.fetch("/", { method: "POST", body })).text()).toBe(`POST / ${body}`);
     expect(authz.asked.map(({ attributes }) => [attributes!.request!.http!.body, attributes!.request!.http!.headers["x-envoy-auth-partial-body"]])).toEqual([["short", "false"], ["01234567", "true"]]);
+  });
+
+  test("and all bodies that are held together have a bound", async () => {
+    await using server = await echo();
+    await using authz = await authorizerService(() => OK);
+    await using waypoint = fixture(server, authz, { ...GRPC, includeBodyBytesMax: 1024 * 1024, allowPartialBody: true });
+    const slow = waypoint.raw().send("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+    await until("its body to be waited for", 5_000, () => waypoint.plane.gathering.heldBytes === 1024 * 1024 || null);
+    waypoint.plane.gathering.take(GATHERED_BYTES_MAX - 2 * 1024 * 1024);
+    expect((await waypoint.fetch("/", { method: "POST", body: "b".repeat(1_000_000) })).status).toBe(200);
+    waypoint.plane.gathering.take(1024 * 1024);
+    const refused = await waypoint.fetch("/", { method: "POST", body: "b" });
+    expect([refused.status, refused.headers.get("x-weft-reason")]).toEqual([503, "overloaded"]);
+    waypoint.plane.gathering.giveBack(GATHERED_BYTES_MAX - 1024 * 1024);
+    slow.destroy();
+    await until("its room to be given back", 5_000, () => waypoint.plane.gathering.heldBytes === 0 || null);
+    expect(waypoint.counted("weft_authorizer_decisions_total")).toEqual({ [`shop web ${AUTHZ} allowed`]: 1 });
   });
 
   test("a body that is longer than it may see is 413, told or not", async () => {
@@ -175,6 +193,7 @@ describe("an authoriser that fails", () => {
     waypoint.change(asks({ ...authorizer, onFailure: "allow" }));
     expect((await waypoint.fetch("/")).status).toBe(200);
     expect((await waypoint.ended(2)).detail).toMatch(/let through \(onFailure: allow\)/);
+    expect(waypoint.counted("weft_authorizer_decisions_total")).toEqual({ [`shop web ${AUTHZ} failed`]: 2 });
   });
 
   test("because nobody is there denies and says what was tried", async () => {
@@ -212,13 +231,14 @@ describe("an authoriser that fails", () => {
 describe("by HTTP", () => {
   test("200 lets through with the headers that are named", async () => {
     await using server = await echo();
-    await using authz = await backend1((_, response) => response.writeHead(200, { "x-auth-user": "anna", "x-other": "1", "x-tell": "client" }).end("ignored"));
+    await using authz = await backend1((_, response) => response.writeHead(200, { "x-auth-user": "anna", "x-other": "1", "x-tell": "client", "x-envoy-auth-headers-to-remove": "x-secret, authorization" }).end("ignored"));
     await using waypoint = fixture(server, authz, { ...HTTP, pathPrefix: "/check", headersUpstream: ["x-auth-*"], headersDownstreamOnAllow: ["x-tell"], additionalHeaders: [["x-mesh", "weft"]] });
-    const answer = await waypoint.fetch("/cart?a=b", { method: "PUT", body: "hello", headers: { host: "shop.example", "x-user": "anna", "x-other": "2", authorization: "Bearer t" } });
+    const answer = await waypoint.fetch("/cart?a=b", { method: "PUT", body: "hello", headers: { host: "shop.example", "x-user": "anna", "x-other": "2", "x-secret": "s", authorization: "Bearer t" } });
     expect([answer.status, answer.headers.get("x-tell"), await answer.text()]).toEqual([200, "client", "PUT /cart?a=b hello"]);
     expect(authz.seen[0]).toMatchObject({ method: "PUT", url: "/check/cart?a=b", headers: { host: "shop.example", "x-user": "anna", authorization: "Bearer t", "x-mesh": "weft" } });
     expect(authz.seen[0]!.headers["x-other"]).toBeUndefined();
     expect(server.seen[0]!.headers).toMatchObject({ "x-auth-user": "anna", "x-other": "2" });
+    expect([server.seen[0]!.headers["x-secret"], server.seen[0]!.headers.authorization]).toEqual([undefined, undefined]);
   });
 
   test("anything below 500 refuses as it is; 500 and above is a failure", async () => {

@@ -12,7 +12,7 @@ import type { GlobalRateLimit, LocalRateLimit } from "../mesh/l7/traffic-policy.
 import type { RateLimitRequest } from "../wire/protobuf/envoy/service/ratelimit/v3/rls_pb.ts";
 
 const LIMIT: GlobalRateLimit = {
-  name: "quota", service: namespacedName("shop", "limits.shop.svc.cluster.local"), port: 80, domain: "shop", timeoutMs: 2_000, onFailure: "deny", matches: [], fieldPath: "spec.rateLimits.global[0]",
+  name: "quota", service: namespacedName("shop", "limits.shop.svc.cluster.local"), port: 80, domain: "shop", hits: 1, hitsHeader: null, timeoutMs: 2_000, onFailure: "deny", matches: [], fieldPath: "spec.rateLimits.global[0]",
   descriptors: [[{ key: "user", value: { kind: "header", name: "x-user" } }], [{ key: "path", value: { kind: "path" } }]],
 };
 const OK = 1;
@@ -57,6 +57,7 @@ describe("a request that a service counts", () => {
       .toEqual([429, "rate_limited", "99", '2, 2;w=60;name="global"', "slow down"]);
     expect(await waypoint.ended(3)).toMatchObject({ code: "rate_limited", flags: "RL", attempts: 0, detail: "over the rate limit quota" });
     expect(server.seen.length).toBe(2);
+    expect(waypoint.counted("weft_rate_limit_decisions_total")).toEqual({ "shop web quota allowed": 2, "shop web quota refused": 1 });
   });
 
   test("of gRPC is told by gRPC's status", async () => {
@@ -93,6 +94,7 @@ describe("a request that a service counts", () => {
     await using limits = await rateLimitService(() => ({ overallCode: OK }));
     await using waypoint = fixture(server, limits, [LIMIT], [{ name: "burst", requests: 1, perMs: 60_000, burst: 1, keys: [], matches: [], fieldPath: "" }]);
     expect([(await waypoint.fetch("/")).status, (await waypoint.fetch("/")).status, limits.asked.length]).toEqual([200, 429, 1]);
+    expect(waypoint.counted("weft_rate_limit_decisions_total")).toEqual({ "shop web burst allowed": 1, "shop web burst refused": 1, "shop web quota allowed": 1 });
   });
 });
 

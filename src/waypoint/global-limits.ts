@@ -6,11 +6,17 @@ import { rateLimitHeaders, type RateLimitState } from "../policy/upstream/rate-l
 import { type CompiledMatches, compileMatches, ViewFacts } from "../policy/upstream/view-facts.ts";
 import { applyAnswerHeaders, pairsOf } from "./answer-headers.ts";
 import type { ClientAnswer } from "./client-answer.ts";
+import { tellRateLimit } from "./cluster-place.ts";
+import type { RequestObserver } from "./observer.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import { askRateLimit } from "./rate-limit-call.ts";
 import type { RequestAccount } from "./request-account.ts";
 import type { CallHost, ServiceCall } from "./service-call.ts";
 import { traceMetadata } from "./trace-metadata.ts";
+
+export interface LimitsHost extends CallHost {
+  readonly observer: { readonly upstream: Pick<RequestObserver["upstream"], "serviceCall" | "rateLimit"> };
+}
 
 export interface LimitedRequest {
   readonly account: RequestAccount;
@@ -26,7 +32,7 @@ export type LimitsOutcome =
 const compiled = new WeakMap<GlobalRateLimit, CompiledMatches>();
 
 export class GlobalLimits {
-  readonly #host: CallHost;
+  readonly #host: LimitsHost;
   readonly #user: LimitedRequest;
   readonly #limits: readonly GlobalRateLimit[];
   readonly #done: (outcome: LimitsOutcome) => void;
@@ -35,7 +41,7 @@ export class GlobalLimits {
   #state: RateLimitState | null = null;
 
   /** @param done once, maybe before `start` returns; not after `cancel`. */
-  constructor(host: CallHost, user: LimitedRequest, limits: readonly GlobalRateLimit[], done: (outcome: LimitsOutcome) => void) {
+  constructor(host: LimitsHost, user: LimitedRequest, limits: readonly GlobalRateLimit[], done: (outcome: LimitsOutcome) => void) {
     this.#host = host;
     this.#user = user;
     this.#limits = limits;
@@ -62,6 +68,7 @@ export class GlobalLimits {
   #answered(limit: GlobalRateLimit, verdict: GlobalRateLimitVerdict): void {
     this.#call = null;
     const { account, answer } = this.#user;
+    tellRateLimit(this.#host.observer, account.servedBy, limit.name, verdict.reason === "serviceFailed" ? "failed" : verdict.allowed ? "allowed" : "refused");
     if (!verdict.allowed) {
       const pairs = pairsOf(verdict.responseHeaders);
       const own = verdict.state === null ? [] : rateLimitHeaders(verdict.state);

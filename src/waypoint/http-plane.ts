@@ -23,6 +23,7 @@ import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, type Ne
 import { Http1Downstream } from "./downstream-http1.ts";
 import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
+import { GatherBudget } from "./gather-budget.ts";
 import { withoutGrpcWeb } from "./grpc-web.ts";
 import { PassthroughConnection } from "./passthrough.ts";
 import type { RequestObserver } from "./observer.ts";
@@ -88,6 +89,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly host: UpstreamHost;
   readonly views: ServiceViews;
   readonly clusters: Clusters;
+  readonly gathering = new GatherBudget();
   readonly requests = new Set<RunningRequest>();
   readonly connections = new Set<DownstreamConnection>();
   readonly passthroughs = new Set<PassthroughConnection>();

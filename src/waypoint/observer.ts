@@ -28,7 +28,7 @@ export interface EndpointNews {
 
 export interface RequestObserver {
   /** What happens to endpoints, connections to them, and limits. */
-  readonly upstream: Pick<UpstreamMetrics, "connection" | "transition" | "healthCheck" | "rateLimit">;
+  readonly upstream: Pick<UpstreamMetrics, "connection" | "transition" | "healthCheck" | "rateLimit" | "authorizer" | "serviceCall">;
   /** Something about an endpoint that an operator wants to read; in full sentences. */
   endpointNews(news: EndpointNews): void;
   /** The same object as long as the configuration gives the same. */

@@ -5,6 +5,7 @@ import type { ExternalAuthorizer } from "../mesh/l7/access.ts";
 import type { Due } from "../net/due-list.ts";
 import { changeQuery } from "../policy/http/query.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
+import { identityOf } from "../policy/waypoints.ts";
 import { type AuthorizationVerdict, type CheckFacts, mayAsk } from "../policy/upstream/external-authorization.ts";
 import { ListFields } from "../wire/http/fields.ts";
 import { LENGTH_UNKNOWN } from "../wire/http/content-length.ts";
@@ -13,6 +14,8 @@ import type { HttpRequest } from "../wire/http/message.ts";
 import { applyAnswerHeaders } from "./answer-headers.ts";
 import { askAuthorizer } from "./authorizer-call.ts";
 import type { ClientAnswer } from "./client-answer.ts";
+import type { GatherBudget } from "./gather-budget.ts";
+import type { RequestObserver } from "./observer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import type { RequestBody } from "./request-body.ts";
 import type { CallHost, ServiceCall } from "./service-call.ts";
@@ -20,6 +23,8 @@ import { traceMetadata } from "./trace-metadata.ts";
 
 export interface AuthorizersHost extends CallHost {
   readonly wallMs: () => number;
+  readonly gathering: GatherBudget;
+  readonly observer: { readonly upstream: Pick<RequestObserver["upstream"], "serviceCall" | "authorizer"> };
 }
 
 export interface AuthorizedRequest {
@@ -51,6 +56,7 @@ export class RequestAuthorizers implements Due {
   #call: ServiceCall | null = null;
   #late: (() => void) | null = null;
   #over = false;
+  #heldBytes = 0;
 
   /** @param request as received. */
   constructor(host: AuthorizersHost, user: AuthorizedRequest, request: HttpRequest) {
@@ -68,6 +74,9 @@ export class RequestAuthorizers implements Due {
     const tooLong = (): void => done({ kind: "notAsked", code: "body_too_large", detail: `the body is longer than the ${includeBodyBytesMax} bytes that the authoriser ${authorizer.service} is sent` });
     if (contentLength > includeBodyBytesMax && !authorizer.allowPartialBody) return tooLong();
     const { body, answer } = this.#user;
+    if (!this.#reserve(contentLength === LENGTH_UNKNOWN ? includeBodyBytesMax : Math.min(contentLength, includeBodyBytesMax))) {
+      return done({ kind: "notAsked", code: "overloaded", detail: `${this.#host.gathering.heldBytes} bytes of bodies are held for authorisers, which leaves no room for this one` });
+    }
     if (expectsContinue && body.receivedBytes === 0) answer.inform({ status: CONTINUE, fields: new ListFields([]), contentLength: LENGTH_UNKNOWN });
     this.#waitFor(() => done({ kind: "notAsked", code: "request_timeout_reading", detail: `${body.receivedBytes} bytes of the body came within ${BODY_MS} ms, which the authoriser ${authorizer.service} is to see` }));
     body.gather(includeBodyBytesMax, () => {
@@ -81,6 +90,7 @@ export class RequestAuthorizers implements Due {
 
   cancel(): void {
     this.#over = true;
+    this.#reserve(0);
     this.#stopWaiting();
     this.#call?.cancel();
     this.#call = null;
@@ -95,9 +105,24 @@ export class RequestAuthorizers implements Due {
   #ask(authorizer: ExternalAuthorizer, body: CheckFacts["body"], done: (verdict: AuthorizationVerdict) => void): void {
     this.#call = askAuthorizer(this.#host, authorizer, this.#facts(body), traceMetadata(this.#request.fields, this.#user.account.trace), (verdict) => {
       this.#call = null;
+      this.#reserve(0);
+      this.#tell(authorizer, verdict);
       if (verdict.kind === "allowed") this.#apply(verdict);
       done(verdict);
     });
+  }
+
+  /** Room for so many bytes instead of what was held before. */
+  #reserve(bytes: number): boolean {
+    const { gathering } = this.#host;
+    gathering.giveBack(this.#heldBytes);
+    this.#heldBytes = gathering.take(bytes) ? bytes : 0;
+    return this.#heldBytes === bytes;
+  }
+
+  #tell({ service }: ExternalAuthorizer, { kind, failure }: AuthorizationVerdict): void {
+    const asker = this.#user.account.view.service;
+    this.#host.observer.upstream.authorizer({ namespace: asker?.namespace ?? "", name: asker?.name ?? "" }, service, failure !== "" ? "failed" : kind);
   }
 
   /** What is decided about it from here on is decided of the request as the authoriser wants it. */
@@ -120,7 +145,7 @@ export class RequestAuthorizers implements Due {
       id: fields.value("x-request-id") ?? "", method: upgrade !== null && head.method === "CONNECT" ? "GET" : head.method, path: head.path + head.query, host: target.host?.text ?? "", scheme: head.scheme,
       protocol: version, headers: pairs(fields), sizeBytes: contentLength, body,
       source: { ip: client.address.ip, port: client.address.port, principal: client.source.identity ?? "", service: "" },
-      destination: { ip: destinationIp, port: destinationPort, principal: "", service: service.slice(service.indexOf("/") + 1) }, sni: client.sni ?? "", wallMs: this.#host.wallMs(),
+      destination: { ip: destinationIp, port: destinationPort, principal: client.mutualTls ? identityOf(this.#host.self()) : "", service: service.slice(service.indexOf("/") + 1) }, sni: client.sni ?? "", wallMs: this.#host.wallMs(),
     };
   }
 

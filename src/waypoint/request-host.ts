@@ -7,6 +7,7 @@ import type { LoginContext, LoginDecision, LoginStep } from "../policy/http/logi
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { FoundToken, TokenVerdict } from "../policy/http/tokens.ts";
 import type { Clusters } from "./clusters.ts";
+import type { GatherBudget } from "./gather-budget.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { ServiceViews } from "./service-view.ts";
 
@@ -41,6 +42,8 @@ export interface RequestHost {
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
+  /** Of bodies that authorisers are to see. */
+  readonly gathering: GatherBudget;
   /** All that are under way. */
   readonly requests: Set<RunningRequest>;
 }

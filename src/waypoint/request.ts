@@ -87,7 +87,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
 
   forward(plan: ForwardPlan): void {
     const nowMs = this.#host.nowMs();
-    const found = findPlace(this.#host.clusters, plan.backend, this.account, nowMs);
+    const found = findPlace(this.#host, plan.backend, this.account, nowMs);
     if (found.kind === "refused") return this.answerOwn(found.answer, found.detail);
     const { place } = found;
     const { globalRateLimits } = place.cluster.settings;

@@ -14,6 +14,7 @@ import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Clusters } from "./clusters.ts";
 import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
+import type { RequestObserver } from "./observer.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
 import type { UpstreamConnection } from "./upstream.ts";
 
@@ -23,6 +24,7 @@ export interface CallHost {
   readonly clusters: Clusters;
   /** This waypoint's own record: whoever asks. */
   readonly self: () => Workload;
+  readonly observer: { readonly upstream: Pick<RequestObserver["upstream"], "serviceCall"> };
 }
 
 export interface ServiceQuestion {
@@ -226,13 +228,24 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     const body = this.#chunks.length === 1 ? this.#chunks[0]! : this.#chunks.length === 0 ? NO_BODY : new Uint8Array(Buffer.concat(this.#chunks));
     const answer: ServiceAnswer = { status, headers, body, trailers };
     this.#end(this.#question.outcomeOf?.(answer) ?? outcomeOfAnswer(status, null));
+    this.#tell("answered");
     this.#done(ok(answer));
   }
 
   #fail(message: string, outcome: Outcome): void {
     if (this.#over) return;
     this.#end(outcome);
+    this.#tell("failed");
     this.#done(err(message));
+  }
+
+  #tell(outcome: "answered" | "failed"): void {
+    const { observer, nowMs } = this.#host;
+    const { service } = this.#question;
+    const labels = this.#cluster?.labels;
+    const slash = service.indexOf("/");
+    const asked = { namespace: service.slice(0, slash), name: labels?.destination_service_name ?? service.slice(slash + 1) };
+    observer.upstream.serviceCall(asked, outcome, nowMs() - (this.#deadlineMs - this.#question.timeoutMs));
   }
 
   #end(outcome: Outcome): void {

@@ -27,6 +27,7 @@ import type { RequestRecord } from "../../src/telemetry/request-record.ts";
 import type { RoleTelemetry } from "../../src/telemetry/service-telemetry.ts";
 import { dialPlain, listenOn, type Listener } from "../../src/waypoint/plain-channel.ts";
 import type { LoginChecker, TokenChecker } from "../../src/waypoint/request-host.ts";
+import { KEY_SEPARATOR } from "../../src/telemetry/connection-labels.ts";
 import { until } from "./mesh.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
@@ -146,6 +147,12 @@ export class WaypointFixture implements AsyncDisposable {
   async ended(count = 1): Promise<Told> {
     await until(`${count} requests to have ended (${this.told.length} have)`, 5_000, () => this.told.length >= count || null);
     return this.told[count - 1]!;
+  }
+
+  /** Counters of one family by the values of their labels, joined by spaces. */
+  counted(family: string): Record<string, number> {
+    const found = this.telemetry.snapshot([]).cells.find(({ name }) => name === family);
+    return Object.fromEntries(found?.keys.map((key, i) => [key.replaceAll(KEY_SEPARATOR, " "), found.values[i]!]) ?? []);
   }
 
   change(l7: Partial<L7Delta>): void {

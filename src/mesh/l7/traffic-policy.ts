@@ -104,6 +104,9 @@ export interface GlobalRateLimit {
   readonly port: number;
   readonly domain: string;
   readonly descriptors: readonly (readonly { readonly key: string; readonly value: RateLimitKey | { readonly kind: "literal"; readonly text: string } }[])[];
+  /** What one request counts: so many hits, or as many as its header says where it says a number. */
+  readonly hits: number;
+  readonly hitsHeader: string | null;
   readonly timeoutMs: number;
   /** What happens when the service does not answer. */
   readonly onFailure: "allow" | "deny";

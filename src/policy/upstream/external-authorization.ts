@@ -60,6 +60,8 @@ const STATUS_MIN = 200;
 const STATUS_MAX = 599;
 const NO_BODY = new Uint8Array(0);
 const PARTIAL_BODY_HEADER = "x-envoy-auth-partial-body";
+/** How an HTTP authoriser says which headers are to be taken out of the request: names with commas between them. */
+const REMOVE_HEADER = "x-envoy-auth-headers-to-remove";
 /** Where a refused browser is to go, how a client is asked to log in, and what the body is: always passed on with a refusal. */
 const OF_A_REFUSAL = new Set(["location", "www-authenticate", "proxy-authenticate", "set-cookie", "content-type"]);
 /** By number of append_action. */
@@ -169,7 +171,9 @@ export function judgeHttpAnswer(authorizer: ExternalAuthorizer, answer: HttpAnsw
     if (!requestHeaders.ok) return authorizationFailed(authorizer, `it answered with ${requestHeaders.error}`);
     const responseHeaders = passedOn(answer, (name) => matchesAny(name, authorizer.headersDownstreamOnAllow));
     if (!responseHeaders.ok) return authorizationFailed(authorizer, `it answered with ${responseHeaders.error}`);
-    return { kind: "allowed", requestHeaders: requestHeaders.value, removeHeaders: [], responseHeaders: responseHeaders.value, setQuery: [], removeQuery: [], failure: "" };
+    const removals = checkRemovals(answer.headers.filter(([name]) => name === REMOVE_HEADER).flatMap(([, value]) => value.split(",").map((one) => one.trim()).filter((one) => one !== "")));
+    if (!removals.ok) return authorizationFailed(authorizer, `it answered with ${removals.error}`);
+    return { kind: "allowed", requestHeaders: requestHeaders.value, removeHeaders: removals.value, responseHeaders: responseHeaders.value, setQuery: [], removeQuery: [], failure: "" };
   }
   const headers = passedOn(answer, (name) => OF_A_REFUSAL.has(name) || matchesAny(name, authorizer.headersDownstream));
   // A refusal with a header that cannot be sent is a refusal all the same.

@@ -18,6 +18,8 @@ const COUNT_MAX = 2_147_483_647;
 const ATTEMPTS_MAX = 10;
 const LIMITS_MAX = 64;
 const KEYS_MAX = 8;
+/** Of one request; more than any limit would let through. */
+const HITS_MAX = 1_000_000;
 
 const oneOf = (...names: readonly string[]) => ({ error: `expected exactly one of ${names.join(", ")}` });
 const single = (value: object): boolean => Object.values(value).filter((field) => field !== undefined).length === 1;
@@ -71,7 +73,7 @@ const schemas = collectable(() => {
       local: z.array(z.strictObject({ name: dnsLabel, requests: some, per: positiveDuration, burst: some.optional(), keys: z.array(limitKey).max(KEYS_MAX).optional(), matches })).max(LIMITS_MAX).optional(),
       global: z.array(z.strictObject({
         name: dnsLabel, service: serviceReference, domain: z.string().min(1).max(256), descriptors: z.array(z.array(descriptorEntry).min(1).max(KEYS_MAX)).min(1).max(LIMITS_MAX), timeout: positiveDuration.optional(),
-        onFailure: z.enum(["Allow", "Deny"]).optional(), matches,
+        hits: z.int().min(1).max(HITS_MAX).optional(), hitsHeader: headerName.optional(), onFailure: z.enum(["Allow", "Deny"]).optional(), matches,
       })).max(LIMITS_MAX).optional(),
     }).optional(),
     adaptiveConcurrency: z.strictObject({ minimum: some.optional(), maximum: some.optional(), priorityHeader: headerName.optional(), priorities: z.array(z.string().min(1).max(256)).max(16).optional() }).optional(),

@@ -263,6 +263,7 @@ function globalRecord(limit: GlobalLimitSpec, index: number, service: GlobalRate
   const value = (entry: DescriptorEntrySpec): GlobalRateLimit["descriptors"][number][number]["value"] => (entry.value === undefined ? rateLimitKey(entry) : { kind: "literal", text: entry.value });
   return {
     name: limit.name, service, port: limit.service.port, domain: limit.domain, descriptors: limit.descriptors.map((entries) => entries.map((entry) => ({ key: entry.key, value: value(entry) }))),
+    hits: limit.hits ?? 1, hitsHeader: limit.hitsHeader?.toLowerCase() ?? null,
     timeoutMs: limit.timeout === undefined ? DEFAULTS.rateLimitTimeoutMs : durationMs(limit.timeout), onFailure, matches: (limit.matches ?? []).map(requestMatch), fieldPath: `spec.rateLimits.global[${index}]`,
   };
 }

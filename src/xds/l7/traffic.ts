@@ -65,7 +65,7 @@ const localRateLimit = exactly<LocalRateLimit>()(z.strictObject({
 const globalRateLimit = exactly<GlobalRateLimit>()(z.strictObject({
   name: text, service: name, port, domain: text,
   descriptors: list(list(z.strictObject({ key: text, value: z.discriminatedUnion("kind", [...rateLimitKeys, z.strictObject({ kind: z.literal("literal"), text })]) }))),
-  timeoutMs: number, onFailure: z.enum(["allow", "deny"]), matches: list(requestMatch), fieldPath: text,
+  hits: number, hitsHeader: nullable(text), timeoutMs: number, onFailure: z.enum(["allow", "deny"]), matches: list(requestMatch), fieldPath: text,
 }));
 
 const adaptiveConcurrency = exactly<AdaptiveConcurrency>()(z.strictObject({ limitMin: number, limitMax: number, priorityHeader: nullable(text), priorities: list(text) }));

@@ -34,6 +34,8 @@ const STATUS_OVER_LIMIT = 429;
 const STATUS_FAILED = 500;
 const CODE_OK = 1;
 const CODE_OVER_LIMIT = 2;
+/** Of one request, whatever its header says. */
+const HITS_MAX = 1_000_000;
 const NO_BODY = new Uint8Array(0);
 const MS_OF_UNIT: Readonly<Record<number, number>> = { 1: 1_000, 2: 60_000, 3: 3_600_000, 4: 86_400_000, 5: 2_592_000_000, 6: 31_536_000_000, 7: 604_800_000 };
 
@@ -51,7 +53,14 @@ export function rateLimitRequest(limit: GlobalRateLimit, request: RequestFacts):
     }
     return filled.length === 0 ? [] : [{ entries: filled }];
   });
-  return descriptors.length === 0 ? null : create(RateLimitRequestSchema, { domain: limit.domain, descriptors, hitsAddend: 0 });
+  return descriptors.length === 0 ? null : create(RateLimitRequestSchema, { domain: limit.domain, descriptors, hitsAddend: hitsOf(limit, request) });
+}
+
+/** 0 is how the protocol says one. A header counts only as a whole number of at least one: leaving it out, or nonsense in it, buys nothing. */
+function hitsOf({ hits, hitsHeader }: GlobalRateLimit, request: RequestFacts): number {
+  const said = hitsHeader === null ? null : request.header(hitsHeader);
+  const wanted = said !== null && /^[1-9][0-9]{0,6}$/.test(said) ? Number(said) : hits;
+  return wanted === 1 ? 0 : Math.min(wanted, HITS_MAX);
 }
 
 export function judgeRateLimitResponse(limit: GlobalRateLimit, response: RateLimitResponse): GlobalRateLimitVerdict {

@@ -120,7 +120,7 @@ describe("rate limit headers", () => {
 });
 
 const GLOBAL: GlobalRateLimit = {
-  name: "quota", service: namespacedName("infra", "ratelimit.infra"), port: 8081, domain: "shop", timeoutMs: 20, onFailure: "allow", matches: [], fieldPath: "",
+  name: "quota", service: namespacedName("infra", "ratelimit.infra"), port: 8081, domain: "shop", hits: 1, hitsHeader: null, timeoutMs: 20, onFailure: "allow", matches: [], fieldPath: "",
   descriptors: [[{ key: "kind", value: { kind: "literal", text: "api" } }, { key: "user", value: USER }], [{ key: "who", value: { kind: "identity" } }]],
 };
 
@@ -131,6 +131,13 @@ describe("a global rate limit", () => {
     expect(toBinary(RateLimitRequestSchema, request)).toEqual(message(
       field(1, "shop"), field(2, [...entry("kind", "api"), ...entry("user", "a")]), field(2, entry("who", "spiffe://td/ns/a/sa/a")),
     ));
+  });
+
+  test("counts as many hits as it says, or as the request's header says where that is a number", () => {
+    const hits = (limit: Partial<GlobalRateLimit>, cost?: string): number => rateLimitRequest({ ...GLOBAL, ...limit }, requestFacts({ headers: { "x-user": "a", ...(cost === undefined ? {} : { "x-cost": cost }) } }))!.hitsAddend;
+    expect([hits({ hits: 5 }), hits({ hitsHeader: "x-cost" }, "7"), hits({ hits: 3, hitsHeader: "x-cost" })]).toEqual([5, 7, 3]);
+    expect(["0", "-1", "1e9", "", "07", "7, 7", "99999999"].map((cost) => hits({ hits: 3, hitsHeader: "x-cost" }, cost))).toEqual([3, 3, 3, 3, 3, 3, 3]);
+    expect(hits({ hitsHeader: "x-cost" }, "9999999")).toBe(1_000_000);
   });
 
   test("leaves out a descriptor that the request cannot fill, and does not ask without any", () => {
