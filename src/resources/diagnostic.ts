@@ -54,8 +54,17 @@ export function formatFieldPath(path: FieldPath): string {
 
 /** `shop.yaml:12:5: error: spec.action: ... [bad_value]`: the form compilers print, which editors can follow. */
 export function formatDiagnostic(d: Diagnostic): string {
+  return `${d.file}:${d.line}:${d.column}: ${d.severity}: ${statement(d)} [${d.code}]`;
+}
+
+/** The same for a log line, which says the severity as its level and the code as a field: `shop.yaml:12:5: spec.action: ...`. */
+export function describeDiagnostic(d: Diagnostic): string {
+  return `${d.file}:${d.line}:${d.column}: ${statement(d)}`;
+}
+
+function statement(d: Diagnostic): string {
   const subject = [d.resource, d.fieldPath].filter((part) => part !== "").join(" ");
-  return `${d.file}:${d.line}:${d.column}: ${d.severity}: ${subject === "" ? "" : `${subject}: `}${d.message} [${d.code}]`;
+  return subject === "" ? d.message : `${subject}: ${d.message}`;
 }
 
 /** A value as it may be shown in a message: short, one line, no control characters. */

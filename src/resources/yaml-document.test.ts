@@ -39,10 +39,20 @@ describe("strictness", () => {
     ["a tag of its own", "a: !secret x\n", ["yaml_tag 1:4", "yaml_tag 1:12 a"]],
     ["an anchor that is not there", "a: *x\n", ["yaml_syntax 1:1"]],
     ["a directive", "%YAML 1.1\n", ["yaml_directive 1:1"]],
-    ["a list that is not closed", "a: [1\nb: 2\n", ["yaml_syntax 2:1 b"]],
+    ["a list that is not closed", "a: [1\nb: 2\n", ["yaml_syntax 1:4 a"]],
+    ["a map that is not closed, where it opens", "spec:\n  ports:\n  - {name: http, port: 80\n  selector: {app: web}\n", ["yaml_syntax 3:5 spec.ports[0]"]],
+    ["a map that is not closed at the end of the text", "a: {b: {c: 1}\n", ["yaml_syntax 1:4 a"]],
+    ["the inner one of two of which neither is closed", "a: {b: [1, 2}\nc: 3\n", ["yaml_syntax 1:8 a.b"]],
+    ["JSON that is cut off", '{"a": 1,\n "b": {"c": [2, 3', ["yaml_syntax 2:13 b.c"]],
+    ["quoted text that does not end, where it begins", "a: 1\nb: \"x\nc: 2\n", ["yaml_syntax 2:4 b"]],
+    ["a bracket too many", "a: [1]]\n", ["yaml_syntax 1:7 a"]],
     ["a tab as indentation", "a:\n\tb: 1\n", ["yaml_syntax 2:1"]],
   ];
   for (const [what, text, expected] of cases) test(`refuses ${what}`, () => expect(codes(text).slice(0, expected.length)).toEqual(expected));
+  test("what is not closed is said once, and what it is", () => {
+    const { diagnostics } = parseDocument("a: {b: [1, 2}\nc: 3\n");
+    expect(diagnostics.map(({ message }) => message)).toEqual(["not YAML: found a [ that no ] closes"]);
+  });
   test("an alias is allowed", () => expect(parseDocument("a: &x {b: 1}\nc: *x\n").value).toEqual({ a: { b: 1 }, c: { b: 1 } }));
   test("__proto__ is a field like any other, and changes nothing", () => {
     const value = parseDocument("__proto__: {polluted: 1}\nconstructor: 2\n").value as object;

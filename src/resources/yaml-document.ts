@@ -72,6 +72,7 @@ export function parseDocument(text: string): ParsedDocument {
   if (deep !== null) return broken("too_deep", `found more than ${NESTING_MAX} levels of nesting`, deep);
 
   let document: Document.Parsed;
+  let open: Unclosed | null;
   try {
     const tokens = [...new Parser(lines.addNewLine).parse(text)];
     if (tokens.some((token) => token.type === "directive")) {
@@ -83,6 +84,7 @@ export function parseDocument(text: string): ParsedDocument {
       .compose(tokens, true, text.length)];
     if (documents.length > 1) return broken("yaml_syntax", "found a second document that is not separated by ---", documents[1]?.range?.[0] ?? 0);
     document = documents[0] as Document.Parsed;
+    open = lastUnclosed(tokens);
   } catch (cause) {
     return broken("yaml_syntax", `not YAML: ${firstLine(cause)}`);
   }
@@ -94,6 +96,11 @@ export function parseDocument(text: string): ParsedDocument {
   const pathTo = (offset: number): string => formatFieldPath(pathAtOffset(document, offset));
   // What is wrong in one place is said once: the first fault explains those that follow from it.
   const faults = new Map(document.errors.toReversed().map((fault) => [fault.pos[0], fault]));
+  if (open !== null) {
+    // The parser notices where the text goes on without the other half, often a line later.
+    report("yaml_syntax", `not YAML: found a ${open.opening} that no ${open.closing} closes`, open.offset, pathTo(open.offset));
+    for (const [offset, fault] of faults) if (offset > open.offset && END_FAULTS.has(fault.code)) faults.delete(offset);
+  }
   for (const [offset, fault] of [...faults].toReversed()) report("yaml_syntax", `not YAML: ${firstLine(fault)}`, offset, pathTo(offset));
   for (const warning of document.warnings) {
     report(warning.code === "TAG_RESOLVE_FAILED" ? "yaml_tag" : "yaml_syntax", firstLine(warning), warning.pos[0], pathTo(warning.pos[0]));
@@ -178,6 +185,52 @@ function* nodesOf(document: Document.Parsed): Generator<Node> {
     yield node;
     if (isMap(node)) for (const { key, value } of node.items.toReversed()) todo.push(value, key);
     else if (isSeq(node)) for (const item of node.items.toReversed()) todo.push(item);
+  }
+}
+
+/** A bracket or a quote without its other half. */
+interface Unclosed {
+  readonly offset: number;
+  readonly opening: string;
+  readonly closing: string;
+}
+
+/** How the parser says that something does not end. */
+const END_FAULTS: ReadonlySet<string> = new Set(["BAD_INDENT", "MISSING_CHAR"]);
+
+/** The last one of the document: what was opened before it may be closed by what follows once this one is. Without recursion. */
+function lastUnclosed(tokens: readonly CST.Token[]): Unclosed | null {
+  let last: Unclosed | null = null;
+  const todo: CST.Token[] = [...tokens];
+  for (let token = todo.pop(); token !== undefined; token = todo.pop()) {
+    const found = unclosed(token);
+    if (found !== null && (last === null || found.offset > last.offset)) last = found;
+    if (token.type === "document") {
+      if (token.value) todo.push(token.value);
+    } else if (token.type === "block-map" || token.type === "block-seq" || token.type === "flow-collection") {
+      for (const { key, value } of token.items) {
+        if (key) todo.push(key);
+        if (value) todo.push(value);
+      }
+    }
+  }
+  return last;
+}
+
+function unclosed(token: CST.Token): Unclosed | null {
+  switch (token.type) {
+    case "flow-collection": {
+      const { offset, source: opening } = token.start;
+      const closing = opening === "{" ? "}" : "]";
+      return token.end.some((end) => "source" in end && end.source === closing) ? null : { offset, opening, closing };
+    }
+    case "double-quoted-scalar":
+    case "single-quoted-scalar": {
+      const quote = token.source[0]!;
+      return token.source.length > 1 && token.source.endsWith(quote) ? null : { offset: token.offset, opening: quote, closing: quote };
+    }
+    default:
+      return null;
   }
 }
 

@@ -1,27 +1,32 @@
 // What is wrong with the configuration, told once when it appears and once when it is mended.
 
-import { formatDiagnostic } from "../resources/diagnostic.ts";
+import { describeDiagnostic, type Diagnostic, formatDiagnostic } from "../resources/diagnostic.ts";
 import type { ConfigState } from "./config-source.ts";
-import type { Logger } from "./logger.ts";
+import type { LogFields, Logger } from "./logger.ts";
 
 export class DiagnosticLog {
   readonly #log: Logger;
-  #told = new Set<string>();
+  /** By all that can be said of them. */
+  #told = new Map<string, Diagnostic>();
 
   constructor(log: Logger) {
     this.#log = log;
   }
 
-  tell({ diagnostics, resourceCount, version }: ConfigState): void {
-    const lines = new Map(diagnostics.map((diagnostic) => [formatDiagnostic(diagnostic), diagnostic]));
-    for (const [line, { severity, code }] of lines) {
-      if (this.#told.has(line)) continue;
-      if (severity === "error") this.#log.error(line, { code });
-      else if (severity === "warning") this.#log.warn(line, { code });
-      else this.#log.info(line, { code });
+  /** @param fields what else the line says that tells of the new state. */
+  tell({ diagnostics, resourceCount, version }: Pick<ConfigState, "diagnostics" | "resourceCount" | "version">, fields: LogFields = {}): void {
+    const found = new Map(diagnostics.map((diagnostic) => [formatDiagnostic(diagnostic), diagnostic]));
+    for (const [key, diagnostic] of found) if (!this.#told.has(key)) this.#say(diagnostic);
+    for (const [key, diagnostic] of this.#told) {
+      if (!found.has(key)) this.#log.info("no longer so", { diagnostic: describeDiagnostic(diagnostic), code: diagnostic.code });
     }
-    for (const line of this.#told) if (!lines.has(line)) this.#log.info("no longer so", { diagnostic: line });
-    this.#told = new Set(lines.keys());
-    this.#log.info("configuration applied", { version, resources: resourceCount });
+    this.#told = found;
+    this.#log.info("configuration applied", { version, resources: resourceCount, ...fields });
+  }
+
+  #say(diagnostic: Diagnostic): void {
+    const { severity, code } = diagnostic;
+    const say = severity === "error" ? this.#log.error : severity === "warning" ? this.#log.warn : this.#log.info;
+    say(describeDiagnostic(diagnostic), { code });
   }
 }

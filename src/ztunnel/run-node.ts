@@ -13,6 +13,7 @@ import { configDump } from "../runtime/config-dump.ts";
 import { ConfigDirectory } from "../runtime/config-directory.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LAG_PROBE_MS, LagProbe, processMetrics } from "../runtime/process-metrics.ts";
@@ -131,6 +132,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
   threadsReady();
 
+  const diagnosticLog = new DiagnosticLog(configLog);
   let toldMisplaced: string | null = null;
   const apply = (state: ConfigState) => {
     const local = new Set(state.localWorkloads.map(({ uid }) => uid));
@@ -140,25 +142,13 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     agent.apply(state);
     parts.beside?.apply(state);
     tellChanges(configLog, state.version, state.delta);
-    reportDiagnostics(state);
+    const { localWorkloads } = state;
+    diagnosticLog.tell(state, { node: settings.node, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
     const misplaced = noWorkloadHere(settings.node, state.localWorkloads.length, state.mesh.workloads.values());
     if (misplaced !== null && misplaced !== toldMisplaced) configLog.warn(misplaced);
     toldMisplaced = misplaced;
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
-  };
-  let reported = new Set<string>();
-  const reportDiagnostics = ({ diagnostics, resourceCount, version, localWorkloads }: ConfigState) => {
-    const lines = new Map(diagnostics.map((diagnostic) => [formatDiagnostic(diagnostic), diagnostic]));
-    for (const [line, { severity, code }] of lines) {
-      if (reported.has(line)) continue;
-      if (severity === "error") configLog.error(line, { code });
-      else if (severity === "warning") configLog.warn(line, { code });
-      else configLog.info(line, { code });
-    }
-    for (const line of reported) if (!lines.has(line)) configLog.info("no longer so", { diagnostic: line });
-    reported = new Set(lines.keys());
-    configLog.info("configuration applied", { version, node: settings.node, resources: resourceCount, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
   };
 
   const directory = await ConfigDirectory.open({
