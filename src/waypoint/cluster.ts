@@ -418,5 +418,7 @@ function addressOf({ workload, ip, targetPort }: Picked): string {
 }
 
 function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
-  return settings.limits.upgradeToHttp2 || declaresHttp2(service, port) ? "HTTP/2" : "asClient";
+  const { upgradeToHttp2 } = settings.limits;
+  if (upgradeToHttp2 === true || declaresHttp2(service, port)) return "HTTP/2";
+  return upgradeToHttp2 === false ? "HTTP/1.1" : "asClient";
 }

@@ -20,10 +20,12 @@ import type { DownstreamUser, HttpVersion } from "./streams.ts";
 export class Http2Downstream extends EngineConnection implements Http2Handler, DownstreamConnection, EngineEnd {
   readonly client: Client;
   readonly h2: Http2Connection;
-  readonly finished = false;
+  /** For the writer: the client ends its half too, or runs out of time. Closed before, its unread bytes would reset what we said last. */
+  readonly closed = false;
   readonly #host: DownstreamHost;
   #settingsSeen = false;
   #writtenBytes = 0;
+  #lingers = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
     super(channel, host.due);
@@ -33,8 +35,8 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
     this.begin(this.h2.output, this, host.nowMs() + SETTINGS_MS);
   }
 
-  /** For the writer: nothing more is said or heard. */
-  get closed(): boolean {
+  /** For the writer: nothing more is said. */
+  get finished(): boolean {
     return this.h2.drained;
   }
 
@@ -128,7 +130,10 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
     if (h2.drained) {
       this.onFinished();
       this.#writtenBytes = h2.output.consumedTotal;
-      this.dueAt(nowMs + (h2.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
+      if (h2.output.pendingBytes > 0) return this.dueAt(nowMs + WRITE_IDLE_MS);
+      // Once: what a client goes on sending wins it no time.
+      if (!this.#lingers) this.dueAt(nowMs + LINGER_MS);
+      this.#lingers = true;
     } else if (this.#settingsSeen) {
       this.dueAt(h2.activeStreams === 0 ? nowMs + CLIENT_IDLE_MS : Infinity);
     }

@@ -17,7 +17,10 @@ import {
 } from "./defaults.ts";
 
 /** Limits in force; `UNLIMITED` where there is none. */
-export type LimitSettings = { readonly [K in keyof ConnectionLimits]: NonNullable<ConnectionLimits[K]> };
+export type LimitSettings = { readonly [K in Exclude<keyof ConnectionLimits, "upgradeToHttp2">]: NonNullable<ConnectionLimits[K]> } & {
+  /** Null: as the port is declared. */
+  readonly upgradeToHttp2: boolean | null;
+};
 
 /** Counts of 0 switch a detector off. */
 export interface OutlierSettings {
@@ -127,7 +130,7 @@ function limitSettings(limits: ConnectionLimits | null): LimitSettings {
     connectTimeoutMs: limits?.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     idleTimeoutMs: orUnlimited(limits?.idleTimeoutMs ?? IDLE_TIMEOUT_MS),
     connectionAgeMaxMs: orUnlimited(limits?.connectionAgeMaxMs ?? CONNECTION_AGE_MAX_MS),
-    upgradeToHttp2: limits?.upgradeToHttp2 ?? false,
+    upgradeToHttp2: limits?.upgradeToHttp2 ?? null,
   };
 }
 

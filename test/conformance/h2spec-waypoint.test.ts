@@ -1,0 +1,38 @@
+// Every case of h2spec against a waypoint: HTTP/2 with prior knowledge from the client, HTTP/1.1 and HTTP/2 to the server.
+
+import { expect } from "bun:test";
+import { unsealed } from "../kit/box.ts";
+import { firstReason, testUnless } from "../kit/skip.ts";
+import { trafficPolicy } from "../kit/upstreams.ts";
+import { backend1, backend2, WaypointFixture } from "../kit/waypoint.ts";
+import { CASES_MIN, CASES_TIMEOUT_MS, needsH2spec, runH2spec } from "./h2spec-program.ts";
+
+/**
+ * h2spec takes the maximum frame size to be the RFC's initial 16 KiB, a waypoint says that it takes more; and what begins otherwise than
+ * HTTP/2 is HTTP/1 here, and refused as such.
+ */
+const EXPECTED = ["Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE", "Sends invalid connection preface"];
+
+const servers = {
+  "HTTP/1.1": () => backend1((request, response) => void request.resume().on("end", () => response.end("read"))),
+  "HTTP/2": () => backend2((stream) => void stream.resume().on("end", () => {
+    if (stream.destroyed) return;
+    stream.respond({ ":status": 200 });
+    stream.end("read");
+  })),
+};
+
+for (const [version, start] of Object.entries(servers)) {
+  testUnless(firstReason(unsealed, needsH2spec))(
+    `h2spec: a waypoint in front of a server that speaks ${version} passes every case`,
+    async () => {
+      await using server = await start();
+      const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: version === "HTTP/2" };
+      await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
+      const verdict = await runH2spec(waypoint.port);
+      expect(verdict.total).toBeGreaterThanOrEqual(CASES_MIN);
+      if (verdict.failed !== EXPECTED.length || !EXPECTED.every((name) => verdict.failures.includes(name))) throw new Error(verdict.failures);
+    },
+    CASES_TIMEOUT_MS,
+  );
+}
