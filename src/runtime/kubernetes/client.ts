@@ -26,7 +26,7 @@ export interface RequestOptions {
 const REQUEST_LIMIT_MS = 30_000;
 /** One line of a watch is one object; etcd takes none above 1.5 MiB, as JSON it is no more than a few times that. */
 const LINE_BYTES_MAX = 8 * 1024 * 1024;
-/** A watch ends by itself after its time-out; a connection that is silent for this long beyond it is dead. */
+/** A watch ends by itself after its time-out; one that is there for this long beyond it is dead. */
 const WATCH_SILENCE_MS = 30_000;
 
 const statusSchema = z.looseObject({ kind: z.literal("Status"), message: z.string().optional(), reason: z.string().optional(), code: z.number().optional() });
@@ -78,11 +78,12 @@ export class KubernetesClient {
         yield sent;
         return;
       }
+      // A quiet watch is no dead one: its end comes with its time-out.
+      clearTimeout(timer);
+      timer = setTimeout(() => silence.abort(), timeoutSeconds * 1000 + WATCH_SILENCE_MS);
       const decoder = new TextDecoder();
       let rest = "";
       for await (const chunk of sent.value.body ?? []) {
-        clearTimeout(timer);
-        timer = setTimeout(() => silence.abort(), timeoutSeconds * 1000 + WATCH_SILENCE_MS);
         rest += decoder.decode(chunk, { stream: true });
         if (rest.length > LINE_BYTES_MAX && !rest.includes("\n")) {
           yield this.#fault("kubernetes_malformed", `watch ${path}: a line of more than ${LINE_BYTES_MAX} bytes`, { status: 200 });
