@@ -13,7 +13,7 @@ import type { KubernetesClient } from "../runtime/kubernetes/client.ts";
 import { listWatch } from "../runtime/kubernetes/list-watch.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { AgentAnswer, AgentRequest, PodReference } from "./agent-protocol.ts";
-import { Enrolment } from "./enrolment.ts";
+import { Enrolment, type EnrolmentTimes } from "./enrolment.ts";
 import { type Membership, membershipOf } from "./membership.ts";
 import { parseNamespace, parsePod, type Pod } from "./pod.ts";
 import { type CaptureSettings, podCapture, RULES_OWNER } from "./pod-capture.ts";
@@ -35,6 +35,8 @@ export interface AgentOptions {
   /** Not in the mesh though they should be, one line; null when there are none. */
   readonly onFailing: (what: string | null) => void;
   readonly onZtunnels: (connected: number) => void;
+  /** For tests: shorter than the real ones. */
+  readonly times?: EnrolmentTimes;
 }
 
 const REPAIR_MS = 30_000;
@@ -80,7 +82,7 @@ export class Agent {
       onNote: (pod, note) => log.info(note, { pod: `${pod.namespace}/${pod.name}` }),
     });
     this.#left = world.left;
-    this.#enrolment = new Enrolment(world);
+    this.#enrolment = new Enrolment(world, options.times);
   }
 
   /** Resolves when pods and namespaces have been read once and ztunnels may come. Rejects when their socket cannot be made. */

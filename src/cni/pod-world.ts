@@ -54,6 +54,7 @@ export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: 
       const installed = installRedirect(fd, optionsFor(pod));
       if (installed.ok) {
         for (const note of installed.value.notes) options.onNote(pod, note);
+        if (waitMs === 0) options.onNote(pod, "in the mesh");
         return ok(undefined);
       }
       await zds().remove(pod.uid);
@@ -69,7 +70,10 @@ export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: 
     },
     async letGo(pod, namespaceFd) {
       told.delete(pod.uid);
-      if (namespaceFd !== null) left.add(pod, namespaceFd);
+      if (namespaceFd !== null) {
+        options.onNote(pod, "out of the mesh");
+        left.add(pod, namespaceFd);
+      }
       await zds().remove(pod.uid);
     },
     async announce(pod, inMesh) {
