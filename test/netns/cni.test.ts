@@ -1,0 +1,270 @@
+// The CNI plugin as a process, the agent it asks, a ztunnel that only acknowledges, and an API in memory: what a container runtime sees,
+// and what is in the pod's namespace afterwards.
+
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Agent } from "../../src/cni/agent.ts";
+import { PLUGIN_TYPE } from "../../src/cni/conflist.ts";
+import { Installer, type InstallerState } from "../../src/cni/installer.ts";
+import { listenForPlugins, type PluginSocket } from "../../src/cni/plugin-socket.ts";
+import { type IpAddress } from "../../src/core/ip.ts";
+import { seededRandom, systemClock } from "../../src/core/ports.ts";
+import { receiveWithDescriptors, sendWithDescriptors } from "../../src/net/fd-passing.ts";
+import { close, SOCK_SEQPACKET } from "../../src/net/libc.ts";
+import { namespaceIdentity } from "../../src/net/namespace.ts";
+import { connectUnix } from "../../src/net/unix-socket.ts";
+import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
+import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../src/wire/protobuf/istio/workload/zds/zds_pb.ts";
+import { unsealed } from "../kit/box.ts";
+import { FakeKubernetesApi } from "../kit/kubernetes-api.ts";
+import { MeshNetwork, type Workload } from "../kit/network.ts";
+import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
+import { quietLog } from "../kubernetes/eventually.ts";
+
+const MAIN = join(import.meta.dir, "../../src/main.ts");
+const UID = "6a0b3d8e-6d1f-4f0a-8f8e-0d6f6d1c2b3a";
+const REDIRECTION = "ambient.istio.io/redirection";
+
+/** A ztunnel of which only the acknowledgements are real. */
+class Acknowledger implements Disposable {
+  /** `add web-1 4026531840:7`, `del UID`, `snapshot`. */
+  readonly heard: string[] = [];
+  readonly #fd: number;
+  readonly #timer: ReturnType<typeof setInterval>;
+  #changed = Promise.withResolvers<void>();
+  /** What it says to an addition; empty accepts it. */
+  refuseWith = "";
+
+  constructor(path: string) {
+    const connected = connectUnix(path, SOCK_SEQPACKET);
+    if ("error" in connected) throw new Error(connected.error);
+    this.#fd = connected.fd;
+    sendWithDescriptors(this.#fd, toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: 1 })), []);
+    this.#timer = setInterval(() => this.#read(), 2);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    close(this.#fd);
+  }
+
+  async hears(line: string): Promise<void> {
+    while (!this.heard.includes(line)) await this.#changed.promise;
+  }
+
+  #read(): void {
+    const into = new Uint8Array(1024);
+    for (;;) {
+      const receipt = receiveWithDescriptors(this.#fd, into, 1);
+      if (receipt.kind === "truncated") throw new Error(receipt.message);
+      const { length, fds } = receipt.received;
+      if (length <= 0) return;
+      const { payload } = fromBinary(WorkloadRequestSchema, into.subarray(0, length));
+      this.heard.push(payload.case === "add" ? `add ${payload.value.workloadInfo?.name} ${fds.map(namespaceIdentity).join()}` : payload.case === "del" ? `del ${payload.value.uid}` : payload.case === "keep" ? `keep ${payload.value.uid}` : "snapshot");
+      for (const fd of fds) close(fd);
+      const error = payload.case === "add" ? this.refuseWith : "";
+      sendWithDescriptors(this.#fd, toBinary(WorkloadResponseSchema, create(WorkloadResponseSchema, { payload: { case: "ack", value: { error } } })), []);
+      this.#changed.resolve();
+      this.#changed = Promise.withResolvers();
+    }
+  }
+}
+
+describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and its agent", () => {
+  let folder: string;
+  let network: MeshNetwork;
+  let pod: Workload;
+  let api: FakeKubernetesApi;
+  let agent: Agent;
+  let plugins: PluginSocket;
+
+  const socket = (): string => join(folder, "cni.sock");
+  const zds = (): string => join(folder, "ztunnel.sock");
+
+  const startAgent = async (): Promise<void> => {
+    agent = new Agent({
+      client: new KubernetesClient(api.access), node: "east", zdsSocket: zds(), excludedNamespaces: ["kube-system"], probeSource: false,
+      capture: { dnsCapture: true, packetMark: 0x539, probeAddresses: ["198.51.100.7" as IpAddress] },
+      log: quietLog("cni"), clock: systemClock, random: seededRandom(1), onFailing: () => {}, onZtunnels: () => {},
+      times: { announceMs: 20, acceptMs: 10, retryFirstMs: 10, retryMaxMs: 100, startWaitMs: 300 },
+    });
+    await agent.start();
+    const listening = listenForPlugins(socket(), (request, fd) => agent.handle(request, fd), () => {});
+    if (!listening.ok) throw new Error(listening.error);
+    plugins = listening.value;
+  };
+
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), "weft-cni-"));
+    network = MeshNetwork.create();
+    pod = network.node("east").workload("web-1");
+    api = new FakeKubernetesApi();
+    api.put("namespaces", { metadata: { name: "shop", labels: { "istio.io/dataplane-mode": "ambient" } } });
+    api.put("namespaces", { metadata: { name: "kube-system", labels: {} } });
+    api.put("pods", {
+      metadata: { name: "web-1", namespace: "shop", uid: UID }, spec: { nodeName: "east", serviceAccountName: "web", containers: [{ livenessProbe: { tcpSocket: { port: 8080 } } }] }, status: { phase: "Pending" },
+    });
+    await startAgent();
+  });
+
+  afterEach(async () => {
+    plugins.close();
+    agent.stop();
+    api[Symbol.dispose]();
+    await network[Symbol.asyncDispose]();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const call = async (command: string, change: { readonly namespace?: string; readonly socket?: string; readonly uid?: string } = {}) => {
+    const config = {
+      cniVersion: "1.1.0", name: "pods", type: PLUGIN_TYPE, socket: change.socket ?? socket(), excludedNamespaces: ["kube-system"],
+      prevResult: { cniVersion: "1.1.0", ips: [{ address: `${pod.ipv4}/24` }], interfaces: [] }, "cni.dev/valid-attachments": [],
+    };
+    const child = Bun.spawn([process.execPath, MAIN], {
+      stdin: new TextEncoder().encode(JSON.stringify(config)), stdout: "pipe", stderr: "inherit",
+      env: {
+        ...process.env, CNI_COMMAND: command, CNI_CONTAINERID: "c0ffee", CNI_NETNS: pod.namespacePath, CNI_IFNAME: "eth0",
+        CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=${change.namespace ?? "shop"};K8S_POD_NAME=web-1;K8S_POD_UID=${change.uid ?? UID}`,
+      },
+    });
+    const [text, status] = await Promise.all([new Response(child.stdout).text(), child.exited]);
+    return { status, out: text === "" ? null : (JSON.parse(text) as Record<string, unknown>), config };
+  };
+  const rules = async (): Promise<string> => (await pod.run(["nft", "list", "tables"])).stdout.trim();
+  const annotation = (): unknown => (api.get("pods", "shop/web-1")?.metadata["annotations"] as Record<string, string> | undefined)?.[REDIRECTION];
+  const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => {
+    while (!(await holds())) await Bun.sleep(5);
+  };
+
+  test("ADD: the ztunnel has the pod's namespace, the rules are in force, the result is passed on, the pod is announced", async () => {
+    using ztunnel = new Acknowledger(zds());
+    const { status, out, config } = await call("ADD");
+    expect(out).toEqual(config.prevResult);
+    expect(status).toBe(0);
+    expect(ztunnel.heard).toEqual(["snapshot", `add web-1 ${namespaceIdentity(pod.namespaceFd)}`]);
+    expect(await rules()).toBe("table inet weft");
+    expect((await pod.run(["nft", "list", "table", "inet", "weft"])).stdout).toContain('ip saddr 198.51.100.7 tcp dport 8080');
+    await until(() => annotation() === "enabled");
+    expect((await call("CHECK")).status).toBe(0);
+    await pod.run(["nft", "flush", "table", "inet", "weft"]);
+    const checked = await call("CHECK");
+    expect(checked).toMatchObject({ status: 1, out: { code: 11 } });
+    expect(checked.out?.["msg"]).toContain("the rules of shop/web-1 are not as they should be");
+  });
+
+  test("without a ztunnel the pod does not start, and the error says why and what to do", async () => {
+    const { status, out } = await call("ADD");
+    expect(status).toBe(1);
+    expect(out).toMatchObject({ cniVersion: "1.1.0", code: 11 });
+    expect(out?.["msg"]).toContain("shop/web-1 must be in the mesh (the label istio.io/dataplane-mode: ambient of namespace shop) and cannot be");
+    expect(out?.["msg"]).toContain("is the DaemonSet ztunnel running here?");
+    expect(await rules()).toBe("");
+  });
+
+  test("a ztunnel that cannot serve the pod: it does not start", async () => {
+    using ztunnel = new Acknowledger(zds());
+    ztunnel.refuseWith = "port 15008 is taken";
+    const { status, out } = await call("ADD");
+    expect(status).toBe(1);
+    expect(out?.["msg"]).toContain("port 15008 is taken");
+    expect(await rules()).toBe("");
+  });
+
+  test("an API that refuses: whether the pod must be in the mesh is not known, so it does not start", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    api.refuseWith = 403;
+    const { status, out } = await call("ADD");
+    expect(status).toBe(1);
+    expect(out?.["msg"]).toContain("whether shop/web-1 must be in the mesh is not known");
+  });
+
+  test("a pod that is not opted in starts as it is; so does one of an excluded namespace, with nobody to ask", async () => {
+    using ztunnel = new Acknowledger(zds());
+    api.put("namespaces", { metadata: { name: "shop", labels: {} } });
+    expect((await call("ADD")).status).toBe(0);
+    expect(await rules()).toBe("");
+    expect(ztunnel.heard).toEqual(["snapshot"]);
+    expect((await call("ADD", { namespace: "kube-system", socket: "/nobody/there.sock" })).status).toBe(0);
+  });
+
+  test("a namesake of the pod is not taken for it", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    const { status, out } = await call("ADD", { uid: "11111111-2222-3333-4444-555555555555" });
+    expect(status).toBe(1);
+    expect(out?.["msg"]).toContain("another pod shop/web-1");
+  });
+
+  test("unlabelled: rules redirect nothing and then go, the ztunnel lets go, the pod is announced as outside", async () => {
+    using ztunnel = new Acknowledger(zds());
+    await call("ADD");
+    await until(() => annotation() === "enabled");
+    api.put("namespaces", { metadata: { name: "shop", labels: {} } });
+    await ztunnel.hears(`del ${UID}`);
+    expect(annotation()).toBeUndefined();
+    await until(async () => (await rules()) === "");
+  });
+
+  test("DEL ends it, and a DEL with nobody to ask succeeds: no pod is kept by an agent that is away", async () => {
+    using ztunnel = new Acknowledger(zds());
+    await call("ADD");
+    expect((await call("DEL")).status).toBe(0);
+    await ztunnel.hears(`del ${UID}`);
+    expect((await call("DEL", { socket: "/nobody/there.sock" })).status).toBe(0);
+  });
+
+  test("STATUS: ready with a ztunnel, else not available", async () => {
+    expect(await call("STATUS")).toMatchObject({ status: 1, out: { code: 50 } });
+    using ztunnel = new Acknowledger(zds());
+    await ztunnel.hears("snapshot");
+    expect((await call("STATUS")).status).toBe(0);
+    expect(await call("STATUS", { socket: "/nobody/there.sock" })).toMatchObject({ status: 1, out: { code: 50 } });
+  });
+
+  test("GC lets go of what the runtime no longer has", async () => {
+    using ztunnel = new Acknowledger(zds());
+    await call("ADD");
+    expect((await call("GC")).status).toBe(0);
+    await ztunnel.hears(`del ${UID}`);
+  });
+
+  test("a second ztunnel is told everything; the newest is asked, and when it goes the first one is told what it missed", async () => {
+    using first = new Acknowledger(zds());
+    await first.hears("snapshot");
+    {
+      using second = new Acknowledger(zds());
+      await second.hears("snapshot");
+      await call("ADD");
+      expect(second.heard).toContain(`add web-1 ${namespaceIdentity(pod.namespaceFd)}`);
+      expect(first.heard).toEqual(["snapshot"]);
+    }
+    await first.hears(`add web-1 ${namespaceIdentity(pod.namespaceFd)}`);
+  });
+
+  test("the installer: the program and its entry are put there, put back when others write, and taken away without a trace", async () => {
+    const [bin, conf] = [join(folder, "bin"), join(folder, "net.d")];
+    mkdirSync(bin);
+    mkdirSync(conf);
+    const program = join(folder, "program");
+    writeFileSync(program, "a program", { mode: 0o755 });
+    const list = `${JSON.stringify({ cniVersion: "1.0.0", name: "pods", plugins: [{ type: "bridge" }] }, null, 2)}\n`;
+    const states: InstallerState[] = [];
+    const installer = new Installer({
+      program, binDirectory: bin, configDirectory: conf, entry: { type: PLUGIN_TYPE, socket: socket(), excludedNamespaces: [] }, onState: (state) => states.push(state),
+    });
+    expect(installer.start().ok).toBeTrue();
+    expect(states.at(-1)).toMatchObject({ kind: "waiting" });
+    const path = join(conf, "10-pods.conflist");
+    writeFileSync(path, list);
+    await until(() => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
+    expect(readFileSync(join(bin, PLUGIN_TYPE), "utf8")).toBe("a program");
+    writeFileSync(path, list.replace('"pods"', '"others"'));
+    await until(() => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
+    expect(readFileSync(path, "utf8")).toContain('"others"');
+    expect(installer.remove()).toEqual([]);
+    expect(readFileSync(path, "utf8")).toBe(list.replace('"pods"', '"others"'));
+    expect([...new Bun.Glob("**/*").scanSync({ cwd: folder, dot: true, onlyFiles: true })].filter((name) => name.startsWith("bin/") || name.startsWith("net.d/"))).toEqual(["net.d/10-pods.conflist"]);
+  });
+});
