@@ -6,6 +6,7 @@ import type { Route } from "../../mesh/l7/route.ts";
 import { type FieldPath, formatFieldPath } from "../diagnostic.ts";
 import type { Placed, ReportFor, ResourceOf } from "../resource.ts";
 import { byAge, describePlaced } from "./age.ts";
+import type { Claim } from "./translate-traffic.ts";
 
 export interface AttachedRoute {
   readonly placed: Placed<ResourceOf<string, unknown>>;
@@ -79,4 +80,18 @@ export function findConflicts(attached: Iterable<AttachedRoute>, reportFor: Repo
     }
   }
   return lost;
+}
+
+export interface PlacedClaim {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly claim: Claim;
+}
+
+/** Policies of one kind, of which one alone can hold for a port: the older does (Gateway API, policy attachment). */
+export function lostClaims(all: readonly PlacedClaim[]): LostParent[] {
+  return all.flatMap(({ placed, claim }) => {
+    const winner = all.find((other) => other.placed !== placed && other.claim.service === claim.service && other.claim.port === claim.port && byAge(other.placed, placed) < 0);
+    if (winner === undefined) return [];
+    return [{ placed, path: claim.path, message: `${describePlaced(winner.placed)} holds for ${claim.service}${claim.port === null ? "" : `:${claim.port}`} and is older` }];
+  });
 }

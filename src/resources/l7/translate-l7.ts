@@ -17,7 +17,7 @@ import type { ResourceDiagnostic } from "../translate-mesh.ts";
 import { describePlaced } from "./age.ts";
 import type { Contribution } from "./contribution.ts";
 import { mergeContributions, type PlacedContribution } from "./merge-contributions.ts";
-import { type AttachedRoute, findConflicts, type LostParent } from "./route-conflicts.ts";
+import { type AttachedRoute, findConflicts, type LostParent, lostClaims, type PlacedClaim } from "./route-conflicts.ts";
 import { ACCEPTED, condition, type ResourceStatus } from "./status.ts";
 import { translateLoginPolicy, translateRequestAuthentication, translateRequestPolicy, translateTokenIntrospection } from "./translate-access.ts";
 import { translateDestinationRule } from "./translate-destination-rule.ts";
@@ -52,6 +52,7 @@ interface Pass {
   readonly telemetry: Map<NamespacedName, TelemetryPolicy>;
   readonly contributions: Map<NamespacedName, PlacedContribution[]>;
   readonly attached: AttachedRoute[];
+  readonly claims: PlacedClaim[];
   readonly subsets: { readonly placed: Placed<Resource>; readonly wanted: TranslatedVirtualService["subsets"][number] }[];
   readonly statuses: { readonly placed: Placed<ResourceOf<string, unknown>>; readonly status: ResourceStatus }[];
   readonly diagnostics: ResourceDiagnostic[];
@@ -86,12 +87,12 @@ export class L7Translator {
     const world = this.#worldOf(resources.filter(isAskedAbout));
     const pass: Pass = {
       waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
-      attached: [], subsets: [], statuses: [], diagnostics: [],
+      attached: [], claims: [], subsets: [], statuses: [], diagnostics: [],
     };
     for (const placed of resources) this.#translateOne(placed, world, pass);
     const trafficPolicies = this.#mergeTraffic(pass);
     reportMissingSubsets(pass, trafficPolicies);
-    const lost = findConflicts(pass.attached, reportInto(pass.diagnostics));
+    const lost = [...findConflicts(pass.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
     const { waypoints, routes, requestPolicies, requestAuthentications, loginPolicies, telemetry } = pass;
     return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
   }
@@ -237,7 +238,8 @@ function addContributions(placed: Placed<Resource>, contributions: readonly Cont
   }
 }
 
-function addTraffic(placed: Placed<Resource>, { contributions, status }: TranslatedTraffic, pass: Pass): void {
+function addTraffic(placed: Placed<Resource>, { contributions, claims = [], status }: TranslatedTraffic, pass: Pass): void {
+  for (const claim of claims) pass.claims.push({ placed, claim });
   addContributions(placed, contributions, pass);
   if (status !== null) pass.statuses.push({ placed, status });
 }

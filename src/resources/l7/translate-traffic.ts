@@ -22,8 +22,17 @@ import { persistence } from "./translate-routes.ts";
 import type { View } from "./view.ts";
 import type { Host } from "./world.ts";
 
+/** What a policy of which one alone can hold is attached to. */
+export interface Claim {
+  readonly service: Contribution["service"];
+  readonly port: number | null;
+  /** Where that is said, e.g. `spec.targetRefs[0]`. */
+  readonly path: FieldPath;
+}
+
 export interface TranslatedTraffic {
   readonly contributions: readonly Contribution[];
+  readonly claims?: readonly Claim[];
   readonly status: ResourceStatus | null;
 }
 
@@ -39,6 +48,7 @@ export function translateBackendTls(placed: Placed<BackendTlsPolicyResource>, vi
   if (spec.targetRefs.length === 0) return { contributions: unreadTls(resource, view), status: null };
   const { tls, resolved } = validation(resource, view, report);
   const contributions: Contribution[] = [];
+  const claims: Claim[] = [];
   const parents = spec.targetRefs.map((ref, index) => {
     const path = ["spec", "targetRefs", index];
     const refuse = (reason: ConditionReason, message: string) => {
@@ -50,11 +60,14 @@ export function translateBackendTls(placed: Placed<BackendTlsPolicyResource>, vi
     const port = ref.sectionName === undefined ? undefined : hosts[0]!.ports.find((one) => one.name === ref.sectionName)?.number;
     if (ref.sectionName !== undefined && port === undefined) return refuse("TargetNotFound", `found the port name ${ref.sectionName}, expected one of ${hosts[0]!.ports.map((one) => one.name).join(", ")}`);
     reportUnbound(hosts[0]!, path, "traffic", report);
-    for (const host of hosts) contributions.push({ service: host.service, port: port ?? null, subset: null, clientNamespace: null, rank: RANK_SERVICE, fields: { tls }, paths: { tls: ["spec", "validation"] } });
+    for (const { service } of hosts) {
+      contributions.push({ service, port: port ?? null, subset: null, clientNamespace: null, rank: RANK_SERVICE, fields: { tls }, paths: { tls: ["spec", "validation"] } });
+      claims.push({ service, port: port ?? null, path });
+    }
     return { path, conditions: [tls.mode === "broken" ? condition("Accepted", false, "NoValidCACertificate", tls.reason) : ACCEPTED, resolved] };
   });
   if (Object.keys(spec.options ?? {}).length > 0) report("warning", "not_supported", ["spec", "options"], "found options, none of which we know");
-  return { contributions, status: { kind, namespace, name, resourceVersion, parents, conditions: [] } };
+  return { contributions, claims, status: { kind, namespace, name, resourceVersion, parents, conditions: [] } };
 }
 
 /** In the place of one that could never be read: nobody knows which services it protects, so that nothing goes to those of its namespace. */

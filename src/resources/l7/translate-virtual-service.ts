@@ -13,6 +13,7 @@ import { type StringMatchSpec, textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import { type Placed, provenanceOf, type Report } from "../resource.ts";
 import { createdMs } from "./age.ts";
+import { type WrittenRule, withDelegates } from "./delegates.ts";
 import { reportUnbound } from "./references.ts";
 import { clientNamespaces } from "./scope.ts";
 import type { View } from "./view.ts";
@@ -50,16 +51,16 @@ export function translateVirtualService(placed: Placed<VirtualServiceResource>, 
     return NOTHING;
   }
   const hosts = hostsOf(resource, view, report);
-  if ((spec.hosts ?? []).length === 0) report("info", "not_supported", ["spec"], "found no hosts: it can only be delegated to, which is not supported");
   if (hosts.length === 0) return NOTHING;
+  const http = withDelegates(resource, view, report);
   const subsets: Context["subsets"] = [];
   const silent: Report = () => {};
-  const needed = needsPort(resource, view);
+  const needed = needsPort(resource, http, view);
   const ports = needed ? [...new Set(hosts.flatMap((host) => host.ports.map(({ number }) => number)))].sort((a, b) => a - b) : [null];
   const routes = ports.flatMap((port, index): Route[] => {
     // What is wrong is wrong for every port, and said once.
     const context: Context = { namespace, port, view, report: index === 0 ? report : silent, subsets: index === 0 ? subsets : [] };
-    const sections = rulesOf(resource, context);
+    const sections = rulesOf(resource, http, context);
     return sections.map((rules) => ({
       id: `VirtualService/${namespace}/${resource.name}${port === null ? "" : `/${port}`}${rules.protocol === "http" ? "" : `/${rules.protocol}`}`,
       name: resource.name, namespace, parents: hosts.flatMap((host) => (takes(host, port, rules.protocol, sections) ? parentsOf(host, port, resource, view) : [])), rules, createdMs: createdMs(resource), provenance: provenanceOf(placed),
@@ -98,16 +99,16 @@ function takes(host: Host, port: number | null, protocol: RouteRules["protocol"]
   return sections.length === 1 || protocol === (sections.find((rules) => rules.protocol === own.protocol) ?? sections[0]!).protocol;
 }
 
-function needsPort({ namespace, spec }: VirtualServiceResource, view: View): boolean {
+function needsPort({ namespace, spec }: VirtualServiceResource, rules: readonly WrittenRule[], view: View): boolean {
   if ([spec.http, spec.tls, spec.tcp].filter((section) => (section?.length ?? 0) > 0).length > 1) return true;
-  const open = (destination: DestinationSpec): boolean => destination.port === undefined && (view.ask((world) => world.host(destination.host, namespace))?.ports.length ?? 0) > 1;
-  const http = (spec.http ?? []).some((rule) => (rule.match ?? []).some(({ port }) => port !== undefined)
-    || [...(rule.route ?? []), ...(rule.mirrors ?? []), ...(rule.mirror === undefined ? [] : [{ destination: rule.mirror }])].some(({ destination }) => open(destination)));
-  return http || [...(spec.tls ?? []), ...(spec.tcp ?? [])].some((rule) => (rule.match ?? []).some(({ port }) => port !== undefined) || (rule.route ?? []).some(({ destination }) => open(destination)));
+  const open = (destination: DestinationSpec, from: string): boolean => destination.port === undefined && (view.ask((world) => world.host(destination.host, from))?.ports.length ?? 0) > 1;
+  const http = rules.some(({ rule, namespace: from }) => (rule.match ?? []).some(({ port }) => port !== undefined)
+    || [...(rule.route ?? []), ...(rule.mirrors ?? []), ...(rule.mirror === undefined ? [] : [{ destination: rule.mirror }])].some(({ destination }) => open(destination, from)));
+  return http || [...(spec.tls ?? []), ...(spec.tcp ?? [])].some((rule) => (rule.match ?? []).some(({ port }) => port !== undefined) || (rule.route ?? []).some(({ destination }) => open(destination, namespace)));
 }
 
-function rulesOf({ spec }: VirtualServiceResource, context: Context): RouteRules[] {
-  const http = (spec.http ?? []).flatMap((rule, index) => httpRule(rule, index, context) ?? []);
+function rulesOf({ spec }: VirtualServiceResource, written: readonly WrittenRule[], context: Context): RouteRules[] {
+  const http = written.flatMap((rule) => httpRule(rule, context) ?? []);
   const tls = (spec.tls ?? []).flatMap((rule, index) => connectionRule(rule, ["spec", "tls", index], context) ?? []);
   const tcp = (spec.tcp ?? []).flatMap((rule, index) => connectionRule(rule, ["spec", "tcp", index], context) ?? []);
   return [
@@ -123,20 +124,17 @@ function matchesHere<T extends { readonly port?: number | undefined; readonly ga
   return here.length === 0 && (matches?.length ?? 0) > 0 ? null : here;
 }
 
-function httpRule(rule: VirtualServiceRoute, index: number, context: Context): HttpRule | null {
-  const at = ["spec", "http", index];
-  const { report } = context;
+function httpRule({ rule, at, fieldPath, namespace, broken: why, inside }: WrittenRule, from: Context): HttpRule | null {
+  const report: Report = inside === null ? from.report : (severity, code, _path, message) => from.report(severity, code, at, `${inside}: ${message}`);
+  const context: Context = { ...from, namespace, report };
   const matches = matchesHere(rule.match, context.port);
   if (matches === null) return null;
   const backends = (rule.route ?? []).map(({ destination, weight, headers }, i): RouteBackend => ({
     weight: weight ?? (rule.route!.length === 1 ? 1 : 0), target: target(destination, [...at, "route", i, "destination"], context), filters: headerFilters(headers),
   }));
   const single = backends.length === 1 && backends[0]!.weight === 0 ? [{ ...backends[0]!, weight: 1 }] : backends;
-  let broken: string | null = null;
-  if (rule.delegate !== undefined) {
-    broken = "delegates to another VirtualService, which is not supported";
-    report("error", "fail_closed", [...at, "delegate"], "found a delegate, which is not supported; requests that this rule matches get 500: write the delegate's rules here");
-  } else if (backends.length > 1 && backends.every(({ weight }) => weight === 0)) {
+  let broken = why;
+  if (broken === null && backends.length > 1 && backends.every(({ weight }) => weight === 0)) {
     broken = "all its weights are 0";
     report("error", "fail_closed", [...at, "route"], "found weights that are all 0; requests that this rule matches get 500");
   }
@@ -148,7 +146,7 @@ function httpRule(rule: VirtualServiceRoute, index: number, context: Context): H
     name: rule.name ?? null, matches: matches.map(requestMatch), filters: filters(rule, at, context), backends: single,
     timeouts: rule.timeout === undefined ? INHERITED_TIMEOUTS : { ...INHERITED_TIMEOUTS, requestMs: durationMs(rule.timeout) },
     retry: retries === undefined ? null : retryPolicy(retries, [...at, "retries", "retryOn"], report),
-    sessionPersistence: null, faults: faults(rule.fault, `spec.http[${index}].fault`), broken, fieldPath: `spec.http[${index}]`,
+    sessionPersistence: null, faults: faults(rule.fault, `${fieldPath}.fault`), broken, fieldPath,
   };
 }
 

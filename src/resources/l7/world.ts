@@ -10,6 +10,7 @@ import type { MeshConfigResource, ProviderSpec } from "../kinds/mesh-config.ts";
 import type { NamespaceResource } from "../kinds/namespace.ts";
 import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
+import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
 import type { Placed, ResourceOf, TranslationOptions } from "../resource.ts";
 import { boundWaypoint, serviceHostname } from "../waypoint-binding.ts";
 import { byAge } from "./age.ts";
@@ -86,7 +87,10 @@ export function exportedTo(exportTo: readonly string[] | undefined, own: string)
 /** Kinds that others may ask about: while none of these changed, the world is the same. */
 const ASKED_ABOUT: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "ServiceEntry", "Gateway", "Secret", "ConfigMap", "MeshConfig"]);
 
-export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_ABOUT.has(resource.kind);
+export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_ABOUT.has(resource.kind) || isDelegate(resource);
+
+/** A VirtualService without hosts says nothing by itself: others delegate to it. */
+const isDelegate = (resource: Resource): resource is VirtualServiceResource => resource.kind === "VirtualService" && (resource.spec.hosts ?? []).length === 0;
 
 const NO_HOSTS: readonly Host[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
@@ -99,6 +103,7 @@ export class World {
   readonly #gateways = new Map<string, Placed<GatewayResource>>();
   readonly #secrets = new Map<string, SecretResource>();
   readonly #configMaps = new Map<string, ConfigMapResource>();
+  readonly #delegates = new Map<string, VirtualServiceResource>();
   readonly #namespaces = new Map<string, NamespaceResource>();
   readonly #behind = new Map<NamespacedName, Host[]>();
   readonly meshConfig: Placed<MeshConfigResource> | null;
@@ -133,6 +138,9 @@ export class World {
           break;
         case "ConfigMap":
           this.#configMaps.set(key, resource);
+          break;
+        case "VirtualService":
+          if (isDelegate(resource)) this.#delegates.set(key, resource);
           break;
         case "MeshConfig":
           if (resource.namespace === options.rootNamespace) configs.push(placed as Placed<MeshConfigResource>);
@@ -212,6 +220,14 @@ export class World {
 
   configMap(namespace: string, name: string): ConfigMapResource | null {
     return this.#configMaps.get(mapKey(namespace, name)) ?? null;
+  }
+
+  /** A VirtualService without hosts that `from` may see. */
+  delegate(namespace: string, name: string, from: string): VirtualServiceResource | null {
+    const found = this.#delegates.get(mapKey(namespace, name));
+    if (found === undefined) return null;
+    const seenIn = exportedTo(found.spec.exportTo, namespace);
+    return seenIn === null || seenIn.includes(from) ? found : null;
   }
 
   provider(name: string): ProviderSpec | null {
