@@ -31,6 +31,8 @@ const NODE: readonly Role[] = ["up", "ztunnel"];
 /** Whoever carries traffic. */
 const MESH: readonly Role[] = ["up", "ztunnel", "waypoint"];
 const WAYPOINT: readonly Role[] = ["waypoint"];
+/** Whoever may be told its configuration by a control plane. */
+const TOLD: readonly Role[] = ["ztunnel", "waypoint"];
 const CA: readonly Role[] = ["up", "ca"];
 const CONTROL: readonly Role[] = ["control"];
 /** Whoever makes records of configuration. */
@@ -124,7 +126,11 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
 export const SETTINGS = {
-  config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, MESH, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", MESH),
+  config: optional("config", ["WEFT_CONFIG", "LOCAL_XDS_PATH"], type.path, MESH, "Configuration", "Directory of YAML resources; watched, a change is in force within a second", ["up"]),
+  xdsAddress: optional("xds-address", ["XDS_ADDRESS"], type.hostPort, TOLD, "Configuration", "Control plane that tells the configuration over xDS, instead of --config"),
+  xdsRoot: optional("xds-root", ["XDS_ROOT_CA"], type.pathOrPem, TOLD, "Configuration", "Root certificates that the control plane's own certificate is checked against; SYSTEM for those of the machine"),
+  xdsHostname: optional("xds-hostname", ["ALT_XDS_HOSTNAME"], name("NAME"), TOLD, "Configuration", "Name expected in the control plane's certificate, where it is not the host of --xds-address"),
+  instanceIp: spec("instance-ip", ["INSTANCE_IP"], type.text("IP", "an IP address", /^[0-9A-Fa-f:.]{2,45}$/), "127.0.0.1", TOLD, "Configuration", "Address of this pod, told to the control plane"),
   state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", KEEPING, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
   node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), ON_NODE, "Configuration", "Name of this node"),
   network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", CONFIGURED, "Configuration", "Network this node is on, where there are several"),
@@ -136,8 +142,8 @@ export const SETTINGS = {
 
   kubeconfig: optional("kubeconfig", ["KUBECONFIG"], type.path, CONTROL, "Configuration", "How to reach the Kubernetes API, in a form that kubectl takes; a pod needs none"),
   watchNamespaces: spec("watch-namespaces", ["WATCH_NAMESPACES"], type.nameList, [] as readonly string[], CONTROL, "Configuration", "Namespaces to watch where no more is allowed; all of them when none is given"),
-  podNamespace: spec("pod-namespace", ["POD_NAMESPACE"], name("NAMESPACE"), "istio-system", CONTROL, "Configuration", "Namespace of the control plane itself: its Lease and the keys of its CA are there"),
-  podName: spec("pod-name", ["POD_NAME"], name("NAME"), hostname(), CONTROL, "Configuration", "Name of this replica, which no other has"),
+  podNamespace: spec("pod-namespace", ["POD_NAMESPACE"], name("NAMESPACE"), "istio-system", [...CONTROL, ...TOLD], "Configuration", "Namespace of this pod; of the control plane, where its Lease and the keys of its CA are"),
+  podName: spec("pod-name", ["POD_NAME"], name("NAME"), hostname(), [...CONTROL, ...TOLD], "Configuration", "Name of this pod, which no other has"),
   nodeAccounts: spec("node-accounts", ["CA_TRUSTED_NODE_ACCOUNTS"], type.accountList, ["istio-system/ztunnel"] as readonly string[], CONTROL, "Identity", "Service accounts of node agents: they are told everything, and have certificates for the pods of their node"),
   tokenAudience: spec("token-audience", ["TOKEN_AUDIENCE"], name("NAME"), "istio-ca", CONTROL, "Identity", "Audience that the tokens of agents are for"),
   waypointImage: optional("waypoint-image", ["WAYPOINT_IMAGE"], type.text("IMAGE", "the name of an image", /^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$/), CONTROL, "Configuration", "Image of the waypoints that Gateways ask for; without one none are run"),
@@ -184,7 +190,7 @@ export const SETTINGS = {
   gateway: optional("gateway", ["WAYPOINT_GATEWAY"], gatewayName, WAYPOINT, "Listening", "Gateway of a waypoint class that this process is: which policies and routes hold here", WAYPOINT),
   serve: spec("serve", ["WAYPOINT_SERVE"], servedPorts, [] as readonly ServedPort[], WAYPOINT, "Listening", "Ports for clients without a tunnel, and the service that each is for"),
 
-  zdsSocket: spec("zds-socket", ["ZTUNNEL_UDS_ADDRESS"], type.path, "/var/run/ztunnel/ztunnel.sock", CNI, "Kubernetes", "Socket at which the ztunnels of this node are told of its pods"),
+  zdsSocket: spec("zds-socket", ["ZTUNNEL_UDS_ADDRESS", "INPOD_UDS"], type.path, "/var/run/ztunnel/ztunnel.sock", [...CNI, "ztunnel"], "Kubernetes", "Socket at which the ztunnels of this node are told of its pods; with --config they are not asked for there"),
   cniSocket: spec("cni-socket", ["CNI_SOCKET"], type.path, "/run/weft/cni.sock", CNI, "Kubernetes", "Socket at which the plugin asks; the same path inside and outside"),
   cniBinDirectory: optional("cni-bin-dir", ["CNI_BIN_DIR"], type.path, CNI, "Kubernetes", "Directory of the runtime's CNI plugins, into which the plugin is put, as seen from here; without it the plugin is not installed"),
   cniConfigDirectory: spec("cni-config-dir", ["CNI_CONF_DIR"], type.path, "/host/etc/cni/net.d", CNI, "Kubernetes", "Directory of the runtime's CNI configuration, as seen from here"),
@@ -218,17 +224,16 @@ type ValueOf<S> = S extends SettingSpec<infer T> ? T : never;
 export type Settings = { readonly [K in SettingKey]: ValueOf<(typeof SETTINGS)[K]> };
 
 /** Variables of the reference that mean something there and nothing here; set, they are an error or a warning, never silence. */
-export const UNSUPPORTED_VARIABLES: readonly { readonly name: string; readonly fatal: boolean; readonly message: string }[] = [
-  { name: "XDS_ADDRESS", fatal: true, message: "a control plane over xDS is not in this version; use --config with a directory of YAML" },
-  { name: "XDS_ON_DEMAND", fatal: false, message: "there is no xDS in this version" },
+export const UNSUPPORTED_VARIABLES: readonly { readonly name: string; readonly fatal: boolean; readonly message: string; /** Where it is supported. */ readonly roles?: readonly Role[] }[] = [
+  { name: "XDS_ADDRESS", fatal: true, message: "`weft up` reads --config; who is told by a control plane are `weft ztunnel` and `weft waypoint`", roles: ROLES.filter((role) => role !== "up") },
+  { name: "XDS_ON_DEMAND", fatal: false, message: "everything is asked for: what is not known could not be answered by DNS" },
   { name: "FAKE_CA", fatal: true, message: "there is no fake CA; use `weft up`, which brings its own" },
   { name: "TLS12_ENABLED", fatal: false, message: "TLS 1.3 is the only version spoken" },
   { name: "KEEPALIVE_INTERVAL", fatal: false, message: "the interval between probes is KEEPALIVE_TIME" },
   { name: "KEEPALIVE_RETRIES", fatal: false, message: "9 probes are sent" },
   { name: "KEEPALIVE_ENABLED", fatal: false, message: "TCP keep-alive is always on" },
-  { name: "PROXY_MODE", fatal: false, message: "workloads come from --config" },
-  { name: "PROXY_WORKLOAD_INFO", fatal: false, message: "workloads come from --config" },
-  { name: "INPOD_UDS", fatal: false, message: "workloads come from --config" },
+  { name: "PROXY_MODE", fatal: false, message: "workloads come from --config, or from the CNI agent" },
+  { name: "PROXY_WORKLOAD_INFO", fatal: false, message: "workloads come from --config, or from the CNI agent" },
   { name: "UNSTABLE_ENABLE_SOCKS5", fatal: false, message: "there is no SOCKS5 port in this version" },
   { name: "COMPLIANCE_POLICY", fatal: true, message: "no compliance policy can be promised in this version" },
 ];

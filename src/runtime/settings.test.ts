@@ -107,10 +107,20 @@ describe("the reference's variables", () => {
   });
 
   test("what cannot be honoured is refused or warned of, never silently dropped", () => {
-    expect(errors("up", UP, { XDS_ADDRESS: "istiod:15012" })).toContain("XDS_ADDRESS is set: a control plane over xDS is not in this version; use --config");
+    expect(errors("up", UP, { XDS_ADDRESS: "istiod:15012" })).toContain("XDS_ADDRESS is set: `weft up` reads --config");
     expect(good("up", UP, { KEEPALIVE_RETRIES: "3" }).warnings).toEqual(["KEEPALIVE_RETRIES is set and has no effect: 9 probes are sent"]);
-    const supported = new Set(entries().flatMap(([, spec]) => spec.variables));
-    expect(UNSUPPORTED_VARIABLES.filter(({ name }) => supported.has(name))).toEqual([]);
+    // None is both, for any role.
+    const roles = (name: string) => entries().filter(([, spec]) => spec.variables.includes(name)).flatMap(([, spec]) => spec.roles);
+    expect(UNSUPPORTED_VARIABLES.filter((unsupported) => roles(unsupported.name).some((role) => unsupported.roles?.includes(role) !== true))).toEqual([]);
+  });
+
+  test("a control plane is named as the reference names it, instead of a directory", () => {
+    const environment = { XDS_ADDRESS: "https://istiod.istio-system.svc:15012", XDS_ROOT_CA: "/root.pem", ALT_XDS_HOSTNAME: "istiod", CA_ADDRESS: "istiod:15012", INPOD_UDS: "/ztunnel.sock", POD_NAME: "zt-1", POD_NAMESPACE: "istio-system" };
+    expect(good("ztunnel", [], environment).settings).toMatchObject({
+      config: null, xdsAddress: { host: "istiod.istio-system.svc", port: 15012 }, xdsRoot: "/root.pem", xdsHostname: "istiod", zdsSocket: "/ztunnel.sock", podName: "zt-1", podNamespace: "istio-system",
+    });
+    expect(errors("ztunnel", [], { CA_ADDRESS: "istiod:15012" })).toContain("--config or --xds-address is required (or WEFT_CONFIG, XDS_ADDRESS)");
+    expect(errors("ztunnel", ["--config", "mesh"], environment)).toContain("--config and --xds-address exclude each other");
   });
 
   test("the drain ends before the grace period does", () => {

@@ -34,10 +34,10 @@ export function parseSettings(role: Role, args: readonly string[], environment: 
     values[key] = value;
     origins[key] = origin;
   }
-  const warnings = unsupported(environment, errors);
+  const warnings = unsupported(role, environment, errors);
   if (errors.length > 0) return err(errors);
   const settings = values as unknown as Settings;
-  errors.push(...contradictions(settings));
+  errors.push(...contradictions(role, settings));
   if (errors.length > 0) return err(errors);
   return ok({ settings, origins: origins as Record<SettingKey, string>, warnings });
 }
@@ -137,9 +137,10 @@ function unknownFlag(role: Role, flag: string): string {
   return `--${flag} is unknown${nearest === null ? "" : `; did you mean --${nearest}?`} (weft ${role} --help lists them)`;
 }
 
-function unsupported(environment: Environment, errors: string[]): string[] {
+function unsupported(role: Role, environment: Environment, errors: string[]): string[] {
   const warnings: string[] = [];
-  for (const { name, fatal, message } of UNSUPPORTED_VARIABLES) {
+  for (const { name, fatal, message, roles } of UNSUPPORTED_VARIABLES) {
+    if (roles?.includes(role) === true) continue;
     if ((environment[name] ?? "") === "") continue;
     if (fatal) errors.push(`${name} is set: ${message}`);
     else warnings.push(`${name} is set and has no effect: ${message}`);
@@ -148,8 +149,12 @@ function unsupported(environment: Environment, errors: string[]): string[] {
 }
 
 /** Relations between settings that no single one can show. */
-function contradictions(settings: Settings): string[] {
+function contradictions(role: Role, settings: Settings): string[] {
   const found: string[] = [];
+  if (SETTINGS.xdsAddress.roles.includes(role)) {
+    if (settings.config === null && settings.xdsAddress === null) found.push("--config or --xds-address is required (or WEFT_CONFIG, XDS_ADDRESS): where the configuration comes from");
+    if (settings.config !== null && settings.xdsAddress !== null) found.push("--config and --xds-address exclude each other: the configuration comes from one of them");
+  }
   if (settings.connectionWindowBytes < settings.streamWindowBytes) {
     found.push("--http2-connection-window is smaller than --http2-stream-window: one connection could stall its whole tunnel");
   }

@@ -1,4 +1,4 @@
-// A waypoint from its settings: configuration directory, data threads, listeners, admin ports, and the order in which they start and end.
+// A waypoint from its settings: configuration, data threads, listeners, admin ports, and the order in which they start and end.
 
 import { namespacedName, type NamespacedName } from "../core/brand.ts";
 import { sessionKey, sessionSecret } from "../identity/session-key.ts";
@@ -9,7 +9,6 @@ import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { configDump } from "../runtime/config-dump.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
-import { ConfigDirectory } from "../runtime/config-directory.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
 import { InheritedSockets } from "../runtime/inherited-sockets.ts";
@@ -18,6 +17,7 @@ import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
+import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
@@ -28,9 +28,9 @@ import { DRAIN_GRACE_MS, WaypointAgent } from "./waypoint-agent.ts";
 export async function runWaypoint(settings: Settings, runtime: Runtime): Promise<number> {
   const { lifecycle, metrics } = runtime;
   const log = runtime.log.scope("waypoint");
-  const configured = lifecycle.readiness.pending("configuration", "reading the configuration directory");
+  const configured = lifecycle.readiness.pending("configuration", settings.xdsAddress === null ? "reading the configuration directory" : "waiting for the control plane");
   const listening = lifecycle.readiness.pending("listeners", "starting");
-  if (settings.config === null || settings.gateway === null) throw new Error("a waypoint needs --config and --gateway");
+  if (settings.gateway === null) throw new Error("a waypoint needs --gateway");
   if (settings.serve.length === 0 && settings.caAddress === null) log.warn("no port is served: --serve names none, and without --ca-address there are no tunnels");
 
   const ports = listenAdmin(
@@ -54,18 +54,18 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
-  const directory = await ConfigDirectory.open({
-    directory: settings.config,
-    stateDirectory: settings.state,
-    translation: {
-      node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
-      rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
-    },
-    onChange: apply,
-  });
-  apply(directory.state);
+  const opened = await openConfigSource({ settings, runtime, client: "waypoint", onChange: apply, environment: process.env });
+  if (opened === null) {
+    const { message, exitStatus } = await lifecycle.stopped();
+    log.info("stopped before there was a configuration", { reason: message });
+    agent.close();
+    source?.destroy();
+    return exitStatus;
+  }
+  const configuration = opened.source;
+  apply(configuration.state);
   configured();
-  lifecycle.onReload(() => directory.reload());
+  lifecycle.onReload(() => configuration.reload());
 
   const failure = await agent.listen(settings.serve);
   if (failure !== null) return fail(runtime, failure);
@@ -80,7 +80,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
       ...(source === null ? {} : { renewCertificates: () => agent.renewCertificates() }),
       clusters: async () => (await agent.snapshots()).map(({ clusters }) => clusters),
       configDump: () => {
-        const { mesh: { workloads, services, policies }, l7, diagnostics: found } = directory.state;
+        const { mesh: { workloads, services, policies }, l7, diagnostics: found } = configuration.state;
         const members = membersByService(workloads.values());
         return configDump({
           workloads: () => workloads.values(), services: () => services.values(), policies: () => policies.values(), endpoints: ({ namespace, hostname }) => members.get(namespacedName(namespace, hostname)) ?? [],
@@ -93,7 +93,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const reason = await lifecycle.stopped();
   const deadlineMs = drainMs(settings);
   log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
-  await directory[Symbol.asyncDispose]();
+  await configuration[Symbol.asyncDispose]();
   const forced = await lifecycle.within(deadlineMs + DRAIN_GRACE_MS, agent.drain(deadlineMs));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
   agent.close();

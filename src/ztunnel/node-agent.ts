@@ -23,6 +23,7 @@ import { DataThreads } from "./data-threads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { keepaliveOf } from "../tunnel/context.ts";
 import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/inherited-sockets.ts";
+import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
 export interface NodeAgentOptions {
@@ -31,6 +32,7 @@ export interface NodeAgentOptions {
   /** Names this process in the redirection rules. */
   readonly owner: string;
   readonly dnsCapture: boolean;
+  readonly redirection: Redirection;
   /** False: no IPv6 addresses are answered by DNS. */
   readonly ipv6: boolean;
   /** Counters of the main thread. */
@@ -83,6 +85,8 @@ export class NodeAgent {
   readonly store = new MeshStore();
   readonly #identities = new Map<WorkloadUid, SpiffeId>();
   readonly #dns = new Map<WorkloadUid, WorkloadDns>();
+  /** Who wants to know what becomes of an attachment. */
+  readonly #attachmentWaiters = new Map<WorkloadUid, ((failure: AttachFailure | null) => void)[]>();
   #draining = false;
 
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
@@ -116,6 +120,7 @@ export class NodeAgent {
       packetMark: options.dataPlane.packetMark,
       owner: options.owner,
       dnsCapture: options.dnsCapture,
+      redirection: options.redirection,
       keepalive: keepaliveOf(options.dataPlane),
       inherited: options.inherited,
       nowMs: () => options.clock.monotonicMs(),
@@ -212,6 +217,17 @@ export class NodeAgent {
 
   get attachedCount(): number {
     return this.#attacher.attachedCount;
+  }
+
+  /** What becomes of a captured workload: null when its listeners stand, else why they do not; then it is tried again. At once when it is known. */
+  attachment(uid: WorkloadUid): Promise<AttachFailure | null> {
+    const outcome = this.#attacher.outcome(uid);
+    if (outcome !== undefined) return Promise.resolve(outcome);
+    const { promise, resolve } = Promise.withResolvers<AttachFailure | null>();
+    const waiting = this.#attachmentWaiters.get(uid);
+    if (waiting === undefined) this.#attachmentWaiters.set(uid, [resolve]);
+    else waiting.push(resolve);
+    return promise;
   }
 
   endpointsOf(service: Service): { readonly workload: Workload; readonly ports: readonly PortMapping[] }[] {
@@ -311,6 +327,9 @@ export class NodeAgent {
   }
 
   #attachReported(uid: WorkloadUid, failure: AttachFailure | null): void {
+    const waiting = this.#attachmentWaiters.get(uid) ?? [];
+    this.#attachmentWaiters.delete(uid);
+    for (const tell of waiting) tell(failure);
     this.#options.events.pendingChanged(this.pending);
     if (failure === null) this.#options.events.info("workload_attached", `${uid} is in the mesh`);
     else this.#options.events.warning("workload_not_attached", `${uid} could not be put into the mesh (${failure.step}): ${failure.message}; it is tried again, other workloads are not affected`);

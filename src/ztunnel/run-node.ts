@@ -1,4 +1,4 @@
-// A node from its settings: configuration directory, certificates, data threads, admin ports, and the order in which they start and
+// A node from its settings: configuration, certificates, data threads, admin ports, and the order in which they start and
 // end. What differs between `weft up` and `weft ztunnel` is where certificates come from.
 
 import type { SpiffeId } from "../core/spiffe.ts";
@@ -10,7 +10,6 @@ import { systemTimers } from "../identity/svid-cache.ts";
 import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
 import { configDump } from "../runtime/config-dump.ts";
-import { ConfigDirectory } from "../runtime/config-directory.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
@@ -18,6 +17,7 @@ import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LAG_PROBE_MS, LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import type { Runtime } from "../runtime/runtime.ts";
+import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
 import { PulseWatch } from "../runtime/thread-pulse.ts";
@@ -27,9 +27,11 @@ import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { tellChanges, tellingSource } from "./debug-words.ts";
+import { followCni } from "./follow-cni.ts";
 import { NodeAgent } from "./node-agent.ts";
 import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
 import { noWorkloadHere } from "./other-nodes.ts";
+import { OWN_RULES, RULES_OF_CNI } from "./redirection.ts";
 
 /** Status for a supervisor: something this process cannot mend; starting it again may. */
 const EXIT_FAILURE = 1;
@@ -68,9 +70,9 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const { lifecycle, clock, random, metrics, serviceManager } = runtime;
   const log = runtime.log.scope("ztunnel");
   const configLog = runtime.log.scope("config");
-  const configured = lifecycle.readiness.pending("configuration", "reading the configuration directory");
+  const told = settings.xdsAddress !== null;
+  const configured = lifecycle.readiness.pending("configuration", told ? "waiting for the control plane" : "reading the configuration directory");
   const threadsReady = lifecycle.readiness.pending("data threads", "starting");
-  if (settings.config === null) throw new Error("a node needs --config");
 
   // First of all: from here on nobody else writes to the state directory, or whoever does is about to leave it to us.
   const entered = await enterState({ state: settings.state, role: runtime.role, handover: settings.handover, environment: process.env });
@@ -99,6 +101,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     owner: `weft-${process.pid}`,
     inherited,
     dnsCapture: settings.dnsCapture,
+    redirection: told ? RULES_OF_CNI : OWN_RULES,
     ipv6: settings.ipv6,
     metrics,
     logCredit: credit.buffer,
@@ -135,34 +138,36 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const diagnosticLog = new DiagnosticLog(configLog);
   let toldMisplaced: string | null = null;
   const apply = (state: ConfigState) => {
-    const local = new Set(state.localWorkloads.map(({ uid }) => uid));
-    for (const workload of state.mesh.workloads.values()) {
-      if (local.has(workload.uid)) localIdentities.add(spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount));
+    for (const { uid } of state.localWorkloads) {
+      const workload = state.mesh.workloads.get(uid);
+      if (workload !== undefined) localIdentities.add(spiffeId(workload.trustDomain, workload.namespace, workload.serviceAccount));
     }
     agent.apply(state);
     parts.beside?.apply(state);
     tellChanges(configLog, state.version, state.delta);
     const { localWorkloads } = state;
     diagnosticLog.tell(state, { node: settings.node, local_workloads: localWorkloads.length, captured: localWorkloads.filter(({ captured }) => captured).length });
-    const misplaced = noWorkloadHere(settings.node, state.localWorkloads.length, state.mesh.workloads.values());
+    // Told by a CNI agent, a node without workloads is an ordinary one.
+    const misplaced = told ? null : noWorkloadHere(settings.node, state.localWorkloads.length, state.mesh.workloads.values());
     if (misplaced !== null && misplaced !== toldMisplaced) configLog.warn(misplaced);
     toldMisplaced = misplaced;
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
 
-  const directory = await ConfigDirectory.open({
-    directory: settings.config,
-    stateDirectory: settings.state,
-    translation: {
-      node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
-      rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
-    },
-    onChange: apply,
-  });
-  apply(directory.state);
+  const opened = await openConfigSource({ settings, runtime, client: "node", onChange: apply, environment: process.env });
+  if (opened === null) {
+    const { message, exitStatus } = await lifecycle.stopped();
+    log.info("stopped before there was a configuration", { reason: message });
+    await agent.drain(0, false);
+    await parts.close();
+    return exitStatus;
+  }
+  const configuration = opened.source;
+  apply(configuration.state);
   configured();
-  lifecycle.onReload(() => directory.reload());
+  const cni = opened.setLocalWorkloads === null ? null : followCni({ settings, runtime, agent, setLocalWorkloads: opened.setLocalWorkloads });
+  lifecycle.onReload(() => configuration.reload());
 
   const heldCertificates = () => agent.svids.list().flatMap(({ certificate }) => (certificate === null ? [] : [certificate]));
   const crlPath = settings.crl ?? parts.crlPath;
@@ -250,24 +255,25 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         localWorkloads: () => agent.localState(),
         config: () => describeSettings(runtime.role, runtime.parsed),
         version: VERSION,
-        more: async () => ({ diagnostics: directory.state.diagnostics.map(formatDiagnostic), ...(await parts.beside?.dump()) }),
+        more: async () => ({ diagnostics: configuration.state.diagnostics.map(formatDiagnostic), ...(await parts.beside?.dump()) }),
       }),
     },
   );
   const reason = await lifecycle.stopped();
+  cni?.close();
   const replaced = reason.successorPid !== null;
   const deadlineMs = replaced ? settings.handoverDrainMs : drainMs(settings);
   log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
   let leaving: Promise<unknown> = Promise.resolve();
   if (replaced) {
-    // The successor serves. What is left here are connections, and they are judged by what the directory and the revocation list say.
-    directory.stopStoring();
+    // The successor serves. What is left here are connections, and they are judged by what the configuration and the revocation list say.
+    configuration.stopStoring();
     leaving = Promise.all([parts.handOver(), admin.stop(ADMIN_HANDOVER_MS)]);
     lifecycle.hurry.addEventListener("abort", () => agent.hurry(drainMs(settings)), { once: true });
   } else {
     successors?.end(true);
     lock.ending();
-    await directory[Symbol.asyncDispose]();
+    await configuration[Symbol.asyncDispose]();
     crl?.close();
   }
   // Their rules stay, and lead to ports that nobody listens on.
@@ -276,7 +282,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   log.info("drained", { closed_by_force: forced ?? "unknown" });
   if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
   if (replaced) {
-    await directory[Symbol.asyncDispose]();
+    await configuration[Symbol.asyncDispose]();
     crl?.close();
     await lifecycle.within(ADMIN_HANDOVER_MS, leaving);
     // Our successor knows of us alone, and takes our end for that of whoever still needs the rules.

@@ -11,9 +11,9 @@ import { close, EADDRINUSE, errnoName, F_DUPFD_CLOEXEC, fcntl, getIntOption, SO_
 import { listenTcpAnyAddress } from "../net/listen.ts";
 import { inNamespace, namespaceIdentity, namespaceIdentityAt, openNamespace } from "../net/namespace.ts";
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
-import { drainRedirect, installRedirect, removeRedirect } from "../net/redirect/redirect.ts";
 import { type InheritedSockets, type NamedSocket, socketName, workloadOwner } from "../runtime/inherited-sockets.ts";
 import type { DataThreads, ThreadAttachment } from "./data-threads.ts";
+import type { Redirection } from "./redirection.ts";
 
 export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
@@ -88,6 +88,8 @@ export interface AttacherOptions {
   readonly threads: DataThreads;
   readonly hooks: WorkloadHooks;
   readonly packetMark: number;
+  /** Who makes the rules that lead to the listeners. */
+  readonly redirection: Redirection;
   /** Names this process in the rules, so that a predecessor does not take away what is ours. */
   readonly owner: string;
   /** What a workload gets that does not say itself whether its DNS is captured. */
@@ -152,6 +154,22 @@ export class WorkloadAttacher {
     return [...this.#entries].map(([uid, { state }]) => ({ uid, state: state.kind === "failed" ? `failed: ${state.failure.step}: ${state.failure.message}` : state.kind }));
   }
 
+  /** Null when it is attached, its failure when it is not; undefined while it is tried for the first time, or is not wanted. */
+  outcome(uid: WorkloadUid): AttachFailure | null | undefined {
+    const state = this.#entries.get(uid)?.state;
+    switch (state?.kind) {
+      case undefined:
+      case "leaving":
+        return undefined;
+      case "attaching":
+        return state.failure ?? undefined;
+      case "attached":
+        return null;
+      case "failed":
+        return state.failure;
+    }
+  }
+
   /** Whether anything of the workload is here still: listeners, or connections from before it left. */
   holds(uid: WorkloadUid): boolean {
     return this.#entries.has(uid) || [...this.#draining].some(({ workload }) => workload.uid === uid);
@@ -206,7 +224,7 @@ export class WorkloadAttacher {
 
   /** Puts the rules in force for a workload whose listeners are there. A failure releases it, to be tried again. */
   #installRules(entry: Entry, attached: Attachment): void {
-    const redirected = installRedirect(attached.namespaceFd, this.#redirectOptions(entry.wanted));
+    const redirected = this.#options.redirection.install(attached.namespaceFd, this.#redirectOptions(entry.wanted));
     if (redirected.ok) {
       entry.state = { ...attached, kind: "attached" };
       return;
@@ -224,7 +242,7 @@ export class WorkloadAttacher {
       if (state.kind !== "attached" && state.kind !== "leaving") continue;
       if (state.kind === "leaving") clearTimeout(state.timer);
       this.#options.hooks.draining(wanted.uid);
-      if (leaveMesh) drainRedirect(state.namespaceFd, this.#redirectOptions(wanted));
+      if (leaveMesh) this.#options.redirection.drain(state.namespaceFd, this.#redirectOptions(wanted));
     }
   }
 
@@ -233,11 +251,11 @@ export class WorkloadAttacher {
     for (const { wanted, state } of this.#entries.values()) {
       if (state.kind !== "attached" && state.kind !== "leaving") continue;
       this.#options.hooks.stopped(wanted.uid);
-      if (leaveMesh || state.kind === "leaving") removeRedirect(state.namespaceFd, this.#redirectOptions(wanted));
+      if (leaveMesh || state.kind === "leaving") this.#options.redirection.remove(state.namespaceFd, this.#redirectOptions(wanted));
       close(state.namespaceFd);
     }
     for (const { workload, namespaceFd } of this.#draining) {
-      removeRedirect(namespaceFd, this.#redirectOptions(workload));
+      this.#options.redirection.remove(namespaceFd, this.#redirectOptions(workload));
       close(namespaceFd);
     }
     this.#draining.clear();
@@ -302,7 +320,7 @@ export class WorkloadAttacher {
     if (started.value.length > 0) step(`${started.value.length} sockets for DNS`);
     const rulesOurs = !(inherited.any && this.#options.inherited.shared);
     if (rulesOurs) {
-      const redirected = installRedirect(namespaceFd, this.#redirectOptions(workload));
+      const redirected = this.#options.redirection.install(namespaceFd, this.#redirectOptions(workload));
       if (!redirected.ok) {
         this.#undo(workload, namespaceFd, "released");
         return failed("redirect", redirected.error.message);
@@ -387,7 +405,7 @@ export class WorkloadAttacher {
   /** Wanted again before its listeners were closed: only the rules come back. */
   #comeBack(entry: Entry, state: Extract<State, { kind: "leaving" }>): void {
     clearTimeout(state.timer);
-    const redirected = installRedirect(state.namespaceFd, this.#redirectOptions(entry.wanted));
+    const redirected = this.#options.redirection.install(state.namespaceFd, this.#redirectOptions(entry.wanted));
     if (!redirected.ok) {
       this.#letGo(entry, "released"); // and `want` attaches it anew
       return;
@@ -405,7 +423,7 @@ export class WorkloadAttacher {
   }
 
   #drainRules(workload: LocalWorkload, namespaceFd: number): void {
-    const drained = drainRedirect(namespaceFd, this.#redirectOptions(workload));
+    const drained = this.#options.redirection.drain(namespaceFd, this.#redirectOptions(workload));
     if (!drained.ok && drained.error.code !== "redirect_superseded") this.#options.hooks.note(workload.uid, drained.error.message);
   }
 
@@ -432,13 +450,13 @@ export class WorkloadAttacher {
   #endRedirect(workload: LocalWorkload, namespaceFd: number): void {
     if (this.#predecessorDrains) return void this.#removals.push({ workload, namespaceFd });
     const inUse = this.#entries.has(workload.uid) || [...this.#draining].some((other) => other.workload.uid === workload.uid);
-    if (!inUse) removeRedirect(namespaceFd, this.#redirectOptions(workload));
+    if (!inUse) this.#options.redirection.remove(namespaceFd, this.#redirectOptions(workload));
     close(namespaceFd);
   }
 
   /** An attachment that failed half-way. Rules first, listeners last: nothing is redirected to a closed port. */
   #undo(workload: LocalWorkload, namespaceFd: number, mode: "gone" | "released"): void {
-    removeRedirect(namespaceFd, this.#redirectOptions(workload));
+    this.#options.redirection.remove(namespaceFd, this.#redirectOptions(workload));
     this.#options.hooks.stopped(workload.uid);
     this.#options.threads.post({ kind: "detach", uid: workload.uid, mode });
     close(namespaceFd);
