@@ -8,14 +8,18 @@
 // Each fuzzer runs in a process of its own, in slices with seeds S, S+1, ...; a failure, a crash or a hang names the slice
 // and prints the command that repeats it. No fuzzer at all, or an unknown name, fails.
 
-import { writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 const ITERATIONS_DEFAULT = 100_000;
 /** Small enough that repeating a failing slice takes seconds, large enough that its set-up does not count. */
 const SLICE_ITERATIONS = 1_000;
-/** A slice takes well under a second; this one has hung. */
-const SLICE_LIMIT_SECONDS = 60;
+/** A slice takes a second or two of processor time; one that has used so much, or has not ended in so long a time, hangs. */
+const SLICE_CPU_SECONDS_MAX = 60;
+const SLICE_SECONDS_MAX = 900;
+const LOOK_SECONDS = 5;
+/** USER_HZ: the unit of processor time in /proc/PID/stat. */
+const TICKS_PER_SECOND = 100;
 const SEED_MAX = 0x7fff_ffff;
 /** Marks a report line of the child among whatever the fuzzer prints. */
 const REPORT_MARK = "\u001efuzz ";
@@ -108,25 +112,40 @@ async function runInChild({ name, file, options }: ChildTask): Promise<FuzzVerdi
   let slice: Slice | null = null;
   let iterations = 0;
   let message: string | null = null;
-  let watchdog = setTimeout(onHang, SLICE_LIMIT_SECONDS * 1000);
-  function onHang(): void {
-    message ??= `no progress for ${SLICE_LIMIT_SECONDS} s: it hangs, or a slice of ${SLICE_ITERATIONS} iterations is too slow`;
+  let since = { seconds: started / 1000, cpuSeconds: 0 };
+  // By processor time: on a busy machine a slice may wait for long, and a fuzzer that runs at low priority does.
+  const watchdog = setInterval(() => {
+    const cpuSeconds = cpuSecondsOf(child.pid) - since.cpuSeconds;
+    const seconds = performance.now() / 1000 - since.seconds;
+    if (cpuSeconds < SLICE_CPU_SECONDS_MAX && seconds < SLICE_SECONDS_MAX) return;
+    message ??= `no progress for ${seconds.toFixed(0)} s, ${cpuSeconds.toFixed(0)} s of processor time: it hangs, or a slice of ${SLICE_ITERATIONS} iterations is too slow`;
     child.kill("SIGKILL");
-  }
+  }, LOOK_SECONDS * 1000);
   for await (const report of reportsOf(child.stdout)) {
-    clearTimeout(watchdog);
-    watchdog = setTimeout(onHang, SLICE_LIMIT_SECONDS * 1000);
+    since = { seconds: performance.now() / 1000, cpuSeconds: cpuSecondsOf(child.pid) };
     if (report.kind === "slice") slice = report;
     else if (report.kind === "sliceDone") iterations += report.iterations;
     else message = report.message;
   }
   const exitCode = await child.exited;
-  clearTimeout(watchdog);
+  clearInterval(watchdog);
   if (exitCode !== 0) message ??= `the process ended with status ${exitCode}, signal ${child.signalCode ?? "none"}`;
   if (iterations === 0) message ??= "not one input was tried";
   const seconds = (performance.now() - started) / 1000;
   const failure = message === null ? null : { message, repeat: repeatCommand(name, slice ?? options) };
   return { name, iterations, seconds, failure };
+}
+
+/** Processor time of a process so far; 0 once it is gone. */
+function cpuSecondsOf(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // After the command name, which may hold anything: utime and stime are the 12th and 13th field.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  } catch {
+    return 0;
+  }
 }
 
 const repeatCommand = (name: string, slice: FuzzRun): string =>
