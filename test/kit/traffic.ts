@@ -9,6 +9,8 @@ const say = (line: string) => void process.stdout.write(`${line}\n`);
 const BLOCK_BYTES = 1_048_573;
 const CHUNK_BYTES = 256 * 1024;
 const REQUEST_TIMEOUT_MS = 5_000;
+/** Connections under way at one time: few enough for a listen queue. */
+const HOLD_OPENING_MAX = 64;
 
 /** Two periods in a row: a chunk from any offset is one view. */
 function pattern(): Uint8Array {
@@ -22,6 +24,34 @@ function pattern(): Uint8Array {
 }
 
 export const trafficPrograms: Readonly<Record<string, Program>> = {
+  /** hold HOST PORT COUNT: opens that many connections through an echo server, a byte there and back on each, says `holds COUNT`, and keeps them until it is killed. */
+  "hold": async ([host, port, count]) => {
+    let opened = 0;
+    let answered = 0;
+    const open = (): void => {
+      if (opened === Number(count)) return;
+      opened++;
+      const failed = (error: unknown): never => {
+        say(`failed: ${error} after ${answered} of ${count}`);
+        process.exit(1);
+      };
+      Bun.connect({
+        hostname: host!, port: Number(port),
+        socket: {
+          open: (socket) => void socket.write("x"),
+          data() {
+            answered++;
+            if (answered === Number(count)) say(`holds ${count}`);
+            else open();
+          },
+          close: () => void failed("a connection ended"),
+          error: (_socket, error) => void failed(error),
+        },
+      }).catch(failed);
+    };
+    for (let i = 0; i < HOLD_OPENING_MAX; i++) open();
+  },
+
   /** stream HOST PORT BYTES: through an echo server and back, both directions at once, ends with a half-close. Prints `ok BYTES SECONDS`. */
   "stream": async ([host, port, size]) => {
     const total = Number(size);

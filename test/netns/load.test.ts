@@ -16,6 +16,11 @@ const STREAM_BYTES = FULL ? 10e9 : 1e9;
 const CONNECTIONS = FULL ? 10_000 : 2_000;
 const CONCURRENCY = 64;
 const STREAM_MS = FULL ? 450_000 : 90_000;
+/** Idle when their client is killed: so many at once that ends cross on the way. */
+const HELD = 2_000;
+const HELD_MS = 20_000;
+/** A socket that waits for an end that is lost stays for a minute or more. */
+const ENDED_MS = 10_000;
 /** What an agent may grow by while it carries all of this: windows and buffers, not the traffic itself. */
 const GROWTH_BYTES_MAX = 256e6;
 /** Taken off for a moment, or until the listeners are gone too, in turn. */
@@ -59,19 +64,21 @@ describeUnless(unsealed)("load", () => {
     }
   });
 
-  testUnless(needsProgram("ss"))("nothing is left over: every socket has seen its end, in each workload's namespace, of clients that are gone too", async () => {
+  testUnless(needsProgram("ss"))("nothing is left over: every socket has seen its end, in each workload's namespace, of clients that are gone with thousands open", async () => {
     for (const server of [shop.far, shop.near]) {
-      const child = shop.client.exec(program("talk", server.ipv4, ECHO_PORT), { stderr: "inherit" });
+      const child = shop.client.exec(program("hold", server.ipv4, ECHO_PORT, HELD), { stderr: "inherit" });
       const heard = collect(child.stdout as ReadableStream<Uint8Array>);
-      await until("the open connection to talk", 2_000, () => heard.text.includes("beat 2"));
+      await until(`${HELD} connections to ${server.name}`, HELD_MS, () => heard.text.includes("\n"));
+      expect(heard.text.trim()).toBe(`holds ${HELD}`);
       child.kill("SIGKILL");
       await child.exited;
     }
     for (const place of [shop.client, shop.near, shop.far, shop.stranger]) {
       const unfinished = async (): Promise<string[]> => (await place.run(["ss", "-tanH"])).stdout.split("\n").filter((line) => line !== "" && !/^(LISTEN|TIME-WAIT) /.test(line) && !/:15008(\s|$)/.test(line));
-      await until(`no socket half closed in ${place.name}`, 5_000, async () => (await unfinished()).length === 0);
+      await until(`no socket half closed in ${place.name}`, ENDED_MS, async () => (await unfinished()).length === 0).catch(() => {});
+      expect({ place: place.name, unfinished: (await unfinished()).slice(0, 5) }).toEqual({ place: place.name, unfinished: [] });
     }
-  }, 30_000);
+  }, 90_000);
 
   test(`the label is put on and taken off ${TOGGLES} times under load: no request fails, no open connection ends`, async () => {
     const loads: [string, Workload, Workload][] = [["captured, across", shop.client, shop.far], ["captured, same node", shop.client, shop.near], ["uncaptured", shop.stranger, shop.far]];
