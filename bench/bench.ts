@@ -2,6 +2,8 @@
 //
 // `npm run bench -- l7 [--json FILE] [--rounds N] [--quick]`: a waypoint beside Envoy.
 //
+// `npm run bench -- control [--json FILE] [--quick]`: a control plane over a real API server (KUBE_BIN_DIR) with a large cluster.
+//
 //   ENVOY_BIN=PATH     Envoy
 //   ZTUNNEL_BIN=PATH   the reference ztunnel, built with its `testing` feature
 //   HAProxy and nginx  are taken when installed
@@ -11,6 +13,8 @@
 import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { resealed, isSealed } from "../test/runner/sealed.ts";
+import { needsKubernetes } from "../test/kubernetes/api-server.ts";
+import { benchControl, FULL, QUICK } from "./control/control.ts";
 import { benchL4 } from "./l4/l4.ts";
 import { benchL7 } from "./l7/l7.ts";
 import { failures, jsonEntries, table } from "./l4/report.ts";
@@ -33,11 +37,13 @@ const DESCRIPTORS = 65_536;
 
 const USAGE = `usage: npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]
        npm run bench -- l7 [--json FILE] [--rounds N] [--quick]
+       npm run bench -- control [--json FILE] [--quick]
 rows:  ${ROWS.map((row) => row.name).join(" ")}
 peers: ${PEERS.map((peer) => peer.name).join(" ")}`;
 
 interface Arguments {
-  readonly what: "l4" | "l7";
+  readonly what: "l4" | "l7" | "control";
+  readonly quick: boolean;
   readonly jsonFile: string | null;
   readonly rounds: number;
   readonly seconds: number;
@@ -48,7 +54,7 @@ interface Arguments {
 /** Throws a message for the operator. */
 function parseArguments(args: readonly string[]): Arguments {
   const [what] = args;
-  if (what !== "l4" && what !== "l7") throw new Error(USAGE);
+  if (what !== "l4" && what !== "l7" && what !== "control") throw new Error(USAGE);
   const values = new Map<string, string>();
   for (let i = 1; i < args.length; i += 1) {
     const option = args[i] ?? "";
@@ -59,7 +65,7 @@ function parseArguments(args: readonly string[]): Arguments {
   const quick = values.has("--quick");
   const json = values.get("--json");
   return {
-    what,
+    what, quick,
     jsonFile: json === undefined ? null : resolve(json),
     rounds: positive(values.get("--rounds") ?? `${quick ? ROUNDS_QUICK : ROUNDS}`),
     seconds: quick ? SECONDS_QUICK : SECONDS,
@@ -93,6 +99,7 @@ async function main(args: readonly string[]): Promise<number> {
   const outside = await resealed(import.meta.path, args);
   if (outside !== null) return outside;
   if (wanted.what === "l7") return await mainL7(wanted);
+  if (wanted.what === "control") return await mainControl(wanted);
   const peers = wanted.peers.filter(available);
   for (const peer of peers) console.log(`${peer.name}: ${peer.command()}`);
   const record = await benchL4({ ...wanted, peers, progress: (line) => console.error(line) });
@@ -107,6 +114,14 @@ async function main(args: readonly string[]): Promise<number> {
 async function mainL7({ rounds, seconds, jsonFile }: Arguments): Promise<number> {
   const { table: text, rows } = await benchL7({ rounds, seconds, progress: (line) => console.error(line) });
   console.log(`\nmedians of ${rounds} rounds; ratios are medians of the rounds' ratios\n\n${text}`);
+  if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(rows, null, 2)}\n`);
+  return 0;
+}
+
+async function mainControl({ quick, jsonFile }: Arguments): Promise<number> {
+  if (needsKubernetes !== null) throw new Error(`no control plane can be measured here: ${needsKubernetes}`);
+  const { table: text, rows } = await benchControl(quick ? QUICK : FULL, (line) => console.error(line));
+  console.log(`\n${text}`);
   if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(rows, null, 2)}\n`);
   return 0;
 }

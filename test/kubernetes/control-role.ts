@@ -27,7 +27,7 @@ export interface ControlRole {
 }
 
 /** Starts one replica; await `ready` when it should be. */
-export function startControl(server: ApiServer, name: string, flags: readonly string[] = []): ControlRole {
+export function startControl(server: ApiServer, name: string, flags: readonly string[] = [], logLevel = "debug"): ControlRole {
   const directory = mkdtempSync(join(tmpdir(), "weft-control-"));
   const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
   const logFile = join(directory, "log");
@@ -35,7 +35,7 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
   const launch = () => Bun.spawn([
     ...(process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(ROOT, "src/main.ts")] : [process.env["WEFT_BINARY"]]), "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,
     "--admin-address", `127.0.0.1:${adminPort}`, "--metrics-address", `127.0.0.1:${metricsPort}`, "--readiness-address", `127.0.0.1:${readinessPort}`,
-    "--pod-namespace", CONTROL_NAMESPACE, "--pod-name", name, "--log", "debug", "--log-file", logFile, ...flags,
+    "--pod-namespace", CONTROL_NAMESPACE, "--pod-name", name, "--log", logLevel, "--log-file", logFile, ...flags,
   ], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, KUBECONFIG: "" } });
   let child = launch();
   const log = (): string => readFileSync(logFile, "utf8");
