@@ -19,8 +19,11 @@ export interface AttachedParent {
   readonly accepted: Condition;
 }
 
+/** What a route is about. */
+export type Carries = "requests" | "connections";
+
 /** Parents that are ours to answer for; a Gateway of another controller is not among them. */
-export function attachParents(refs: readonly ParentRef[], namespace: string, view: View, report: Report): AttachedParent[] {
+export function attachParents(refs: readonly ParentRef[], { namespace, carries }: { readonly namespace: string; readonly carries: Carries }, view: View, report: Report): AttachedParent[] {
   const attached: AttachedParent[] = [];
   refs.forEach((ref, index) => {
     const path = ["spec", "parentRefs", index];
@@ -50,6 +53,10 @@ export function attachParents(refs: readonly ParentRef[], namespace: string, vie
     if (port !== undefined && (!hosts[0]!.ports.some((one) => one.number === port) || (ref.port !== undefined && ref.port !== port))) {
       return refuse("NoMatchingParent", `found the port ${ref.port ?? port}${ref.sectionName === undefined ? "" : ` named ${ref.sectionName}`}, expected one of ${known}`);
     }
+    const covered = hosts[0]!.ports.filter((one) => port === undefined || one.number === port);
+    const other = covered.length > 0 && covered.every(({ protocol }) => protocol !== null && (protocol === "http") === (carries === "connections"));
+    if (other && carries === "connections") return refuse("UnsupportedValue", `found ports that are declared as HTTP: what comes there is read as requests, for which HTTPRoute and GRPCRoute are`);
+    if (other) report("warning", "not_attached", path, "found ports that are declared as TCP or TLS: nobody reads requests there, and it has no effect");
     reportUnbound(hosts[0]!, path, "routes", report);
     // A route beside its clients holds for them alone; one beside the service for everybody.
     const clientNamespace = at === namespace ? null : namespace;

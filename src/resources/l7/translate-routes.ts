@@ -68,7 +68,7 @@ export function translateConnectionRoute(placed: Placed<TcpRouteResource | TlsRo
 function finish(placed: Placed<RouteResource>, rules: RouteRules, { faults, broken }: RuleFindings, view: View, report: Report): TranslatedRoute {
   const { resource } = placed;
   const { kind, namespace, name, resourceVersion, spec } = resource;
-  const attached = attachParents(spec.parentRefs ?? [], namespace, view, report);
+  const attached = attachParents(spec.parentRefs ?? [], { namespace, carries: rules.protocol === "http" || rules.protocol === "grpc" ? "requests" : "connections" }, view, report);
   const parents = attached.flatMap((one) => one.parents);
   if ((spec.parentRefs ?? []).length === 0) report("warning", "not_attached", ["spec"], "found no parentRefs: it is attached to nothing");
   const allBroken = broken.length > 0 && broken.length === rules.rules.length;
