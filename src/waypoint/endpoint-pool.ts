@@ -6,17 +6,11 @@ import { Permits } from "../policy/upstream/circuit-breaker.ts";
 import type { LimitSettings } from "../policy/upstream/settings.ts";
 import type { ChannelWithUser } from "./channel.ts";
 import type { ChannelOwner, ConnectFailure, PendingChannel } from "./plain-channel.ts";
-import type { UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
+import type { PoolWaiter, UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
 import { Http1Upstream } from "./upstream-http1.ts";
 import { Http2Upstream } from "./upstream-http2.ts";
 
 export type UpstreamVersion = UpstreamConnection["version"];
-
-/** A request that wants a connection. */
-export interface PoolWaiter {
-  connectionReady(connection: UpstreamConnection): void;
-  connectionFailed(message: string, what: ConnectFailure): void;
-}
 
 /** Makes a channel to the endpoint, to speak `version` over; a failure is told later, never before it returns. */
 export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;

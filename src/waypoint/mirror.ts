@@ -11,13 +11,13 @@ import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { Due } from "../net/due-list.ts";
 import type { ServiceTarget } from "../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
-import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
+import type { EndpointPool, UpstreamVersion } from "./endpoint-pool.ts";
 import type { RequestAccount } from "./request-account.ts";
 import type { RequestHost } from "./request-host.ts";
 import { type AttemptRequest, upstreamVersion } from "./server-attempt.ts";
 import type { BodySource, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
 import { RequestBody } from "./request-body.ts";
-import type { UpstreamConnection } from "./upstream.ts";
+import type { PoolWaiter, UpstreamConnection } from "./upstream.ts";
 
 /** A mirror that is this far behind its original is dropped: the original does not wait for it. */
 const MIRROR_BEHIND_BYTES_MAX = 1024 * 1024;

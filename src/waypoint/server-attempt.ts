@@ -22,12 +22,12 @@ import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import type { Cluster } from "./cluster.ts";
-import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
+import type { EndpointPool, UpstreamVersion } from "./endpoint-pool.ts";
 import { UpgradeBridge } from "./outgoing.ts";
 import type { RequestBody } from "./request-body.ts";
 import type { ConnectFailure } from "./plain-channel.ts";
 import type { BodySource, HttpVersion, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
-import type { UpstreamConnection } from "./upstream.ts";
+import type { PoolWaiter, UpstreamConnection } from "./upstream.ts";
 
 /** What is sent, the same for every attempt. */
 export interface AttemptRequest {
@@ -89,6 +89,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   #phase: Phase = "connecting";
   #stream: UpstreamStream | null = null;
   #bridge: UpgradeBridge | null = null;
+  /** Its SETTINGS are awaited. */
+  #awaitedOn: UpstreamConnection | null = null;
   /** While it waits for a connection. */
   #waiting: Permits | null = null;
 
@@ -152,6 +154,12 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
 
   #send(connection: UpstreamConnection): void {
     this.#stopWaiting();
+    this.#awaitedOn = null;
+    if (this.#what.request.upgrade !== null && connection.takesExtendedConnect === null) {
+      // A new connection: the server has not said yet what it takes (RFC 8441, section 3).
+      this.#awaitedOn = connection;
+      return connection.awaitSettings(this);
+    }
     const { body, isGrpc, trace, nowMs } = this.#what;
     const request = this.#translated(connection);
     if (request === null) return;
@@ -295,6 +303,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     const stream = this.#stream;
     if (this.#phase === "ended") return null;
     if (this.#phase === "connecting") this.#pool.cancel(this);
+    this.#awaitedOn?.forgetWaiter(this);
+    this.#awaitedOn = null;
     this.#phase = "ended";
     this.#stream = null;
     this.endsMs = Infinity;

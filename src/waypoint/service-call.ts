@@ -13,10 +13,10 @@ import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Clusters } from "./clusters.ts";
-import type { EndpointPool, PoolWaiter, UpstreamVersion } from "./endpoint-pool.ts";
+import type { EndpointPool, UpstreamVersion } from "./endpoint-pool.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
-import type { UpstreamConnection } from "./upstream.ts";
+import type { PoolWaiter, UpstreamConnection } from "./upstream.ts";
 
 export interface CallHost {
   readonly due: DueList;

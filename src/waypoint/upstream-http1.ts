@@ -6,7 +6,7 @@ import { type ClientExchange, Http1ClientConnection, type Http1ClientHandler, ty
 import type { Http1Error } from "../wire/http1/errors.ts";
 import { EngineConnection } from "./engine-connection.ts";
 import type { UpstreamStream, UpstreamUser } from "./streams.ts";
-import { CLOSE_MS, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
+import { CLOSE_MS, type PoolWaiter, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
 
 export class Http1Upstream extends EngineConnection implements Http1ClientHandler, UpstreamConnection {
   readonly version = "HTTP/1.1";
@@ -50,6 +50,13 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
     exchange.user = stream;
     return stream;
   }
+
+  /** There is nothing to wait for. */
+  awaitSettings(waiter: PoolWaiter): void {
+    waiter.connectionReady(this);
+  }
+
+  forgetWaiter(): void {}
 
   retire(): void {
     if (!this.#retire()) return;

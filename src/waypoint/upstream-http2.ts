@@ -10,7 +10,7 @@ import type { Http2Stream } from "../wire/http2/stream.ts";
 import type { EngineEnd } from "./channel-writer.ts";
 import { EngineConnection } from "./engine-connection.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
-import { CLOSE_MS, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
+import { CLOSE_MS, type PoolWaiter, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
 
 const NO_TRAILERS: HeaderList = [];
 
@@ -21,6 +21,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
   requestsTotal = 0;
   readonly h2: Http2Connection;
   readonly #options: UpstreamConnectionOptions;
+  readonly #settingsWaiters: PoolWaiter[] = [];
   #retired = false;
   #fatal: Http2Error | null = null;
 
@@ -64,6 +65,15 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     const made = new Http2UpstreamStream(this, stream, user, isTunnel);
     stream.user = made;
     return made;
+  }
+
+  awaitSettings(waiter: PoolWaiter): void {
+    this.#settingsWaiters.push(waiter);
+  }
+
+  forgetWaiter(waiter: PoolWaiter): void {
+    const at = this.#settingsWaiters.indexOf(waiter);
+    if (at >= 0) this.#settingsWaiters.splice(at, 1);
   }
 
   retire(): void {
@@ -131,6 +141,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
   }
 
   onSettings(): void {
+    for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionReady(this);
     if (this.room > 0) this.#options.owner.hasRoom(this);
   }
 
@@ -177,6 +188,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
 
   protected override onGone(): void {
     this.#retire();
+    for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionFailed(`the connection to ${this.#options.name} ended before its SETTINGS came`, "connect");
     this.h2.receiveEnd();
     this.#options.owner.gone(this);
   }

@@ -5,6 +5,7 @@ import type { Http1Counters } from "../wire/http1/counters.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
 import type { Http2Limits, LocalSettings } from "../wire/http2/limits.ts";
 import type { Channel } from "./channel.ts";
+import type { ConnectFailure } from "./plain-channel.ts";
 import type { UpstreamStream, UpstreamUser } from "./streams.ts";
 
 export interface UpstreamHost {
@@ -24,6 +25,12 @@ export interface UpstreamConnectionOwner {
   gone(connection: UpstreamConnection): void;
 }
 
+/** A request that wants a connection, or to know more of the one it has. */
+export interface PoolWaiter {
+  connectionReady(connection: UpstreamConnection): void;
+  connectionFailed(message: string, what: ConnectFailure): void;
+}
+
 export interface UpstreamConnection extends Due {
   readonly version: "HTTP/1.1" | "HTTP/2";
   /** Requests it could take now. */
@@ -34,6 +41,10 @@ export interface UpstreamConnection extends Due {
   readonly used: boolean;
   /** Whether extended CONNECT can be used (RFC 8441); null while it is not known. */
   readonly takesExtendedConnect: boolean | null;
+  /** While that is not known: `waiter` is told when it is, or when the connection ended before. */
+  awaitSettings(waiter: PoolWaiter): void;
+  /** The waiter is not told any more. */
+  forgetWaiter(waiter: PoolWaiter): void;
   readonly requestsTotal: number;
   readonly openedMs: number;
   /**
