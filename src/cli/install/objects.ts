@@ -4,6 +4,8 @@
 // Names are Istio's where Istio's tools or its other half look for them: the service account and DaemonSet ztunnel, the container
 // istio-proxy, the labels app: ztunnel, the folder of the ZDS socket, the ConfigMap istio-ca-root-cert.
 
+import { KINDS } from "../../resources/kinds.ts";
+import { pluralOf } from "../../resources/plural.ts";
 import { isPlaceholder, type Placeholder, type Values } from "./values.ts";
 
 export interface KubernetesObject {
@@ -66,50 +68,52 @@ function granted(values: Values, { name, account, rules, cluster }: { readonly n
   ];
 }
 
+const WRITE = [...READ, "create", "patch", "delete"];
+
+/** docs/control-plane.md has the table. */
 function controlRights(values: Values): KubernetesObject[] {
-  const gateway = "gateway.networking.k8s.io";
-  const gatewayKinds = ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tcproutes", "tlsroutes", "referencegrants", "backendtlspolicies"];
-  const experimental = ["xbackendtrafficpolicies", "xmeshes"];
-  const istio: Readonly<Record<string, readonly string[]>> = {
-    "security.istio.io": ["authorizationpolicies", "peerauthentications", "requestauthentications"],
-    "networking.istio.io": ["destinationrules", "virtualservices", "serviceentries", "workloadentries"],
-    "telemetry.istio.io": ["telemetries"],
-  };
-  const own = ["trafficpolicies", "loginpolicies", "tokenintrospections", "meshconfigs"];
+  const watched = [...kindsByGroup()].map(([group, resources]) => ({ apiGroups: [group], resources, verbs: READ }));
+  const statuses = watched.map(({ apiGroups, resources }) => ({ apiGroups, resources: resources.map((resource) => `${resource}/status`), verbs: ["patch"] }));
   return [
     ...granted(values, {
       name: CONTROL, account: CONTROL, cluster: true,
       rules: [
-        { apiGroups: [""], resources: ["namespaces", "nodes", "pods", "services", "serviceaccounts", "configmaps"], verbs: READ },
+        { apiGroups: [""], resources: ["nodes", "namespaces", "pods"], verbs: READ },
         { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: READ },
-        { apiGroups: [gateway], resources: gatewayKinds, verbs: READ },
-        { apiGroups: ["gateway.networking.x-k8s.io"], resources: experimental, verbs: READ },
-        ...Object.entries(istio).map(([group, resources]) => ({ apiGroups: [group], resources, verbs: READ })),
-        { apiGroups: ["weft.dev"], resources: own, verbs: READ },
-        { apiGroups: ["apiextensions.k8s.io"], resources: ["customresourcedefinitions"], verbs: READ },
+        ...watched,
         // What it says about what it read.
-        { apiGroups: [gateway], resources: gatewayKinds.map((kind) => `${kind}/status`), verbs: ["patch", "update"] },
-        { apiGroups: ["gateway.networking.x-k8s.io"], resources: experimental.map((kind) => `${kind}/status`), verbs: ["patch", "update"] },
-        ...Object.entries(istio).map(([group, resources]) => ({ apiGroups: [group], resources: resources.map((kind) => `${kind}/status`), verbs: ["patch", "update"] })),
-        { apiGroups: ["weft.dev"], resources: own.map((kind) => `${kind}/status`), verbs: ["patch", "update"] },
-        { apiGroups: [gateway], resources: ["gatewayclasses"], verbs: ["create", "patch", "update"] },
+        ...statuses,
+        { apiGroups: ["gateway.networking.k8s.io"], resources: ["gatewayclasses"], verbs: ["create"] },
         // Whose token it is.
         { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },
         // The trust bundle in every namespace, and what a Gateway of ours asks for.
-        { apiGroups: [""], resources: ["configmaps", "services", "serviceaccounts"], verbs: ["create", "patch", "update", "delete"] },
-        { apiGroups: ["apps"], resources: ["deployments"], verbs: [...READ, "create", "patch", "update", "delete"] },
-        { apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: [...READ, "create", "patch", "update", "delete"] },
-        { apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: [...READ, "create", "patch", "update", "delete"] },
+        { apiGroups: [""], resources: ["configmaps"], verbs: [...READ, "create", "patch"] },
+        { apiGroups: [""], resources: ["services", "serviceaccounts"], verbs: WRITE },
+        { apiGroups: ["apps"], resources: ["deployments"], verbs: WRITE },
+        { apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: WRITE },
+        { apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: WRITE },
       ],
     }),
     ...granted(values, {
       name: CONTROL, account: CONTROL, cluster: false,
       rules: [
-        { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "update"] },
-        { apiGroups: [""], resources: ["secrets"], verbs: ["get", "create", "patch", "update", "list", "watch"] },
+        { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "update"] },
+        { apiGroups: [""], resources: ["secrets"], verbs: ["get", "create", "update"] },
       ],
     }),
   ];
+}
+
+/** Every kind that means something to the mesh and is not the cluster's own. */
+function kindsByGroup(): Map<string, string[]> {
+  const groups = new Map<string, string[]>();
+  for (const kind of KINDS) {
+    if (kind.group === "") continue;
+    const resources = groups.get(kind.group) ?? [];
+    resources.push(pluralOf(kind.kind));
+    groups.set(kind.group, resources);
+  }
+  return groups;
 }
 
 function cniRights(values: Values): KubernetesObject[] {
@@ -133,7 +137,8 @@ function controlService(values: Values): KubernetesObject {
   };
 }
 
-const variable = (name: string, value: unknown) => ({ name, value: typeof value === "number" || typeof value === "boolean" ? String(value) : value });
+/** Variables are texts, whatever the value is. */
+const variable = (name: string, value: unknown) => ({ name, value: text`${value}` });
 const fromField = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
 
 function meshVariables(values: Values): object[] {

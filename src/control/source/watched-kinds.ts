@@ -1,6 +1,7 @@
 // What is watched, and under which paths. Versions are tried in the order of the kind's own list: newest first.
 
 import { type Kind, KINDS } from "../../resources/kinds.ts";
+import { pluralOf } from "../../resources/plural.ts";
 import type { ClusterKind } from "../../resources/cluster/cluster-set.ts";
 import type { ResourceType } from "../api/api-path.ts";
 
@@ -15,12 +16,6 @@ const BY_REFERENCE: ReadonlySet<string> = new Set(["ConfigMap", "Secret"]);
 
 /** Slices that Kubernetes keeps for a selector say what the pods say: only those that somebody wrote are asked for. */
 const WRITTEN_SLICES = "kubernetes.io/service-name,endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
-
-function pluralOf(kind: string): string {
-  const lower = kind.toLowerCase();
-  if (lower.endsWith("s")) return `${lower}es`;
-  return lower.endsWith("y") && !lower.endsWith("ay") ? `${lower.slice(0, -1)}ies` : `${lower}s`;
-}
 
 export const typesOf = ({ group, versions, kind, namespaced }: Pick<Kind, "group" | "versions" | "kind" | "namespaced">): ResourceType[] =>
   versions.map((version) => ({ group, version, plural: pluralOf(kind), kind, namespaced }));
