@@ -213,10 +213,10 @@ export const SETTINGS = {
   accessLogSample: spec("access-log-sample", ["ACCESS_LOG_SAMPLE"], type.share, 1, MESH, "Logs", "Share of the clean connections that is logged; failures always are"),
 
   drainMs: optional("drain", ["CONNECTION_TERMINATION_DEADLINE"], type.duration, ALL, "Lifecycle", "How long connections may go on after SIGTERM; 5s, or what --grace-period leaves"),
-  handoverDrainMs: spec("handover-drain", ["HANDOVER_DRAIN"], type.duration, HOUR, NODE, "Lifecycle", "How long connections may go on in this process after another has taken its place"),
+  handoverDrainMs: spec("handover-drain", ["HANDOVER_DRAIN"], type.duration, HOUR, MESH, "Lifecycle", "How long connections may go on in this process after another has taken its place"),
   onStop: spec("on-stop", ["ON_STOP"], type.oneOf(["hold", "release"]), "hold", NODE, "Lifecycle", "What a stop does to captured traffic: `hold` leaves the rules, nothing passes unguarded until the next start; `release` takes them away, it flows outside the mesh"),
   gracePeriodMs: optional("grace-period", ["TERMINATION_GRACE_PERIOD_SECONDS"], type.duration, ALL, "Lifecycle", "When whoever stops us will kill us: the drain ends 5s earlier, 1s if it is 10s or less"),
-  handover: spec("handover", ["HANDOVER"], type.boolean, true, NODE, "Lifecycle", "Take the listening ports over from a running process of the same --state, and give them to the next one"),
+  handover: spec("handover", ["HANDOVER"], type.boolean, true, MESH, "Lifecycle", "Take the listening ports over from a running process of the same --state, and give them to the next one"),
 } as const;
 
 export type SettingKey = keyof typeof SETTINGS;

@@ -50,6 +50,7 @@ export class WaypointDataPlane {
   readonly #unrecorded: Workload;
   #lastClusterTickMs = 0;
   #drainUntilMs = Infinity;
+  #drained = false;
 
   constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, credits: TelemetryCredits | null = null) {
     const { clock, random } = world;
@@ -104,7 +105,7 @@ export class WaypointDataPlane {
         revocations.replace(message.serialsByIssuer);
         return this.#tunnels.checkRevoked();
       case "listen":
-        if (message.hboneFd >= 0) this.#listeners.push(this.#tunnels.listen(message.hboneFd, this.#place));
+        for (const fd of message.hboneFds) this.#listeners.push(this.#tunnels.listen(fd, this.#place));
         for (const { fd, destination } of message.listeners) this.#listeners.push(listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination))));
         return this.#post({ kind: "answer", question: "listen", value: null });
       case "snapshot":
@@ -159,8 +160,13 @@ export class WaypointDataPlane {
 
   /** Listeners close at once, clients are told, requests may end by themselves until the deadline. */
   #drain(deadlineMs: number): void {
-    if (this.#drainUntilMs !== Infinity) return;
-    this.#drainUntilMs = this.#nowMs() + deadlineMs;
+    const untilMs = this.#nowMs() + deadlineMs;
+    if (this.#drained) return;
+    if (this.#drainUntilMs !== Infinity) {
+      this.#drainUntilMs = Math.min(this.#drainUntilMs, untilMs);
+      return;
+    }
+    this.#drainUntilMs = untilMs;
     for (const listener of this.#listeners.splice(0)) listener.stop();
     this.#plane.drain();
     this.#tunnels.drain();
@@ -168,9 +174,10 @@ export class WaypointDataPlane {
   }
 
   #finishDrain(nowMs: number): void {
-    const { requests, connections, passthroughs } = this.#plane;
+    const { requests, passthroughs } = this.#plane;
     const left = requests.size + passthroughs.size;
-    if (left + connections.size > 0 && nowMs < this.#drainUntilMs) return;
+    if (this.#plane.holdsClients && nowMs < this.#drainUntilMs) return;
+    this.#drained = true;
     this.#drainUntilMs = Infinity;
     clearInterval(this.#timer);
     this.#plane.destroy();

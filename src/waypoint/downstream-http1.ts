@@ -8,7 +8,7 @@ import type { Http1Error } from "../wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../wire/http1/server-connection.ts";
 import type { Channel } from "./channel.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "./engine-connection.ts";
 import { REASON_HEADER } from "../policy/http/reason-codes.ts";
 import { reasonOfHttp1 } from "./own-answer.ts";
@@ -20,6 +20,7 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   readonly #host: DownstreamHost;
   /** Bytes written when the deadline of a slow reader was set. */
   #writtenBytes = 0;
+  #draining = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
     super(channel, host.due);
@@ -33,7 +34,8 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   }
 
   drain(): void {
-    this.engine.drain();
+    this.#draining = true;
+    this.engine.drain("afterNext");
     this.settle();
   }
 
@@ -104,7 +106,8 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
     if (engine.needsReset) return this.destroy();
     if (engine.closed) this.onFinished();
     const { phase } = engine;
-    if (phase === "idle") this.dueMs = nowMs + CLIENT_IDLE_MS;
+    if (phase === "idle" && this.#draining) this.dueAt(nowMs + DRAIN_IDLE_MS);
+    else if (phase === "idle") this.dueMs = nowMs + CLIENT_IDLE_MS;
     else if (phase === "head") this.dueAt(Math.min(this.dueMs, nowMs + HEAD_MS));
     else if (phase === "finishing" || phase === "closed") {
       this.#writtenBytes = engine.output.consumedTotal;

@@ -36,6 +36,8 @@ export interface DownstreamConnection extends Due {
 
 /** A connection without a request: browsers keep theirs for minutes, Envoy for an hour. */
 export const CLIENT_IDLE_MS = 600_000;
+/** The same while we drain: the next request of a client that was just answered is on its way, and is answered with `connection: close`. */
+export const DRAIN_IDLE_MS = 1_000;
 /** The head of a request, from its first byte: slow links need seconds, slowloris has all day. */
 export const HEAD_MS = 60_000;
 /** A client that takes none of what is left to be written. */

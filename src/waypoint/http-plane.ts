@@ -19,7 +19,7 @@ import { BackendTlsContexts } from "./backend-tls.ts";
 import type { ClusterContext, EndpointDialer } from "./cluster.ts";
 import { Clusters } from "./clusters.ts";
 import { detect } from "./detect.ts";
-import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, type NewStream } from "./downstream.ts";
+import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, type NewStream } from "./downstream.ts";
 import { Http1Downstream } from "./downstream-http1.ts";
 import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
@@ -167,12 +167,20 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.clusters.tick(this.nowMs());
   }
 
-  /** Clients are told to go elsewhere; requests under way may end by themselves. */
+  /**
+   * Clients are told to go elsewhere; requests under way may end by themselves. Whoever has connected and not yet asked is still heard:
+   * its request is on its way.
+   */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
     for (const connection of [...this.connections]) connection.drain();
-    for (const detecting of [...this.#detecting]) detecting.destroy();
+    for (const detecting of [...this.#detecting]) detecting.drain();
+  }
+
+  /** Somebody is connected. */
+  get holdsClients(): boolean {
+    return this.connections.size + this.passthroughs.size + this.#detecting.size > 0;
   }
 
   /** Everything ends now. */
@@ -180,6 +188,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.drain();
     for (const request of [...this.requests]) request.destroy();
     for (const connection of [...this.connections]) connection.destroy();
+    for (const detecting of [...this.#detecting]) detecting.destroy();
     for (const connection of [...this.passthroughs]) connection.destroy("the waypoint is stopping");
     this.clusters.destroy();
     this.due.close();
@@ -227,6 +236,11 @@ class Detecting implements ChannelUser, Due {
 
   onDue(): void {
     this.destroy();
+  }
+
+  drain(): void {
+    this.dueMs = Math.min(this.dueMs, this.#plane.nowMs() + DRAIN_IDLE_MS);
+    this.#plane.due.sooner(this);
   }
 
   destroy(): void {

@@ -51,9 +51,10 @@ export type ToWaypoint =
   | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
   | { readonly kind: "svidDropped"; readonly spiffeId: SpiffeId }
   | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
-  /** `hboneFd`: for tunnels; -1 without certificates. */
-  | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFd: number }
+  /** `hboneFds`: for tunnels; none without certificates. */
+  | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFds: readonly number[] }
   | { readonly kind: "snapshot"; readonly question: string }
+  /** Again: the drain that is under way is to end earlier. */
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
 export type FromWaypoint =

@@ -6,12 +6,14 @@ import { ok, type Result } from "../core/result.ts";
 import type { PortMapping, Workload } from "../mesh/records.ts";
 import { OWN_NAMESPACE } from "../net/namespace.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
-import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { configDump } from "../runtime/config-dump.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
-import { InheritedSockets } from "../runtime/inherited-sockets.ts";
+import { awaitSuccessor } from "../runtime/give-place.ts";
+import type { NamedSocket } from "../runtime/inherited-sockets.ts";
+import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { dumpL7 } from "../runtime/l7-dump.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
@@ -19,23 +21,31 @@ import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
+import { enterState } from "../runtime/succession.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { DEFAULT_PATH_NORMALISATION } from "../wire/http/path.ts";
 import type { WaypointConfig } from "./messages.ts";
 import { DRAIN_GRACE_MS, WaypointAgent } from "./waypoint-agent.ts";
 
+/** Of its own sockets, towards whoever comes after it: there is one waypoint to a state directory. */
+const SOCKET_OWNER = "waypoint";
+
 export async function runWaypoint(settings: Settings, runtime: Runtime): Promise<number> {
-  const { lifecycle, metrics } = runtime;
+  const { lifecycle, metrics, serviceManager } = runtime;
   const log = runtime.log.scope("waypoint");
   const configured = lifecycle.readiness.pending("configuration", settings.xdsAddress === null ? "reading the configuration directory" : "waiting for the control plane");
   const listening = lifecycle.readiness.pending("listeners", "starting");
   if (settings.gateway === null) throw new Error("a waypoint needs --gateway");
   if (settings.serve.length === 0 && settings.caAddress === null) log.warn("no port is served: --serve names none, and without --ca-address there are no tunnels");
 
-  const ports = listenAdmin(
-    { admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, new ProcessListeners(new InheritedSockets([], false)),
-  );
+  // First of all: from here on nobody else writes to the state directory, or whoever does is about to leave it to us.
+  const entered = await enterState({ state: settings.state, role: runtime.role, handover: settings.handover, environment: process.env });
+  if (!entered.ok) return fail(runtime, entered.error);
+  const { lock, inherited, takeover } = entered.value;
+  const inPlace = lifecycle.readiness.pending("place", takeover === null ? "starting" : `process ${takeover.predecessorPid} has it still`);
+  const processListeners = new ProcessListeners(inherited);
+  const ports = listenAdmin({ admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, processListeners);
   if (!ports.ok) return fail(runtime, ports.error);
 
   const source = settings.caAddress === null ? null : (await import("../runtime/grpc-certificates.ts")).grpcCertificates(settings);
@@ -58,6 +68,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   if (opened === null) {
     const { message, exitStatus } = await lifecycle.stopped();
     log.info("stopped before there was a configuration", { reason: message });
+    takeover?.abandon();
     agent.close();
     source?.destroy();
     return exitStatus;
@@ -67,9 +78,27 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   configured();
   lifecycle.onReload(() => configuration.reload());
 
-  const failure = await agent.listen(settings.serve);
+  const failure = await agent.listen(settings.serve, { owner: SOCKET_OWNER, inherited });
   if (failure !== null) return fail(runtime, failure);
   listening();
+  const kept = new KeptSockets(serviceManager);
+  kept.letGo(inherited.closeRest());
+  let predecessorEnded: Promise<void> = Promise.resolve();
+  if (takeover !== null) {
+    const taken = await takeover.ready();
+    if (!taken.ok) {
+      takeover.abandon();
+      return fail(runtime, `the running process (${takeover.predecessorPid}) keeps its place: ${taken.error}`);
+    }
+    log.info("took the place of the running process, which ends when its requests have", { predecessor: takeover.predecessorPid });
+    if (taken.value === "released") predecessorEnded = takeover.ended().then(() => log.info("the predecessor has ended", { predecessor: takeover.predecessorPid }));
+  }
+  const offer = (): readonly NamedSocket[] => [...agent.sockets, ...processListeners.sockets];
+  kept.keep(offer());
+  const successors = settings.handover
+    ? awaitSuccessor({ state: settings.state, role: runtime.role, lifecycle, log, lockFd: lock.fd, offer, thaw: () => {}, setWritable: () => {} })
+    : null;
+  inPlace();
 
   const exposition = new Exposition();
   const admin = await startAdmin(
@@ -91,14 +120,33 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     },
   );
   const reason = await lifecycle.stopped();
-  const deadlineMs = drainMs(settings);
+  const replaced = reason.successorPid !== null;
+  const deadlineMs = replaced ? settings.handoverDrainMs : drainMs(settings);
   log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
-  await configuration[Symbol.asyncDispose]();
+  let leaving: Promise<void> = Promise.resolve();
+  if (replaced) {
+    // The successor serves. What is left here are requests, and they are judged by what the configuration says meanwhile.
+    configuration.stopStoring();
+    leaving = admin.stop(ADMIN_HANDOVER_MS);
+    lifecycle.hurry.addEventListener("abort", () => agent.hurry(drainMs(settings)), { once: true });
+  } else {
+    successors?.end(true);
+    lock.ending();
+    await configuration[Symbol.asyncDispose]();
+  }
   const forced = await lifecycle.within(deadlineMs + DRAIN_GRACE_MS, agent.drain(deadlineMs));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
   agent.close();
   source?.destroy();
-  await admin.stop();
+  if (replaced) {
+    await configuration[Symbol.asyncDispose]();
+    await lifecycle.within(ADMIN_HANDOVER_MS, leaving);
+    // Our successor knows of us alone.
+    await lifecycle.within(deadlineMs, predecessorEnded);
+  } else {
+    await admin.stop();
+  }
+  successors?.end(false);
   return reason.exitStatus;
 }
 

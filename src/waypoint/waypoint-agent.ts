@@ -2,14 +2,10 @@
 // or a node that has a waypoint among its workloads) hands in the configuration.
 
 import type { CertificateSource } from "../identity/certificate-source.ts";
-import { formatSocketAddress } from "../core/ip.ts";
-import { namespacedName } from "../core/brand.ts";
 import { err, ok, type Result } from "../core/result.ts";
-import { errnoName } from "../net/libc.ts";
-import { listenTcp, listenTcpAnyAddress } from "../net/listen.ts";
-import { HBONE_PORT } from "../policy/ports.ts";
 import { type CertificateState, dumpCertificate } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
+import type { NamedSocket } from "../runtime/inherited-sockets.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";
@@ -19,8 +15,9 @@ import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
 import { Collectors } from "./collectors.ts";
 import { TelemetryProblems } from "./telemetry-problems.ts";
+import { makeListeners, type SocketPlace } from "./waypoint-listeners.ts";
 import type { EndpointNews } from "./observer.ts";
-import type { FromWaypoint, PlainListener, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */
 const COMPILED_WORKER = "/$bunfs/root/waypoint/data-thread.js";
@@ -51,6 +48,7 @@ export class WaypointAgent {
   readonly #collectors: Collectors;
   readonly #telemetryProblems: TelemetryProblems;
   #questions = 0;
+  #sockets: readonly NamedSocket[] = [];
 
   private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors) {
     this.#options = options;
@@ -105,29 +103,23 @@ export class WaypointAgent {
     this.#threads.post({ kind: "mesh", delta, l7Delta });
   }
 
+  get namespaceFd(): number {
+    return this.#options.config.namespaceFd;
+  }
+
+  /** Its sockets, for whoever comes after this process; empty before `listen`. */
+  get sockets(): readonly NamedSocket[] {
+    return this.#sockets;
+  }
+
   /** Each thread gets listeners of its own. @returns null, or what failed. */
-  async listen(served: Settings["serve"]): Promise<string | null> {
-    const { namespaceFd } = this.#options.config;
-    // Shared even by a single thread: the next process of an upgrade listens beside this one while this one drains.
-    const common = { namespaceFd, mark: 0, keepalive: null, shared: true };
-    const hboneFds: number[] = [];
-    const perThread: PlainListener[][] = [];
-    for (let i = 0; i < this.#threads.count; i++) {
-      if (this.#certificates !== null) {
-        const fd = listenTcpAnyAddress({ ...common, port: HBONE_PORT });
-        if (fd < 0) return `cannot listen on port ${HBONE_PORT}: ${errnoName(fd)}`;
-        hboneFds.push(fd);
-      }
-      const listeners: PlainListener[] = [];
-      for (const { at, namespace, hostname, port } of served) {
-        const fd = listenTcp({ ...common, at });
-        if (fd < 0) return `cannot listen on ${formatSocketAddress(at)} for ${namespace}/${hostname}:${port}: ${errnoName(fd)}`;
-        listeners.push({ fd, destination: { service: namespacedName(namespace, hostname), port } });
-      }
-      perThread.push(listeners);
-    }
+  async listen(served: Settings["serve"], place: SocketPlace): Promise<string | null> {
+    const made = makeListeners({ namespaceFd: this.#options.config.namespaceFd, threads: this.#threads.count, tunnels: this.#certificates !== null, served }, place);
+    if (!made.ok) return made.error;
+    const { threads, sockets } = made.value;
+    this.#sockets = sockets;
     const listening = this.#threads.gather("listen");
-    this.#threads.postEach((i) => ({ kind: "listen", listeners: perThread[i]!, hboneFd: hboneFds[i] ?? -1 }));
+    this.#threads.postEach((i) => ({ kind: "listen", listeners: threads[i]!.plain, hboneFds: threads[i]!.hboneFds }));
     return (await listening).length === this.#threads.count ? null : "a data thread did not take its listeners";
   }
 
@@ -155,6 +147,11 @@ export class WaypointAgent {
   /** Asks for every certificate anew; how many. */
   renewCertificates(): number {
     return this.#certificates?.renew() ?? 0;
+  }
+
+  /** A drain that is under way is to end earlier. */
+  hurry(deadlineMs: number): void {
+    this.#threads.post({ kind: "drain", deadlineMs });
   }
 
   /** Resolves with what was closed by force, when every thread has drained. */

@@ -1,6 +1,7 @@
 // A node from its settings: configuration, certificates, data threads, admin ports, and the order in which they start and
 // end. What differs between `weft up` and `weft ztunnel` is where certificates come from.
 
+import { err, ok, type Result } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import { spiffeId } from "../core/spiffe.ts";
 import { CrlWatch, knownIssuers } from "../identity/crl.ts";
@@ -13,6 +14,8 @@ import { configDump } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
+import { awaitSuccessor } from "../runtime/give-place.ts";
+import type { InheritedSockets, NamedSocket } from "../runtime/inherited-sockets.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LAG_PROBE_MS, LagProbe, processMetrics } from "../runtime/process-metrics.ts";
@@ -29,7 +32,7 @@ import { Exposition } from "../telemetry/exposition.ts";
 import { tellChanges, tellingSource } from "./debug-words.ts";
 import { followCni } from "./follow-cni.ts";
 import { NodeAgent } from "./node-agent.ts";
-import { awaitSuccessor, settled, takePlace } from "./node-handover.ts";
+import { SETTLE_MS_MAX, settled, takePlace } from "./node-handover.ts";
 import { noWorkloadHere } from "./other-nodes.ts";
 import { OWN_RULES, RULES_OF_CNI } from "./redirection.ts";
 
@@ -59,14 +62,27 @@ export interface NodeCompanion {
   /** What it shows beside the node's own in /config_dump; and the services that its requests go to, of each of its data threads. */
   dump(): Promise<Readonly<Record<string, unknown>>>;
   clusters(): Promise<readonly (readonly ClusterView[])[]>;
+  /** Resolves when everything that a predecessor served there is served here too; with the reason when it cannot be. */
+  settled(): Promise<Result<void, string>>;
+  /** Its listeners, for a successor. From here on nothing of them changes, until `thaw` or `drain`. */
+  offer(): readonly NamedSocket[];
+  thaw(): void;
+  /** A drain that is under way is to end earlier. */
+  hurry(deadlineMs: number): void;
   drain(deadlineMs: number): Promise<void>;
+}
+
+/** Listeners from before this process, and who keeps them for after it. */
+export interface NodeSockets {
+  readonly inherited: InheritedSockets;
+  readonly kept: KeptSockets;
 }
 
 /**
  * Runs the node until it is asked to stop, and drains it.
  * @param makeSource is given the identities of this node's own workloads, for a CA in the same process.
  */
-export async function runNode(settings: Settings, runtime: Runtime, makeSource: (isLocal: (id: SpiffeId) => boolean, listeners: ProcessListeners) => Promise<NodeParts>): Promise<number> {
+export async function runNode(settings: Settings, runtime: Runtime, makeSource: (isLocal: (id: SpiffeId) => boolean, listeners: ProcessListeners, sockets: NodeSockets) => Promise<NodeParts>): Promise<number> {
   const { lifecycle, clock, random, metrics, serviceManager } = runtime;
   const log = runtime.log.scope("ztunnel");
   const configLog = runtime.log.scope("config");
@@ -90,7 +106,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   for (const ignored of restored.ignored) log.warn("a stored certificate was passed over", { reason: ignored });
 
   const localIdentities = new Set<SpiffeId>();
-  const parts = await makeSource((id) => localIdentities.has(id), listeners);
+  const parts = await makeSource((id) => localIdentities.has(id), listeners, { inherited, kept });
 
   const credit = new LogCredit();
   let crl: CrlWatch | null = null;
@@ -192,7 +208,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   runtime.healthy = () => pulse.allAlive;
   runtime.collectGarbage = () => agent.threads.post({ kind: "collectGarbage" });
   const exposition = new Exposition();
-  const up = settled(agent, () => pendingChanged.promise);
+  const up = Promise.all([settled(agent, () => pendingChanged.promise), besideSettled(parts.beside)]).then(([own, beside]) => (own.ok ? beside : own));
   // What nobody took by then nobody will: it belongs to workloads that have gone.
   const trimmed = up.then(() => kept.letGo(inherited.closeRest()));
   let predecessorEnded: Promise<void> = Promise.resolve();
@@ -209,7 +225,12 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   kept.keep(listeners.sockets);
   const successors = settings.handover
     ? awaitSuccessor({
-        state: settings.state, role: runtime.role, agent, lifecycle, log, processSockets: () => listeners.sockets, lockFd: lock.fd, setWritable: parts.setWritable,
+        state: settings.state, role: runtime.role, lifecycle, log, lockFd: lock.fd, setWritable: parts.setWritable,
+        offer: () => [...agent.offer(), ...(parts.beside?.offer() ?? []), ...listeners.sockets],
+        thaw: () => {
+          agent.thaw();
+          parts.beside?.thaw();
+        },
       })
     : null;
   inPlace();
@@ -269,7 +290,10 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     // The successor serves. What is left here are connections, and they are judged by what the configuration and the revocation list say.
     configuration.stopStoring();
     leaving = Promise.all([parts.handOver(), admin.stop(ADMIN_HANDOVER_MS)]);
-    lifecycle.hurry.addEventListener("abort", () => agent.hurry(drainMs(settings)), { once: true });
+    lifecycle.hurry.addEventListener("abort", () => {
+      agent.hurry(drainMs(settings));
+      parts.beside?.hurry(drainMs(settings));
+    }, { once: true });
   } else {
     successors?.end(true);
     lock.ending();
@@ -295,6 +319,17 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   lag.stop();
   clearInterval(pulseTimer);
   return reason.exitStatus;
+}
+
+async function besideSettled(beside: NodeCompanion | undefined): Promise<Result<void, string>> {
+  if (beside === undefined) return ok(undefined);
+  const late = Promise.withResolvers<Result<void, string>>();
+  const timer = setTimeout(() => late.resolve(err(`the waypoints of this node were not ready after ${SETTLE_MS_MAX} ms`)), SETTLE_MS_MAX);
+  try {
+    return await Promise.race([beside.settled(), late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Silence of a data thread after which it counts as hung: long for any work it has, and well within the watchdog's time. */

@@ -1,6 +1,7 @@
 // Heavy traffic for programs.ts: one long stream, many short connections, requests without end. Everything that comes back is
 // compared with what was sent: a proxy that loses, repeats or mixes up a byte is found out.
 
+import { Agent, get } from "node:http";
 import type { Program } from "./program.ts";
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -151,6 +152,33 @@ export const trafficPrograms: Readonly<Record<string, Program>> = {
         } catch (error) {
           faults.push(`after ${answered}: ${(error as { code?: string }).code ?? (error as Error).name}`);
         }
+      }
+    };
+    await Promise.all(Array.from({ length: Number(clients) }, worker));
+    end(faults.length === 0 ? `ok ${answered}` : `failed ${faults.length} of ${answered + faults.length}: ${faults.slice(0, 5).join("; ")}`);
+  },
+
+  /** load-kept URL CLIENTS: the same over connections that are kept as long as the server keeps them. Nothing is asked twice. */
+  "load-kept": async ([address, clients]) => {
+    let stopping = false;
+    process.on("SIGTERM", () => void (stopping = true));
+    let answered = 0;
+    const faults: string[] = [];
+    const agent = new Agent({ keepAlive: true, maxSockets: Number(clients), timeout: REQUEST_TIMEOUT_MS });
+    const ask = (): Promise<string | null> => new Promise((resolve) => {
+      const asked = get(address!, { agent }, (answer) => {
+        answer.on("error", (error) => resolve(error.message));
+        answer.on("end", () => resolve(answer.statusCode === 200 ? null : `status ${answer.statusCode}`));
+        answer.resume();
+      });
+      asked.on("timeout", () => asked.destroy(new Error("timeout")));
+      asked.on("error", (error) => resolve(`${(error as { code?: string }).code ?? error.message}${asked.reusedSocket ? " over a kept connection" : ""}`));
+    });
+    const worker = async (): Promise<void> => {
+      while (!stopping) {
+        const fault = await ask();
+        if (fault !== null) faults.push(`after ${answered}: ${fault}`);
+        else if (++answered === 1) say("going");
       }
     };
     await Promise.all(Array.from({ length: Number(clients) }, worker));

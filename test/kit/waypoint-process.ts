@@ -52,7 +52,16 @@ export class WaypointProcess implements AsyncDisposable {
 
   /** Of all that were started, one after the other. */
   get log(): string {
-    return Array.from({ length: this.#starts }, (_, i) => readFileSync(join(this.directory, `log-${i}`), "utf8")).join("");
+    return Array.from({ length: this.#starts }, (_, i) => this.#logOf(i)).join("");
+  }
+
+  /** Of the one that was started last. */
+  get lastLog(): string {
+    return this.#logOf(this.#starts - 1);
+  }
+
+  #logOf(start: number): string {
+    return readFileSync(join(this.directory, `log-${start}`), "utf8");
   }
 
   /** Lines of the access log as JSON. */

@@ -70,6 +70,8 @@ export class Http1ServerConnection extends SendHalf<ServerExchange> {
   private readonly decoder: BodyDecoder;
   private current: ServerExchange | null = null;
   private draining = false;
+  /** While draining: a connection without a request is over. */
+  private endsIdle = true;
   /** Too much was pipelined: what comes is dropped, and the present answer is the last. */
   private overflowed = false;
   /** Bytes came right behind the present request's head. */
@@ -155,11 +157,16 @@ export class Http1ServerConnection extends SendHalf<ServerExchange> {
     this.closeExchange(exchange);
   }
 
-  /** No new requests after the present one: its response, if it has not begun, says so. Idle connections end now. */
-  drain(): void {
+  /**
+   * The next response that begins says that it is the last one, and is. `now`: without a request under way, or after a response that
+   * has not said so, the connection ends; a request that is on its way then is lost. `afterNext`: it waits for one, and the caller ends
+   * it by `timeOut` when none comes.
+   */
+  drain(idle: "now" | "afterNext" = "now"): void {
     if (this.draining) return;
     this.draining = true;
-    if (this.current === null && !this.parser.isUnderWay && this.heldCount === 0) this.endConnection();
+    this.endsIdle = idle === "now";
+    if (this.endsIdle && this.current === null && !this.parser.isUnderWay && this.heldCount === 0) this.endConnection();
   }
 
   /** The shell's deadline for this phase has passed. A request under way is answered with 408; an idle connection just ends. */
@@ -452,7 +459,7 @@ export class Http1ServerConnection extends SendHalf<ServerExchange> {
     if (this.heldCount > 0) {
       this.counters.pipelinedRequests++;
       this.advance();
-    } else if (this.draining || this.inputEnded) this.endConnection();
+    } else if ((this.draining && this.endsIdle) || this.inputEnded) this.endConnection();
   }
 
   private endTunnel(exchange: ServerExchange): void {
