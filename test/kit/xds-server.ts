@@ -23,6 +23,8 @@ export interface TestXdsServerOptions {
   readonly routes?: (router: ConnectRouter) => void;
   readonly host?: string;
   readonly port?: number;
+  /** Calls what makes the listening socket, in the network namespace where it is to be. */
+  readonly inside?: (listen: () => void) => void;
 }
 
 export class TestXdsServer implements AsyncDisposable {
@@ -59,7 +61,8 @@ export class TestXdsServer implements AsyncDisposable {
   static async start(options: TestXdsServerOptions): Promise<TestXdsServer> {
     const made = new TestXdsServer(options);
     const listening = Promise.withResolvers<void>();
-    made.#server.listen(options.port ?? 0, options.host ?? "127.0.0.1", () => listening.resolve());
+    const { inside = (listen) => listen() } = options;
+    inside(() => void made.#server.listen(options.port ?? 0, options.host ?? "127.0.0.1", () => listening.resolve()));
     await listening.promise;
     return made;
   }
