@@ -26,12 +26,14 @@ export interface ReferenceWorkload {
   readonly services: Readonly<Record<string, Ports>>;
   /** Its network, where there are several. */
   readonly network?: string;
+  /** What is addressed to it itself goes through this one. */
+  readonly waypoint?: Workload;
 }
 
 export interface ReferenceMesh {
   readonly workloads: readonly ReferenceWorkload[];
   /** By `namespace/hostname`. */
-  readonly services: Readonly<Record<string, { readonly vips: readonly string[]; readonly ports: Ports; readonly identities?: readonly string[] }>>;
+  readonly services: Readonly<Record<string, { readonly vips: readonly string[]; readonly ports: Ports; readonly identities?: readonly string[]; readonly waypoint?: Workload }>>;
   /** Ports of the place itself that nobody may reach. */
   readonly deniedPorts: readonly number[];
   /** The network of the place, and the gateway to every other one. */
@@ -94,14 +96,15 @@ function localConfiguration({ workloads, services, deniedPorts, network }: Refer
     uid: `Kubernetes//Pod/${gateway.namespace}/${gateway.place.name}`, name: gateway.place.name, namespace: gateway.namespace, trustDomain: "cluster.local", serviceAccount: gateway.serviceAccount,
     workloadIps: [gateway.place.ipv4], protocol: "HBONE", node: gateway.place.node.name, network: gateway.network, services: {},
   }];
+  const through = (waypoint: Workload | undefined): object => (waypoint === undefined ? {} : { waypoint: { destination: `${network?.own ?? ""}/${waypoint.ipv4}`, hboneMtlsPort: 15008 } });
   return {
-    workloads: [...gateways, ...workloads.map(({ workload, services: memberships, network: of = "" }) => ({
+    workloads: [...gateways, ...workloads.map(({ workload, services: memberships, network: of = "", waypoint }) => ({
       uid: `Kubernetes//Pod/shop/${workload.name}`, name: workload.name, workloadName: workload.name, workloadType: "deployment", canonicalName: workload.name, namespace: "shop", trustDomain: "cluster.local", serviceAccount: workload.name,
-      workloadIps: workload.addresses, protocol: "HBONE", node: workload.node.name, network: of, ...wayTo(of), services: Object.fromEntries(Object.entries(memberships).map(([name, ports]) => [name, portMap(ports)])),
+      workloadIps: workload.addresses, protocol: "HBONE", node: workload.node.name, network: of, ...wayTo(of), ...through(waypoint), services: Object.fromEntries(Object.entries(memberships).map(([name, ports]) => [name, portMap(ports)])),
     }))],
-    services: Object.entries(services).map(([name, { vips, ports, identities = [] }]) => {
+    services: Object.entries(services).map(([name, { vips, ports, identities = [], waypoint }]) => {
       const [namespace, hostname] = name.split("/") as [string, string];
-      return { name: hostname.split(".")[0], namespace, hostname, vips: vips.map((vip) => `${network?.own ?? ""}/${vip}`), ports: portMap(ports), subjectAltNames: identities, canonical: true };
+      return { name: hostname.split(".")[0], namespace, hostname, vips: vips.map((vip) => `${network?.own ?? ""}/${vip}`), ports: portMap(ports), subjectAltNames: identities, canonical: true, ...through(waypoint) };
     }),
     policies: deniedPorts.length === 0 ? [] : [{ name: "denied", namespace: "shop", scope: "Namespace", action: "Deny", dryRun: false, rules: [[[{ destinationPorts: deniedPorts }]]] }],
   };
