@@ -1,0 +1,111 @@
+import { describe, expect, test } from "bun:test";
+import { err, ok, type Result } from "../core/result.ts";
+import type { Timers } from "../identity/svid-cache.ts";
+import { quietLogger } from "./test-kit.ts";
+import type { Api, ApiFault, ApiRequest } from "./api/api-client.ts";
+import { Lease, LEASE_MS } from "./lease.ts";
+
+interface Stored {
+  readonly metadata: { readonly resourceVersion: string };
+  readonly spec: { readonly holderIdentity: string; readonly leaseTransitions: number };
+}
+
+/** One Lease, with the API server's rule that a write names the version it replaces. */
+class LeaseServer implements Api {
+  stored: Stored | null = null;
+  away = new Set<string>();
+  #version = 0;
+
+  as(replica: string): Api {
+    return { request: (request) => (this.away.has(replica) ? Promise.resolve(fault("api_unreachable", 0)) : this.request(request)), watch: () => new Promise(() => {}) };
+  }
+
+  async request({ method, body }: ApiRequest): Promise<Result<unknown, ApiFault>> {
+    if (method === "GET") return this.stored === null ? fault("api_not_found", 404) : ok(this.stored);
+    const wanted = body as { readonly metadata: { readonly resourceVersion?: string }; readonly spec: Stored["spec"] };
+    if ((this.stored?.metadata.resourceVersion ?? undefined) !== wanted.metadata.resourceVersion) return fault("api_conflict", 409);
+    this.stored = { metadata: { resourceVersion: String(++this.#version) }, spec: wanted.spec };
+    return ok(this.stored);
+  }
+
+  watch(): Promise<Result<void, ApiFault>> {
+    return new Promise(() => {});
+  }
+}
+
+const fault = (code: ApiFault["code"], status: number): Result<never, ApiFault> => err({ code, status, message: code, blame: "peer", dies: "nothing", retry: { kind: "never" } });
+
+class Time implements Timers {
+  nowMs = 0;
+  #due: { readonly atMs: number; readonly run: () => void }[] = [];
+
+  after(delayMs: number, run: () => void): () => void {
+    const entry = { atMs: this.nowMs + delayMs, run };
+    this.#due.push(entry);
+    return () => void (this.#due = this.#due.filter((one) => one !== entry));
+  }
+
+  async advance(ms: number): Promise<void> {
+    const untilMs = this.nowMs + ms;
+    for (;;) {
+      for (let turn = 0; turn < 30; turn++) await Promise.resolve();
+      const next = this.#due.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
+      if (next === undefined) break;
+      this.#due = this.#due.filter((one) => one !== next);
+      this.nowMs = next.atMs;
+      next.run();
+    }
+    this.nowMs = untilMs;
+  }
+}
+
+describe("the Lease", () => {
+  function replicas(): { readonly server: LeaseServer; readonly time: Time; readonly held: Record<string, boolean>; readonly a: Lease; readonly b: Lease } {
+    const server = new LeaseServer();
+    const time = new Time();
+    const held: Record<string, boolean> = { a: false, b: false };
+    const make = (identity: string) => new Lease({
+      api: server.as(identity), clock: { monotonicMs: () => time.nowMs, wallMs: () => time.nowMs }, random: { next: () => 0.5 }, timers: time, log: quietLogger(), namespace: "istio-system", name: "weft-control", identity,
+      onChange: (holds) => {
+        held[identity] = holds;
+        expect(Object.values(held).filter(Boolean).length).toBeLessThanOrEqual(1);
+      },
+    });
+    return { server, time, held, a: make("a"), b: make("b") };
+  }
+
+  test("one of two has it, and keeps it", async () => {
+    const { time, held, a, b } = replicas();
+    a.start();
+    b.start();
+    await time.advance(120_000);
+    expect([held["a"], held["b"], b.holder]).toEqual([true, false, "a"]);
+  });
+
+  test("one that reaches nobody any more stops before the other begins", async () => {
+    const { server, time, held, a, b } = replicas();
+    a.start();
+    await time.advance(1_000);
+    b.start();
+    await time.advance(10_000);
+    server.away.add("a");
+    await time.advance(11_000);
+    expect([held["a"], held["b"]]).toEqual([false, false]);
+    await time.advance(LEASE_MS);
+    expect([held["a"], held["b"], server.stored?.spec.leaseTransitions]).toEqual([false, true, 2]);
+    server.away.delete("a");
+    await time.advance(60_000);
+    expect([held["a"], held["b"]]).toEqual([false, true]);
+  });
+
+  test("given back, it is taken at once", async () => {
+    const { time, held, a, b } = replicas();
+    a.start();
+    await time.advance(1_000);
+    b.start();
+    await time.advance(1_000);
+    await a.stop();
+    await time.advance(4_000);
+    expect([held["a"], held["b"]]).toEqual([false, true]);
+  });
+});

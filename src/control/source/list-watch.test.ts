@@ -1,0 +1,228 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { err, ok, type Result } from "../../core/result.ts";
+import type { Timers } from "../../identity/svid-cache.ts";
+import type { Api, ApiFault, ApiRequest } from "../api/api-client.ts";
+import { quietLogger } from "../test-kit.ts";
+import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, ListWatch, PAGE_OBJECTS } from "./list-watch.ts";
+
+const ROUTES = ["v1", "v1beta1"].map((version) => ({ group: "gateway.networking.k8s.io", version, plural: "httproutes", kind: "HTTPRoute", namespaced: true }));
+
+/** Time that a test moves. */
+class Time implements Timers {
+  nowMs = 0;
+  #due: { readonly atMs: number; readonly run: () => void }[] = [];
+
+  after(delayMs: number, run: () => void): () => void {
+    const entry = { atMs: this.nowMs + delayMs, run };
+    this.#due.push(entry);
+    return () => void (this.#due = this.#due.filter((one) => one !== entry));
+  }
+
+  async advance(ms: number): Promise<void> {
+    const untilMs = this.nowMs + ms;
+    for (;;) {
+      await settle();
+      const next = this.#due.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
+      if (next === undefined) break;
+      this.#due = this.#due.filter((one) => one !== next);
+      this.nowMs = Math.max(this.nowMs, next.atMs);
+      next.run();
+    }
+    this.nowMs = untilMs;
+    await settle();
+  }
+}
+
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 50; turn++) await Promise.resolve();
+}
+
+const fault = (status: number, message = ""): Result<never, ApiFault> => err({ code: status === 0 ? "api_unreachable" : status === 410 ? "api_gone" : status === 404 ? "api_not_found" : "api_failed", status, message: `status ${status} ${message}`, blame: "peer", dies: "nothing", retry: { kind: "never" } });
+
+interface Item {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly version: number;
+}
+const objectOf = ({ name, namespace = "shop", version }: Item): Record<string, unknown> => ({ metadata: { name, namespace, resourceVersion: String(version), managedFields: [{}] } });
+
+/** An API server of one kind whose state a test sets; `answers` come first, one for each list. */
+class Server implements Api {
+  items: Item[] = [];
+  version = 1;
+  served = ["v1"];
+  readonly lists: ApiRequest[] = [];
+  readonly answers: Result<unknown, ApiFault>[] = [];
+  watch_: { readonly path: string; readonly query: Readonly<Record<string, string>>; readonly onEvent: (event: unknown) => void; readonly end: (result: Result<void, ApiFault>) => void } | null = null;
+  watches = 0;
+
+  async request(request: ApiRequest): Promise<Result<unknown, ApiFault>> {
+    this.lists.push(request);
+    const answer = this.answers.shift();
+    if (answer !== undefined) return answer;
+    if (!this.served.some((version) => request.path.includes(`/${version}/`))) return fault(404);
+    const start = Number(request.query?.["continue"] ?? "0");
+    const page = this.items.slice(start, start + PAGE_OBJECTS);
+    const more = start + PAGE_OBJECTS < this.items.length;
+    return ok({ metadata: { resourceVersion: String(this.version), ...(more ? { continue: String(start + PAGE_OBJECTS) } : {}) }, items: page.map(objectOf) });
+  }
+
+  watch(request: { readonly path: string; readonly query?: Readonly<Record<string, string>>; readonly signal: AbortSignal }, onEvent: (event: unknown) => void): Promise<Result<void, ApiFault>> {
+    this.watches++;
+    return new Promise((resolve) => {
+      this.watch_ = { path: request.path, query: request.query ?? {}, onEvent, end: resolve };
+      request.signal.addEventListener("abort", () => resolve(fault(0, "aborted")));
+    });
+  }
+
+  send(type: string, object: unknown): void {
+    this.watch_!.onEvent({ type, object });
+  }
+}
+
+describe("list and watch", () => {
+  const started: ListWatch[] = [];
+  afterEach(async () => {
+    const all = started.splice(0);
+    await Promise.all(all.map((one) => one.stop()));
+  });
+
+  async function start(server: Server): Promise<{ readonly time: Time; readonly seen: string[]; readonly held: Map<string, unknown>; readonly watch: ListWatch }> {
+    const time = new Time();
+    const seen: string[] = [];
+    const held = new Map<string, unknown>();
+    const watch = new ListWatch({ types: ROUTES, namespace: null }, {
+      api: server, clock: { monotonicMs: () => time.nowMs, wallMs: () => time.nowMs }, random: { next: () => 0.5 }, timers: time, log: quietLogger(),
+      sink: {
+        upsert: (object) => {
+          const { name, resourceVersion } = object["metadata"] as { name: string; resourceVersion: string };
+          seen.push(`+${name}@${resourceVersion}`);
+          held.set(name, object);
+        },
+        remove: (_, name) => {
+          seen.push(`-${name}`);
+          held.delete(name);
+        },
+        synced: () => seen.push("synced"),
+      },
+    });
+    started.push(watch);
+    watch.start();
+    await time.advance(0);
+    return { time, seen, held, watch };
+  }
+
+  test("lists in pages, then watches from where the list ended", async () => {
+    const server = new Server();
+    server.items = Array.from({ length: PAGE_OBJECTS + 1 }, (_, index) => ({ name: `r${index}`, version: 1 }));
+    server.version = 77;
+    const { seen, held } = await start(server);
+    expect([held.size, seen.at(-1), server.lists.length]).toEqual([PAGE_OBJECTS + 1, "synced", 2]);
+    expect(server.watch_?.query).toMatchObject({ watch: "true", allowWatchBookmarks: "true", resourceVersion: "77" });
+    expect(held.get("r0")).toEqual({ apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: { name: "r0", namespace: "shop", resourceVersion: "1" } });
+  });
+
+  test("takes events as they come, twice the same one once, and goes on from a bookmark", async () => {
+    const server = new Server();
+    const { seen, time } = await start(server);
+    server.send("ADDED", objectOf({ name: "a", version: 2 }));
+    server.send("MODIFIED", objectOf({ name: "a", version: 3 }));
+    server.send("MODIFIED", objectOf({ name: "a", version: 3 }));
+    server.send("DELETED", objectOf({ name: "b", version: 4 }));
+    server.send("BOOKMARK", { metadata: { resourceVersion: "9" } });
+    server.send("NONSENSE", 7);
+    server.watch_!.onEvent("not an event");
+    server.watch_!.end(ok(undefined));
+    await time.advance(1_000);
+    expect(seen).toEqual(["synced", "+a@2", "+a@3"]);
+    expect([server.watches, server.watch_?.query["resourceVersion"], server.lists.length]).toEqual([2, "9", 1]);
+  });
+
+  test.each([["an ERROR event", (server: Server) => server.send("ERROR", { code: 410 })], ["an answer", (server: Server) => server.watch_!.end(fault(410))]])("410 Gone as %s: lists anew, and removes what is not there any more", async (_, gone) => {
+    const server = new Server();
+    server.items = [{ name: "a", version: 1 }, { name: "b", version: 1 }];
+    const { seen, watch, time } = await start(server);
+    server.items = [{ name: "b", version: 1 }, { name: "c", version: 5 }];
+    gone(server);
+    await time.advance(0);
+    expect(seen.slice(3)).toEqual(["+c@5", "-a"]);
+    expect([watch.counters.gone, server.lists.length]).toEqual([1, 2]);
+  });
+
+  test("a list that expires half way begins again, and nothing is removed for it", async () => {
+    const server = new Server();
+    server.items = Array.from({ length: PAGE_OBJECTS + 1 }, (_, index) => ({ name: `r${index}`, version: 1 }));
+    const { held, time } = await start(server);
+    server.send("ERROR", { code: 410 });
+    server.answers.push(ok({ metadata: { continue: "500" }, items: [] }), fault(410));
+    await time.advance(0);
+    expect(held.size).toBe(PAGE_OBJECTS + 1);
+    await time.advance(1_000);
+    expect([held.size, server.watches]).toEqual([PAGE_OBJECTS + 1, 2]);
+  });
+
+  test("an API server that is away is asked again, ever less often, and what was known stays", async () => {
+    const server = new Server();
+    server.items = [{ name: "a", version: 1 }];
+    const { held, seen, time, watch } = await start(server);
+    let tried = 0;
+    server.watch = (): Promise<Result<void, ApiFault>> => {
+      tried++;
+      return Promise.resolve(fault(0));
+    };
+    server.watch_!.end(fault(0, "reset"));
+    await time.advance(3_600_000);
+    expect(held.size).toBe(1);
+    expect(tried).toBeGreaterThan(100);
+    expect(tried).toBeLessThan(300);
+    expect(watch.trouble).toContain("status 0");
+    expect(seen).toEqual(["+a@1", "synced"]);
+  });
+
+  test("a kind that is not installed is empty, and picked up when it is; with an older version, under that", async () => {
+    const server = new Server();
+    server.served = [];
+    const { seen, time } = await start(server);
+    expect(seen).toEqual(["synced"]);
+    server.served = ["v1beta1"];
+    server.items = [{ name: "a", version: 1 }];
+    await time.advance(CRD_LOOK_MS);
+    expect(seen).toEqual(["synced", "+a@1"]);
+    expect(server.watch_?.path).toContain("/v1beta1/");
+  });
+
+  test("a kind that is uninstalled takes its objects with it", async () => {
+    const server = new Server();
+    server.items = [{ name: "a", version: 1 }];
+    const { seen, time } = await start(server);
+    server.served = [];
+    server.watch_!.end(fault(404));
+    await time.advance(0);
+    expect(seen).toEqual(["+a@1", "synced", "-a"]);
+  });
+
+  test("an event that was lost is found by comparing, and not taken for lost while it may be on its way", async () => {
+    const server = new Server();
+    server.items = [{ name: "a", version: 1 }, { name: "b", version: 1 }];
+    const { seen, time, watch } = await start(server);
+    server.items = [{ name: "a", version: 4 }, { name: "b", version: 1 }];
+    await time.advance(COMPARE_MS);
+    server.send("MODIFIED", objectOf({ name: "a", version: 4 }));
+    await time.advance(COMPARE_GRACE_MS);
+    expect([watch.counters.drifted, seen.slice(3)]).toEqual([0, ["+a@4"]]);
+    server.items = [{ name: "c", version: 9 }];
+    server.watch_!.end(ok(undefined));
+    await time.advance(COMPARE_MS + COMPARE_GRACE_MS + 1_000);
+    await time.advance(0);
+    expect(watch.counters.drifted).toBe(3);
+    expect(seen.slice(4)).toEqual(["+c@9", "-a", "-b"]);
+  });
+
+  test("what is no list, and objects without a name, are passed over", async () => {
+    const server = new Server();
+    server.answers.push(ok({ items: "none" }), ok({ metadata: { resourceVersion: "3" }, items: [{}, { metadata: { name: 7 } }, objectOf({ name: "a", version: 2 })] }));
+    const { seen, time } = await start(server);
+    await time.advance(1_000);
+    expect(seen).toEqual(["+a@2", "synced"]);
+  });
+});
