@@ -11,7 +11,7 @@ import { explainRefusal } from "../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
 import { parseGrpcTimeout } from "../policy/upstream/grpc-timeout.ts";
 import { decideHedge, type HedgeDecision } from "../policy/upstream/hedging.ts";
-import { isFailure, outcomeOfAnswer } from "../policy/upstream/outcome.ts";
+import { isFailure, type Outcome, outcomeOfAnswer } from "../policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/upstream/retry-after.ts";
 import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
@@ -85,6 +85,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #hash = 0;
   #cookie: HashCookie | null = null;
   readonly #session: PlannedSession | null;
+  /** The answer of a call that is gRPC has begun, and neither a message nor its status has come. */
+  #owesStatus = false;
   /** Under way, or the one whose answer goes on. */
   #attempt: ServerAttempt | null = null;
   /** Begun before it and still without an answer; the first answer of all wins. */
@@ -384,7 +386,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const retryAfterMs = this.#retryAfterOf(status, fields);
     const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
     const outcome = outcomeOfAnswer(status, grpcStatus);
-    attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
+    // Of gRPC the status is yet to come; a message before it says that the call was served.
+    this.#owesStatus = this.isGrpc && !endStream && status === 200;
+    if (!this.#owesStatus) attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
     const failed = isFailure(outcome) || outcome === "overloaded";
     if ((failed && this.#rivals.length > 0) || (mayRetry && this.#rivals.length === 0 && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs }))) {
       this.#failed(attempt, { status, grpcStatus });
@@ -437,7 +441,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     answer.openTunnel(response, attempt.source!, this.#plan.bytesPerSecond, nowMs);
   }
 
-  attemptBody(_attempt: ServerAttempt, bytes: Uint8Array): void {
+  attemptBody(attempt: ServerAttempt, bytes: Uint8Array): void {
+    if (this.#owesStatus) this.#served(attempt, "success");
     this.#user.touch(this.nowMs());
     this.#account.sentMessages?.push(bytes);
     this.#user.answer.receive(bytes);
@@ -446,6 +451,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   attemptEnded(attempt: ServerAttempt, trailers: HeaderList): void {
     const { answer } = this.#user;
+    if (this.#owesStatus) this.#served(attempt, outcomeOfAnswer(200, parseGrpcStatusField(headerValue(trailers, "grpc-status"))));
     if (this.isGrpc && trailers.length > 0) this.#account.grpcEnded(parseGrpcStatusField(headerValue(trailers, "grpc-status")), headerValue(trailers, "grpc-message") ?? null);
     if (!answer.begun) return;
     if (this.#phase === "tunnel") {
@@ -456,6 +462,11 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#release(attempt);
     answer.receiveEnd(trailers, this.nowMs());
     if (!answer.finished) this.#user.rearm();
+  }
+
+  #served(attempt: ServerAttempt, outcome: Outcome): void {
+    this.#owesStatus = false;
+    attempt.settle(outcome, this.nowMs());
   }
 
   attemptBroke(_attempt: ServerAttempt, code: ReasonCode, message: string): void {

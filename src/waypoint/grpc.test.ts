@@ -6,6 +6,7 @@ import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { authorizerService } from "../../test/kit/decision-services.ts";
 import { backend, requestPolicy, route, rule } from "../../test/kit/http-records.ts";
+import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { backend2, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { Authorization } from "../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
@@ -138,6 +139,27 @@ describe("gRPC", () => {
     await using waypoint = new WaypointFixture({ endpoints: [server], portName: "grpc", l7: { routes: [route({ kind: "GRPCRoute", rules: [rule({ retry, backends: [backend("web")] })] })] } });
     expect((await grpcClient(waypoint).check({})).status).toBeUndefined();
     expect(await waypoint.ended()).toMatchObject({ attempts: 3, grpcStatus: 0 });
+  });
+
+  test("a server is ejected for statuses in trailers too; a call that was served with a message first is none of its failures", async () => {
+    const served: string[] = [];
+    const serving = (name: string, first: Buffer | null, status: string) => backend2((stream) => {
+      served.push(name);
+      stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
+      stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": status }));
+      if (first === null) stream.end();
+      else stream.end(first);
+    });
+    await using failing = await serving("failing", null, "13");
+    await using partial = await serving("partial", message(1), "13");
+    const outliers = {
+      consecutive5xx: 2, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
+    };
+    const policy = trafficPolicy({ outliers, balancing: { kind: "roundRobin" } });
+    await using waypoint = new WaypointFixture({ endpoints: [failing, partial], portName: "grpc", l7: { trafficPolicies: [{ service: policy.service, policies: [policy] }] } });
+    for (let i = 0; i < 12; i++) await grpcClient(waypoint).check({}).catch(() => {});
+    expect(served.filter((name) => name === "failing").length).toBe(2);
+    expect(served.slice(-6)).toEqual(new Array(6).fill("partial"));
   });
 
   test("streams go both ways at once, and half-close reaches the server", async () => {

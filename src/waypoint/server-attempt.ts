@@ -277,6 +277,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
         return;
       case "answering":
       case "tunnel":
+        // Of a gRPC call that had said nothing yet.
+        this.settle("gatewayError", this.#what.nowMs());
         this.#end();
         return this.#user.attemptBroke(this, kind === "protocol" ? "upstream_protocol" : "upstream_reset", message);
       default:
