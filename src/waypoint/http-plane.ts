@@ -165,6 +165,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
 
   tick(): void {
     this.clusters.tick(this.nowMs());
+    for (const connection of this.passthroughs) connection.count();
   }
 
   /**

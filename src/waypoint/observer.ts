@@ -2,6 +2,8 @@
 // of their heads. Records are read while they are told, not kept.
 
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
+import type { Workload } from "../mesh/records.ts";
+import type { ConnectionCounters } from "../telemetry/connection-metrics.ts";
 import type { RequestRecord } from "../telemetry/request-record.ts";
 import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { ServiceTelemetry } from "../telemetry/service-telemetry.ts";
@@ -19,6 +21,8 @@ export interface PassedThrough {
   readonly responseBytes: number;
   /** Null for a usual end. */
   readonly error: string | null;
+  /** Why it never came to a server: it was not allowed, or there was no way; null when one was reached. */
+  readonly refused: "denied" | "unreachable" | null;
 }
 
 export interface EndpointNews {
@@ -38,6 +42,8 @@ export interface RequestObserver {
   /** The id that the client gave the request, or one that is made for it. */
   requestId(fields: HttpFields): string;
   ended(request: RequestRecord): void;
+  /** A server is reached: what the connection adds to. `passedThrough` follows at its end. */
+  passing(client: Client, endpoint: Workload): ConnectionCounters;
   passedThrough(connection: PassedThrough): void;
   /** Something that never became a request; answered or dropped by the engine. */
   malformed(client: Client, code: string, message: string): void;

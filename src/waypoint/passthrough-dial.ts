@@ -5,6 +5,7 @@ import { Attempt } from "../policy/upstream/attempt.ts";
 import { hashText } from "../policy/upstream/balancers/hash.ts";
 import { explainRefusal, Permits } from "../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
+import type { Workload } from "../mesh/records.ts";
 import type { Random } from "../core/ports.ts";
 import type { ChannelWithUser } from "./channel.ts";
 import type { Cluster } from "./cluster.ts";
@@ -51,6 +52,11 @@ export class PassthroughDial implements ChannelOwner {
     const refusal = this.#permits.acquire("connections");
     if (refusal !== null) return this.#user.serverUnreachable(`${this.#cluster.name}: ${explainRefusal(refusal)}`);
     this.#try();
+  }
+
+  /** The one that was reached; null before. */
+  get endpoint(): Workload | null {
+    return this.#attempt.endpoint?.target.workload ?? null;
   }
 
   /** The connection has ended, or is given up. */

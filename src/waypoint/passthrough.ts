@@ -16,6 +16,8 @@ import { CLIENT_HELLO_BYTES_MAX, readServerName } from "../wire/tls/client-hello
 import { ChannelRelay } from "./channel-relay.ts";
 import type { ChannelUser, ChannelWithUser } from "./channel.ts";
 import type { Client } from "./client.ts";
+import { FLAG_INDEX } from "../telemetry/connection-labels.ts";
+import type { ConnectionCounters } from "../telemetry/connection-metrics.ts";
 import { detect } from "./detect.ts";
 import { CLIENT_IDLE_MS } from "./downstream.ts";
 import type { HttpPlane } from "./http-plane.ts";
@@ -53,6 +55,10 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
   /** Why it may not go on as a connection. */
   #denied = "";
   #relay: ChannelRelay | null = null;
+  /** Null before a server was reached. */
+  #counters: ConnectionCounters | null = null;
+  #countedToServer = 0;
+  #countedToClient = 0;
 
   /** @param sniffs false for ports declared as TCP or TLS: nobody takes their bytes for HTTP. */
   constructor(plane: HttpPlane, channel: ChannelWithUser, client: Client, sniffs: boolean) {
@@ -83,6 +89,7 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     this.#access = access;
     const verdict = authorisePassthrough(access, { ...client.facts, remoteIp: client.facts.sourceIp, sni: this.#sni });
     if (verdict.kind === "deny") return this.#deny(verdict.why);
+    this.#denied = "";
     const plan = planConnection(routes, this.#sni, plane.random);
     if (plan.kind === "refuse") return this.#refuse(plan.why);
     const target = plan.kind === "forward" ? plan.target : { ...client.destination, subset: null };
@@ -98,8 +105,8 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
 
   /** Rules about requests cannot be kept where there are none: until the client turns out to speak HTTP nothing is let through. */
   #deny(why: string): void {
-    if (!this.#sniffs) return this.#refuse(why);
     this.#denied = why;
+    if (!this.#sniffs) return this.#refuse(why);
     this.#phase = "waiting";
     this.#wait(CLIENT_IDLE_MS);
   }
@@ -145,10 +152,22 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     const server = this.#server!;
     this.#server = null;
     this.#phase = "relaying";
+    this.#counters = this.#plane.observer.passing(this.#client, this.#dial!.endpoint!);
     this.#relay = new ChannelRelay({
       client: this.#channel, server, due: this.#plane.due, nowMs: this.#plane.nowMs, idleMs: IDLE_MS, finished: (error) => this.#finished(error),
     }, this.#early, this.#ended);
     this.#early = [];
+  }
+
+  /** What has gone through since it was last asked is added to what is counted. */
+  count(): void {
+    const counters = this.#counters;
+    if (counters === null || this.#relay === null) return;
+    const { toServerBytes, toClientBytes } = this.#relay;
+    counters.receivedBytes += toServerBytes - this.#countedToServer;
+    counters.sentBytes += toClientBytes - this.#countedToClient;
+    this.#countedToServer = toServerBytes;
+    this.#countedToClient = toClientBytes;
   }
 
   // ── The client ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,10 +258,16 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     if (this.#phase === "over") return;
     const relay = this.#relay;
     const address = this.#dial?.address ?? null;
+    this.count();
+    if (this.#counters !== null) {
+      this.#counters.open--;
+      this.#counters.closed[FLAG_INDEX["-"]]!++;
+    }
     this.#release();
     this.#plane.observer.passedThrough({
       client: this.#client, startedMs: this.#startedMs, endedMs: this.#plane.nowMs(), upstreamAddress: address,
       requestBytes: relay?.toServerBytes ?? 0, responseBytes: relay?.toClientBytes ?? 0, error,
+      refused: this.#counters !== null ? null : this.#denied !== "" ? "denied" : "unreachable",
     });
   }
 

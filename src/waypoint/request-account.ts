@@ -8,7 +8,6 @@ import type { Service, Workload } from "../mesh/records.ts";
 import type { InjectedFault } from "../policy/http/plan.ts";
 import { type ReasonCode, reasonEntry } from "../policy/http/reason-codes.ts";
 import type { FieldLookup } from "../policy/http/request.ts";
-import { identityOf } from "../policy/waypoints.ts";
 import { type FailedAttempt, keepFields, type RequestRecord } from "../telemetry/request-record.ts";
 import type { RequestTrace } from "../telemetry/request-trace.ts";
 import type { ServiceTelemetry } from "../telemetry/service-telemetry.ts";
@@ -18,6 +17,7 @@ import { type HttpFields, ListFields } from "../wire/http/fields.ts";
 import type { Client } from "./client.ts";
 import type { Cluster } from "./cluster.ts";
 import type { UpstreamVersion } from "./endpoint-pool.ts";
+import { endpointIdentity } from "./endpoint-identity.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { RequestHead } from "./request-head.ts";
 import { isWorkloadDestination } from "./service-directory.ts";
@@ -189,11 +189,7 @@ export class RequestAccount implements RequestRecord {
   }
 
   get endpointIdentity(): SpiffeId | null {
-    const { endpoint } = this;
-    if (endpoint === null || endpoint.tunnelProtocol !== "HBONE") return null;
-    let identity = identities.get(endpoint);
-    if (identity === undefined) identities.set(endpoint, (identity = identityOf(endpoint)));
-    return identity;
+    return endpointIdentity(this.endpoint);
   }
 
   get grpcMessage(): string {
@@ -212,6 +208,3 @@ export class RequestAccount implements RequestRecord {
     return this.sentMessages?.count ?? 0;
   }
 }
-
-/** Records are immutable: the text is made once. */
-const identities = new WeakMap<Workload, SpiffeId>();

@@ -1,14 +1,15 @@
 // What is told of requests that really went through a waypoint's HTTP: context passed on, lines, spans and log records.
 
 import { describe, expect, test } from "bun:test";
-import { backend, path, route, rule, when } from "../../test/kit/http-records.ts";
+import { backend, path, requestPolicy, route, rule, when } from "../../test/kit/http-records.ts";
 import { provenance } from "../../test/kit/mesh-records.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
-import { backend1, backend2, WaypointFixture } from "../../test/kit/waypoint.ts";
+import { backend1, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { namespacedName } from "../core/brand.ts";
 import type { OtlpCollector, TelemetryPolicy } from "../mesh/l7/telemetry.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
+import { Exposition } from "../telemetry/exposition.ts";
 import type { LogRecord, SpanRecord } from "../telemetry/otlp-records.ts";
 
 const collector: OtlpCollector = { name: "otel", protocol: "grpc", service: namespacedName("obs", "otel"), port: 4317, path: "", timeoutMs: 1000, headers: [] };
@@ -180,4 +181,44 @@ test("metrics: attempts that failed are counted by their cause, requests by the 
   await waypoint.ended();
   const { cells } = waypoint.telemetry.snapshot([]);
   expect(cells.find(({ name }) => name === "weft_request_retries_total")).toMatchObject({ keys: [expect.stringContaining("503")], values: [1] });
+});
+
+describe("connections that are no HTTP", () => {
+  /** Each series as `FIELD value`: opened, sent and received bytes, closed, failed by flag. */
+  const counted = async (waypoint: WaypointFixture): Promise<Record<string, number>> => {
+    const { body } = await new Exposition().render([waypoint.telemetry.snapshot([])], [], "prometheus");
+    return Object.fromEntries(body.split("\n").flatMap((line) => {
+      const match = /^istio_tcp_(\w+?)(?:_total)?\{.*reporter="waypoint".*response_flags="([^"]*)".* (\d+)$|^istio_tcp_(\w+?)(?:_total)?\{.*response_flags="([^"]*)".*reporter="waypoint".* (\d+)$/.exec(line);
+      return match === null ? [] : [[`${match[1] ?? match[4]} ${match[2] ?? match[5]}`, Number(match[3] ?? match[6])]];
+    }));
+  };
+
+  test("are counted while they last, and at their end", async () => {
+    await using server = await rawBackend((socket) => {
+      socket.write("hello");
+      socket.on("data", (chunk) => socket.write(chunk));
+      socket.on("end", () => socket.end());
+    });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp" });
+    const client = waypoint.raw();
+    await client.until("hello");
+    client.send("0123456789");
+    await client.until("0123456789");
+    waypoint.plane.tick();
+    expect(await counted(waypoint)).toMatchObject({ "connections_opened -": 1, "sent_bytes -": 15, "received_bytes -": 10, "connections_closed -": 0 });
+    client.socket.end();
+    await client.closed();
+    await until("its end", 5_000, () => waypoint.passed.length === 1 || null);
+    expect(await counted(waypoint)).toMatchObject({ "connections_opened -": 1, "sent_bytes -": 15, "received_bytes -": 10, "connections_closed -": 1 });
+  });
+
+  test("that never came to a server are told by what stood in the way", async () => {
+    await using waypoint = new WaypointFixture({ endpoints: [], portName: "tcp" });
+    await waypoint.raw().closed();
+    await until("its end", 5_000, () => waypoint.passed.length === 1 || null);
+    waypoint.change({ requestPolicies: [requestPolicy({ name: "nobody", action: "deny", rules: [{}] })] });
+    await waypoint.raw().closed();
+    await until("its end", 5_000, () => waypoint.passed.length === 2 || null);
+    expect(await counted(waypoint)).toMatchObject({ "connections_failed CONNECT": 1, "connections_failed DENY": 1 });
+  });
 });

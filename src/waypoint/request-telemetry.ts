@@ -1,6 +1,9 @@
 // Tells of everything that goes through one data thread: requests by the reporter, connections that were none with lines of their own.
 
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
+import type { Workload } from "../mesh/records.ts";
+import { type ConnectionLabels, FLAG_INDEX } from "../telemetry/connection-labels.ts";
+import { type ConnectionCounters, ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { mergeTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { RequestRecord } from "../telemetry/request-record.ts";
@@ -12,6 +15,7 @@ import type { HttpFields } from "../wire/http/fields.ts";
 import type { Client } from "./client.ts";
 import { malformedLine, passthroughLine } from "./connection-line.ts";
 import type { EndpointNews, PassedThrough, RequestObserver } from "./observer.ts";
+import { endpointIdentity } from "./endpoint-identity.ts";
 
 export interface RequestTelemetryOptions extends RequestReporterOptions {
   readonly postNews: (news: EndpointNews) => void;
@@ -20,6 +24,8 @@ export interface RequestTelemetryOptions extends RequestReporterOptions {
 export class RequestTelemetry implements RequestObserver {
   readonly #options: RequestTelemetryOptions;
   readonly #reporter: RequestReporter;
+  /** Of connections that are no HTTP. */
+  readonly #connections = new ConnectionMetrics();
   readonly #form: "text" | "json";
   /** Where no service is known. */
   readonly #unsaid: ServiceTelemetry;
@@ -55,7 +61,15 @@ export class RequestTelemetry implements RequestObserver {
     this.#reporter.finished(request);
   }
 
+  passing(client: Client, endpoint: Workload): ConnectionCounters {
+    const counters = this.#connections.labelSet(labelsOf(client, endpoint));
+    counters.opened++;
+    counters.open++;
+    return counters;
+  }
+
   passedThrough(connection: PassedThrough): void {
+    if (connection.refused !== null) this.#connections.labelSet(labelsOf(connection.client, null)).failed[FLAG_INDEX[connection.refused === "denied" ? "DENY" : "CONNECT"]]!++;
     if (this.#wantsLine(connection.client, connection.error !== null)) this.#reporter.line(passthroughLine(connection, this.#form, this.#options.clock.wallMs()));
   }
 
@@ -71,11 +85,13 @@ export class RequestTelemetry implements RequestObserver {
 
   tick(nowMs: number): void {
     this.#reporter.tick(nowMs);
+    this.#connections.tick(nowMs);
   }
 
   snapshot(clusters: Iterable<ClusterState>): MetricsSnapshot {
     this.#reporter.upstream.observe(clusters);
-    return this.#reporter.snapshot();
+    const { connectionKeys, connectionValues } = this.#connections.snapshot();
+    return { ...this.#reporter.snapshot(), connectionKeys, connectionValues };
   }
 
   /** Conditions of Telemetry resources speak of answers, of which there is none: errors are told, others by the role's share. */
@@ -84,4 +100,10 @@ export class RequestTelemetry implements RequestObserver {
     if (log === null || !log.sinks.some(({ kind }) => kind === "standardOutput")) return false;
     return failed || log.cleanSample >= 1 || this.#options.random.next() < log.cleanSample;
   }
+}
+
+function labelsOf({ workload, source, mutualTls, view }: Client, endpoint: Workload | null): ConnectionLabels {
+  return {
+    reporter: "waypoint", source: workload, destination: endpoint, service: view?.service ?? null, sourceIdentity: source.identity, destinationIdentity: endpointIdentity(endpoint), mutualTls,
+  };
 }

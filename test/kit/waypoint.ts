@@ -126,6 +126,7 @@ export class WaypointFixture implements AsyncDisposable {
           telemetry.malformed(client, code, message);
           this.malformed.push(code);
         },
+        passing: (client, endpoint) => telemetry.passing(client, endpoint),
         passedThrough: (connection) => {
           telemetry.passedThrough(connection);
           const { error, requestBytes, responseBytes } = connection;
