@@ -61,6 +61,20 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
     expect([...evaluation.mesh.policies.keys()].map(String)).toEqual(["shop/deny"]);
   }, 60_000);
 
+  test("a ConfigMap that a resource names is there with the first state that has the resource", async () => {
+    await installDefinitions(server.client, ["BackendTLSPolicy"]);
+    await apply(server.client, { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "roots", namespace: "shop" }, data: { "ca.crt": "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n" } },
+      { apiVersion: "gateway.networking.k8s.io/v1", kind: "BackendTLSPolicy", metadata: { name: "web", namespace: "shop" }, spec: { targetRefs: [{ group: "", kind: "Service", name: "web" }], validation: { hostname: "web.example", caCertificateRefs: [{ group: "", kind: "ConfigMap", name: "roots" }] } } });
+    const states: (string | undefined)[] = [];
+    await seen.when((evaluation) => {
+      const policies = evaluation.l7.trafficPolicies.get("shop/web.shop.svc.cluster.local" as never);
+      if (policies !== undefined) states.push(policies[0]?.tls?.mode);
+      return policies !== undefined;
+    });
+    expect(states).not.toContain("broken");
+    expect(states.length).toBe(1);
+  }, 60_000);
+
   test("an API server that is away for a while costs nothing but the while", async () => {
     await server.stopApiServer();
     await server.startApiServer();

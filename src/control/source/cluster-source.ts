@@ -9,6 +9,7 @@ import type { TranslationOptions } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api } from "../api/api-client.ts";
 import { ListWatch, type ListWatchCounters } from "./list-watch.ts";
+import { ReferencedObjects } from "./referenced-objects.ts";
 import { WATCHED_RESOURCES } from "./watched-kinds.ts";
 
 /** Changes that come this close together are one: a rollout is many, and a push costs every agent something. */
@@ -50,6 +51,7 @@ export class ClusterSource {
   readonly set: ClusterSet;
   readonly #parts: ClusterSourceParts;
   readonly #watches: ListWatch[] = [];
+  readonly #referenced: ReferencedObjects;
   readonly #unsynced = new Set<string>();
   #cancel: (() => void) | null = null;
   #sinceMs = 0;
@@ -61,6 +63,18 @@ export class ClusterSource {
   constructor(parts: ClusterSourceParts) {
     this.#parts = parts;
     this.set = new ClusterSet(parts.options);
+    this.#referenced = new ReferencedObjects({
+      api: parts.api, timers: parts.timers, log: parts.log,
+      upsert: ({ kind }, object) => {
+        this.set.upsert(kind as ClusterKind, object);
+        this.#changed();
+      },
+      remove: ({ kind, namespace, name }) => {
+        this.set.remove(kind as ClusterKind, namespace, name);
+        this.#changed();
+      },
+      settled: () => this.#changed(),
+    });
   }
 
   /** What is not listed yet, in words; empty when all is. */
@@ -96,12 +110,8 @@ export class ClusterSource {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#cancel?.();
+    this.#referenced.stop();
     await Promise.all(this.#watches.map((watch) => watch.stop()));
-  }
-
-  /** Evaluates soon, for a change that did not come by a watch. */
-  touch(): void {
-    this.#changed();
   }
 
   #add({ kind, types, labelSelector }: (typeof WATCHED_RESOURCES)[number], namespace: string | null, fieldSelector?: string): () => void {
@@ -143,6 +153,9 @@ export class ClusterSource {
     this.#cancel = null;
     const { clock, onEvaluated } = this.#parts;
     const startMs = clock.monotonicMs();
+    // What names a secret for the first time waits for it: a moment later it would be told again.
+    this.#referenced.want(this.set.references());
+    if (this.#referenced.waiting) return;
     const timing = { sinceMs: this.#sinceMs, changes: this.#changes };
     this.#changes = 0;
     const evaluation = this.set.evaluate();

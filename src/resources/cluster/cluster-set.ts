@@ -166,6 +166,12 @@ export class ClusterSet {
     }
   }
 
+  /** Secrets and ConfigMaps that the objects name as they are now. Tells nothing of what has changed: that is for `evaluate`. */
+  references(): Iterable<ResourceIdentity> {
+    if (this.#l7Dirty) this.#l7Translator.translate(this.#resourceList());
+    return this.#l7Translator.references;
+  }
+
   /** What holds now, and how it came from what held at the last call. */
   evaluate(): ClusterEvaluation {
     const delta = this.#evaluateMesh();

@@ -12,7 +12,7 @@ import type { Waypoint } from "../../mesh/l7/waypoint.ts";
 import { formatFieldPath } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
 import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
-import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "../resource.ts";
+import type { Placed, ReportFor, ResourceIdentity, ResourceOf, TranslationOptions } from "../resource.ts";
 import type { ResourceDiagnostic } from "../translate-mesh.ts";
 import { describePlaced } from "./age.ts";
 import type { Contribution } from "./contribution.ts";
@@ -95,6 +95,11 @@ export class L7Translator {
     const lost = [...findConflicts(pass.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
     const { waypoints, routes, requestPolicies, requestAuthentications, loginPolicies, telemetry } = pass;
     return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
+  }
+
+  /** Secrets and ConfigMaps that the resources translated last name. */
+  get references(): Iterable<ResourceIdentity> {
+    return this.#world?.world.asked.values() ?? [];
   }
 
   #worldOf(resources: readonly Placed<Resource>[]): World {

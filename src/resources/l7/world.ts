@@ -11,7 +11,7 @@ import type { NamespaceResource } from "../kinds/namespace.ts";
 import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
-import type { Placed, ResourceOf, TranslationOptions } from "../resource.ts";
+import { identityKey, type Placed, type ResourceIdentity, type ResourceOf, type TranslationOptions } from "../resource.ts";
 import { boundWaypoint, serviceHostname } from "../waypoint-binding.ts";
 import { byAge } from "./age.ts";
 
@@ -107,6 +107,8 @@ export class World {
   readonly #namespaces = new Map<string, NamespaceResource>();
   readonly #behind = new Map<NamespacedName, Host[]>();
   readonly meshConfig: Placed<MeshConfigResource> | null;
+  /** Secrets and ConfigMaps that were asked for, whether they are there or not, by kind, namespace and name. */
+  readonly asked = new Map<string, ResourceIdentity>();
 
   constructor(resources: readonly Placed<Resource>[], cache: HostCache, options: TranslationOptions) {
     this.options = options;
@@ -215,10 +217,12 @@ export class World {
   }
 
   secret(namespace: string, name: string): SecretResource | null {
+    this.#ask({ kind: "Secret", namespace, name });
     return this.#secrets.get(mapKey(namespace, name)) ?? null;
   }
 
   configMap(namespace: string, name: string): ConfigMapResource | null {
+    this.#ask({ kind: "ConfigMap", namespace, name });
     return this.#configMaps.get(mapKey(namespace, name)) ?? null;
   }
 
@@ -237,6 +241,10 @@ export class World {
   /** Everything that is bound to a waypoint. */
   behind(waypoint: NamespacedName): readonly Host[] {
     return this.#behind.get(waypoint) ?? NO_HOSTS;
+  }
+
+  #ask(identity: ResourceIdentity): void {
+    this.asked.set(identityKey(identity), identity);
   }
 
   #add(host: Host): void {
