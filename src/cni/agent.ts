@@ -292,7 +292,8 @@ export class Agent {
   #setProbeSource(): void {
     const { probeSource, capture, log } = this.#options;
     if (!probeSource || this.#watching.signal.aborted) return;
-    const probed = this.#enrolment.members.filter(({ stage, pod }) => stage !== "outside" && pod.probePorts.length > 0)
+    // Those that are about to join have it too: at our start they may have joined long ago, and their probes must not pass through the mesh.
+    const probed = this.#enrolment.members.filter(({ stage, membership, pod }) => (stage !== "outside" || membership.inMesh) && pod.probePorts.length > 0)
       .flatMap(({ pod }) => pod.addresses.map(parseIp).filter((ip): ip is IpAddress => ip !== null).map((address) => ({ address, ports: pod.probePorts })));
     const set = setProbeSource(null, capture.probeAddresses, probed);
     if (!set.ok) log.warn("probes of pods in the mesh may fail", { error: set.error.message });

@@ -1,34 +1,18 @@
-// Where an object is in the API. Only the kinds that an installation is made of.
+// Where an object is in the API, and how it is called in messages.
 
+import { pluralOf } from "../../resources/plural.ts";
 import type { KubernetesObject } from "./objects.ts";
 
-const PLURALS: Readonly<Record<string, { readonly plural: string; readonly namespaced: boolean }>> = {
-  Namespace: { plural: "namespaces", namespaced: false },
-  ServiceAccount: { plural: "serviceaccounts", namespaced: true },
-  Service: { plural: "services", namespaced: true },
-  ConfigMap: { plural: "configmaps", namespaced: true },
-  Secret: { plural: "secrets", namespaced: true },
-  Deployment: { plural: "deployments", namespaced: true },
-  DaemonSet: { plural: "daemonsets", namespaced: true },
-  PodDisruptionBudget: { plural: "poddisruptionbudgets", namespaced: true },
-  Lease: { plural: "leases", namespaced: true },
-  Role: { plural: "roles", namespaced: true },
-  RoleBinding: { plural: "rolebindings", namespaced: true },
-  ClusterRole: { plural: "clusterroles", namespaced: false },
-  ClusterRoleBinding: { plural: "clusterrolebindings", namespaced: false },
-  CustomResourceDefinition: { plural: "customresourcedefinitions", namespaced: false },
-  Gateway: { plural: "gateways", namespaced: true },
-};
+/** Kinds without a namespace, of those that an installation or a test of one is made of. */
+const CLUSTER_WIDE: ReadonlySet<string> = new Set(["Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"]);
 
 /** Path of one object, without a query. */
 export function objectPath({ apiVersion, kind, metadata }: Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">): string {
-  const known = PLURALS[kind];
-  if (known === undefined) throw new Error(`no path is known for the kind ${kind}`);
   const base = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+  if (CLUSTER_WIDE.has(kind)) return `${base}/${pluralOf(kind)}/${metadata.name}`;
   const { namespace } = metadata;
-  if (!known.namespaced) return `${base}/${known.plural}/${metadata.name}`;
   if (typeof namespace !== "string") throw new Error(`${kind} ${metadata.name} has no namespace`);
-  return `${base}/namespaces/${namespace}/${known.plural}/${metadata.name}`;
+  return `${base}/namespaces/${namespace}/${pluralOf(kind)}/${metadata.name}`;
 }
 
 export function describeObject({ kind, metadata }: Pick<KubernetesObject, "kind" | "metadata">): string {

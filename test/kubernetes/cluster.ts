@@ -1,0 +1,165 @@
+// A real cluster for the tests that need nodes: KUBECONFIG says which, WEFT_IMAGE and WEFT_TEST_IMAGE name images that its nodes have
+// (the program, and test/kubernetes/app.ts). These tests are not sealed: they speak to that cluster's API and to nothing else.
+
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
+import { applyObject, removeObject } from "../../src/cli/install/apply.ts";
+import type { KubernetesObject } from "../../src/cli/install/objects.ts";
+import { install } from "../../src/cli/verbs/install.ts";
+import { uninstall } from "../../src/cli/verbs/uninstall.ts";
+import { firstReason, type SkipReason } from "../kit/skip.ts";
+import { isSealed } from "../runner/sealed.ts";
+import { until } from "./eventually.ts";
+
+const environment = (name: string): string => process.env[name] ?? "";
+export const KUBECONFIG = environment("KUBECONFIG");
+export const WEFT_IMAGE = environment("WEFT_IMAGE");
+const APP_IMAGE = environment("WEFT_TEST_IMAGE");
+
+/** Null where there is a cluster with our images. */
+export const needsCluster: SkipReason = firstReason(
+  KUBECONFIG === "" ? "needs a Kubernetes cluster: set KUBECONFIG, and run bun test on the file" : null,
+  WEFT_IMAGE === "" || APP_IMAGE === "" ? "needs images on the cluster's nodes: set WEFT_IMAGE and WEFT_TEST_IMAGE" : null,
+  isSealed() ? "speaks to a cluster, which a sealed box cannot: run bun test on the file" : null,
+);
+
+/** Longer than the slowest thing on a busy machine. */
+export const WAIT_MS = 90_000;
+
+export class Cluster {
+  readonly client: KubernetesClient;
+
+  constructor() {
+    const access = kubeconfigAccess(KUBECONFIG);
+    if (!access.ok) throw new Error(access.error);
+    this.client = new KubernetesClient(access.value);
+  }
+
+  /** The verb as an operator runs it. @returns what it printed; throws with what it complained of. */
+  async weft(verb: typeof install | typeof uninstall, args: readonly string[]): Promise<string> {
+    let [printed, complained] = ["", ""];
+    const status = await verb(["--kubeconfig", KUBECONFIG, ...args], {
+      environment: process.env, print: (text) => void (printed += text), complain: (text) => void (complained += text),
+    });
+    if (status !== 0) throw new Error(`status ${status}: ${complained}\n${printed}`);
+    return printed;
+  }
+
+  async apply(...objects: readonly KubernetesObject[]): Promise<void> {
+    for (const object of objects) {
+      const applied = await applyObject(this.client, object);
+      if (!applied.ok) throw new Error(applied.error);
+    }
+  }
+
+  async remove(object: KubernetesObject, waitMs = 0): Promise<void> {
+    const removed = await removeObject(this.client, object, waitMs);
+    if (!removed.ok) throw new Error(removed.error);
+  }
+
+  async get<T>(path: string): Promise<T | null> {
+    const answer = await this.client.get(path);
+    if (answer.ok) return answer.value as T;
+    if (answer.error.status === 404) return null;
+    throw new Error(answer.error.message);
+  }
+
+  async merge(path: string, body: unknown): Promise<void> {
+    const patched = await this.client.request("PATCH", path, { body, contentType: "application/merge-patch+json" });
+    if (!patched.ok) throw new Error(patched.error.message);
+  }
+
+  async nodes(): Promise<string[]> {
+    const list = await this.get<{ items: { metadata: { name: string } }[] }>("/api/v1/nodes");
+    return list!.items.map(({ metadata }) => metadata.name).sort();
+  }
+
+  async pods(namespace: string, selector = ""): Promise<PodNow[]> {
+    const list = await this.get<{ items: PodNow[] }>(`/api/v1/namespaces/${namespace}/pods${selector === "" ? "" : `?labelSelector=${encodeURIComponent(selector)}`}`);
+    return list!.items;
+  }
+
+  /** As text: the log is none of the API's JSON. */
+  async log(namespace: string, pod: string): Promise<string> {
+    return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}/log`);
+  }
+
+  /** What a pod's port answers, by way of the API server. */
+  async proxied(namespace: string, pod: string, port: number, path: string): Promise<string> {
+    return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}:${port}/proxy${path}`);
+  }
+
+  async ready(namespace: string, ...pods: readonly string[]): Promise<void> {
+    for (const name of pods) {
+      await until(async () => {
+        const pod = await this.get<PodNow>(`/api/v1/namespaces/${namespace}/pods/${name}`);
+        return pod?.status.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
+      }, `pod ${namespace}/${name} is ready`, WAIT_MS);
+    }
+  }
+
+  /** How a pod that runs once ended: its log, and its exit status. */
+  async finished(namespace: string, name: string): Promise<{ readonly log: string; readonly succeeded: boolean }> {
+    const phase = await until(async () => {
+      const pod = await this.get<PodNow>(`/api/v1/namespaces/${namespace}/pods/${name}`);
+      return pod?.status.phase === "Succeeded" || pod?.status.phase === "Failed" ? pod.status.phase : null;
+    }, `pod ${namespace}/${name} has ended`, WAIT_MS);
+    return { log: await this.log(namespace, name), succeeded: phase === "Succeeded" };
+  }
+
+  async #text(path: string): Promise<string> {
+    const access = kubeconfigAccess(KUBECONFIG);
+    if (!access.ok) throw new Error(access.error);
+    const { server, tls, authorization } = access.value;
+    const token = await authorization();
+    const response = await fetch(`${server}${path}`, { tls, headers: token === null ? {} : { Authorization: token } } as RequestInit);
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+    return text;
+  }
+}
+
+export interface PodNow {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly annotations?: Readonly<Record<string, string>>; readonly deletionTimestamp?: string };
+  readonly spec: { readonly nodeName?: string };
+  readonly status: {
+    readonly phase?: string; readonly podIP?: string;
+    readonly conditions?: readonly { readonly type: string; readonly status: string; readonly lastTransitionTime?: string }[];
+    readonly containerStatuses?: readonly { readonly restartCount: number }[];
+  };
+}
+
+export const namespaceObject = (name: string, labels: Readonly<Record<string, string>> = {}): KubernetesObject => ({ apiVersion: "v1", kind: "Namespace", metadata: { name, labels } });
+
+export interface AppPod {
+  readonly name: string;
+  readonly namespace: string;
+  readonly node: string;
+  readonly args: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly serviceAccount?: string;
+  /** Port of its HTTP probes. */
+  readonly probe?: number;
+  readonly initArgs?: readonly string[];
+  readonly hostNetwork?: boolean;
+}
+
+/** A pod of app.ts. It runs once when it serves nothing. */
+export function appPod({ name, namespace, node, args, labels = {}, serviceAccount = "default", probe, initArgs, hostNetwork = false }: AppPod): KubernetesObject {
+  const container = (given: readonly string[]) => ({
+    image: APP_IMAGE, imagePullPolicy: "Never", args: given, env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
+  });
+  const httpGet = { path: "/healthz", port: probe ?? 0 };
+  return {
+    apiVersion: "v1", kind: "Pod", metadata: { name, namespace, labels },
+    spec: {
+      nodeName: node, serviceAccountName: serviceAccount, terminationGracePeriodSeconds: 2, restartPolicy: probe === undefined ? "Never" : "Always", hostNetwork,
+      ...(initArgs === undefined ? {} : { initContainers: [{ name: "first", ...container(initArgs) }] }),
+      containers: [{ name: "app", ...container(args), ...(probe === undefined ? {} : { readinessProbe: { httpGet, periodSeconds: 1 }, livenessProbe: { httpGet, periodSeconds: 1, failureThreshold: 3 } }) }],
+    },
+  };
+}
+
+export const serviceObject = (name: string, namespace: string, port: number): KubernetesObject => ({
+  apiVersion: "v1", kind: "Service", metadata: { name, namespace, labels: {} }, spec: { selector: { app: name }, ports: [{ name: "http", port: 80, targetPort: port }] },
+});
