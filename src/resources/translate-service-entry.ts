@@ -66,20 +66,12 @@ export function entryMemberships({ namespace, spec }: ServiceEntryResource, ownP
 function workloads(placed: Placed<ServiceEntryResource>, surroundings: ServiceEntrySurroundings): Workload[] {
   const { spec } = placed.resource;
   const endpoints = spec.endpoints ?? [];
-  if (endpoints.length > 0) {
-    const seen = new Map<string, number>();
-    return endpoints.map((endpoint) => {
-      const address = endpoint.address ?? "";
-      const times = (seen.get(address) ?? 0) + 1;
-      seen.set(address, times);
-      return workload(placed, endpoint, times === 1 ? address : `${address}/${times}`, spec.hosts, surroundings);
-    });
-  }
+  if (endpoints.length > 0) return endpointUids(placed.resource, surroundings.options.clusterId).map(({ uid, endpoint }) => workload(placed, endpoint, uid, spec.hosts, surroundings));
   const byName = (spec.resolution === "DNS" || spec.resolution === "DNS_ROUND_ROBIN") && spec.workloadSelector === undefined;
-  return byName ? spec.hosts.map((host) => workload(placed, { address: host }, host, [host], surroundings)) : [];
+  return byName ? spec.hosts.map((host) => workload(placed, { address: host }, uidOf(surroundings.options.clusterId, placed.resource.namespace, placed.resource.name, host), [host], surroundings)) : [];
 }
 
-function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEndpoint, uidPart: string, hosts: readonly string[], { options, namespaceLabels, gateways, policiesFor }: ServiceEntrySurroundings): Workload {
+function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEndpoint, uid: WorkloadUid, hosts: readonly string[], { options, namespaceLabels, gateways, policiesFor }: ServiceEntrySurroundings): Workload {
   const { resource } = placed;
   const { namespace, name, resourceVersion, creationTimestamp } = resource;
   const { weight, labels: endpointLabels, ...fields } = endpoint;
@@ -89,7 +81,18 @@ function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEn
   };
   const translated = translateWorkloadEntry({ ...placed, resource: entry }, { options, namespaceLabels, gateways, services: [], further: [], policies: policiesFor(labels), waypoints: [] });
   const members = entryMemberships({ ...resource, spec: { ...resource.spec, hosts: [...hosts] } }, endpoint.ports ?? {});
-  return { ...translated.workload, uid: uidOf(options.clusterId, namespace, name, uidPart), services: members, provenance: provenanceOf(placed) };
+  return { ...translated.workload, uid, services: members, provenance: provenanceOf(placed) };
+}
+
+/** The endpoints that an entry lists, with what each is called as a workload. */
+export function endpointUids({ namespace, name, spec }: ServiceEntryResource, clusterId: string): { readonly uid: WorkloadUid; readonly endpoint: ServiceEntryEndpoint }[] {
+  const seen = new Map<string, number>();
+  return (spec.endpoints ?? []).map((endpoint) => {
+    const address = endpoint.address ?? "";
+    const times = (seen.get(address) ?? 0) + 1;
+    seen.set(address, times);
+    return { uid: uidOf(clusterId, namespace, name, times === 1 ? address : `${address}/${times}`), endpoint };
+  });
 }
 
 function uidOf(clusterId: string, namespace: string, name: string, part: string): WorkloadUid {

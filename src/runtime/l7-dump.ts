@@ -24,7 +24,7 @@ export function dumpL7(l7: L7Snapshot): Record<string, unknown> {
   const list = (records: ReadonlyMap<string, unknown>): unknown[] => [...records.values()].map((record) => shown(record, ""));
   return {
     waypoints: list(l7.waypoints), routes: list(l7.routes), trafficPolicies: Object.fromEntries([...l7.trafficPolicies].map(([service, policies]) => [service, shown(policies, "")])),
-    requestPolicies: list(l7.requestPolicies), requestAuthentications: list(l7.requestAuthentications), loginPolicies: list(l7.loginPolicies), telemetry: list(l7.telemetry),
+    requestPolicies: list(l7.requestPolicies), requestAuthentications: list(l7.requestAuthentications), loginPolicies: list(l7.loginPolicies), telemetry: list(l7.telemetry), workloadLabels: list(l7.workloadLabels),
   };
 }
 

@@ -1,11 +1,13 @@
 // What a cluster keeps when the configuration says something else of it, between real sockets.
 
 import { describe, expect, test } from "bun:test";
-import { WEB } from "../../test/kit/http-records.ts";
+import { backend, route, rule, WEB } from "../../test/kit/http-records.ts";
+import { uid } from "../../test/kit/mesh-records.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { BackendAuthority, tlsBackend } from "../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../test/kit/waypoint.ts";
+import { ANY_REQUEST } from "../mesh/l7/match.ts";
 import type { ConnectionLimits, OutlierDetection, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
 
@@ -76,5 +78,20 @@ describe("a change of the configuration", () => {
     await (await waypoint.fetch("/")).text();
     expect([...waypoint.plane.clusters]).toEqual([cluster!]);
     expect(cluster!.settings.limits.activeRequestsMax).toBeGreaterThan(1);
+  });
+
+  test("of labels moves endpoints from one subset to the other", async () => {
+    await using one = await backend1((_request, response) => response.end("one"));
+    await using two = await backend1((_request, response) => response.end("two"));
+    const track = (value: string): Partial<TrafficPolicy> => ({ subset: { name: value, labels: { track: value } } });
+    const to = (subset: string) => rule({ matches: [{ ...ANY_REQUEST, path: { kind: "prefix", value: `/${subset}` } }], backends: [backend("web", { subset })] });
+    const labelled = (...tracks: string[]) => ({ workloadLabels: tracks.map((value, i) => ({ uid: uid(`e${i}`), labels: { track: value } })) });
+    await using waypoint = new WaypointFixture({ endpoints: [one, two], l7: { ...policies(track("stable"), track("canary")), ...labelled("stable", "canary"), routes: [route({ rules: [to("stable"), to("canary")] })] } });
+    const ask = async (subset: string): Promise<string> => (await waypoint.fetch(`/${subset}`)).text();
+    for (let i = 0; i < 4; i++) expect([await ask("stable"), await ask("canary")]).toEqual(["one", "two"]);
+    waypoint.change(labelled("canary", "stable"));
+    for (let i = 0; i < 4; i++) expect([await ask("stable"), await ask("canary")]).toEqual(["two", "one"]);
+    waypoint.change({ removedWorkloadLabels: [uid("e0")] });
+    expect((await waypoint.fetch("/canary")).headers.get("x-weft-reason")).toBe("no_endpoints");
   });
 });

@@ -50,6 +50,11 @@ export class Clusters {
     }
   }
 
+  /** What workloads are called by subsets and priorities has changed. */
+  relabelled(): void {
+    for (const { upstream } of this) upstream.relabelled();
+  }
+
   tick(nowMs: number): void {
     for (const cluster of this) cluster.tick(nowMs);
     for (const cluster of this.#retired) if (cluster.empty) this.#retired.delete(cluster);

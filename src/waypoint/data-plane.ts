@@ -5,11 +5,11 @@ import type { Clock, Random } from "../core/ports.ts";
 import { parseIp, type SocketAddress } from "../core/ip.ts";
 import { hmacSigner } from "../identity/session-signer.ts";
 import { httpFetch } from "../identity/jwt/http-fetch.ts";
+import type { L7Delta } from "../mesh/l7/delta.ts";
 import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
-import { NO_LABELS } from "../policy/upstream/labels.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
@@ -60,7 +60,7 @@ export class WaypointDataPlane {
     this.#unrecorded = unrecordedWaypoint(config.gateway, config.network);
     this.#tunnels = new Tunnels(config.tunnels, world, (spiffeId) => post({ kind: "needSvid", spiffeId }));
     this.#place = new WaypointPlace({
-      store: this.#store, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
+      store: this.#store, l7: this.#l7, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
       accept: (channel, client) => this.#plane.accept(channel, client),
       refused: (code, message) => post({ kind: "warning", code, message }),
     });
@@ -74,7 +74,7 @@ export class WaypointDataPlane {
     this.#names = new NameResolver({ random, nowMs: this.#nowMs });
     const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({
-      store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: NO_LABELS, clock, random, pathNormalisation: config.pathNormalisation,
+      store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: (workload, label) => this.#l7.labels(workload.uid)?.[label], clock, random, pathNormalisation: config.pathNormalisation,
       tokens: this.#identities.tokens, logins: this.#identities.logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
       dialer, names: this.#names,
@@ -89,7 +89,7 @@ export class WaypointDataPlane {
         return; // the first message builds this object
       case "mesh":
         this.#store.apply(message.delta);
-        if (this.#l7.apply(message.l7Delta).accessChanged) this.#identities.retain(this.#l7);
+        this.#applyL7(message.l7Delta);
         for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
         this.#recorded = recordedWaypoint(this.#store, this.#l7, this.#config.gateway);
         this.#plane.changed();
@@ -119,6 +119,12 @@ export class WaypointDataPlane {
     }
   }
 
+  #applyL7(delta: L7Delta): void {
+    const { accessChanged, labelsChanged } = this.#l7.apply(delta);
+    if (accessChanged) this.#identities.retain(this.#l7);
+    if (labelsChanged) this.#plane.clusters.relabelled();
+  }
+
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
@@ -137,7 +143,7 @@ export class WaypointDataPlane {
     const address = normal(remote);
     const workload = this.#store.workloadByAddress(this.#config.network, address.ip) ?? null;
     return {
-      source: { identity: null, namespace: workload?.namespace ?? null, labels: labelsOf(workload), ip: address.ip },
+      source: { identity: null, namespace: workload?.namespace ?? null, labels: labelsOf(workload, this.#l7), ip: address.ip },
       workload, address, destination, sni: null, mutualTls: false, view: null,
       facts: connectionFacts({ peer: null, sourceIp: address.ip, destinationIp: normal(local).ip, destinationPort: destination.port }, null),
     };

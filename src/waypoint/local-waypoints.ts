@@ -203,7 +203,7 @@ function wholeOf({ mesh, l7 }: ConfigState): Pick<ConfigState, "mesh" | "delta" 
     delta: { ...emptyDelta, workloads: [...mesh.workloads.values()], services: [...mesh.services.values()], policies: [...mesh.policies.values()] },
     l7Delta: {
       ...EMPTY_L7_DELTA, waypoints: [...l7.waypoints.values()], routes: [...l7.routes.values()], trafficPolicies: [...l7.trafficPolicies].map(([service, policies]) => ({ service, policies })),
-      requestPolicies: [...l7.requestPolicies.values()], requestAuthentications: [...l7.requestAuthentications.values()], loginPolicies: [...l7.loginPolicies.values()], telemetry: [...l7.telemetry.values()],
+      requestPolicies: [...l7.requestPolicies.values()], requestAuthentications: [...l7.requestAuthentications.values()], loginPolicies: [...l7.loginPolicies.values()], telemetry: [...l7.telemetry.values()], workloadLabels: [...l7.workloadLabels.values()],
     },
   };
 }

@@ -5,6 +5,7 @@ import type { NamespacedName } from "../core/brand.ts";
 import { ipFromBytes, type IpAddress, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
+import type { L7Store } from "../mesh/l7/l7-store.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { connectionFacts, type TrustDomainAliases } from "../policy/connection-facts.ts";
 import { judgeInbound } from "../policy/inbound.ts";
@@ -25,6 +26,7 @@ import { StreamChannel } from "./stream-channel.ts";
 
 export interface WaypointPlaceOptions {
   readonly store: MeshStore;
+  readonly l7: L7Store;
   readonly network: string;
   readonly trustDomains: TrustDomainAliases;
   /** This waypoint's record; null while the configuration has none. */
@@ -98,12 +100,12 @@ class Connect implements ServerStreamUser {
   }
 
   #client({ service, ip: destinationIp }: { readonly service: NamespacedName; readonly ip: IpAddress }, port: number): Client {
-    const { store, network, trustDomains } = this.#options;
+    const { store, l7, network, trustDomains } = this.#options;
     const { peerIdentity, peerIp, peerPort } = this.#tunnel;
     const workload = store.workloadByAddress(network, peerIp) ?? null;
     const namespace = parseSpiffeId(peerIdentity)?.namespace ?? null;
     return {
-      source: { identity: peerIdentity, namespace, labels: labelsOf(workload), ip: peerIp }, workload, address: { ip: peerIp, port: peerPort },
+      source: { identity: peerIdentity, namespace, labels: labelsOf(workload, l7), ip: peerIp }, workload, address: { ip: peerIp, port: peerPort },
       facts: connectionFacts({ peer: peerIdentity, sourceIp: peerIp, destinationIp, destinationPort: port }, trustDomains),
       destination: { service, port }, sni: null, mutualTls: true, view: null,
     };

@@ -17,7 +17,6 @@ import { OWN_NAMESPACE } from "../../src/net/namespace.ts";
 import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
-import { NO_LABELS } from "../../src/policy/upstream/labels.ts";
 import type { NameSource } from "../../src/policy/upstream/upstream.ts";
 import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
@@ -106,7 +105,7 @@ export class WaypointFixture implements AsyncDisposable {
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
-      store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: NO_LABELS, names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: (of, label) => this.l7.labels(of.uid)?.[label], names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, _way, owner, timeoutMs, nowMs) =>
@@ -157,7 +156,7 @@ export class WaypointFixture implements AsyncDisposable {
   }
 
   change(l7: Partial<L7Delta>): void {
-    this.l7.apply({ ...EMPTY_L7_DELTA, ...l7 });
+    if (this.l7.apply({ ...EMPTY_L7_DELTA, ...l7 }).labelsChanged) this.plane.clusters.relabelled();
     this.plane.changed();
   }
 

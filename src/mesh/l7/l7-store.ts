@@ -2,7 +2,7 @@
 // One thread owns it and changes it only by `apply`. What a look-up returns stays the same object until something it was made of
 // changes, so that it can key a cache of compiled forms.
 
-import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { namespacedName, type NamespacedName, type WorkloadUid } from "../../core/brand.ts";
 import type { AccessTarget, LoginPolicy, RequestAuthentication, RequestPolicy } from "./access.ts";
 import type { L7Delta } from "./delta.ts";
 import { type EffectiveTelemetry, mergeTelemetry } from "./merge-telemetry.ts";
@@ -36,6 +36,7 @@ export interface L7Change {
   readonly accessChanged: boolean;
   readonly telemetryChanged: boolean;
   readonly waypointsChanged: boolean;
+  readonly labelsChanged: boolean;
 }
 
 const NO_ROUTES: RouteSet = { protocol: null, routes: [] };
@@ -75,6 +76,7 @@ export class L7Store {
   readonly #telemetry = new TargetIndex<TelemetryPolicy>();
   readonly #accessSets = new Map<string, Cached<AccessSet>>();
   readonly #telemetrySets = new Map<string, Cached<EffectiveTelemetry>>();
+  readonly #labels = new Map<WorkloadUid, Readonly<Record<string, string>>>();
   #accessVersion = 0;
   #telemetryVersion = 0;
 
@@ -95,7 +97,14 @@ export class L7Store {
     if (accessChanged) this.#accessVersion++;
     const telemetryChanged = this.#telemetry.update(delta.telemetry, delta.removedTelemetry);
     if (telemetryChanged) this.#telemetryVersion++;
-    return { routesChanged, trafficChanged, accessChanged, telemetryChanged, waypointsChanged: delta.waypoints.length + delta.removedWaypoints.length > 0 };
+    for (const { uid, labels } of delta.workloadLabels) this.#labels.set(uid, labels);
+    for (const uid of delta.removedWorkloadLabels) this.#labels.delete(uid);
+    return { labelsChanged: delta.workloadLabels.length + delta.removedWorkloadLabels.length > 0, routesChanged, trafficChanged, accessChanged, telemetryChanged, waypointsChanged: delta.waypoints.length + delta.removedWaypoints.length > 0 };
+  }
+
+  /** Those of its labels that some rule looks at; null without any. */
+  labels(uid: WorkloadUid): Readonly<Record<string, string>> | null {
+    return this.#labels.get(uid) ?? null;
   }
 
   /** By `namespace/name` of the Gateway. */

@@ -179,6 +179,11 @@ export class Upstream {
     for (const member of this.#members) member.health = settings.healthCheck === null ? "unchecked" : "unknown";
   }
 
+  /** Labels of endpoints have changed. Takes effect with the next `refresh`. */
+  relabelled(): void {
+    this.#isReconfigured = true;
+  }
+
   /**
    * Takes over the present endpoints; does nothing when service, source and endpoints are those of the last call. What was observed
    * of endpoints that stay is kept. Returns true when something changed.

@@ -13,6 +13,7 @@ import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
 import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.ts";
 import { type Node, readNode } from "../kinds/node.ts";
 import { type Pod, readPod } from "../kinds/pod.ts";
+import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { diffL7 } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator } from "../l7/translate-l7.ts";
@@ -174,7 +175,9 @@ export class ClusterSet {
 
   /** What holds now, and how it came from what held at the last call. */
   evaluate(): ClusterEvaluation {
+    const podsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0;
     const delta = this.#evaluateMesh();
+    if (podsMoved && this.#l7Translator.looksAtLabels) this.#l7Dirty = true;
     const l7Delta = this.#l7Dirty ? this.#evaluateL7() : EMPTY_L7_DELTA;
     this.#meshDirty = false;
     this.#l7Dirty = false;
@@ -226,12 +229,16 @@ export class ClusterSet {
   }
 
   #evaluateL7(): L7Delta {
-    const translated = this.#l7Translator.translate(this.#resourceList());
+    const translated = this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
     const delta = diffL7(this.#l7, translated.snapshot);
     this.#l7 = translated.snapshot;
     this.#statuses = translated.statuses;
     this.#l7Diagnostics = translated.diagnostics;
     return delta;
+  }
+
+  *#podLabels(): Iterable<WorkloadLabels> {
+    for (const { pod, workload } of this.#pods.values()) if (workload !== null) yield { uid: workload.uid, labels: pod.labels };
   }
 
   /** Pods and slices of every namespace of which something shared is not what it was. */

@@ -18,11 +18,12 @@ export function diffL7(previous: L7Snapshot, next: L7Snapshot): L7Delta {
   const authentications = changed(previous.requestAuthentications, next.requestAuthentications, deepEqual);
   const logins = changed(previous.loginPolicies, next.loginPolicies, deepEqual);
   const telemetry = changed(previous.telemetry, next.telemetry, deepEqual);
+  const labels = changed(previous.workloadLabels, next.workloadLabels, deepEqual);
   return {
-    waypoints: waypoints.upserted, routes: routes.upserted, requestPolicies: policies.upserted, requestAuthentications: authentications.upserted, loginPolicies: logins.upserted, telemetry: telemetry.upserted,
+    waypoints: waypoints.upserted, routes: routes.upserted, requestPolicies: policies.upserted, requestAuthentications: authentications.upserted, loginPolicies: logins.upserted, telemetry: telemetry.upserted, workloadLabels: labels.upserted,
     trafficPolicies: traffic.upserted.map((entries) => ({ service: serviceOf(entries), policies: entries })),
     removedWaypoints: waypoints.removed, removedRoutes: routes.removed, removedTrafficPolicies: traffic.removed, removedRequestPolicies: policies.removed,
-    removedRequestAuthentications: authentications.removed, removedLoginPolicies: logins.removed, removedTelemetry: telemetry.removed,
+    removedRequestAuthentications: authentications.removed, removedLoginPolicies: logins.removed, removedTelemetry: telemetry.removed, removedWorkloadLabels: labels.removed,
   };
 }
 

@@ -27,6 +27,7 @@ export function describeL7({ l7, statuses }: L7Evaluation): string[] {
   each("authentication", l7.requestAuthentications, ({ targets, rules }) => [`for ${compact(targets)}`, ...rules.map(({ fieldPath, ...rule }) => `${fieldPath}: ${compact(rule)}`)]);
   each("login", l7.loginPolicies, ({ name: _, namespace: __, provenance: ___, ...policy }) => compact(policy));
   each("telemetry", l7.telemetry, ({ name: _, namespace: __, provenance: ___, ...policy }) => compact(policy));
+  each("labels", l7.workloadLabels, ({ labels }) => compact(labels));
   for (const { kind, namespace, name, parents, conditions } of statuses) {
     const all = [...parents.map((parent) => ({ at: ` ${compact(parent.path)}`, conditions: parent.conditions })), ...(conditions.length === 0 ? [] : [{ at: "", conditions }])];
     for (const { at, conditions: some } of all) lines.push(`status ${kind} ${namespace}/${name}${at}: ${some.map(({ type, status, reason }) => `${type}=${status ? "True" : "False"} ${reason}`).join(", ")}`);

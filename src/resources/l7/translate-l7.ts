@@ -1,7 +1,7 @@
 // All resources in force into the L7 configuration. Each resource is translated by itself and again only when it, or something that
 // it asked about, changed; what several resources say of one service is merged, and merged again only when one of them changed.
 
-import type { NamespacedName } from "../../core/brand.ts";
+import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
 import { namespacedName } from "../../core/brand.ts";
 import type { LoginPolicy, RequestAuthentication, RequestPolicy } from "../../mesh/l7/access.ts";
 import type { L7Snapshot } from "../../mesh/l7/delta.ts";
@@ -9,6 +9,7 @@ import type { Route } from "../../mesh/l7/route.ts";
 import type { TelemetryPolicy } from "../../mesh/l7/telemetry.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { Waypoint } from "../../mesh/l7/waypoint.ts";
+import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { formatFieldPath } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
 import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
@@ -27,6 +28,7 @@ import { translateBackendTls, translateTrafficPolicy, translateXBackendTraffic, 
 import { type TranslatedVirtualService, translateVirtualService } from "./translate-virtual-service.ts";
 import { translateWaypoint } from "./translate-waypoint.ts";
 import { type Translated, Translations } from "./view.ts";
+import { labelledEntries, labelsLookedAt, labelsTold } from "./workload-labels.ts";
 import { HostCache, isAskedAbout, World } from "./world.ts";
 
 export interface TranslatedL7 {
@@ -76,6 +78,8 @@ export class L7Translator {
   readonly #telemetry = new Translations(translateTelemetry);
   readonly #defaults = new Translations(translateDefaults);
   readonly #waypoints = new Translations(translateWaypoint);
+  #labelNames: ReadonlySet<string> = new Set();
+  #labels: ReadonlyMap<WorkloadUid, WorkloadLabels> = new Map();
   #merged = new Map<NamespacedName, Merged>();
   #world: { readonly resources: readonly Placed<Resource>[]; readonly world: World } | null = null;
 
@@ -83,7 +87,13 @@ export class L7Translator {
     this.#options = options;
   }
 
-  translate(resources: readonly Placed<Resource>[]): TranslatedL7 {
+  /** Some rule looks at labels of workloads: what workloads there are matters. */
+  get looksAtLabels(): boolean {
+    return this.#labelNames.size > 0;
+  }
+
+  /** @param others workloads that no resource here makes. */
+  translate(resources: readonly Placed<Resource>[], others: Iterable<WorkloadLabels> = []): TranslatedL7 {
     const world = this.#worldOf(resources.filter(isAskedAbout));
     const pass: Pass = {
       waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
@@ -93,8 +103,11 @@ export class L7Translator {
     const trafficPolicies = this.#mergeTraffic(pass);
     reportMissingSubsets(pass, trafficPolicies);
     const lost = [...findConflicts(pass.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
+    this.#labelNames = labelsLookedAt(pass.routes.values(), trafficPolicies.values());
+    this.#labels = labelsTold([...labelledEntries(resources, this.#options.clusterId), ...others], this.#labelNames, this.#labels);
+    const workloadLabels = this.#labels;
     const { waypoints, routes, requestPolicies, requestAuthentications, loginPolicies, telemetry } = pass;
-    return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
+    return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry, workloadLabels }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
   }
 
   /** Secrets and ConfigMaps that the resources translated last name. */

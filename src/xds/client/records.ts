@@ -42,7 +42,7 @@ export class XdsRecords {
   readonly #services = new Map<NamespacedName, Service>();
   readonly #policies = new Map<NamespacedName, AuthorizationPolicy>();
   readonly #l7: { readonly [K in L7Kind]: Map<string, L7Records[K]> } = {
-    waypoints: new Map(), routes: new Map(), trafficPolicies: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(),
+    waypoints: new Map(), routes: new Map(), trafficPolicies: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), workloadLabels: new Map(),
   };
   /** By type, name to version: what was taken. */
   readonly #versions = new Map<string, Map<string, string>>();
@@ -242,6 +242,7 @@ function l7DeltaOf<K extends L7Kind>(kind: K, upserts: ReadonlyMap<string, L7Rec
     requestAuthentications: (records) => ({ requestAuthentications: [...records.values()], removedRequestAuthentications: removed }),
     loginPolicies: (records) => ({ loginPolicies: [...records.values()], removedLoginPolicies: removed }),
     telemetry: (records) => ({ telemetry: [...records.values()], removedTelemetry: removed }),
+    workloadLabels: (records) => ({ workloadLabels: [...records.values()], removedWorkloadLabels: removedNames as readonly WorkloadUid[] }),
   };
   return { ...EMPTY_L7_DELTA, ...parts[kind](upserts) };
 }

@@ -10,10 +10,12 @@ import type { Route } from "../../mesh/l7/route.ts";
 import type { TelemetryPolicy } from "../../mesh/l7/telemetry.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { Waypoint } from "../../mesh/l7/waypoint.ts";
+import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { RecordSchema } from "../../wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { decode, encodeResource, type EncodedResource, type ReceivedResource } from "../resource.ts";
 import { loginPolicy, requestAuthentication, requestPolicy } from "./access.ts";
 import { route, waypoint } from "./route.ts";
+import { workloadLabels } from "./workload-labels.ts";
 import { telemetryPolicy, trafficPolicies } from "./traffic.ts";
 
 /** The record of each kind, by the name of its map in L7Snapshot. */
@@ -25,6 +27,7 @@ export interface L7Records {
   readonly requestAuthentications: RequestAuthentication;
   readonly loginPolicies: LoginPolicy;
   readonly telemetry: TelemetryPolicy;
+  readonly workloadLabels: WorkloadLabels;
 }
 export type L7Kind = keyof L7Records & keyof L7Snapshot;
 
@@ -70,6 +73,7 @@ export const L7_CODECS: { readonly [K in L7Kind]: L7Codec<L7Records[K]> } = {
   requestAuthentications: codec("RequestAuthentication", requestAuthentication, ofObject),
   loginPolicies: codec("LoginPolicy", loginPolicy, ofObject),
   telemetry: codec("TelemetryPolicy", telemetryPolicy, ofObject),
+  workloadLabels: codec("WorkloadLabels", workloadLabels, ({ uid }) => uid),
 };
 
 function parseJson(text: string): Result<unknown, string> {

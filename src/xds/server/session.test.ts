@@ -306,13 +306,13 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}]
 
   test("is told what holds there and where its routes lead, access before routes", () => {
     expect(world().told("one/wp")).toEqual([
-      "RequestPolicy +one/guard", "RequestAuthentication", "LoginPolicy", "TelemetryPolicy", "TrafficPolicies +one/back.one.svc.cluster.local", "Route +HTTPRoute/one/web", "Waypoint +one/wp",
+      "RequestPolicy +one/guard", "RequestAuthentication", "LoginPolicy", "TelemetryPolicy", "WorkloadLabels", "TrafficPolicies +one/back.one.svc.cluster.local", "Route +HTTPRoute/one/web", "Waypoint +one/wp",
     ]);
   });
 
   test("is told nothing of another's, nor of one that is not there", () => {
     expect(world().told("two/wp").join(" ")).not.toContain("one/");
-    expect(world().told("three/wp")).toEqual(["RequestPolicy", "RequestAuthentication", "LoginPolicy", "TelemetryPolicy", "TrafficPolicies", "Route", "Waypoint"]);
+    expect(world().told("three/wp")).toEqual(["RequestPolicy", "RequestAuthentication", "LoginPolicy", "TelemetryPolicy", "WorkloadLabels", "TrafficPolicies", "Route", "Waypoint"]);
   });
 
   test("a node is refused its types, and anybody a type that is not there", () => {

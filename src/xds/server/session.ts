@@ -23,7 +23,7 @@ const COMPLAINT_CHARS_MAX = 4096;
 /** What a small resource and its framing cost, to know how much a response holds. */
 const RESOURCE_OVERHEAD_BYTES = 8;
 
-const L7_ORDER: readonly L7Kind[] = ["requestPolicies", "requestAuthentications", "loginPolicies", "telemetry", "trafficPolicies", "routes", "waypoints"];
+const L7_ORDER: readonly L7Kind[] = ["requestPolicies", "requestAuthentications", "loginPolicies", "telemetry", "workloadLabels", "trafficPolicies", "routes", "waypoints"];
 const ORDER: readonly string[] = [AUTHORIZATION_TYPE, ADDRESS_TYPE, ...L7_ORDER.map((kind) => L7_CODECS[kind].typeUrl)];
 const KIND_BY_TYPE: ReadonlyMap<string, L7Kind> = new Map(L7_ORDER.map((kind) => [L7_CODECS[kind].typeUrl, kind]));
 

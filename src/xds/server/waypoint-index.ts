@@ -70,6 +70,8 @@ export class WaypointIndex {
     return {
       waypoints: new Map(waypoint === undefined ? [] : [[gateway, waypoint]]), routes, trafficPolicies, requestPolicies,
       requestAuthentications: targeted(l7.requestAuthentications), loginPolicies: targeted(l7.loginPolicies), telemetry,
+      // Of callers as of endpoints: nobody knows who will come.
+      workloadLabels: l7.workloadLabels,
     };
   }
 

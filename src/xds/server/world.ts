@@ -74,7 +74,7 @@ export class World {
     const resources: WaypointResources = {
       waypoints: this.#encodeAll("waypoints", records), routes: this.#encodeAll("routes", records), trafficPolicies: this.#encodeAll("trafficPolicies", records),
       requestPolicies: this.#encodeAll("requestPolicies", records), requestAuthentications: this.#encodeAll("requestAuthentications", records),
-      loginPolicies: this.#encodeAll("loginPolicies", records), telemetry: this.#encodeAll("telemetry", records),
+      loginPolicies: this.#encodeAll("loginPolicies", records), telemetry: this.#encodeAll("telemetry", records), workloadLabels: this.#encodeAll("workloadLabels", records),
     };
     this.#waypointViews.set(gateway, { version: this.#waypoints.version, resources });
     return resources;
