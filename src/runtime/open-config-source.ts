@@ -56,6 +56,7 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
     onChange,
     onConnection: (amiss) => lifecycle.readiness.remark("control plane", amiss),
     log: log.scope("config"),
+    metrics: runtime.metrics,
     random,
     timers: systemTimers,
   }, lifecycle.stop);

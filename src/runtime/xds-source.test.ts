@@ -10,6 +10,7 @@ import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { TestXdsServer, XDS_SERVER_NAME } from "../../test/kit/xds-server.ts";
 import { systemRandom } from "../core/ports.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
+import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../xds/resource.ts";
 import type { ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
@@ -22,6 +23,7 @@ const TOKEN = "a-token-of-the-test";
 const closers: (() => PromiseLike<void>)[] = [];
 const lines: string[] = [];
 const log: Logger = { error: (line) => void lines.push(line), warn: (line) => void lines.push(line), info: (line) => void lines.push(line), debug: () => {}, enabled: () => true };
+const metrics = new ConnectionMetrics();
 let stateCount = 0;
 
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -53,7 +55,7 @@ async function agent(port: number, directory: string | null, { token = TOKEN, ro
       node: { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1" } },
       types: [AUTHORIZATION_TYPE, ADDRESS_TYPE],
     },
-    stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, random: systemRandom, timers: systemTimers,
+    stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
   }, signal);
   if (source === null) return null;
   closers.push(() => source[Symbol.asyncDispose]());
@@ -114,6 +116,8 @@ describe("with a control plane", () => {
     server.xds.publish(mesh.change({ workloads: [workload({ name: "a", capacity: 3 })] }));
     await until(() => names(source.state)[0] === "a@3", "the good state");
     expect(source.state.diagnostics).toEqual([]);
+    expect(metrics.cell("weft_xds_refused_total", { url: ADDRESS_TYPE }).value).toBe(1);
+    expect(metrics.cell("istio_xds_message_total", { url: ADDRESS_TYPE }).value).toBeGreaterThanOrEqual(3);
   });
 
   test("workloads of this node are set from elsewhere, and are a state of their own", async () => {

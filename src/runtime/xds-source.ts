@@ -10,6 +10,7 @@ import type { Diagnostic } from "../resources/diagnostic.ts";
 import { diffL7, isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { DIAGNOSTICS_MAX } from "../resources/limits.ts";
 import { deepEqual, diff, emptySnapshot, isEmptyDelta } from "../resources/mesh-delta.ts";
+import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { AdsClient, type AdsClientEvent, type AdsClientOptions } from "../xds/client/ads-client.ts";
 import { type Refusal, type Response, type Told, XdsRecords } from "../xds/client/records.ts";
 import { type LoggedChange, ResourceLog } from "../xds/client/resource-log.ts";
@@ -28,6 +29,7 @@ export interface XdsSourceOptions {
   /** What is amiss with the connection, in words; null while it stands. */
   readonly onConnection: (amiss: string | null) => void;
   readonly log: Logger;
+  readonly metrics: ConnectionMetrics;
   readonly random: Random;
   readonly timers: Timers;
 }
@@ -145,7 +147,7 @@ export class XdsSource implements ConfigSource {
   }
 
   #event(event: AdsClientEvent): void {
-    const { log, client, onConnection } = this.#options;
+    const { log, client, onConnection, metrics } = this.#options;
     const { address } = client.channel;
     switch (event.kind) {
       case "connected":
@@ -153,11 +155,17 @@ export class XdsSource implements ConfigSource {
         log.info("connected to the control plane", { address });
         return;
       case "disconnected":
-        if (event.inOrder) return log.debug("the control plane ended the stream, it is begun again", { retry_ms: event.retryMs });
+        metrics.cell("istio_xds_connection_terminations_total", { reason: event.how }).value++;
+        if (event.how === "Complete") return log.debug("the control plane ended the stream, it is begun again", { retry_ms: event.retryMs });
         onConnection(event.reason);
         log.warn(`no connection to the control plane: ${event.reason}`, { retry_ms: event.retryMs, ...(this.#state === null ? { waiting: "for the first configuration" } : { in_force: "the last good configuration" }) });
         return;
+      case "response":
+        metrics.cell("istio_xds_message_total", { url: event.typeUrl }).value++;
+        metrics.cell("istio_xds_message_bytes_total", { url: event.typeUrl }).value += event.bytes;
+        return;
       case "refused":
+        metrics.cell("weft_xds_refused_total", { url: event.typeUrl }).value += event.refusals.length;
         // Each is a diagnostic, and told where those are.
         return log.debug("resources were refused", { type: event.typeUrl, count: event.refusals.length });
     }

@@ -40,7 +40,9 @@ export interface AdsClientOptions {
 export type AdsClientEvent =
   /** The first response of a stream has come. */
   | { readonly kind: "connected" }
-  | { readonly kind: "disconnected"; readonly reason: string; readonly inOrder: boolean; readonly retryMs: number }
+  /** `how` in the reference's words. */
+  | { readonly kind: "disconnected"; readonly reason: string; readonly how: "ConnectionError" | "Error" | "Complete"; readonly retryMs: number }
+  | { readonly kind: "response"; readonly typeUrl: string; readonly bytes: number }
   | { readonly kind: "refused"; readonly typeUrl: string; readonly refusals: readonly Refusal[] };
 
 export class AdsClient {
@@ -61,7 +63,7 @@ export class AdsClient {
       if (this.#end.signal.aborted) break;
       const { random, onEvent } = this.#options;
       let waitMs: number;
-      if (outcome.inOrder) waitMs = random.next() * REJOIN_MS;
+      if (outcome.how === "Complete") waitMs = random.next() * REJOIN_MS;
       else {
         waitMs = this.#retryMs * (0.5 + random.next() / 2);
         this.#retryMs = Math.min(RETRY_MS_MAX, this.#retryMs * 2);
@@ -77,12 +79,12 @@ export class AdsClient {
   }
 
   /** One stream, until it ends. */
-  async #stream(): Promise<{ readonly reason: string; readonly inOrder: boolean }> {
+  async #stream(): Promise<{ readonly reason: string; readonly how: "ConnectionError" | "Error" | "Complete" }> {
     const prepared = this.#channel.prepare();
-    if (!prepared.ok) return { reason: prepared.error, inOrder: false };
+    if (!prepared.ok) return { reason: prepared.error, how: "ConnectionError" };
     const { address } = this.#options.channel;
     const failure = await prepared.value.connect(CONNECT_TIMEOUT_MS);
-    if (failure !== null) return { reason: `connecting to ${address}: ${failure}`, inOrder: false };
+    if (failure !== null) return { reason: `connecting to ${address}: ${failure}`, how: "ConnectionError" };
     const { types } = this.#options;
     const outgoing = new Outgoing(types.map((typeUrl) => this.#initialRequest(typeUrl)));
     const seen = new Set<string>();
@@ -96,10 +98,10 @@ export class AdsClient {
         outgoing.send(this.#take(response, !seen.has(response.typeUrl)));
         seen.add(response.typeUrl);
       }
-      return { reason: `${address} ended the stream`, inOrder: seen.size > 0 };
+      return { reason: `${address} ended the stream`, how: seen.size > 0 ? "Complete" : "Error" };
     } catch (cause) {
       const error = ConnectError.from(cause);
-      return { reason: `${address}: ${Code[error.code]}: ${error.rawMessage}`, inOrder: false };
+      return { reason: `${address}: ${Code[error.code]}: ${error.rawMessage}`, how: "Error" };
     } finally {
       outgoing.end();
     }
@@ -117,6 +119,7 @@ export class AdsClient {
     const { typeUrl, nonce } = response;
     const resources: ReceivedResource[] = [];
     const refusals: Refusal[] = [];
+    this.#options.onEvent({ kind: "response", typeUrl, bytes: response.resources.reduce((sum, { length }) => sum + length, 0) });
     for (const bytes of response.resources) {
       const read = readResource(bytes);
       if (!read.ok) refusals.push({ name: "a resource that cannot be read", reason: read.error });

@@ -64,6 +64,15 @@ describe("the log", () => {
     }
   });
 
+  test("with zeros at its end is what was whole", async () => {
+    const directory = place();
+    const { log } = await ResourceLog.open(directory);
+    await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
+    writeFileSync(file(directory), Buffer.concat([readFileSync(file(directory)), Buffer.alloc(64)]));
+    const { state } = await ResourceLog.open(directory);
+    expect([brief(state), state.fault !== null]).toEqual([{ t: ["a@1:4"] }, true]);
+  });
+
   test("with any byte changed has no wrong content", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);

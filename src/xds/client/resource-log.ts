@@ -133,7 +133,7 @@ export class ResourceLog {
   }
 }
 
-function frameOf(change: StoredChange): Uint8Array {
+export function frameOf(change: StoredChange): Uint8Array {
   const content = toBinary(StoredChangeSchema, change);
   const frame = new Uint8Array(FRAME_HEADER_BYTES + content.length);
   const view = new DataView(frame.buffer);
@@ -144,7 +144,7 @@ function frameOf(change: StoredChange): Uint8Array {
 }
 
 /** @returns the last frame of each name that was not removed, and where the sound part ends. */
-function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<string, Live>; readonly end: number; readonly fault: string | null } {
+export function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<string, Live>; readonly end: number; readonly fault: string | null } {
   const live = new Map<string, Live>();
   if (bytes.length < MAGIC.length || !MAGIC.every((byte, i) => bytes[i] === byte)) return { live, end: 0, fault: bytes.length === 0 ? null : "it does not begin as such a file does" };
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -152,7 +152,8 @@ function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<string, Liv
   while (at + FRAME_HEADER_BYTES <= bytes.length) {
     const length = view.getUint32(at, true);
     const content = bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_HEADER_BYTES + length);
-    const sound = length <= FRAME_BYTES_MAX && content.length === length && crc32(content) === view.getUint32(at + 4, true);
+    // A file system may leave zeros at the end after a crash: eight of them would be an empty frame with the right sum.
+    const sound = length > 0 && length <= FRAME_BYTES_MAX && content.length === length && crc32(content) === view.getUint32(at + 4, true);
     const change = sound ? decode(StoredChangeSchema, content) : null;
     if (change === null || !change.ok) return { live, end: at, fault: `it is damaged after ${at} bytes of ${bytes.length}` };
     const key = `${change.value.typeUrl} ${change.value.name}`;
