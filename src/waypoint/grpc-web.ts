@@ -2,14 +2,12 @@
 // routes, time limits, retries, answers of our own.
 
 import { ok } from "../core/result.ts";
-import type { Service } from "../mesh/records.ts";
 import { LENGTH_UNKNOWN } from "../wire/http/content-length.ts";
 import { type HttpFields, ListFields } from "../wire/http/fields.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
 import { frameWebTrailers, WebTextDecoder } from "../wire/grpc/web.ts";
 import { REASON_HEADER } from "../policy/http/reason-codes.ts";
-import { declaresGrpcWeb } from "./declared-protocol.ts";
 import type { NewStream } from "./downstream.ts";
 import type { DownstreamUser, HttpVersion } from "./streams.ts";
 
@@ -19,9 +17,8 @@ const TEXT_CHUNK_BYTES = 48 * 1024;
 const NO_TRAILERS: HeaderList = [];
 const NOTHING = new Uint8Array(0);
 
-/** The stream as gRPC, or the same stream when it is none of gRPC-Web, or its port is not declared so. */
-export function withoutGrpcWeb(stream: NewStream, service: Service | null, port: number): NewStream {
-  if (service === null || !declaresGrpcWeb(service, port)) return stream;
+/** The stream as gRPC, or the same stream when it is none of gRPC-Web. */
+export function withoutGrpcWeb(stream: NewStream): NewStream {
   const match = WEB_TYPE.exec(stream.request.fields.value("content-type") ?? "");
   return match === null ? stream : new GrpcWebStream(stream, { requestIsText: match[1] !== undefined, suffix: match[2] ?? "" });
 }

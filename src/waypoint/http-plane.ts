@@ -142,7 +142,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   }
 
   serve(received: NewStream, client: Client): void {
-    const stream = withoutGrpcWeb(received, this.views.of(client).service, client.destination.port);
+    const stream = this.views.of(client).takesGrpcWeb ? withoutGrpcWeb(received) : received;
     const request = new ActiveRequest(this, stream, client);
     stream.user = request;
     request.start();

@@ -10,6 +10,7 @@ import { looksAtMethods } from "../policy/http/untrusted-headers.ts";
 import { bindRules, type BoundRule } from "../policy/http/tokens.ts";
 import type { ServiceTelemetry } from "../telemetry/service-telemetry.ts";
 import type { Client } from "./client.ts";
+import { declaresGrpcWeb } from "./declared-protocol.ts";
 import type { ServiceDirectory } from "./service-directory.ts";
 
 export interface ServiceView {
@@ -22,6 +23,8 @@ export interface ServiceView {
   readonly router: Router;
   /** What is told of its requests. */
   readonly telemetry: ServiceTelemetry;
+  /** Its port is declared for clients that may speak gRPC-Web. */
+  readonly takesGrpcWeb: boolean;
   readonly access: AccessSet;
   /** Some policy tells methods apart: another way to say the method is a way around it. */
   readonly methodsMatter: boolean;
@@ -65,10 +68,12 @@ export class ServiceViews {
     const known = this.#views.get(key);
     if (known !== undefined) return known;
     const access = this.#l7.access(destination.service, this.#waypoint);
+    const service = this.#directory.find(destination.service)?.service ?? null;
     const routes = this.#l7.routes(destination.service, destination.port, source.namespace);
     const view: ServiceView = {
       epoch: this.#epoch,
-      service: this.#directory.find(destination.service)?.service ?? null,
+      service,
+      takesGrpcWeb: service !== null && declaresGrpcWeb(service, destination.port),
       routes,
       router: routerOf(routes),
       telemetry: this.#compile(this.#l7.telemetry(destination.service, this.#waypoint)),

@@ -35,7 +35,6 @@ describe("the question", () => {
           field(4, "/a?b=c"), field(5, "web.shop"), field(6, "http"), field(7, "b=c"), [9 * 8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1], field(10, "HTTP/2"),
         )),
       )),
-      field(12, []),
     ))));
   });
 
@@ -44,6 +43,12 @@ describe("the question", () => {
     expect(all).toMatchObject({ "x-a": "1,2", cookie: "a=b; c=d", "x-raw": "ä", ":path": "/a?b=c" });
     const some = checkRequest({ ...GRPC, includeRequestHeaders: ["cookie", "x-r*"] }, FACTS).attributes!.request!.http!.headers;
     expect(Object.keys(some).filter((name) => !name.startsWith(":")).sort()).toEqual(["cookie", "x-mesh", "x-raw"]);
+  });
+
+  test("says the length of the body, and the name that the client's TLS asked for, where there are any", () => {
+    const { request, tlsSession } = checkRequest(GRPC, { ...FACTS, sizeBytes: 30, sni: "shop.example" }).attributes!;
+    expect([request!.http!.headers["content-length"], request!.http!.size, tlsSession!.sni]).toEqual(["30", 30n, "shop.example"]);
+    expect(checkRequest(GRPC, FACTS).attributes!.request!.http!.headers["content-length"]).toBeUndefined();
   });
 
   test("a header named as something of Object stays a header", () => {

@@ -93,7 +93,7 @@ export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts):
           body: text ?? "", rawBody: text === null && body !== null ? body.bytes : NO_BODY,
         },
       },
-      tlsSession: { sni: facts.sni },
+      ...(facts.sni === "" ? {} : { tlsSession: { sni: facts.sni } }),
     },
   });
 }
@@ -130,6 +130,8 @@ function headersFor(authorizer: ExternalAuthorizer, facts: CheckFacts): Record<s
     const before = Object.hasOwn(headers, name) ? headers[name] : undefined;
     headers[name] = before === undefined ? readable(value) : `${before}${name === "cookie" ? "; " : ","}${readable(value)}`;
   }
+  // Said beside the fields, and by Envoy among them.
+  if (facts.sizeBytes > 0 && (includeRequestHeaders.length === 0 || matchesAny("content-length", includeRequestHeaders))) headers["content-length"] = String(facts.sizeBytes);
   for (const [name, value] of authorizer.additionalHeaders) headers[name] = value;
   return headers;
 }
