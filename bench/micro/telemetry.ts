@@ -43,7 +43,7 @@ let spans: readonly SpanRecord[] = [];
 
 function reporterOf(over: Partial<RoleTelemetry> = {}): RequestReporter {
   return new RequestReporter({
-    role: { ...role, ...over }, clock: systemClock, random: seededRandom(1), fillRandom: (bytes) => void crypto.getRandomValues(bytes), logCredit: null, otlpCredit: null,
+    role: { ...role, ...over }, clock: systemClock, random: seededRandom(1), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(), logCredit: null, otlpCredit: null,
     postLines: (text) => void (posted += text.length),
     postOtlp: (batches) => {
       for (const batch of batches) if (batch.spans.length > 0) spans = batch.spans;

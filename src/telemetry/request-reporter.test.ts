@@ -20,7 +20,7 @@ function make(over: { role?: Partial<RoleTelemetry>; otlpCredit?: LogCredit } = 
   const lines: string[] = [];
   const batches: OtlpBatch[] = [];
   const reporter = new RequestReporter({
-    role: { ...role, ...over.role }, clock: { monotonicMs: () => 0, wallMs: () => WALL }, random, fillRandom: (bytes) => bytes.forEach((_, i) => (bytes[i] = Math.floor(random.next() * 256))),
+    role: { ...role, ...over.role }, clock: { monotonicMs: () => 0, wallMs: () => WALL }, random, fillRandom: (bytes) => bytes.forEach((_, i) => (bytes[i] = Math.floor(random.next() * 256))), newRequestId: () => crypto.randomUUID(),
     postLines: (text) => lines.push(...text.split("\n").slice(0, -1)), postOtlp: (posted) => batches.push(...structuredClone([...posted])), logCredit: null, otlpCredit: over.otlpCredit ?? null,
   });
   const cells = (name: string): Record<string, number> => {

@@ -29,8 +29,10 @@ export interface RequestReporterOptions {
   readonly clock: Clock;
   /** For what is sampled; need not be secret. */
   readonly random: Random;
-  /** For ids; unguessable where that can be had. */
+  /** For ids of traces and spans; unguessable where that can be had. */
   readonly fillRandom: FillRandom;
+  /** A UUID, as fast as can be had: every request without an id gets one. */
+  readonly newRequestId: () => string;
   readonly postLines: PostLines;
   readonly postOtlp: (batches: readonly OtlpBatch[]) => void;
   /** Shared with the writer of lines, and with the exporter (of OTLP_IN_FLIGHT_RECORDS_MAX); null where they are this thread. */
@@ -83,7 +85,7 @@ export class RequestReporter {
 
   /** Of the request, and in its fields from now on. */
   requestId(fields: HttpFields): string {
-    return requestIdOf(fields, this.ids);
+    return requestIdOf(fields, this.#options.newRequestId);
   }
 
   /** Call once, when nothing more happens to the request. The record is read before this returns, and not kept. */

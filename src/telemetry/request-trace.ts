@@ -18,11 +18,14 @@ export interface TraceSettings {
 export const REQUEST_ID_FIELD = "x-request-id";
 
 /** The client's id when it is one visible word of sane length, else a new one, which takes its place among the fields. */
-export function requestIdOf(fields: HttpFields, ids: IdSource): string {
+export function requestIdOf(fields: HttpFields, newRequestId: () => string): string {
   const given = fields.value(REQUEST_ID_FIELD);
-  if (given !== undefined && isRequestId(given)) return given;
-  const made = ids.requestId();
-  fields.set(REQUEST_ID_FIELD, made);
+  if (given !== undefined) {
+    if (isRequestId(given)) return given;
+    fields.remove(REQUEST_ID_FIELD);
+  }
+  const made = newRequestId();
+  fields.appendOwn(REQUEST_ID_FIELD, made);
   return made;
 }
 

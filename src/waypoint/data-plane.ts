@@ -65,7 +65,7 @@ export class WaypointDataPlane {
       refused: (code, message) => post({ kind: "warning", code, message }),
     });
     this.#telemetry = new RequestTelemetry({
-      role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes),
+      role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
       postLines: (lines, lineCount) => post({ kind: "log", lines, lineCount }), logCredit: credits === null ? null : new LogCredit(credits.lines),
       postNews: (news) => post({ kind: "endpoint", news }),
       postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),

@@ -61,7 +61,7 @@ function anyContextGoesOn(random: Random, ids: IdSource): void {
   const fields = new ListFields(list);
   const before = new ListFields([...list]);
   const settings = random.next() < 0.3 ? null : { sampling: random.next() };
-  if (!isRequestId(requestIdOf(fields, ids))) throw new Error("a bad request id");
+  if (!isRequestId(requestIdOf(fields, () => "made"))) throw new Error("a bad request id");
   const trace = readTrace(fields, settings, ids);
   if (trace === null) {
     if (settings !== null) throw new Error("no trace where one should begin");

@@ -36,7 +36,7 @@ describeUnless(firstReason(unsealed, missingCollector()))("a real collector", ()
       transportOf: (each) => createTransport(each, { attributes: [["service.name", `waypoint-${protocol}.shop`]], scopeName: "weft", scopeVersion: "0" }, () => ({ host: "127.0.0.1", port })),
     });
     const reporter = new RequestReporter({
-      role, clock: systemClock, random: seededRandom(2), fillRandom: (bytes) => void crypto.getRandomValues(bytes), postLines: () => {}, postOtlp: (batches) => void exporter.take(structuredClone(batches)),
+      role, clock: systemClock, random: seededRandom(2), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(), postLines: () => {}, postOtlp: (batches) => void exporter.take(structuredClone(batches)),
       logCredit: null, otlpCredit: null,
     });
     const telemetry = reporter.telemetryOf(mergeTelemetry([{

@@ -100,7 +100,7 @@ export class WaypointFixture implements AsyncDisposable {
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
     this.telemetry = new RequestTelemetry({
-      role: { ...QUIET, ...options.telemetry }, clock: systemClock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes),
+      role: { ...QUIET, ...options.telemetry }, clock: systemClock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
       postLines: (lines) => void (this.lines += lines), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
     });
     const { telemetry } = this;

@@ -19,6 +19,8 @@ export interface HttpFields {
   removeWhere(initials: string, test: (name: string) => boolean): void;
   /** Throws on what may not stand in a message: our own fault, or the configuration's, never a peer's. */
   append(name: string, value: string): void;
+  /** As `append`, unchecked: for what we write ourselves of characters that any field may have, once per request. */
+  appendOwn(name: string, value: string): void;
   /** Takes the place of all fields of that name. Throws as `append`. */
   set(name: string, value: string): void;
   /** Adds name, value, … to `list`, names in lower case. */
@@ -112,6 +114,11 @@ export class ListFields implements HttpFields {
 
   append(name: string, value: string): void {
     checkField(name, value);
+    this.lines = null;
+    this.list.push(name, value);
+  }
+
+  appendOwn(name: string, value: string): void {
     this.lines = null;
     this.list.push(name, value);
   }

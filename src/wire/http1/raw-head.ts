@@ -198,6 +198,10 @@ export class RawHead implements HttpFields {
     (this.extra ??= []).push(name, value);
   }
 
+  appendOwn(name: string, value: string): void {
+    (this.extra ??= []).push(name, value);
+  }
+
   set(name: string, value: string): void {
     checkField(name, value);
     this.remove(name);

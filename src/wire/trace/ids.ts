@@ -1,4 +1,4 @@
-// Ids of traces, spans and requests, from random bytes that are fetched many at a time: asking the system for each costs more than the
+// Ids of traces and spans, from random bytes that are fetched many at a time: asking the system for each costs more than the
 // request's other telemetry. Where the bytes come from is given in.
 
 /** Fills the whole of `bytes`. */
@@ -8,7 +8,6 @@ export type FillRandom = (bytes: Uint8Array) => void;
 const POOL_BYTES = 4096;
 const TRACE_DIGITS = 32;
 const SPAN_DIGITS = 16;
-const VARIANTS = ["8", "9", "a", "b"] as const;
 
 export class IdSource {
   readonly #fill: FillRandom;
@@ -30,12 +29,6 @@ export class IdSource {
     return nonZero(this.#take(SPAN_DIGITS));
   }
 
-  /** A UUID of version 4 (RFC 9562, section 5.4). */
-  requestId(): string {
-    const hex = this.#take(TRACE_DIGITS);
-    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-${VARIANTS[digitOf(hex.charCodeAt(16)) & 3]!}${hex.slice(17, 20)}-${hex.slice(20)}`;
-  }
-
   #take(digits: number): string {
     if (this.#at + digits > this.#hex.length) this.#refill();
     return this.#hex.slice(this.#at, (this.#at += digits));
@@ -46,10 +39,6 @@ export class IdSource {
     this.#hex = this.#bytes.toHex();
     this.#at = 0;
   }
-}
-
-function digitOf(code: number): number {
-  return code < 0x3a ? code - 0x30 : code - 0x57;
 }
 
 function nonZero(hex: string): string {

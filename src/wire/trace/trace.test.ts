@@ -87,17 +87,13 @@ describe("ids", () => {
       fill(bytes);
     });
     const seen = new Set<string>();
-    const variants = new Set<string>();
     for (let i = 0; i < 2000; i++) {
-      const [trace, span, request] = [ids.traceId(), ids.spanId(), ids.requestId()];
+      const [trace, span] = [ids.traceId(), ids.spanId()];
       expect(trace).toMatch(/^[0-9a-f]{32}$/);
       expect(span).toMatch(/^[0-9a-f]{16}$/);
-      if (i < 64) variants.add(request[19]!);
-      expect(request).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
-      seen.add(trace).add(span).add(request);
+      seen.add(trace).add(span);
     }
-    expect(seen.size).toBe(6000);
-    expect([...variants].sort()).toEqual(["8", "9", "a", "b"]);
+    expect(seen.size).toBe(4000);
     expect(fills).toBeLessThan(30);
   });
 
