@@ -12,7 +12,7 @@ import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
 import { ProbeGate } from "./health-checks.ts";
 
 const HTTP = { kind: "http", path: "/healthz", host: null, statuses: [200], headers: [["x-probe", "1"]] } as const;
-const check = (fields: Partial<HealthCheck> = {}): HealthCheck => ({ probe: HTTP, intervalMs: 120, timeoutMs: 100, healthyThreshold: 2, unhealthyThreshold: 2, port: null, ...fields });
+const check = (fields: Partial<HealthCheck> = {}): HealthCheck => ({ probe: HTTP, intervalMs: 120, timeoutMs: 2_000, healthyThreshold: 2, unhealthyThreshold: 2, port: null, ...fields });
 const policies = (healthCheck: HealthCheck | null, fields: Partial<TrafficPolicy> = {}) => ({
   trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ healthCheck, retry: { ...RETRY_DEFAULT, attempts: 0 }, balancing: { kind: "roundRobin" }, ...fields })] }],
 });
@@ -72,7 +72,7 @@ describe("HTTP health checks", () => {
     await using silent = await rawBackend(() => {});
     const gone = await backend1(() => {});
     await gone[Symbol.asyncDispose]();
-    await using waypoint = new WaypointFixture({ endpoints: [silent, { port: gone.port }], l7: policies(check(), { limits: { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: 200, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [silent, { port: gone.port }], l7: policies(check({ timeoutMs: 100 }), { limits: { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: 200, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null } }) });
     void waypoint.fetch("/", { signal: AbortSignal.timeout(400) }).catch(() => {});
     await settled(waypoint, "unhealthy", "unhealthy");
     expect(waypoint.news.join("\n")).toMatch(/no answer in 100 ms/);

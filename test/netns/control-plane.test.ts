@@ -132,6 +132,10 @@ for (const west of ["weft", "ztunnel"] as const) {
     const record = (pod: Workload, services: WorkloadRecord["services"] = []): WorkloadRecord =>
       workload({ name: pod.name, serviceAccount: pod.name, node: pod.node.name, addresses: pod.addresses, workloadType: "pod", services });
     const publish = (...change: Parameters<PublishedMesh["change"]>): void => xds.xds.publish(mesh.change(...change));
+    /** Both nodes have what was published last: before that, the other node takes a new workload for a stranger. */
+    const told = () =>
+      until("both nodes to confirm what was published", 10_000, () =>
+        xds.xds.clients().filter(({ types }) => types.some(({ ackedState }) => ackedState === xds.xds.publishedState)).length === 2);
     const uidOf = (pod: Workload): WorkloadUid => record(pod).uid;
     const get = (client: Workload, host: string, port: number): Promise<string> => ask(client, "get", urlOf(host, port));
     const answered = (client: Workload, host: string, port: number, wanted: RegExp): Promise<string> =>
@@ -232,6 +236,7 @@ for (const west of ["weft", "ztunnel"] as const) {
         const late = nodes[node].workload(`late-${node}`);
         await serve(late, "http", HTTP_PORT, late.name);
         publish({ workloads: [record(late)] });
+        await told();
         await cni[node].add(late);
         const other = node === "east" ? web : front;
         using wire = network.witness(nodes.east, nodes.west);
