@@ -41,6 +41,8 @@ export interface HboneDialOptions {
   /** Host name of the service that is meant; null for a workload by itself. */
   readonly serviceHost: string | null;
   readonly timeoutMs: number;
+  /** Who chose between several places for the tunnel to end: whether this one can be reached. */
+  readonly told?: (reached: boolean) => void;
 }
 
 /** Fails through `owner`, always after it returned. */
@@ -86,13 +88,15 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
   tunnelAvailable(tunnel: ClientTunnel): void {
     const { way: { authority, inner }, context } = this.#options;
     const options = inner === null ? this.#connectOptions(authority) : { ...this.#connectOptions(inner.authority), network: context.config.network };
+    this.#options.told?.(true);
     const stream = tunnel.openStream(headerBlock(connectFields(options)), this);
     if (stream === null) return this.#fail(`the tunnel to ${this.#place} took no stream`);
     this.#tunnel = tunnel;
     this.#stream = stream;
   }
 
-  tunnelUnavailable(cause: CloseCause): void {
+  tunnelUnavailable(cause: CloseCause, beyondGateway: boolean): void {
+    if (!beyondGateway) this.#options.told?.(false);
     this.#fail(cause.message, cause.code === "identity_refused" || cause.code === "certificate_revoked" ? "refused" : "connect");
   }
 

@@ -72,12 +72,12 @@ export class MeshDialer implements EndpointDialer {
     return dialPlain({ namespaceFd: config.namespaceFd, to: { ip, port: target.targetPort }, mark: config.packetMark, keepalive: tunnels.keepalive, timeoutMs }, owner, due(), nowMs);
   }
 
-  #tunnel(way: TunnelWay, dial: Dial): PendingChannel {
+  #tunnel(way: TunnelWay, dial: Dial, told?: (reached: boolean) => void): PendingChannel {
     const { config, tunnels, due, random, self: ownRecord } = this.#options;
     const { service } = dial.way;
     const self = ownRecord();
     if (self === null) return failLater(dial.owner, `${way.workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`);
-    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: isWorkloadDestination(nameOf(service)) ? null : service.hostname, timeoutMs: dial.timeoutMs }, dial.owner, dial.nowMs);
+    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: isWorkloadDestination(nameOf(service)) ? null : service.hostname, timeoutMs: dial.timeoutMs, ...(told === undefined ? {} : { told }) }, dial.owner, dial.nowMs);
   }
 
   /** Which endpoint of the service answers is the gateway's choice. */
@@ -88,13 +88,23 @@ export class MeshDialer implements EndpointDialer {
     if (self === null) return failLater(owner, `${workload.uid} is on the network ${workload.network}, and the configuration has no record of this waypoint to have an identity from`);
     const decision = chooseGateway(store, this.#balancer, self, { service, servicePort, far: workload, nowMs });
     switch (decision.kind) {
-      case "tunnel": return this.#tunnel(wayOf(decision), dial);
-      case "resolve": return this.#resolve(decision.hostname, dial, (ip) => this.#tunnel(wayOf(withAddress(decision, ip) as TunnelDecision), dial));
+      case "tunnel": return this.#tunnel(wayOf(decision), dial, this.#noteOf(decision.destination));
+      case "resolve": return this.#resolve(decision.hostname, dial, (ip) => this.#tunnel(wayOf(withAddress(decision, ip) as TunnelDecision), dial, this.#noteOf(decision.destination)));
       case "refuse":
       case "plain":
       case "passthrough": return failLater(owner, explainOutbound(decision));
       default: return unreachable(decision);
     }
+  }
+
+  /** An instance of a gateway that cannot be reached is left out for a while; how many connections each has is not counted. */
+  #noteOf({ uid }: Workload): (reached: boolean) => void {
+    return (reached) => {
+      const nowMs = this.#options.tunnels.nowMs();
+      if (!reached) return this.#balancer.failed(uid, nowMs);
+      this.#balancer.connected(uid, nowMs);
+      this.#balancer.closed(uid);
+    };
   }
 
   /** Mutual TLS as the mesh has it, with a server that ends it itself: a sidecar, or an application with an SVID. */

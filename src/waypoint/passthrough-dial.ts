@@ -4,6 +4,7 @@
 import { Attempt } from "../policy/upstream/attempt.ts";
 import { hashText } from "../policy/upstream/balancers/hash.ts";
 import { explainRefusal, Permits } from "../policy/upstream/circuit-breaker.ts";
+import { UNLIMITED } from "../policy/upstream/defaults.ts";
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { Random } from "../core/ports.ts";
@@ -52,6 +53,18 @@ export class PassthroughDial implements ChannelOwner {
     const refusal = this.#permits.acquire("connections");
     if (refusal !== null) return this.#user.serverUnreachable(`${this.#cluster.name}: ${explainRefusal(refusal)}`);
     this.#try();
+  }
+
+  /** What the service's policy allows a connection without a byte; null where it says nothing. */
+  get idleMs(): number | null {
+    const idleMs = this.#cluster.policy?.limits?.idleTimeoutMs ?? null;
+    return idleMs === 0 ? Infinity : idleMs;
+  }
+
+  /** How long one may be at all; Infinity for as long as it likes. */
+  get ageMaxMs(): number {
+    const { connectionAgeMaxMs } = this.#cluster.settings.limits;
+    return connectionAgeMaxMs === UNLIMITED ? Infinity : connectionAgeMaxMs;
   }
 
   /** The one that was reached; null before. */

@@ -7,9 +7,12 @@ import { selfSigned } from "../../test/kit/certificates.ts";
 import { requestPolicy } from "../../test/kit/http-records.ts";
 import { identity, provenance } from "../../test/kit/mesh-records.ts";
 import { until } from "../../test/kit/mesh.ts";
+import { BackendAuthority } from "../../test/kit/tls-backends.ts";
+import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { type NamespacedName, namespacedName } from "../core/brand.ts";
 import type { ConnectionRule, Route } from "../mesh/l7/route.ts";
+import type { ConnectionLimits, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 
 const WEB = namespacedName("shop", "web.shop.svc.cluster.local");
 const named = (name: string): NamespacedName => namespacedName("shop", `${name}.shop.svc.cluster.local`);
@@ -228,5 +231,53 @@ describe("policies held to a connection", () => {
     await using web = await backend1((_, response) => response.end("http"));
     await using waypoint = new WaypointFixture({ endpoints: [web], portName: "", l7: { requestPolicies: [requestPolicy({ name: "gets", rules: [{ methods: [{ kind: "exact", value: "GET" }], paths: [{ kind: "exact", value: "/a" }] }] })] } });
     expect([(await waypoint.fetch("/a")).status, (await waypoint.fetch("/b")).status]).toEqual([200, 403]);
+  });
+});
+
+describe("limits of connections that are passed through", () => {
+  const limits: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
+  const policies = (fields: Partial<TrafficPolicy>) => ({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy(fields)] }] });
+  /** How a connection ended on which the server speaks all the time, or once. */
+  async function ended(fields: Partial<ConnectionLimits>, talks: boolean): Promise<string> {
+    await using server = await rawBackend((socket) => {
+      const timer = setInterval(() => socket.write("x"), 20);
+      if (!talks) clearInterval(timer);
+      socket.write("hello\n");
+      socket.on("close", () => clearInterval(timer));
+    });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...limits, ...fields } }) });
+    const client = waypoint.raw();
+    await client.until("hello");
+    await client.closed();
+    return String(waypoint.passed[0]!.error);
+  }
+
+  test("without a byte for too long", async () => expect(await ended({ idleTimeoutMs: 100 }, false)).toBe("no byte for 100 ms"));
+  test("too old, whatever moves", async () => expect(await ended({ connectionAgeMaxMs: 150 }, true)).toContain("connectionAgeMaxMs"));
+  test("too many at once", async () => {
+    await using server = await greeter("web");
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...limits, connectionsMax: 1 } }) });
+    const first = waypoint.raw();
+    await first.until("web");
+    await waypoint.raw().closed();
+    expect(waypoint.passed[0]!.error).toContain("connectionsMax");
+    first.socket.end();
+  });
+
+  test("TLS is originated for them too, and nothing is offered by ALPN", async () => {
+    const authority = new BackendAuthority();
+    const leaf = authority.leaf({ dns: ["db.example.com"] });
+    const seen: unknown[] = [];
+    const server = createTlsServer({ cert: leaf.certificatePem, key: leaf.keyPem }, (socket) => {
+      seen.push((socket as unknown as { servername: string }).servername, socket.alpnProtocol);
+      socket.on("error", () => {});
+      socket.end("hello by TLS\n");
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, verify: true } }) });
+    expect(await greeting(waypoint)).toBe("hello by TLS");
+    expect(seen).toEqual(["db.example.com", false]);
+    server.close();
   });
 });

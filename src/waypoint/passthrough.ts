@@ -152,9 +152,10 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     const server = this.#server!;
     this.#server = null;
     this.#phase = "relaying";
+    this.#wait(this.#dial!.ageMaxMs);
     this.#counters = this.#plane.observer.passing(this.#client, this.#dial!.endpoint!);
     this.#relay = new ChannelRelay({
-      client: this.#channel, server, due: this.#plane.due, nowMs: this.#plane.nowMs, idleMs: IDLE_MS, finished: (error) => this.#finished(error),
+      client: this.#channel, server, due: this.#plane.due, nowMs: this.#plane.nowMs, idleMs: this.#dial!.idleMs ?? IDLE_MS, finished: (error) => this.#finished(error),
     }, this.#early, this.#ended);
     this.#early = [];
   }
@@ -198,6 +199,7 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
   onDue(): void {
     if (this.#phase === "naming") this.#decide();
     else if (this.#phase === "waiting") this.#refuse(`${this.#denied}, and the client sent no request within ${CLIENT_IDLE_MS} ms`);
+    else if (this.#phase === "relaying") this.destroy(`it was ${this.#dial!.ageMaxMs} ms old, which is the limit (connectionAgeMaxMs)`);
   }
 
   destroy(why: string): void {
