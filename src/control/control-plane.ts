@@ -8,7 +8,7 @@ import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import type { TranslationOptions } from "../resources/resource.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { PublishedState } from "../xds/serving.ts";
-import type { Api } from "./api/api-client.ts";
+import type { Api } from "./api/api.ts";
 import { Callers } from "./callers.ts";
 import { DiagnosticTeller } from "./diagnostic-teller.ts";
 import { Lease } from "./lease.ts";

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../core/result.ts";
 import type { Timers } from "../identity/svid-cache.ts";
 import { quietLogger } from "./test-kit.ts";
-import type { Api, ApiFault, ApiRequest } from "./api/api-client.ts";
+import type { Api, ApiFault, ApiRequest } from "./api/api.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 
 interface Stored {

@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { Clock, Random } from "../core/ports.ts";
 import type { Timers } from "../identity/svid-cache.ts";
 import type { Logger } from "../runtime/logger.ts";
-import type { Api } from "./api/api-client.ts";
+import type { Api } from "./api/api.ts";
 import { collectionPath, objectPath, type ResourceType } from "./api/api-path.ts";
 
 const LEASE: ResourceType = { group: "coordination.k8s.io", version: "v1", plural: "leases", kind: "Lease", namespaced: true };

@@ -4,8 +4,7 @@
 import { hostname, networkInterfaces } from "node:os";
 import { SharedAuthority } from "../ca/shared-authority.ts";
 import { CaServer, type CaServerEvent } from "../ca/server.ts";
-import { findApiAccess } from "../control/api/api-access.ts";
-import { ApiClient } from "../control/api/api-client.ts";
+import { type Api, apiOf } from "../control/api/api.ts";
 import { Secrets } from "../control/api/secrets.ts";
 import type { WaypointEnvironment } from "../control/waypoint/waypoint-objects.ts";
 import { ControlPlane } from "../control/control-plane.ts";
@@ -14,6 +13,8 @@ import { formatSocketAddress, type IpAddress, ipToBytes, parseIp, type SocketAdd
 import { unreachable } from "../core/result.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { inClusterAccess, kubeconfigAccess } from "../runtime/kubernetes/access.ts";
+import { KubernetesClient } from "../runtime/kubernetes/client.ts";
 import { InheritedSockets } from "../runtime/inherited-sockets.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
@@ -37,9 +38,9 @@ export const run: RoleMain = async (settings, runtime) => {
   const { log: allLog, lifecycle, clock, random } = runtime;
   const log = allLog.scope("control");
   lifecycle.readiness.set(OPENING, "opening");
-  const access = findApiAccess(settings.kubeconfig, process.env);
-  if (!access.ok) throw new Error(access.error);
-  const api = new ApiClient(access.value, clock);
+  const access = settings.kubeconfig === null ? inClusterAccess(process.env) : kubeconfigAccess(settings.kubeconfig);
+  if (!access.ok) throw new Error(`the way to the Kubernetes API: ${access.error}${settings.kubeconfig === null ? "; outside of a cluster give --kubeconfig" : ""}`);
+  const api = apiOf(new KubernetesClient(access.value));
   const lock = await StateLock.take(settings.state, "control");
   if (!lock.ok) throw new Error(lock.error);
 
@@ -101,7 +102,7 @@ export const run: RoleMain = async (settings, runtime) => {
   return reason.exitStatus;
 };
 
-async function openAuthority(settings: Settings, runtime: Runtime, api: ApiClient, log: Logger, onChange: () => void): Promise<SharedAuthority> {
+async function openAuthority(settings: Settings, runtime: Runtime, api: Api, log: Logger, onChange: () => void): Promise<SharedAuthority> {
   const open = () => SharedAuthority.open({
     directory: `${settings.state}/ca`, trustDomain: settings.trustDomain, clock: runtime.clock, timers: systemTimers, leafLifetimeMs: settings.certificateLifetimeMs, leafLifetimeMsMax: settings.certificateLifetimeMaxMs,
     onNotice: (message) => log.warn(message), onChange, secrets: new Secrets(api, settings.podNamespace),

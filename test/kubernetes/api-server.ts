@@ -6,9 +6,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ApiAccess } from "../../src/control/api/api-access.ts";
-import { ApiClient, APPLY_PATCH } from "../../src/control/api/api-client.ts";
-import { systemClock } from "../../src/core/ports.ts";
+import { type Api, apiOf, APPLY_PATCH } from "../../src/control/api/api.ts";
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { unsealed } from "../kit/box.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";
 import { testDefinitions } from "./definitions.ts";
@@ -22,16 +22,10 @@ export const needsKubernetes: SkipReason = firstReason(
   unsealed,
 );
 
-/** The service account of the namespace is what a token of `token` is for. */
 export interface ApiServer {
   /** As an administrator. */
-  readonly access: ApiAccess;
-  readonly client: ApiClient;
-  /** As anybody else with a token. */
-  accessWith(token: string): ApiAccess;
+  readonly client: Api;
   readonly kubeconfig: string;
-  /** The certificate of the server, for programs with flags. */
-  readonly caFile: string;
   /** Kills the API server and starts it again; etcd keeps what it has. */
   restart(): Promise<void>;
   stopApiServer(): Promise<void>;
@@ -51,7 +45,6 @@ export async function startApiServer(): Promise<ApiServer> {
   ], { stdio: ["ignore", "ignore", Bun.file(join(directory, "etcd.log"))] });
   let server: Bun.Subprocess | null = null;
   const caFile = join(directory, "pki", "apiserver.crt");
-  const access = (token: string): ApiAccess => ({ server: `https://127.0.0.1:${port}`, ca: readFileSync(caFile, "utf8"), serverName: null, clientCertificate: null, token: () => token, namespace: "default" });
 
   const stopApiServer = async (): Promise<void> => {
     server?.kill("SIGKILL");
@@ -90,9 +83,10 @@ export async function startApiServer(): Promise<ApiServer> {
     apiVersion: "v1", kind: "Config", "current-context": "test", contexts: [{ name: "test", context: { cluster: "test", user: "admin" } }],
     clusters: [{ name: "test", cluster: { server: `https://127.0.0.1:${port}`, "certificate-authority": caFile } }], users: [{ name: "admin", user: { token: "admin-token" } }],
   }), { mode: 0o600 });
-  const client = new ApiClient(access("admin-token"), systemClock);
+  const access = kubeconfigAccess(kubeconfig);
+  if (!access.ok) throw new Error(access.error);
   return {
-    access: access("admin-token"), client, accessWith: access, kubeconfig, caFile,
+    client: apiOf(new KubernetesClient(access.value)), kubeconfig,
     restart: async () => {
       await stopApiServer();
       await launch();
@@ -118,7 +112,7 @@ export function pathOf(object: Pick<KubeObject, "apiVersion" | "kind"> & { reado
 }
 
 /** As `kubectl apply --server-side`, with the status where there is one. */
-export async function apply(client: ApiClient, ...objects: readonly KubeObject[]): Promise<void> {
+export async function apply(client: Api, ...objects: readonly KubeObject[]): Promise<void> {
   for (const object of objects) {
     const answer = await client.request({ method: "PATCH", path: pathOf(object), query: { fieldManager: "test", force: "true" }, contentType: APPLY_PATCH, body: object });
     if (!answer.ok) throw new Error(answer.error.message);
@@ -128,7 +122,7 @@ export async function apply(client: ApiClient, ...objects: readonly KubeObject[]
   }
 }
 
-export async function remove(client: ApiClient, ...objects: readonly KubeObject[]): Promise<void> {
+export async function remove(client: Api, ...objects: readonly KubeObject[]): Promise<void> {
   for (const object of objects) {
     const answer = await client.request({ method: "DELETE", path: pathOf(object), query: { gracePeriodSeconds: "0" } });
     if (!answer.ok && answer.error.status !== 404) throw new Error(answer.error.message);
@@ -136,7 +130,7 @@ export async function remove(client: ApiClient, ...objects: readonly KubeObject[
 }
 
 /** The kinds of the Gateway API, of Istio and of ours, with every field allowed; waits until they are served. */
-export async function installDefinitions(client: ApiClient, kinds: readonly string[] = []): Promise<void> {
+export async function installDefinitions(client: Api, kinds: readonly string[] = []): Promise<void> {
   const definitions = testDefinitions().filter(({ kind }) => kinds.length === 0 || kinds.includes(kind));
   for (const { object } of definitions) await apply(client, object);
   for (const { listPath } of definitions) {

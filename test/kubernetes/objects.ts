@@ -1,6 +1,6 @@
 // Objects of a cluster in few words.
 
-import type { ApiClient } from "../../src/control/api/api-client.ts";
+import type { Api } from "../../src/control/api/api.ts";
 import type { KubeObject } from "./api-server.ts";
 
 type Labels = Readonly<Record<string, string>>;
@@ -32,7 +32,7 @@ export function pod(name: string, at: string, { labels, annotations = {}, node: 
 export const serviceAccount = (name: string, at: string): KubeObject => ({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace: at } });
 
 /** As the kubelet asks for it for a projected volume. */
-export async function tokenFor(client: ApiClient, account: string, at: string, { audience, pod: boundTo }: { readonly audience: string; readonly pod?: string }): Promise<string> {
+export async function tokenFor(client: Api, account: string, at: string, { audience, pod: boundTo }: { readonly audience: string; readonly pod?: string }): Promise<string> {
   let bound: Record<string, unknown> = {};
   if (boundTo !== undefined) {
     const found = await client.request({ method: "GET", path: `/api/v1/namespaces/${at}/pods/${boundTo}` });

@@ -121,7 +121,10 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
 
   test("what somebody changes or deletes comes back; what somebody adds stays", async () => {
     const path = pathOf({ apiVersion: "apps/v1", kind: "Deployment", metadata: { name: "waypoint", namespace: "shop" } });
-    await server.client.request({ method: "PATCH", path, contentType: "application/strategic-merge-patch+json", body: { metadata: { annotations: { "example.com/added": "mine" } }, spec: { template: { spec: { containers: [{ name: "istio-proxy", image: "localhost/forged:1" }] } } } } });
+    const before = await managed<{ spec: { template: { spec: { containers: object[] } } } }>("apps/v1", "Deployment", "waypoint");
+    const forged = before!.spec.template.spec.containers.map((container) => ({ ...container, image: "localhost/forged:1" }));
+    const changed = await server.client.request({ method: "PATCH", path, contentType: "application/merge-patch+json", body: { metadata: { annotations: { "example.com/added": "mine" } }, spec: { template: { spec: { containers: forged } } } } });
+    expect(changed.ok).toBe(true);
     await until(async () => {
       const found = await managed<{ metadata: { annotations: Record<string, string> }; spec: { template: { spec: { containers: { image: string }[] } } } }>("apps/v1", "Deployment", "waypoint");
       return found?.spec.template.spec.containers[0]?.image === "localhost/weft:1" && found.metadata.annotations["example.com/added"] === "mine";

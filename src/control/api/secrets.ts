@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { err, ok, type Result } from "../../core/result.ts";
-import type { Api } from "./api-client.ts";
+import type { Api } from "./api.ts";
 import { objectPath, collectionPath, type ResourceType } from "./api-path.ts";
 
 const SECRET: ResourceType = { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };

@@ -7,7 +7,7 @@ import type { Timers } from "../../identity/svid-cache.ts";
 import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../resources/cluster/cluster-set.ts";
 import type { TranslationOptions } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { Api } from "../api/api-client.ts";
+import type { Api } from "../api/api.ts";
 import { ListWatch, type ListWatchCounters } from "./list-watch.ts";
 import { ReferencedObjects } from "./referenced-objects.ts";
 import { WATCHED_RESOURCES } from "./watched-kinds.ts";

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
-import type { Api, ApiFault, ApiRequest } from "../api/api-client.ts";
+import type { Api, ApiFault, ApiRequest, WatchRequest } from "../api/api.ts";
 import { quietLogger } from "../test-kit.ts";
 import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, ListWatch, PAGE_OBJECTS } from "./list-watch.ts";
 
@@ -67,10 +67,10 @@ class Server implements Api {
     return ok({ metadata: { resourceVersion: String(this.version), ...(more ? { continue: String(start + PAGE_OBJECTS) } : {}) }, items: page.map(objectOf) });
   }
 
-  watch(request: { readonly path: string; readonly query?: Readonly<Record<string, string>>; readonly signal: AbortSignal }, onEvent: (event: unknown) => void): Promise<Result<void, ApiFault>> {
+  watch(request: WatchRequest, onEvent: (event: unknown) => void): Promise<Result<void, ApiFault>> {
     this.watches++;
     return new Promise((resolve) => {
-      this.watch_ = { path: request.path, query: request.query ?? {}, onEvent, end: resolve };
+      this.watch_ = { path: request.path, query: request.query, onEvent, end: resolve };
       request.signal.addEventListener("abort", () => resolve(fault(0, "aborted")));
     });
   }
@@ -118,7 +118,7 @@ describe("list and watch", () => {
     server.version = 77;
     const { seen, held } = await start(server);
     expect([held.size, seen.at(-1), server.lists.length]).toEqual([PAGE_OBJECTS + 1, "synced", 2]);
-    expect(server.watch_?.query).toMatchObject({ watch: "true", allowWatchBookmarks: "true", resourceVersion: "77" });
+    expect(server.watch_?.query).toEqual({ resourceVersion: "77" });
     expect(held.get("r0")).toEqual({ apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: { name: "r0", namespace: "shop", resourceVersion: "1" } });
   });
 

@@ -12,7 +12,7 @@ import { z } from "zod";
 import type { Clock, Random } from "../../core/ports.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { Api, ApiFault } from "../api/api-client.ts";
+import type { Api, ApiFault } from "../api/api.ts";
 import { collectionPath, type ResourceType } from "../api/api-path.ts";
 
 export const PAGE_OBJECTS = 500;
@@ -201,7 +201,7 @@ export class ListWatch {
     const seconds = WATCH_S_MIN + Math.floor(this.#parts.random.next() * (WATCH_S_MAX - WATCH_S_MIN));
     this.#relist = new AbortController();
     const ended = await this.#parts.api.watch({
-      path: this.#path(this.#type), query: { ...this.#selectors(), watch: "true", allowWatchBookmarks: "true", resourceVersion: this.#version ?? "", timeoutSeconds: String(seconds) },
+      path: this.#path(this.#type), query: { ...this.#selectors(), resourceVersion: this.#version ?? "" }, timeoutSeconds: seconds,
       signal: AbortSignal.any([this.#stop.signal, this.#relist.signal]),
     }, (event) => this.#event(event));
     if (this.#stop.signal.aborted) return;

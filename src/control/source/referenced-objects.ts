@@ -5,7 +5,7 @@ import type { Timers } from "../../identity/svid-cache.ts";
 import type { ResourceIdentity } from "../../resources/resource.ts";
 import { identityKey } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { Api } from "../api/api-client.ts";
+import type { Api } from "../api/api.ts";
 import { objectPath } from "../api/api-path.ts";
 
 export const LOOK_MS = 30_000;

@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { Timers } from "../../identity/svid-cache.ts";
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import { type Api, APPLY_PATCH } from "../api/api-client.ts";
+import { type Api, APPLY_PATCH } from "../api/api.ts";
 import { objectPath, type ResourceType } from "../api/api-path.ts";
 import type { ObjectEvent } from "../source/cluster-source.ts";
 import { CONTROLLER_NAME, sameJson } from "../writer/status-shape.ts";

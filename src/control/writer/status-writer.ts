@@ -6,7 +6,7 @@ import type { ClusterDiagnostic, ClusterEvaluation } from "../../resources/clust
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
 import { describeIdentity } from "../../resources/resource.ts";
-import { type Api, MERGE_PATCH } from "../api/api-client.ts";
+import { type Api, MERGE_PATCH } from "../api/api.ts";
 import { objectPath, type ResourceType } from "../api/api-path.ts";
 import type { ObjectEvent } from "../source/cluster-source.ts";
 import { WATCHED_RESOURCES } from "../source/watched-kinds.ts";

@@ -4,7 +4,7 @@
 import type { Clock } from "../../core/ports.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { ApiFault } from "../api/api-client.ts";
+import type { ApiFault } from "../api/api.ts";
 
 /** As much as client libraries of Kubernetes' controllers allow themselves, several times over. */
 export const WRITES_PER_S = 50;
