@@ -1,5 +1,6 @@
 // Requests that wait for an external authoriser, through the whole of a waypoint's HTTP, between real sockets.
 
+import { createHash } from "node:crypto";
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -121,6 +122,36 @@ describe("by gRPC", () => {
     await client.until("POST / abc");
     expect(authz.asked[0]!.attributes!.request!.http!.body).toBe("abc");
     client.socket.end();
+  });
+
+  test.each(["1.1", "2"] as const)("a WebSocket over HTTP/%s is asked about, and nothing of what follows is waited for", async (version) => {
+    await using server = await backend1(() => {});
+    server.server.on("upgrade", (request: { headers: Record<string, string> }, socket: import("node:net").Socket) => {
+      const accept = createHash("sha1").update(`${request.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ${accept}\r\n\r\nserver speaks`);
+      socket.on("data", (chunk) => socket.end(`echo ${chunk.toString()}`));
+    });
+    await using authz = await authorizerService(() => OK);
+    await using waypoint = fixture(server, authz, { ...GRPC, includeBodyBytesMax: 64, allowPartialBody: true });
+    if (version === "1.1") {
+      const client = waypoint.raw().send("GET /chat HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n");
+      await client.until("server speaks");
+      client.send("one");
+      await client.until("echo one");
+      client.socket.end();
+    } else {
+      const session = connect2(waypoint.url);
+      await new Promise((resolve) => session.on("remoteSettings", resolve));
+      const stream = session.request({ ":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":path": "/chat", ":authority": "web", "sec-websocket-version": "13" });
+      let got = "";
+      stream.on("data", (chunk: Buffer) => (got += chunk.toString()));
+      await until("the server to speak", 5_000, () => got.includes("server speaks") || null);
+      stream.write("one");
+      await until("the echo", 5_000, () => got.includes("echo one") || null);
+      stream.end();
+      session.close();
+    }
+    expect(authz.asked[0]!.attributes!.request!.http).toMatchObject({ method: "GET", path: "/chat", body: "" });
   });
 
   test("is asked over one kept connection, and over a new one when that was closed", async () => {

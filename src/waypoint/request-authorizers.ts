@@ -69,8 +69,9 @@ export class RequestAuthorizers implements Due {
   ask(authorizer: ExternalAuthorizer, done: (verdict: AuthorizationVerdict | NotAsked) => void): void {
     this.#user.keepHead();
     const { includeBodyBytesMax } = authorizer;
-    const { hasBody, contentLength, expectsContinue } = this.#request;
-    if (includeBodyBytesMax === 0 || !hasBody) return this.#ask(authorizer, null, done);
+    const { hasBody, contentLength, expectsContinue, upgrade } = this.#request;
+    // What follows a request for another protocol is that protocol's.
+    if (includeBodyBytesMax === 0 || !hasBody || upgrade !== null) return this.#ask(authorizer, null, done);
     const tooLong = (): void => done({ kind: "notAsked", code: "body_too_large", detail: `the body is longer than the ${includeBodyBytesMax} bytes that the authoriser ${authorizer.service} is sent` });
     if (contentLength > includeBodyBytesMax && !authorizer.allowPartialBody) return tooLong();
     const { body, answer } = this.#user;
