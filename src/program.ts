@@ -22,7 +22,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (verb === undefined) return print(overview(), EXIT_USAGE);
   if (verb === "help" || verb === "--help" || verb === "-h") return help(rest[0]);
   if (verb === "version" || verb === "--version") return print(versionText(), 0);
-  if (isOperatorVerb(verb)) return await runOperatorVerb(verb, rest, { environment: process.env, print: (text) => print(text, 0), complain });
+  if (isOperatorVerb(verb, rest[0])) return await runOperatorVerb(verb, rest, { environment: process.env, print: (text) => print(text, 0), complain });
   if (!isRole(verb)) return complain(unknownVerb(verb));
   if (rest.includes("--help") || rest.includes("-h")) return print(roleHelp(verb), 0);
   const parsed = parseSettings(verb, rest, process.env);

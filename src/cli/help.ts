@@ -4,7 +4,7 @@ import { OPERATOR_VERBS } from "./operator-verbs.ts";
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "install", "uninstall", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "install", "uninstall", "check", "status", "version", "help"] as const;
 export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
@@ -19,7 +19,7 @@ const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: 
     examples: ["weft ztunnel --config /etc/weft --ca-address ca.example:15012 --ca-root /etc/weft/root.pem --auth-token /run/secrets/token"],
   },
   waypoint: {
-    line: "routes, access rules and limits for the requests of the services behind it",
+    line: "routes, access rules and limits for the requests of the services behind it; on a cluster weft waypoint apply",
     about: "Reads HTTP and decides request by request: routes, tokens, access, faults, limits, balancing, retries. Which Gateway it is says\nwhich policies hold; what it sends goes to the endpoints of the services.",
     examples: ["weft waypoint --config /etc/weft --gateway shop/waypoint --serve 0.0.0.0:8080=shop/web.shop.svc.cluster.local:80"],
   },
@@ -46,7 +46,7 @@ const INDENT = "      ";
 export function overview(): string {
   const verbs: [string, string][] = [
     ...(Object.keys(ROLE_TEXT) as Role[]).map((role): [string, string] => [role, ROLE_TEXT[role].line]),
-    ...Object.entries(OPERATOR_VERBS).map(([verb, { line }]): [string, string] => [verb, line]),
+    ...Object.entries(OPERATOR_VERBS).filter(([verb]) => verb !== "waypoint").map(([verb, { line }]): [string, string] => [verb, line]),
     ["version", "what this is"],
     ["help", "this text; weft help VERB for the options of one verb"],
   ];

@@ -21,10 +21,30 @@ export const OPERATOR_VERBS = {
     usage: `weft uninstall [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --keep-ca              keeps the keys of its CA, so that a later installation has the same roots\n  --dry-run              says what would be removed\n${CLUSTER}`,
     load: async () => (await import("./verbs/uninstall.ts")).uninstall,
   },
+  check: {
+    line: "says what a cluster needs for the mesh, has, and lacks",
+    usage: `weft check [OPTIONS]\n\n  --before-install       only what must be so before weft install\n  -n, --namespace NAME   where the mesh is or will be, istio-system by default\n${CLUSTER}`,
+    load: async () => (await import("./verbs/check.ts")).check,
+  },
+  status: {
+    line: "shows each agent and waypoint, which configuration it has, and what it rejected",
+    usage: `weft status [OPTIONS]\n\n  -n, --namespace NAME   where the mesh is, istio-system by default\n  --json                 everything, as JSON\n${CLUSTER}`,
+    load: async () => (await import("./verbs/status.ts")).status,
+  },
+  waypoint: {
+    line: "of a cluster: weft waypoint apply, list or delete",
+    usage: `weft waypoint apply|list|delete [OPTIONS]\n\n  -n, --namespace NAME   of the waypoint; the kubeconfig's by default, and for list all\n  --name NAME            waypoint by default\n  --for WHAT             service (default), workload, all or none\n  --enroll-namespace     has the namespace use it\n  --wait                 waits until it is programmed\n  --dry-run              prints the Gateway and changes nothing\n${CLUSTER}\n\nWithout one of the three: the waypoint itself; see weft waypoint --help`,
+    load: async () => (await import("./verbs/waypoint.ts")).waypoint,
+  },
 } as const satisfies Readonly<Record<string, OperatorVerb>>;
 
+const WAYPOINT_VERBS = ["apply", "list", "delete"];
+
 export type OperatorVerbName = keyof typeof OPERATOR_VERBS;
-export const isOperatorVerb = (verb: string): verb is OperatorVerbName => Object.hasOwn(OPERATOR_VERBS, verb);
+/** `waypoint` is a role, too: it is the operator's with one of the operator's words after it. */
+export function isOperatorVerb(verb: string, next = ""): verb is OperatorVerbName {
+  return Object.hasOwn(OPERATOR_VERBS, verb) && (verb !== "waypoint" || WAYPOINT_VERBS.includes(next));
+}
 
 /** @returns the exit status; bad options are told with the verb's usage. */
 export async function runOperatorVerb(name: OperatorVerbName, args: readonly string[], context: VerbContext): Promise<number> {

@@ -1,7 +1,7 @@
 // What the operator's verbs share: the cluster they speak to, and where they print.
 
 import { err, ok, type Result } from "../../core/result.ts";
-import { defaultAccess, kubeconfigAccess } from "../../runtime/kubernetes/access.ts";
+import { defaultAccess, type KubernetesAccess, kubeconfigAccess } from "../../runtime/kubernetes/access.ts";
 import { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 
 export interface VerbContext {
@@ -21,7 +21,22 @@ export interface ClusterFlags {
 
 export const CLUSTER_OPTIONS = { kubeconfig: { type: "string" }, context: { type: "string" } } as const;
 
-export function openCluster(flags: ClusterFlags, { environment }: VerbContext): Result<KubernetesClient, string> {
-  const access = flags.kubeconfig === undefined ? defaultAccess(environment, flags.context ?? null) : kubeconfigAccess(flags.kubeconfig, flags.context ?? null);
+export function openAccess(flags: ClusterFlags, { environment }: VerbContext): Result<KubernetesAccess, string> {
+  return flags.kubeconfig === undefined ? defaultAccess(environment, flags.context ?? null) : kubeconfigAccess(flags.kubeconfig, flags.context ?? null);
+}
+
+export function openCluster(flags: ClusterFlags, context: VerbContext): Result<KubernetesClient, string> {
+  const access = openAccess(flags, context);
   return access.ok ? ok(new KubernetesClient(access.value)) : err(access.error);
+}
+
+export function fail({ complain }: VerbContext, why: string, status = EXIT_FAILED): number {
+  complain(`weft: ${why}\n`);
+  return status;
+}
+
+/** Columns as wide as their widest cell. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows.reduce<number[]>((widest, row) => row.map((cell, i) => Math.max(cell.length, widest[i] ?? 0)), []);
+  return rows.map((row) => `${row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]! + 2))).join("")}\n`).join("");
 }

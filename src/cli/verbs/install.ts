@@ -9,7 +9,7 @@ import { describeObject, objectPath } from "../install/object-paths.ts";
 import { installObjects, type KubernetesObject, OWNED_BY } from "../install/objects.ts";
 import { valuesFrom } from "../install/set-values.ts";
 import { NAMESPACE_DEFAULT } from "../install/values.ts";
-import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, EXIT_USAGE, openCluster, type VerbContext } from "./context.ts";
+import { CLUSTER_OPTIONS, EXIT_OK, EXIT_USAGE, fail, openCluster, type VerbContext } from "./context.ts";
 
 const READY_POLL_MS = 500;
 const READY_SECONDS_DEFAULT = 120;
@@ -72,7 +72,8 @@ async function untilReady(client: KubernetesClient, objects: readonly Kubernetes
   return null;
 }
 
-function unready(object: unknown): string | null {
+/** What keeps a Deployment or DaemonSet from being ready; null when it is. */
+export function unready(object: unknown): string | null {
   const parsed = workloadSchema.safeParse(object);
   if (!parsed.success) return "it has no status yet";
   const { metadata, spec, status } = parsed.data;
@@ -81,9 +82,4 @@ function unready(object: unknown): string | null {
   const updated = status.updatedNumberScheduled ?? status.updatedReplicas ?? 0;
   const available = status.numberAvailable ?? status.availableReplicas ?? 0;
   return updated >= wanted && available >= wanted ? null : `${updated} of ${wanted} pods are up to date, ${available} available`;
-}
-
-export function fail({ complain }: VerbContext, why: string, status = EXIT_FAILED): number {
-  complain(`weft: ${why}\n`);
-  return status;
 }

@@ -8,8 +8,7 @@ import { FIELD_MANAGER, removeObject } from "../install/apply.ts";
 import { describeObject } from "../install/object-paths.ts";
 import { CNI, CONTROL, installObjects, type KubernetesObject } from "../install/objects.ts";
 import { defaultValues, NAMESPACE_DEFAULT } from "../install/values.ts";
-import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, openCluster, type VerbContext } from "./context.ts";
-import { fail } from "./install.ts";
+import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, fail, openCluster, type VerbContext } from "./context.ts";
 
 const DAEMON_SET_MS = 120_000;
 
