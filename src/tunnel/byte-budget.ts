@@ -13,6 +13,9 @@ const RELIEF_SHARE = 0.4;
 /** Shedding at the limit goes on down to this share: a little room, so that it is not done again for the next byte. */
 const SHED_TO_SHARE = 0.9;
 
+/** Close to the limit: what has not begun is better refused than what is under way ended. */
+const TIGHT_SHARE = 0.8;
+
 /** Within one turn thousands of sockets may be read before the end of the turn comes: beyond this share whoever adds to it goes at once. */
 const OVERFLOW_SHARE = 1.25;
 
@@ -66,6 +69,11 @@ export class ByteBudget implements EndOfTurn {
 
   get holderCount(): number {
     return this.#holders.size;
+  }
+
+  /** Nearly full: whoever can be refused should be. */
+  get tight(): boolean {
+    return this.#held >= this.limitBytes * TIGHT_SHARE;
   }
 
   /** Full: nothing new is taken on. */

@@ -4,6 +4,7 @@
 import { type EndOfTurn, scheduleEndOfTurn } from "../net/turn.ts";
 import type { OutputBuffer } from "../wire/http/output-buffer.ts";
 import type { Channel } from "./channel.ts";
+import type { HeldCount } from "./held-count.ts";
 
 /** What the engine says of its end; looked at whenever all output is written. */
 export interface EngineEnd {
@@ -17,12 +18,15 @@ export class ChannelWriter implements EndOfTurn {
   readonly #channel: Channel;
   readonly #output: OutputBuffer;
   readonly #end: EngineEnd;
+  readonly #held: HeldCount;
   #scheduled = false;
   #blocked = false;
   #gone = false;
   #ended = false;
 
-  constructor(channel: Channel, output: OutputBuffer, end: EngineEnd) {
+  /** @param held counts what waits for a peer that does not read. */
+  constructor(channel: Channel, output: OutputBuffer, end: EngineEnd, held: HeldCount) {
+    this.#held = held;
     this.#channel = channel;
     this.#output = output;
     this.#end = end;
@@ -41,7 +45,13 @@ export class ChannelWriter implements EndOfTurn {
   }
 
   flush(): void {
-    if (this.#gone || this.#blocked) return;
+    if (this.#gone) return;
+    if (!this.#blocked) this.#write();
+    const waiting = this.#blocked ? this.#output.pendingBytes : 0;
+    if (waiting !== this.#held.bytes) this.#held.add(waiting - this.#held.bytes);
+  }
+
+  #write(): void {
     const output = this.#output;
     while (output.pendingBytes > 0) {
       const view = output.peek();

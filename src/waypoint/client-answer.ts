@@ -10,6 +10,7 @@ import type { HttpResponse } from "../wire/http/message.ts";
 import { applyAnswerHeaders, NO_ANSWER_HEADERS } from "./answer-headers.ts";
 import type { NewStream } from "./downstream.ts";
 import { changeFields, NO_OPERATIONS } from "./fields-change.ts";
+import type { HeldCount } from "./held-count.ts";
 import { type OwnAnswer, renderAnswer } from "./own-answer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import { ResponseBody } from "./response-body.ts";
@@ -25,12 +26,14 @@ export class ClientAnswer {
   headerOperations: readonly HeaderOperation[] = NO_OPERATIONS;
   /** What authorisers and rate limit services want on it, after the rules. */
   serviceHeaders: readonly AnswerHeader[] = NO_ANSWER_HEADERS;
+  readonly #held: HeldCount;
   readonly #stream: NewStream;
   readonly #account: RequestAccount;
   #body: ResponseBody | null = null;
   #begun = false;
 
-  constructor(stream: NewStream, account: RequestAccount) {
+  constructor(stream: NewStream, account: RequestAccount, held: HeldCount) {
+    this.#held = held;
     this.#stream = stream;
     this.#account = account;
   }
@@ -64,7 +67,7 @@ export class ClientAnswer {
    */
   respond(response: HttpResponse, endStream: boolean, source: BodySource | null, bytesPerSecond: number | null, nowMs: number): void {
     this.#account.answered(response.fields);
-    this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, nowMs);
+    this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, this.#held, nowMs);
     this.#stream.respond(response, endStream);
   }
 
@@ -78,7 +81,7 @@ export class ClientAnswer {
   /** The server granted the protocol that the request asked for; after `begin`. */
   openTunnel(response: HttpResponse, source: BodySource, bytesPerSecond: number | null, nowMs: number): void {
     this.#account.answered(response.fields);
-    this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, nowMs);
+    this.#body = new ResponseBody(this.#stream, source, bytesPerSecond, this.#held, nowMs);
     this.#stream.openTunnel(response);
   }
 
@@ -101,7 +104,7 @@ export class ClientAnswer {
     this.decorate(response.fields);
     account.answered(response.fields);
     const endStream = body.length === 0 || head.method === "HEAD";
-    const responseBody = (this.#body = new ResponseBody(this.#stream, null, null, nowMs));
+    const responseBody = (this.#body = new ResponseBody(this.#stream, null, null, this.#held, nowMs));
     this.#stream.respond(response, endStream);
     if (endStream) return;
     responseBody.receive(body);

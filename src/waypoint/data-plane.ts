@@ -77,7 +77,7 @@ export class WaypointDataPlane {
       store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: (workload, label) => this.#l7.labels(workload.uid)?.[label], clock, random, pathNormalisation: config.pathNormalisation,
       tokens: this.#identities.tokens, logins: this.#identities.logins,
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
-      dialer, names: this.#names,
+      dialer, names: this.#names, budget: this.#tunnels.context.budget,
     });
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
@@ -106,7 +106,7 @@ export class WaypointDataPlane {
         return this.#tunnels.checkRevoked();
       case "listen":
         for (const fd of message.hboneFds) this.#listeners.push(this.#tunnels.listen(fd, this.#place));
-        for (const { fd, destination } of message.listeners) this.#listeners.push(listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination))));
+        for (const { fd, destination } of message.listeners) this.#listeners.push(this.#listen(fd, destination));
         return this.#post({ kind: "answer", question: "listen", value: null });
       case "snapshot":
         // Lines of what is counted are on their way before the numbers are.
@@ -138,6 +138,15 @@ export class WaypointDataPlane {
   }
 
   /** Whoever comes without a tunnel has proved nothing: its address tells the workload for routes, and no identity for policies. */
+  #listen(fd: number, destination: Client["destination"]): Listener {
+    const { admission, reporter } = this.#tunnels.context;
+    return listenOn(fd, (channel) => this.#plane.accept(channel, this.#plainClient(channel, destination)), (accepted) => {
+      const isWelcome = admission.refusal(accepted) === null;
+      if (!isWelcome) reporter.handshakeRefused("full");
+      return isWelcome;
+    });
+  }
+
   #plainClient(channel: PlainChannel, destination: Destination): Client {
     const { remote, local } = channel;
     const address = normal(remote);

@@ -23,7 +23,7 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   #draining = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
-    super(channel, host.due);
+    super(channel, host);
     this.#host = host;
     this.client = client;
     this.engine = new Http1ServerConnection({

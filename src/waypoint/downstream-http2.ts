@@ -28,7 +28,7 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   #lingers = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
-    super(channel, host.due);
+    super(channel, host);
     this.#host = host;
     this.client = client;
     this.h2 = new Http2Connection({ role: "server", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });

@@ -4,6 +4,7 @@ import type { Due, DueList } from "../net/due-list.ts";
 import type { Http1Counters } from "../wire/http1/counters.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { Http2Limits, LocalSettings } from "../wire/http2/limits.ts";
+import type { ByteBudget } from "../tunnel/byte-budget.ts";
 import type { Client } from "./client.ts";
 import type { DownstreamStream, DownstreamUser } from "./streams.ts";
 
@@ -14,6 +15,7 @@ export interface NewStream extends DownstreamStream {
 
 export interface DownstreamHost {
   readonly due: DueList;
+  readonly budget: ByteBudget;
   readonly nowMs: () => number;
   readonly pathNormalisation: PathNormalisation;
   readonly http1Counters: Http1Counters;

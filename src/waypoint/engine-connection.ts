@@ -5,27 +5,41 @@ import type { Due, DueList } from "../net/due-list.ts";
 import type { OutputBuffer } from "../wire/http/output-buffer.ts";
 import type { Channel, ChannelUser } from "./channel.ts";
 import { ChannelWriter, type EngineEnd } from "./channel-writer.ts";
+import { HeldCount } from "./held-count.ts";
+import type { ByteBudget, ByteHolder } from "../tunnel/byte-budget.ts";
 
-export abstract class EngineConnection implements ChannelUser, Due {
+/** Where it lives. */
+export interface ConnectionPlace {
+  readonly due: DueList;
+  readonly budget: ByteBudget;
+  readonly nowMs: () => number;
+}
+
+export abstract class EngineConnection implements ChannelUser, Due, ByteHolder {
   dueMs = Infinity;
   dueIndex = -1;
   protected readonly channel: Channel;
-  readonly #dueList: DueList;
+  /** The peer took something, or began to be waited for. */
+  progressMs: number;
+  readonly #place: ConnectionPlace;
+  readonly #held: HeldCount;
   #writer: ChannelWriter | null = null;
   #isGone = false;
   /** What went wrong below the engine; null for a usual end. */
   protected channelError: string | null = null;
 
-  constructor(channel: Channel, dueList: DueList) {
+  constructor(channel: Channel, place: ConnectionPlace) {
     this.channel = channel;
-    this.#dueList = dueList;
+    this.#place = place;
+    this.#held = new HeldCount(place.budget, this);
+    this.progressMs = place.nowMs();
   }
 
   /** Last in the constructor of a kind. */
   protected begin(output: OutputBuffer, end: EngineEnd, dueMs: number): void {
-    this.#writer = new ChannelWriter(this.channel, output, end);
+    this.#writer = new ChannelWriter(this.channel, output, end, this.#held);
     this.dueMs = dueMs;
-    this.#dueList.add(this);
+    this.#place.due.add(this);
     if (output.pendingBytes > 0) this.#writer.schedule();
   }
 
@@ -45,7 +59,18 @@ export abstract class EngineConnection implements ChannelUser, Due {
     this.end();
   }
 
+  /** Output that the peer does not take. */
+  get heldBytes(): number {
+    return this.#held.bytes;
+  }
+
+  shed(): void {
+    this.channelError = `${this.#held.bytes} bytes were not taken, and the limit for all connections is reached (--buffer-limit)`;
+    this.destroy();
+  }
+
   onWritable(): void {
+    this.progressMs = this.#place.nowMs();
     this.#writer!.drained();
   }
 
@@ -71,14 +96,15 @@ export abstract class EngineConnection implements ChannelUser, Due {
 
   protected dueAt(atMs: number): void {
     this.dueMs = atMs;
-    this.#dueList.sooner(this);
+    this.#place.due.sooner(this);
   }
 
   protected end(): void {
     if (this.#isGone) return;
     this.#isGone = true;
     this.#writer!.stop();
-    this.#dueList.remove(this);
+    this.#held.end();
+    this.#place.due.remove(this);
     this.onGone();
   }
 }

@@ -23,6 +23,7 @@ import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type Downstre
 import { Http1Downstream } from "./downstream-http1.ts";
 import { Http2Downstream } from "./downstream-http2.ts";
 import { declaredProtocol } from "./declared-protocol.ts";
+import type { ByteBudget } from "../tunnel/byte-budget.ts";
 import { GatherBudget } from "./gather-budget.ts";
 import { withoutGrpcWeb } from "./grpc-web.ts";
 import { PassthroughConnection } from "./passthrough.ts";
@@ -49,6 +50,8 @@ export interface HttpPlaneOptions {
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
+  /** What requests and connections may hold for slow readers, all together. */
+  readonly budget: ByteBudget;
   readonly clock: Clock;
   readonly random: Random;
   readonly pathNormalisation: PathNormalisation;
@@ -81,6 +84,8 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
+  /** What requests and connections may hold for slow readers, all together. */
+  readonly budget: ByteBudget;
   readonly pathNormalisation: PathNormalisation;
   readonly http1Counters = new Http1Counters();
   readonly http2Settings = SERVER_SETTINGS;
@@ -110,8 +115,9 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.logins = options.logins;
     this.sessionSigner = options.sessionSigner;
     this.observer = options.observer;
+    this.budget = options.budget;
     this.pathNormalisation = options.pathNormalisation;
-    this.host = { due: this.due, nowMs: this.nowMs, http1Counters: new Http1Counters(), http2Settings: BOTH, http2Limits: DEFAULT_LIMITS };
+    this.host = { due: this.due, budget: options.budget, nowMs: this.nowMs, http1Counters: new Http1Counters(), http2Settings: BOTH, http2Limits: DEFAULT_LIMITS };
     this.directory = new ServiceDirectory(options.store, options.network);
     this.views = new ServiceViews(this.directory, options.l7, options.waypoint, (effective) => options.observer.telemetryOf(effective));
     this.clusters = new Clusters(this, options.l7);

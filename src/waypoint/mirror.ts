@@ -16,6 +16,8 @@ import type { RequestAccount } from "./request-account.ts";
 import type { RequestHost } from "./request-host.ts";
 import { type AttemptRequest, upstreamVersion } from "./server-attempt.ts";
 import type { BodySource, UpstreamFailure, UpstreamStream, UpstreamUser } from "./streams.ts";
+import type { ByteHolder } from "../tunnel/byte-budget.ts";
+import { HeldCount } from "./held-count.ts";
 import { RequestBody } from "./request-body.ts";
 import type { PoolWaiter, UpstreamConnection } from "./upstream.ts";
 
@@ -39,7 +41,7 @@ export function startMirrors(host: RequestHost, { request, clientVersion }: Atte
   return mirrors;
 }
 
-export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
+export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHolder {
   dueMs = Infinity;
   dueIndex = -1;
   readonly #host: RequestHost;
@@ -47,6 +49,8 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
   readonly #request: HttpRequest;
   readonly #version: UpstreamVersion;
   readonly #body: RequestBody;
+  readonly #held: HeldCount;
+  readonly #startedMs: number;
   readonly #attempt = new Attempt();
   readonly #permits: Permits;
   #pool: EndpointPool | null = null;
@@ -57,6 +61,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
   /** @param request copied: it outlives its original. */
   constructor(host: RequestHost, cluster: Cluster, request: HttpRequest, version: UpstreamVersion, trace: RequestTrace | null) {
     this.#host = host;
+    this.#startedMs = host.nowMs();
     this.#cluster = cluster;
     const list: HeaderList = [];
     request.fields.appendTo(list);
@@ -65,9 +70,23 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
     const { method, target, contentLength, hasBody, acceptsTrailers } = request;
     this.#request = { method, target, fields, contentLength, hasBody, acceptsTrailers, expectsContinue: false, upgrade: null };
     this.#version = version;
-    this.#body = new RequestBody(this);
+    this.#held = new HeldCount(host.budget, this);
+    this.#body = new RequestBody(this, this.#held);
     this.#body.forget();
     this.#permits = new Permits(cluster.breaker);
+  }
+
+  get heldBytes(): number {
+    return this.#held.bytes;
+  }
+
+  get progressMs(): number {
+    return this.#startedMs;
+  }
+
+  /** The original goes on. */
+  shed(): void {
+    this.abandon();
   }
 
   /** False when there is nowhere to send it, or no room. */
@@ -171,6 +190,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource {
     this.#attempt.end(this.#host.nowMs());
     this.#permits[Symbol.dispose]();
     this.#host.due.remove(this);
+    this.#held.end();
     const upstream = this.#upstream;
     this.#upstream = null;
     upstream?.release();

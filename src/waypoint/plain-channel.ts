@@ -109,12 +109,15 @@ const RELEASED: SocketOwner = { opened: () => {}, data: () => {}, drain: () => {
 /** Before the channel is there, on an accepted socket. */
 class Accepting implements SocketOwner {
   readonly #accepted: (channel: PlainChannel) => void;
+  readonly #welcome: (fd: number) => boolean;
 
-  constructor(accepted: (channel: PlainChannel) => void) {
+  constructor(accepted: (channel: PlainChannel) => void, welcome: (fd: number) => boolean) {
     this.#accepted = accepted;
+    this.#welcome = welcome;
   }
 
   opened(socket: PlainSocket): void {
+    if (!this.#welcome((socket as unknown as { fd: number }).fd)) return void socket.terminate();
     const channel = new PlainChannel(socket);
     socket.data = channel;
     this.#accepted(channel);
@@ -131,9 +134,12 @@ export interface Listener {
   stop(): void;
 }
 
-/** Adopts a listening descriptor. `accepted` sets the channel's user before it returns. */
-export function listenOn(fd: number, accepted: (channel: PlainChannel) => void): Listener {
-  const accepting = new Accepting(accepted);
+/**
+ * Adopts a listening descriptor. `accepted` sets the channel's user before it returns.
+ * @param welcome false for a socket that is closed again at once: there is no room for it.
+ */
+export function listenOn(fd: number, accepted: (channel: PlainChannel) => void, welcome: (fd: number) => boolean = () => true): Listener {
+  const accepting = new Accepting(accepted, welcome);
   const listener = Bun.listen<SocketOwner>({
     fd, allowHalfOpen: true, data: accepting,
     // The runtime gives sockets of an adopted listener no data of their own.

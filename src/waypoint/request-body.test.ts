@@ -33,7 +33,7 @@ const bytes = (text: string): Uint8Array => Buffer.from(text);
 describe("a body that is gathered before it goes on", () => {
   test("is read to its end when that is within the limit, and then sent whole", () => {
     const source = new Source();
-    const body = new RequestBody(source);
+    const body = new RequestBody(source, null);
     body.receive(bytes("ab"));
     expect(source.paused).toBe(true);
     let told = 0;
@@ -51,7 +51,7 @@ describe("a body that is gathered before it goes on", () => {
 
   test("is held back once it is longer, without a window that never opens again", () => {
     const source = new Source();
-    const body = new RequestBody(source);
+    const body = new RequestBody(source, null);
     let told = 0;
     body.gather(3, () => told++);
     body.receive(bytes("abc"));
@@ -69,7 +69,7 @@ describe("a body that is gathered before it goes on", () => {
 
   test("goes on in the same call when whoever waited sends at once", () => {
     const source = new Source();
-    const body = new RequestBody(source);
+    const body = new RequestBody(source, null);
     const sink = new Sink();
     body.gather(1, () => body.attach(sink));
     body.receive(bytes("abc"));

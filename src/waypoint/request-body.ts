@@ -2,6 +2,7 @@
 // sent is kept while it is small, for the attempt after it. Before there is a server all of it waits.
 
 import type { HeaderList } from "../wire/http/header-list.ts";
+import type { HeldCount } from "./held-count.ts";
 import type { BodySink, BodySource } from "./streams.ts";
 
 /** Of a body, kept for another attempt. Larger ones are sent once; Envoy's default is 1 MiB for each connection. */
@@ -13,6 +14,10 @@ const NO_SOURCE: BodySource = { pause: () => {}, resume: () => {}, consumed: () 
 export class RequestBody {
   receivedBytes = 0;
   readonly #source: BodySource;
+  /** Null when the bytes are counted elsewhere. */
+  readonly #held: HeldCount | null;
+  /** Told to it. */
+  #heldBytes = 0;
   #sink: BodySink | null = null;
   #queue: Uint8Array[] = [];
   /** Everything so far; null when it is not kept, or no longer. */
@@ -30,8 +35,9 @@ export class RequestBody {
   #wantedBytes = 0;
   #gathered: (() => void) | null = null;
 
-  constructor(source: BodySource) {
+  constructor(source: BodySource, held: HeldCount | null) {
     this.#source = source;
+    this.#held = held;
   }
 
   get ended(): boolean {
@@ -51,7 +57,7 @@ export class RequestBody {
   /** All of the body, for an attempt beside the present one; null while it is not all here, or no longer kept. */
   duplicate(): RequestBody | null {
     if (!this.#ended || this.#replay === null) return null;
-    const copy = new RequestBody(NO_SOURCE);
+    const copy = new RequestBody(NO_SOURCE, null);
     copy.#queue = [...this.#replay];
     copy.#replay = null;
     copy.#ended = true;
@@ -85,6 +91,11 @@ export class RequestBody {
   }
 
   receive(bytes: Uint8Array): void {
+    this.#take(bytes);
+    this.#recount();
+  }
+
+  #take(bytes: Uint8Array): void {
     this.receivedBytes += bytes.length;
     let copy: Uint8Array | null = null;
     if (this.#replay !== null) {
@@ -137,12 +148,18 @@ export class RequestBody {
   /** There will be no further attempt. */
   forget(): void {
     this.#replay = null;
+    this.#recount();
   }
 
   /** The sink may take more. */
   flush(): void {
     const sink = this.#sink;
     if (sink === null) return;
+    this.#sendOn(sink);
+    this.#recount();
+  }
+
+  #sendOn(sink: BodySink): void {
     const queue = this.#queue;
     let done = 0;
     while (done < queue.length) {
@@ -165,6 +182,13 @@ export class RequestBody {
       this.#paused = false;
       this.#source.resume();
     }
+  }
+
+  #recount(): void {
+    if (this.#held === null) return;
+    const bytes = this.#replay === null ? this.receivedBytes - this.#sentBytes : this.receivedBytes;
+    this.#held.add(bytes - this.#heldBytes);
+    this.#heldBytes = bytes;
   }
 
   #tellGathered(): void {

@@ -6,6 +6,7 @@ import type { DueList } from "../net/due-list.ts";
 import type { LoginContext, LoginDecision, LoginStep } from "../policy/http/login.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { FoundToken, TokenVerdict } from "../policy/http/tokens.ts";
+import type { ByteBudget } from "../tunnel/byte-budget.ts";
 import type { Clusters } from "./clusters.ts";
 import type { GatherBudget } from "./gather-budget.ts";
 import type { RequestObserver } from "./observer.ts";
@@ -42,6 +43,8 @@ export interface RequestHost {
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
   readonly observer: RequestObserver;
+  /** What all of them may hold for slow readers. */
+  readonly budget: ByteBudget;
   /** Of bodies that authorisers are to see. */
   readonly gathering: GatherBudget;
   /** All that are under way. */

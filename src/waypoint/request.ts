@@ -21,11 +21,13 @@ import { RequestBody } from "./request-body.ts";
 import { type DecisionUser, RequestDecisions } from "./request-decisions.ts";
 import { RequestHead } from "./request-head.ts";
 import type { RequestHost, RunningRequest } from "./request-host.ts";
+import type { ByteHolder } from "../tunnel/byte-budget.ts";
+import { HeldCount } from "./held-count.ts";
 import type { DownstreamUser } from "./streams.ts";
 
 type Phase = "deciding" | "delayed" | "forwarding" | "answering" | "ended";
 
-export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUser, Due, RunningRequest {
+export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUser, Due, ByteHolder, RunningRequest {
   dueMs = Infinity;
   dueIndex = -1;
   readonly account: RequestAccount;
@@ -33,6 +35,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   readonly body: RequestBody;
   readonly #host: RequestHost;
   readonly #stream: NewStream;
+  /** Of both bodies. */
+  readonly #held: HeldCount;
   readonly #decisions: RequestDecisions;
   #phase: Phase = "deciding";
   /** Rate limits that are being asked about. */
@@ -47,8 +51,9 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#stream = stream;
     this.#lastActivityMs = host.nowMs();
     this.account = new RequestAccount(client, host.views.of(client), new RequestHead(stream.request, client), stream.version, this.#lastActivityMs);
-    this.answer = new ClientAnswer(stream, this.account);
-    this.body = new RequestBody(stream);
+    this.#held = new HeldCount(host.budget, this);
+    this.answer = new ClientAnswer(stream, this.account, this.#held);
+    this.body = new RequestBody(stream, this.#held);
     this.#decisions = new RequestDecisions(host, this);
   }
 
@@ -60,8 +65,27 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#host.requests.add(this);
     this.#host.due.add(this);
     this.account.begin(this.#host.observer);
-    this.#decisions.start(this.#stream.request);
+    const { budget } = this.#host;
+    if (budget.tight) this.answerOwn(ownAnswer("overloaded"), `${budget.heldBytes} of ${budget.limitBytes} bytes are held for slow readers (--buffer-limit)`);
+    else this.#decisions.start(this.#stream.request);
     this.rearm();
+  }
+
+  // ── What it holds ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get heldBytes(): number {
+    return this.#held.bytes;
+  }
+
+  get progressMs(): number {
+    return this.#lastActivityMs;
+  }
+
+  shed(): void {
+    this.answerOwn(ownAnswer("overloaded"), `${this.#held.bytes} bytes of it were held for a slow reader, and the limit for all is reached (--buffer-limit)`);
+    this.rearm();
+    // Whatever it still holds goes with the connection.
+    if (this.#held.bytes > 0) this.destroy();
   }
 
   // ── What was decided ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,6 +249,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#stopAsking();
     this.body.detach();
     this.#forwarding?.end(nowMs);
+    this.#held.end();
     this.#host.due.remove(this);
     this.#host.requests.delete(this);
     this.#host.observer.ended(account);

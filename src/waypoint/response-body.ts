@@ -2,6 +2,7 @@
 // it to so many bytes a second.
 
 import type { HeaderList } from "../wire/http/header-list.ts";
+import type { HeldCount } from "./held-count.ts";
 import type { BodySink, BodySource } from "./streams.ts";
 
 const NO_TRAILERS: HeaderList = [];
@@ -14,6 +15,7 @@ export class ResponseBody {
   /** Null for an answer of our own. */
   readonly #source: BodySource | null;
   readonly #bytesPerSecond: number | null;
+  readonly #held: HeldCount;
   #queue: Uint8Array[] | null = null;
   #paused = false;
   #ended = false;
@@ -23,7 +25,8 @@ export class ResponseBody {
   #paceMs = 0;
 
   /** @param bytesPerSecond null for no limit. */
-  constructor(sink: BodySink, source: BodySource | null, bytesPerSecond: number | null, nowMs: number) {
+  constructor(sink: BodySink, source: BodySource | null, bytesPerSecond: number | null, held: HeldCount, nowMs: number) {
+    this.#held = held;
     this.#sink = sink;
     this.#source = source;
     this.#bytesPerSecond = bytesPerSecond;
@@ -48,6 +51,7 @@ export class ResponseBody {
       if (from === bytes.length) return;
     }
     (this.#queue ??= []).push(new Uint8Array(bytes.subarray(from)));
+    this.#held.add(bytes.length - from);
     if (this.#paused) return;
     this.#paused = true;
     this.#source?.pause();
@@ -69,6 +73,7 @@ export class ResponseBody {
         const offered = this.#bytesPerSecond === null ? chunk : chunk.subarray(0, Math.floor(this.#allowance));
         const taken = offered.length === 0 ? 0 : this.#sink.send(offered);
         this.#sent(taken);
+        this.#held.add(-taken);
         this.#allowance -= taken;
         if (taken < chunk.length) {
           queue[done] = chunk.subarray(taken);

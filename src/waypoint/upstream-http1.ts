@@ -21,7 +21,7 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
 
   constructor(options: UpstreamConnectionOptions) {
     const { host } = options;
-    super(options.channel, host.due);
+    super(options.channel, host);
     this.#options = options;
     this.engine = new Http1ClientConnection({ handler: this, counters: host.http1Counters });
     this.openedMs = host.nowMs();

@@ -27,7 +27,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
 
   constructor(options: UpstreamConnectionOptions) {
     const { host } = options;
-    super(options.channel, host.due);
+    super(options.channel, host);
     this.#options = options;
     this.h2 = new Http2Connection({ role: "client", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
     this.openedMs = host.nowMs();

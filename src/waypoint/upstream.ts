@@ -4,12 +4,14 @@ import type { Due, DueList } from "../net/due-list.ts";
 import type { Http1Counters } from "../wire/http1/counters.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
 import type { Http2Limits, LocalSettings } from "../wire/http2/limits.ts";
+import type { ByteBudget } from "../tunnel/byte-budget.ts";
 import type { Channel } from "./channel.ts";
 import type { ConnectFailure } from "./plain-channel.ts";
 import type { UpstreamStream, UpstreamUser } from "./streams.ts";
 
 export interface UpstreamHost {
   readonly due: DueList;
+  readonly budget: ByteBudget;
   readonly nowMs: () => number;
   readonly http1Counters: Http1Counters;
   readonly http2Settings: LocalSettings;

@@ -18,6 +18,7 @@ import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
 import type { NameSource } from "../../src/policy/upstream/upstream.ts";
+import { ByteBudget } from "../../src/tunnel/byte-budget.ts";
 import type { Client } from "../../src/waypoint/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
 import { RequestTelemetry } from "../../src/waypoint/request-telemetry.ts";
@@ -53,6 +54,8 @@ export interface BackendSpec {
 }
 
 export interface WaypointOptions {
+  /** What all requests and connections together may hold. */
+  readonly bufferBytesMax?: number;
   readonly l7?: Partial<L7Delta>;
   readonly endpoints: readonly BackendSpec[];
   /** Name of the port of each service: says what its servers speak. */
@@ -81,6 +84,9 @@ export class WaypointFixture implements AsyncDisposable {
   readonly l7 = new L7Store();
   readonly told: Told[] = [];
   readonly malformed: string[] = [];
+  readonly budget: ByteBudget;
+  /** Why something was ended for the bytes that it held. */
+  readonly shed: string[] = [];
   /** Of endpoints: code and words. */
   readonly news: string[] = [];
   readonly passed: { readonly error: string | null; readonly requestBytes: number; readonly responseBytes: number }[] = [];
@@ -106,6 +112,7 @@ export class WaypointFixture implements AsyncDisposable {
     const { telemetry } = this;
     this.plane = new HttpPlane({
       store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: (of, label) => this.l7.labels(of.uid)?.[label], names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      budget: (this.budget = new ByteBudget(options.bufferBytesMax ?? 1 << 30, { pressed: () => {}, relieved: () => {}, shedding: (why) => void this.shed.push(why) })),
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, _way, owner, timeoutMs, nowMs) =>
@@ -176,6 +183,7 @@ export class WaypointFixture implements AsyncDisposable {
     // Channels that close in order are gone after their last bytes.
     await until("connections to close", 5_000, () => plane.connections.size === 0 || null);
     expect(plane.requests.size).toBe(0);
+    expect([this.budget.heldBytes, this.budget.holderCount]).toEqual([0, 0]);
     expect(plane.due.size).toBe(0);
     for (const cluster of plane.clusters) expect(cluster.empty).toBe(true);
   }
