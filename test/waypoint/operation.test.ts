@@ -48,6 +48,8 @@ metadata: { name: web, namespace: shop }
 spec:
   host: web.shop.svc.cluster.local
   trafficPolicy:
+    # The default would not go back to an endpoint that has failed once while the other is quicker.
+    loadBalancer: { simple: ROUND_ROBIN }
     connectionPool: { http: { http2MaxRequests: 77, maxRetries: 3 } }
     outlierDetection: { consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 60s, maxEjectionPercent: 100 }
 ---
