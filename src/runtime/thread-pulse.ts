@@ -28,6 +28,14 @@ export class Pulse {
   }
 }
 
+const HUNG_MS = 10_000;
+const HUNG_MS_MIN = 1_000;
+
+/** Silence of a data thread after which it counts as hung: long for any work it has, and well within the watchdog's time, if there is one. */
+export function hungMs(watchdogMs: number | null): number {
+  return watchdogMs === null ? HUNG_MS : Math.max(HUNG_MS_MIN, Math.min(HUNG_MS, watchdogMs / 2));
+}
+
 export interface ThreadLag {
   readonly lastS: number;
   readonly maxS: number;

@@ -43,6 +43,8 @@ function withWaypoints(settings: Settings, runtime: Runtime, sockets: NodeSocket
       async settled() {
         return waypoints === null ? ok(undefined) : await (await waypoints).settled();
       },
+      allAlive: () => loaded?.allAlive ?? true,
+      collectGarbage: () => loaded?.collectGarbage(),
       offer: () => loaded?.offer() ?? [],
       thaw: () => loaded?.thaw(),
       hurry: (deadlineMs) => loaded?.hurry(deadlineMs),

@@ -10,6 +10,7 @@ import { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
+import { Pulse } from "../runtime/thread-pulse.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
@@ -26,11 +27,18 @@ import { RequestTelemetry } from "./request-telemetry.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
 import { Tunnels } from "./tunnels.ts";
 import { WaypointPlace } from "./waypoint-place.ts";
+import { clearBufferPool } from "../wire/http/output-buffer.ts";
 
 /** How often lines are handed on, and a drain is looked at. */
 const TICK_MS = 100;
 /** How often clusters do their periodic work. */
 const CLUSTER_TICK_MS = 1_000;
+
+/** With the main thread; null where both are one. */
+export interface SharedMemory {
+  readonly credits: TelemetryCredits | null;
+  readonly pulse: SharedArrayBuffer | null;
+}
 
 export class WaypointDataPlane {
   readonly #config: WaypointConfig;
@@ -45,14 +53,14 @@ export class WaypointDataPlane {
   readonly #place: WaypointPlace;
   readonly #names: NameResolver;
   readonly #nowMs: () => number;
-  readonly #timer: ReturnType<typeof setInterval>;
   #recorded: Workload | null = null;
   readonly #unrecorded: Workload;
   #lastClusterTickMs = 0;
   #drainUntilMs = Infinity;
   #drained = false;
+  readonly #pulse: Pulse | null;
 
-  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, credits: TelemetryCredits | null = null) {
+  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, { credits, pulse }: SharedMemory) {
     const { clock, random } = world;
     this.#config = config;
     this.#post = post;
@@ -79,7 +87,9 @@ export class WaypointDataPlane {
       sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
       dialer, names: this.#names, budget: this.#tunnels.context.budget,
     });
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#pulse = pulse === null ? null : new Pulse(pulse, TICK_MS);
+    // Ends with its thread.
+    setInterval(() => this.#tick(), TICK_MS);
   }
 
   receive(message: ToWaypoint): void {
@@ -112,6 +122,9 @@ export class WaypointDataPlane {
         // Lines of what is counted are on their way before the numbers are.
         this.#telemetry.flush();
         return this.#post({ kind: "answer", question: message.question, value: this.snapshot() });
+      case "collectGarbage":
+        clearBufferPool();
+        return Bun.gc(true);
       case "drain":
         return this.#drain(message.deadlineMs);
       default:
@@ -160,6 +173,9 @@ export class WaypointDataPlane {
 
   #tick(): void {
     const nowMs = this.#nowMs();
+    // Also when all is drained: other threads may not be, and this one is alive.
+    this.#pulse?.beat(nowMs);
+    if (this.#drained) return;
     this.#telemetry.flush();
     this.#tunnels.tickDeadlines(nowMs);
     if (nowMs - this.#lastClusterTickMs >= CLUSTER_TICK_MS) {
@@ -194,7 +210,6 @@ export class WaypointDataPlane {
     if (this.#plane.holdsClients && nowMs < this.#drainUntilMs) return;
     this.#drained = true;
     this.#drainUntilMs = Infinity;
-    clearInterval(this.#timer);
     this.#plane.destroy();
     this.#identities.destroy();
     this.#tunnels.destroy();

@@ -11,7 +11,7 @@ const post = (message: FromWaypoint): void => self.postMessage(message);
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {
-    plane = new WaypointDataPlane(message.config, { clock: systemClock, random: systemRandom }, post, message.credits);
+    plane = new WaypointDataPlane(message.config, { clock: systemClock, random: systemRandom }, post, { credits: message.credits, pulse: message.pulse });
     post({ kind: "answer", question: "ready", value: null });
     return;
   }

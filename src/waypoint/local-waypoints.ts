@@ -103,6 +103,19 @@ export class LocalWaypoints {
     for (const agent of this.#draining) agent.hurry(deadlineMs);
   }
 
+  get allAlive(): boolean {
+    return [...this.#agents()].every(({ allAlive }) => allAlive);
+  }
+
+  collectGarbage(): void {
+    for (const agent of this.#agents()) agent.collectGarbage();
+  }
+
+  *#agents(): Iterable<WaypointAgent> {
+    for (const { agent } of this.#running.values()) if (agent !== null) yield agent;
+    yield* this.#draining;
+  }
+
   async snapshots(): Promise<readonly MetricsSnapshot[]> {
     return (await Promise.all([...this.#running.values()].map(({ agent }) => agent?.metrics() ?? []))).flat();
   }
@@ -162,7 +175,7 @@ export class LocalWaypoints {
     const { settings, runtime, source } = this.#options;
     const config = waypointConfig(settings, gateway, namespaceFd);
     if (!config.ok) return config;
-    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: null });
+    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: null, instance: gateway });
     if (!started.ok) return started;
     const agent = started.value;
     agent.apply(wholeOf(this.#latest!));

@@ -45,7 +45,7 @@ export interface PlainListener {
 }
 
 export type ToWaypoint =
-  | { readonly kind: "configure"; readonly config: WaypointConfig; readonly credits: TelemetryCredits | null }
+  | { readonly kind: "configure"; readonly config: WaypointConfig; readonly credits: TelemetryCredits | null; readonly pulse: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
   | { readonly kind: "svid"; readonly svid: Svid }
   | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
@@ -54,6 +54,8 @@ export type ToWaypoint =
   /** `hboneFds`: for tunnels; none without certificates. */
   | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFds: readonly number[] }
   | { readonly kind: "snapshot"; readonly question: string }
+  /** Nothing goes on: memory is to be given back. */
+  | { readonly kind: "collectGarbage" }
   /** Again: the drain that is under way is to end earlier. */
   | { readonly kind: "drain"; readonly deadlineMs: number };
 

@@ -16,7 +16,7 @@ import type { NamedSocket } from "../runtime/inherited-sockets.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { dumpL7 } from "../runtime/l7-dump.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
-import { processMetrics } from "../runtime/process-metrics.ts";
+import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
@@ -52,7 +52,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const gateway = settings.gateway as NamespacedName;
   const config = waypointConfig(settings, gateway, OWN_NAMESPACE);
   if (!config.ok) return fail(runtime, config.error);
-  const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids` });
+  const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids`, instance: null });
   if (!started.ok) return fail(runtime, started.error);
   const agent = started.value;
 
@@ -100,12 +100,21 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     : null;
   inPlace();
 
+  runtime.healthy = () => agent.allAlive;
+  runtime.collectGarbage = () => agent.collectGarbage();
+  const lag = new LagProbe();
   const exposition = new Exposition();
   const admin = await startAdmin(
     ports.value,
     {
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
-      snapshots: async () => [metrics.snapshot(), ...(await agent.metrics())],
+      snapshots: async () => {
+        const { lastS, maxS } = lag.take();
+        metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
+        metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
+        metrics.cell("istio_build", { component: "waypoint", tag: VERSION }).value = 1;
+        return [metrics.snapshot(), ...(await agent.metrics())];
+      },
       ...(source === null ? {} : { renewCertificates: () => agent.renewCertificates() }),
       clusters: async () => (await agent.snapshots()).map(({ clusters }) => clusters),
       configDump: () => {
@@ -147,6 +156,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     await admin.stop();
   }
   successors?.end(false);
+  lag.stop();
   return reason.exitStatus;
 }
 

@@ -11,9 +11,11 @@ import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";
 import { WorkerThreads } from "../runtime/worker-threads.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
+import { MetricSeries } from "../telemetry/metric-series.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
 import { Collectors } from "./collectors.ts";
+import { ThreadWatch } from "./thread-watch.ts";
 import { TelemetryProblems } from "./telemetry-problems.ts";
 import { makeListeners, type SocketPlace } from "./waypoint-listeners.ts";
 import type { EndpointNews } from "./observer.ts";
@@ -39,6 +41,8 @@ export interface WaypointAgentOptions {
   readonly source: CertificateSource | null;
   /** Where certificates are kept over restarts; null keeps none. */
   readonly svidDirectory: string | null;
+  /** Where a process has several: names this one's threads; null for the only one. */
+  readonly instance: string | null;
 }
 
 export class WaypointAgent {
@@ -46,11 +50,14 @@ export class WaypointAgent {
   readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
   readonly #certificates: Certificates | null;
   readonly #collectors: Collectors;
+  readonly #watch: ThreadWatch;
+  readonly #series = new MetricSeries();
   readonly #telemetryProblems: TelemetryProblems;
   #questions = 0;
   #sockets: readonly NamedSocket[] = [];
 
-  private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors) {
+  private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors, watch: ThreadWatch) {
+    this.#watch = watch;
     this.#options = options;
     this.#collectors = collectors;
     this.#telemetryProblems = new TelemetryProblems(options.config.telemetry.logOptions);
@@ -64,6 +71,10 @@ export class WaypointAgent {
     const credit = new LogCredit();
     const collectors = new Collectors({
       gateway: config.gateway, node: settings.node, network: settings.network, clusterId: settings.clusterId, clock: runtime.clock, random: runtime.random, log,
+    });
+    const watch = new ThreadWatch({
+      count: workerThreads(settings.workers), nameOf: (i) => (options.instance === null ? `data-${i}` : `${options.instance} data-${i}`), clock: runtime.clock, log,
+      watchdogMs: runtime.serviceManager.watchdogMs,
     });
     let certificates: Certificates | null = null;
     const threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
@@ -86,14 +97,15 @@ export class WaypointAgent {
       if (!opened.ok) {
         threads.terminate();
         collectors.close();
+        watch.stop();
         return err(opened.error);
       }
       certificates = opened.value;
     }
     const ready = threads.gather("ready");
-    threads.post({ kind: "configure", config, credits: { lines: credit.buffer, otlp: collectors.credit.buffer } });
+    threads.postEach((i) => ({ kind: "configure", config, credits: { lines: credit.buffer, otlp: collectors.credit.buffer }, pulse: watch.pulses[i]! }));
     await ready;
-    return ok(new WaypointAgent(options, threads, certificates, collectors));
+    return ok(new WaypointAgent(options, threads, certificates, collectors, watch));
   }
 
   apply({ mesh, delta, l7Delta }: Pick<ConfigState, "mesh" | "delta" | "l7Delta">): void {
@@ -139,9 +151,21 @@ export class WaypointAgent {
     return { certificates: this.certificates.map(dumpCertificate), threads: (await this.snapshots()).map(({ metrics: _, ...state }) => state) };
   }
 
+  /** False while one of its data threads does not answer. */
+  get allAlive(): boolean {
+    return this.#watch.allAlive;
+  }
+
+  /** Nothing goes on: its threads give memory back. */
+  collectGarbage(): void {
+    this.#threads.post({ kind: "collectGarbage" });
+  }
+
   /** Of all its threads, and of what leaves it for collectors. */
   async metrics(): Promise<readonly MetricsSnapshot[]> {
-    return [this.#collectors.snapshot(), ...(await this.snapshots()).flatMap(({ metrics }) => metrics)];
+    this.#watch.observe(this.#series);
+    const own = { connectionKeys: [], connectionValues: new Float64Array(0), cells: this.#series.snapshotCells(), histograms: [] };
+    return [own, this.#collectors.snapshot(), ...(await this.snapshots()).flatMap(({ metrics }) => metrics)];
   }
 
   /** Asks for every certificate anew; how many. */
@@ -167,6 +191,7 @@ export class WaypointAgent {
   close(): void {
     this.#threads.terminate();
     this.#collectors.close();
+    this.#watch.stop();
     this.#certificates?.close();
   }
 }

@@ -23,7 +23,7 @@ import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
-import { PulseWatch } from "../runtime/thread-pulse.ts";
+import { hungMs, PulseWatch } from "../runtime/thread-pulse.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
@@ -38,9 +38,6 @@ import { OWN_RULES, RULES_OF_CNI } from "./redirection.ts";
 
 /** Status for a supervisor: something this process cannot mend; starting it again may. */
 const EXIT_FAILURE = 1;
-
-const HUNG_MS = 10_000;
-const HUNG_MS_MIN = 1_000;
 
 export interface NodeParts {
   readonly source: CertificateSource;
@@ -62,6 +59,9 @@ export interface NodeCompanion {
   /** What it shows beside the node's own in /config_dump; and the services that its requests go to, of each of its data threads. */
   dump(): Promise<Readonly<Record<string, unknown>>>;
   clusters(): Promise<readonly (readonly ClusterView[])[]>;
+  /** False while one of its data threads does not answer. */
+  allAlive(): boolean;
+  collectGarbage(): void;
   /** Resolves when everything that a predecessor served there is served here too; with the reason when it cannot be. */
   settled(): Promise<Result<void, string>>;
   /** Its listeners, for a successor. From here on nothing of them changes, until `thaw` or `drain`. */
@@ -205,8 +205,11 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     onAlive: (thread, silentMs) => log.warn("a data thread answers again", { thread: `data-${thread}`, silent_ms: Math.round(silentMs) }),
   });
   const pulseTimer = setInterval(() => pulse.look(), LAG_PROBE_MS);
-  runtime.healthy = () => pulse.allAlive;
-  runtime.collectGarbage = () => agent.threads.post({ kind: "collectGarbage" });
+  runtime.healthy = () => pulse.allAlive && (parts.beside?.allAlive() ?? true);
+  runtime.collectGarbage = () => {
+    agent.threads.post({ kind: "collectGarbage" });
+    parts.beside?.collectGarbage();
+  };
   const exposition = new Exposition();
   const up = Promise.all([settled(agent, () => pendingChanged.promise), besideSettled(parts.beside)]).then(([own, beside]) => (own.ok ? beside : own));
   // What nobody took by then nobody will: it belongs to workloads that have gone.
@@ -330,11 +333,6 @@ async function besideSettled(beside: NodeCompanion | undefined): Promise<Result<
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** Silence of a data thread after which it counts as hung: long for any work it has, and well within the watchdog's time. */
-function hungMs(watchdogMs: number | null): number {
-  return watchdogMs === null ? HUNG_MS : Math.max(HUNG_MS_MIN, Math.min(HUNG_MS, watchdogMs / 2));
 }
 
 function fail(runtime: Runtime, message: string): number {

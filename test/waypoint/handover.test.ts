@@ -9,10 +9,10 @@ import { describeUnless } from "../kit/skip.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
 import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(180_000);
 
 const FULL = process.env["WEFT_TEST_LOAD"] === "full";
-const REPLACEMENTS = FULL ? 20 : 4;
+const REPLACEMENTS = FULL ? 20 : 3;
 
 /** A program in a workload, or in this box, with what it says. */
 function start(name: string, from: { exec: Workload["exec"] } | null, ...argv: readonly [string, ...(string | number)[]]) {

@@ -154,5 +154,6 @@ describe("a service behind a waypoint", () => {
 
   test("its requests and tunnels are in the node's metrics", async () => {
     expect(await mesh.agent(east).metric("istio_requests_total", { reporter: "waypoint", response_code: "418" })).toBeGreaterThan(0);
+    expect(await mesh.agent(east).metrics()).toContain('weft_thread_lag_seconds{thread="shop/waypoint data-0"}');
   });
 });

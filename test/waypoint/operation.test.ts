@@ -141,6 +141,8 @@ describe("the administration port of a waypoint", () => {
     for (const line of lines) expect(line).toMatch(/^istio_requests_total\{.*\} \d+$/);
     expect(await admin("/stats/prometheus")).toContain("# TYPE istio_requests_total counter");
     expect(await admin("/stats")).toContain("weft_upstream_endpoints{");
+    const threads = [...(await admin("/stats?filter=weft_thread_lag_seconds")).matchAll(/thread="([^"]*)"/g)].map((match) => match[1]);
+    expect(threads.sort()).toEqual(["data-0", "data-1", "main"]);
   });
 
   test("/logging changes what is logged while it runs", async () => {
