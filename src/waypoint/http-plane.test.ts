@@ -403,6 +403,28 @@ test("limits: a request beyond those allowed is refused at once", async () => {
   first.destroy();
 });
 
+test("adaptive concurrency: past what the service takes, the lowest priority is refused first", async () => {
+  const waiting: (() => void)[] = [];
+  await using server = await backend1((_request, response) => void waiting.push(() => response.end("done")));
+  const adaptiveConcurrency = { limitMin: 1, limitMax: 2, priorityHeader: "x-priority", priorities: ["high", "low"] };
+  await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ adaptiveConcurrency })] }] } });
+  const ask = (priority: string): Promise<Response> => waypoint.fetch("/", { headers: { "x-priority": priority } });
+  const first = ask("low");
+  await until("the first to arrive", 5_000, () => waiting.length === 1 || null);
+  const refused = await ask("low");
+  expect([refused.status, refused.headers.get("x-weft-reason")]).toEqual([503, "concurrency_limited"]);
+  const second = ask("high");
+  await until("the second to arrive", 5_000, () => waiting.length === 2 || null);
+  expect((await ask("high")).status).toBe(503);
+  for (const answer of waiting.splice(0)) answer();
+  expect([await (await first).text(), await (await second).text()]).toEqual(["done", "done"]);
+  const again = ask("low");
+  await until("room again", 5_000, () => waiting.length === 1 || null);
+  waiting[0]!();
+  expect((await again).status).toBe(200);
+  expect(waypoint.told.find(({ code }) => code === "concurrency_limited")).toMatchObject({ flags: "UO", attempts: 0 });
+});
+
 test("mirrors get a copy, body and all, and nothing of theirs comes back", async () => {
   const copies: string[] = [];
   await using server = await backend1((_request, response) => response.end("real"));
