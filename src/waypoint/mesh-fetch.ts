@@ -25,8 +25,12 @@ export function meshFetch(outside: FetchPort, store: MeshStore, host: () => Call
   };
 }
 
+/**
+ * Undefined for a service behind a waypoint: whoever may write where tokens come from must not use our identity, which its endpoints
+ * trust, to get around the policies that stand before it.
+ */
 function serviceAt(store: MeshStore, hostname: string, port: number): Service | undefined {
-  const services = store.servicesByHostname(hostname).filter(({ ports }) => ports.some(({ servicePort }) => servicePort === port));
+  const services = store.servicesByHostname(hostname).filter(({ ports, waypoints }) => waypoints.length === 0 && ports.some(({ servicePort }) => servicePort === port));
   return services.find(({ canonical }) => canonical) ?? services[0];
 }
 
