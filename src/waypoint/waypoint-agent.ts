@@ -92,6 +92,9 @@ export class WaypointAgent {
         runtime.lifecycle.requestStop({ message: "a data thread of a waypoint ended", successorPid: null, exitStatus: EXIT_FAILURE });
       },
     });
+    // Before the certificates: those of an earlier run are given to the threads at once.
+    const ready = threads.gather("ready");
+    threads.postEach((i) => ({ kind: "configure", config, credits: { lines: credit.buffer, otlp: collectors.credit.buffer }, pulse: watch.pulses[i]! }));
     if (source !== null) {
       const opened = Certificates.open({ settings, runtime, threads, source, directory: options.svidDirectory });
       if (!opened.ok) {
@@ -102,8 +105,6 @@ export class WaypointAgent {
       }
       certificates = opened.value;
     }
-    const ready = threads.gather("ready");
-    threads.postEach((i) => ({ kind: "configure", config, credits: { lines: credit.buffer, otlp: collectors.credit.buffer }, pulse: watch.pulses[i]! }));
     await ready;
     return ok(new WaypointAgent(options, threads, certificates, collectors, watch));
   }

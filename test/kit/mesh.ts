@@ -132,13 +132,13 @@ export class Mesh implements AsyncDisposable {
 }
 
 export class Agent {
-  readonly node: Node;
+  readonly node: Place;
   readonly argv: readonly string[];
   readonly #logPath: string;
   #process: Bun.Subprocess | null = null;
   #starts = 0;
 
-  constructor(node: Node, argv: readonly string[], logPath: string) {
+  constructor(node: Place, argv: readonly string[], logPath: string) {
     this.node = node;
     this.argv = argv;
     this.#logPath = logPath;
