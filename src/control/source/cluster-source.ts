@@ -159,6 +159,8 @@ export class ClusterSource {
     const timing = { sinceMs: this.#sinceMs, changes: this.#changes };
     this.#changes = 0;
     const evaluation = this.set.evaluate();
+    // A service that has come may be what a resource waited for that names a secret.
+    this.#referenced.want(this.set.references());
     const evaluationMs = clock.monotonicMs() - startMs;
     onEvaluated(evaluation, { ...timing, evaluationMs });
     this.#lastEndMs = clock.monotonicMs();

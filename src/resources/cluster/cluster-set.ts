@@ -73,6 +73,8 @@ const L7_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>([
   "RequestAuthentication", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy", "VirtualService", "DestinationRule", "Telemetry",
   "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "ConfigMap", "Secret",
 ]);
+/** Kinds that name Secrets and ConfigMaps. */
+const NAMING: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["BackendTLSPolicy", "DestinationRule", "RequestAuthentication", "TokenIntrospection", "LoginPolicy", "TrafficPolicy", "MeshConfig", "Gateway", "ServiceEntry"]);
 const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntry", "PeerAuthentication"]);
 
 export class ClusterSet {
@@ -96,6 +98,8 @@ export class ClusterSet {
 
   #meshDirty = true;
   #l7Dirty = true;
+  /** Something that may name a Secret or a ConfigMap has changed. */
+  #namesDirty = true;
   readonly #dirtyPods = new Set<PodEntry>();
   readonly #dirtySlices = new Set<string>();
   readonly #removedWorkloads = new Set<WorkloadUid>();
@@ -169,7 +173,8 @@ export class ClusterSet {
 
   /** Secrets and ConfigMaps that the objects name as they are now. Tells nothing of what has changed: that is for `evaluate`. */
   references(): Iterable<ResourceIdentity> {
-    if (this.#l7Dirty) this.#l7Translator.translate(this.#resourceList());
+    if (this.#namesDirty) this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
+    this.#namesDirty = false;
     return this.#l7Translator.references;
   }
 
@@ -325,6 +330,7 @@ export class ClusterSet {
   #touch(kind: ClusterKind): void {
     if (!L7_ALONE.has(kind)) this.#meshDirty = true;
     if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
+    if (NAMING.has(kind)) this.#namesDirty = true;
   }
 
   #setPod(pod: Pod): void {
