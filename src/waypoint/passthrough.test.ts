@@ -5,7 +5,7 @@ import { connect, createServer as createTlsServer } from "node:tls";
 import type { AddressInfo } from "node:net";
 import { selfSigned } from "../../test/kit/certificates.ts";
 import { requestPolicy } from "../../test/kit/http-records.ts";
-import { identity, provenance } from "../../test/kit/mesh-records.ts";
+import { delta, identity, provenance } from "../../test/kit/mesh-records.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { BackendAuthority } from "../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
@@ -225,6 +225,18 @@ describe("policies held to a connection", () => {
     other.change({ removedRequestPolicies: [namespacedName("shop", "no-get")] });
     await waiting.until("web");
     waiting.socket.end();
+  });
+
+  test("a service that is gone takes no open connection with it", async () => {
+    await using web = await rawBackend((socket) => socket.on("data", (chunk) => socket.write(chunk)));
+    await using waypoint = new WaypointFixture({ endpoints: [web], portName: "tcp-db", source });
+    const client = waypoint.raw().send("one\n");
+    await client.until("one");
+    waypoint.store.apply(delta({ removedServices: [WEB] }));
+    waypoint.plane.changed();
+    client.send("two\n");
+    await client.until("two");
+    client.socket.end();
   });
 
   test("a request on an undeclared port is judged as one", async () => {

@@ -114,8 +114,8 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
   /** The configuration changed: what no policy lets through any more is cut, what one does now goes on. */
   judgeAgain(): void {
     if (this.#access === null || this.#phase === "over") return;
-    const { access, service } = this.#plane.views.of(this.#client);
-    if (service === null) return this.destroy(`the service ${this.#client.destination.service} is gone`);
+    // A service that is gone takes no connection with it: only policies do.
+    const { access } = this.#plane.views.of(this.#client);
     if (access === this.#access) return;
     if (this.#phase === "waiting") return this.#decide();
     this.#access = access;
