@@ -6,11 +6,14 @@ import type { LogFields, Logger } from "./logger.ts";
 
 export class DiagnosticLog {
   readonly #log: Logger;
+  readonly #changes: "info" | "debug";
   /** By all that can be said of them. */
   #told = new Map<string, Diagnostic>();
 
-  constructor(log: Logger) {
+  /** @param changes level at which a new state is told: of a directory each is somebody's doing, of a cluster they never end. */
+  constructor(log: Logger, changes: "info" | "debug" = "info") {
     this.#log = log;
+    this.#changes = changes;
   }
 
   /** @param fields what else the line says that tells of the new state. */
@@ -21,7 +24,7 @@ export class DiagnosticLog {
       if (!found.has(key)) this.#log.info("no longer so", { diagnostic: describeDiagnostic(diagnostic), code: diagnostic.code });
     }
     this.#told = found;
-    this.#log.info("configuration applied", { version, resources: resourceCount, ...fields });
+    this.#log[version === 1 ? "info" : this.#changes]("configuration applied", { version, resources: resourceCount, ...fields });
   }
 
   #say(diagnostic: Diagnostic): void {

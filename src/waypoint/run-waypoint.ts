@@ -56,7 +56,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   if (!started.ok) return fail(runtime, started.error);
   const agent = started.value;
 
-  const diagnostics = new DiagnosticLog(runtime.log.scope("config"));
+  const diagnostics = new DiagnosticLog(runtime.log.scope("config"), settings.xdsAddress === null ? "info" : "debug");
   const apply = (state: ConfigState): void => {
     agent.apply(state);
     diagnostics.tell(state);

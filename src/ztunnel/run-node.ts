@@ -151,7 +151,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
   threadsReady();
 
-  const diagnosticLog = new DiagnosticLog(configLog);
+  const diagnosticLog = new DiagnosticLog(configLog, told ? "debug" : "info");
   let toldMisplaced: string | null = null;
   const apply = (state: ConfigState) => {
     for (const { uid } of state.localWorkloads) {
