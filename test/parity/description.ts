@@ -74,12 +74,22 @@ export interface ServiceSpec {
   readonly tokens?: readonly TokenRule[];
 }
 
+export interface Http2Request {
+  readonly method: string;
+  readonly target: string;
+  readonly host: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string | null;
+}
+
 export interface Exchange {
   readonly name: string;
   /** As it goes over the wire, Latin-1; `{token NAME}` is replaced by a token of tokens.ts. */
   readonly send: string;
   /** Answers that are read; 1. */
   readonly answers?: number;
+  /** The same request over HTTP/2, where HTTP/2 can say it: a waypoint answers it the same way. */
+  readonly http2?: Http2Request;
   /** Requests that servers get, copies included; waited for. 1 when an answer comes from one, else 0. */
   readonly arrivals?: number;
 }
@@ -108,5 +118,19 @@ export function request(target: string, { method, host = "web.example", headers 
 export function ask(target: string, options: RequestOptions & Partial<Omit<Exchange, "send">> = {}): Exchange {
   const { method, host, headers, body, name, ...rest } = options;
   const described = [method ?? (body === undefined ? "GET" : "POST"), target, host === undefined ? "" : `to ${host}`, ...Object.entries(headers ?? {}).map(([key, value]) => `${key}: ${value}`)];
-  return { name: name ?? described.filter((part) => part !== "").join(" "), send: request(target, options), ...rest };
+  const http2 = http2Of(target, options);
+  return { name: name ?? described.filter((part) => part !== "").join(" "), send: request(target, options), ...(http2 === null ? {} : { http2 }), ...rest };
+}
+
+/** Of connections, which HTTP/2 manages otherwise; and what its clients may not write. */
+const HTTP1_ONLY = /^(connection|keep-alive|proxy-connection|upgrade|transfer-encoding|te|http2-settings|expect)$/i;
+
+function http2Of(target: string, { method, host = "web.example", headers = {}, body }: RequestOptions): Http2Request | null {
+  const used = method ?? (body === undefined ? "GET" : "POST");
+  // A fragment is for the client alone: those of HTTP/2 see to it.
+  if (!target.startsWith("/") || target.includes("#") || /[^\x21-\x7e]/.test(target) || used === "TRACE" || used === "CONNECT" || Object.keys(headers).some((name) => HTTP1_ONLY.test(name))) return null;
+  const lower = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value.trim()] as const);
+  // Fields that HTTP/1.1 writes twice, a client of HTTP/2 writes as one list.
+  if (new Set(lower.map(([name]) => name)).size !== lower.length) return null;
+  return { method: used, target, host, headers: Object.fromEntries(lower), body: body ?? null };
 }

@@ -16,13 +16,19 @@ const metadata = (name: string): object => ({ name, namespace: NAMESPACE });
 export function commonDocuments(): object[] {
   const servers = Object.entries(SERVERS).flatMap(([name, { address, port }]) => [
     { apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata(name), spec: { address, labels: { app: name }, serviceAccount: name } },
-    serviceDocument(name, name, port),
+    serviceDocument(name, name, port), http1Servers(name),
   ]);
   return [
     { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } },
     { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: metadata("waypoint"), spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } },
     ...servers,
   ];
+}
+
+/** As Envoy's clusters speak it, whatever the client speaks. */
+function http1Servers(name: string): object {
+  const spec = { host: hostOf(name), trafficPolicy: { connectionPool: { http: { h2UpgradePolicy: "DO_NOT_UPGRADE" } } } };
+  return { apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: metadata(name), spec };
 }
 
 let nextAddress = 1;
@@ -52,7 +58,7 @@ export function caseDocuments(name: string, spec: ServiceSpec, jwks: string): ob
       })),
     },
   }];
-  return [serviceDocument(name, "one", SERVERS.one.port), ...routes, ...access, ...tokens];
+  return [serviceDocument(name, "one", SERVERS.one.port), http1Servers(name), ...routes, ...access, ...tokens];
 }
 
 // ── HTTPRoute ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

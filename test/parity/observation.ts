@@ -37,6 +37,6 @@ export function observe(answers: readonly Answer[], arrivals: readonly Arrival[]
 
 function joined(pairs: readonly (readonly [string, string])[]): Record<string, string> {
   const byName = new Map<string, string>();
-  for (const [name, value] of pairs) byName.set(name, byName.has(name) ? `${byName.get(name)} | ${value}` : value);
+  for (const [name, value] of pairs) byName.set(name, byName.has(name) ? `${byName.get(name)}, ${value}` : value);
   return Object.fromEntries([...byName].sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -12,13 +12,14 @@ import { until } from "../kit/mesh.ts";
 import { ip } from "../kit/mesh-records.ts";
 import { describeUnless, type SkipReason, testUnless } from "../kit/skip.ts";
 import { CORPUS } from "./corpus.ts";
-import type { Case, Exchange } from "./description.ts";
+import type { Case, Exchange, Http2Request } from "./description.ts";
 import { reasonOf, unknownKeys } from "./differences.ts";
 import { differencesPage } from "./differences-page.ts";
 import { envoyConfig } from "./envoy-config.ts";
 import { caseDocuments, commonDocuments, GATEWAY, servedAs } from "./mesh-yaml.ts";
 import { observe, type Observation } from "./observation.ts";
-import { converse } from "./raw-client.ts";
+import { converse2 } from "./http2-client.ts";
+import { type Answer, converse } from "./raw-client.ts";
 import { Servers, SERVERS } from "./servers.ts";
 import { makeTokens, type Tokens, withoutTokens, withTokens } from "./tokens.ts";
 
@@ -82,13 +83,23 @@ describeUnless(unsealed)("parity", () => {
     if (recording) writeFileSync(RECORDED, `${JSON.stringify(recorded, null, 1)}\n`);
   });
 
-  const through = async (port: number, exchange: Exchange, side: string): Promise<Observation> => {
+  const overHttp2 = async (port: number, exchange: Exchange, request: Http2Request): Promise<Observation> => {
     servers.arrivals.length = 0;
-    const send = withTokens(exchange.send, tokens).replace(/^x-id: /im, `x-id: ${side}-`);
-    const answers = await converse(port, send, exchange.answers ?? 1, exchange.send.startsWith("HEAD "));
+    const headers = Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, withTokens(name === "x-id" ? `h2-${value}` : value, tokens)]));
+    const answer = await converse2(port, { ...request, target: withTokens(request.target, tokens), headers });
+    return await observed([answer], exchange);
+  };
+
+  const observed = async (answers: readonly Answer[], exchange: Exchange): Promise<Observation> => {
     const wanted = exchange.arrivals ?? (answers.some(({ headers }) => headers.some(([name]) => name === "x-server")) ? 1 : 0);
     await until(`${wanted} requests to have arrived (${servers.arrivals.length} have)`, 3_000, () => servers.arrivals.length >= wanted || null).catch(() => {});
     return JSON.parse(withoutTokens(JSON.stringify(observe(answers, servers.arrivals)), tokens)) as Observation;
+  };
+
+  const through = async (port: number, exchange: Exchange, side: string): Promise<Observation> => {
+    servers.arrivals.length = 0;
+    const send = withTokens(exchange.send, tokens).replace(/^x-id: /im, `x-id: ${side}-`);
+    return await observed(await converse(port, send, exchange.answers ?? 1, exchange.send.startsWith("HEAD ")), exchange);
   };
 
   CORPUS.forEach((one, index) => {
@@ -97,6 +108,7 @@ describeUnless(unsealed)("parity", () => {
         const key = keyOf(one, exchange);
         test(exchange.name.length > 100 ? `${exchange.name.slice(0, 100)}…` : exchange.name, async () => {
           const ours = await through(WAYPOINT_PORT + index, exchange, "w");
+          if (exchange.http2 !== undefined) expect(await overHttp2(WAYPOINT_PORT + index, exchange, exchange.http2)).toEqual(ours);
           if (envoy !== null) {
             const theirs = await through(ENVOY_PORT + index, exchange, "e");
             if (recording) recorded[key] = { envoy: theirs, ...(reasonOf(key) === null ? {} : { waypoint: ours }) };
