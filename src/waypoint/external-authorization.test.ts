@@ -4,12 +4,16 @@ import { createHash } from "node:crypto";
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { authorizerService, headerOption } from "../../test/kit/decision-services.ts";
 import { AUTHORIZER, backend, requestPolicy, route, rule, when } from "../../test/kit/http-records.ts";
 import { until } from "../../test/kit/mesh.ts";
+import { BackendAuthority, tlsBackend } from "../../test/kit/tls-backends.ts";
+import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { namespacedName } from "../core/brand.ts";
 import type { ExternalAuthorizer } from "../mesh/l7/access.ts";
+import { Authorization } from "../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { GATHERED_BYTES_MAX } from "./gather-budget.ts";
 
 const AUTHZ = namespacedName("shop", "authz.shop.svc.cluster.local");
@@ -200,6 +204,18 @@ describe("by gRPC", () => {
     expect(await waypoint.ended(2)).toMatchObject({ code: "authorizer_denied", provenance: "HTTPRoute shop/route spec.rules[0].matches[0]" });
     expect(authz.asked.length).toBe(1);
   });
+});
+
+test.each([["both", 200], ["HTTP/1.1", 403]] as const)("an authoriser by TLS that speaks %s", async (speaks, expected) => {
+  const authority = new BackendAuthority();
+  const adapter = connectNodeAdapter({ routes: (router) => void router.service(Authorization, { check: () => OK }) });
+  await using server = await echo();
+  await using authz = await tlsBackend({ leaf: authority.leaf({ dns: ["authz.example.com"] }), ...(speaks === "both" ? { speaks } : {}) }, adapter);
+  const policy = { ...trafficPolicy({ tls: { mode: "simple", sni: "authz.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, verify: true } }), service: AUTHZ };
+  await using waypoint = fixture(server, authz, GRPC, { trafficPolicies: [{ service: AUTHZ, policies: [policy] }] });
+  expect([(await waypoint.fetch("/")).status, (await waypoint.fetch("/")).status]).toEqual([expected, expected]);
+  if (expected === 403) expect((await waypoint.ended(2)).detail).toContain("speaks HTTP/1.1, wanted HTTP/2");
+  else expect(authz.connections).toBe(1);
 });
 
 describe("an authoriser that fails", () => {

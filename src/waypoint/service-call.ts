@@ -150,7 +150,12 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
   }
 
   #send(connection: UpstreamConnection): void {
-    const { body, request } = this.#question;
+    const { body, request, version } = this.#question;
+    // With TLS the server chose what is spoken.
+    if (version !== null && connection.version !== version) {
+      connection.retire();
+      return this.#fail(`${this.#pool!.name} speaks ${connection.version}, wanted ${version}`, "gatewayError");
+    }
     const stream = connection.request(request(this.#deadlineMs - this.#host.nowMs()), body.length === 0, this);
     if (stream === null) return this.#failed("neutral", `the connection to ${this.#pool!.name} took no request`, true, true);
     this.#upstream = stream;
