@@ -117,6 +117,36 @@ describe("traces", () => {
     expect(attributes(spans[0]!)).toMatchObject({ "weft.reason": "no_endpoints", "http.response.status_code": 503, response_flags: "UH" });
     expect(spans[0]!.error).not.toBeNull();
   });
+
+  test("a refusal names the policy that made it", async () => {
+    await using waypoint = new WaypointFixture({ endpoints: [], l7: { telemetry: [traced()], requestPolicies: [requestPolicy({ name: "no-delete", action: "deny", rules: [{ methods: [{ kind: "exact", value: "DELETE" }] }] })] } });
+    expect((await waypoint.fetch("/", { method: "DELETE" })).status).toBe(403);
+    await waypoint.ended();
+    const [span, ...more] = told(waypoint).spans;
+    expect(more).toEqual([]);
+    expect(attributes(span!)).toMatchObject({ "weft.reason": "access_denied", "weft.rule": "AuthorizationPolicy shop/no-delete spec.rules[0]", "http.response.status_code": 403 });
+    // The client's mistake, not the server's.
+    expect(span!.error).toBeNull();
+  });
+
+  test("of attempts side by side the slower one is told as given up, and is no error", async () => {
+    let asked = 0;
+    const handler = (_request: unknown, response: import("node:http").ServerResponse): void => void (asked++ > 0 && response.end("early"));
+    await using one = await backend1(handler);
+    await using two = await backend1(handler);
+    const policy = trafficPolicy({ hedging: { afterMs: 20, attemptsMax: 2 }, balancing: { kind: "roundRobin" } });
+    await using waypoint = new WaypointFixture({ endpoints: [one, two], l7: { telemetry: [traced()], trafficPolicies: [{ service: policy.service, policies: [policy] }] } });
+    expect(await (await waypoint.fetch("/")).text()).toBe("early");
+    await waypoint.ended();
+    const attempts = told(waypoint).spans.filter(({ kind }) => kind === "client");
+    expect(attempts.map((span) => [attributes(span)["weft.given_up"] === true, attributes(span)["http.response.status_code"], span.error])).toEqual([[true, undefined, null], [false, 200, null]]);
+    expect(new Set(attempts.map((span) => attributes(span)["upstream_address"])).size).toBe(2);
+    // Each server was told the span of its own attempt.
+    const parents = [...one.seen, ...two.seen].map(({ headers }) => (headers["traceparent"] as string).split("-")[2]!);
+    expect(new Set(parents)).toEqual(new Set(attempts.map(({ spanId }) => spanId)));
+    const { cells } = waypoint.telemetry.snapshot([]);
+    expect(cells.find(({ name }) => name === "weft_request_retries_total")).toMatchObject({ keys: [expect.stringContaining("slower")], values: [1] });
+  });
 });
 
 describe("the access log", () => {
