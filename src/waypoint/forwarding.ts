@@ -380,6 +380,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   attemptAnswered(attempt: ServerAttempt, response: HttpResponse, endStream: boolean): void {
     const account = this.#account;
+    account.upstreamVersion = attempt.version;
     const nowMs = this.nowMs();
     const { status, fields } = response;
     const grpcStatus = this.isGrpc && endStream ? parseGrpcStatusField(fields.value("grpc-status")) : null;

@@ -87,7 +87,8 @@ export class HealthProbe implements ChannelOwner, UpstreamConnectionOwner, Upstr
     if (this.#over) return channel.destroy();
     const probe = this.#probe;
     if (probe.kind === "tcp") {
-      channel.close();
+      // At once: a server that does not end its side would keep the connection.
+      channel.destroy();
       return this.#finish(null);
     }
     const { host, name, scheme, spoken } = this.#place;

@@ -292,4 +292,23 @@ describe("limits of connections that are passed through", () => {
     expect(seen).toEqual(["db.example.com", false]);
     server.close();
   });
+
+  test("a client that ends first still hears the answer, by TLS too", async () => {
+    const authority = new BackendAuthority();
+    const leaf = authority.leaf({ dns: ["db.example.com"] });
+    const server = createTlsServer({ cert: leaf.certificatePem, key: leaf.keyPem, allowHalfOpen: true }, (socket) => {
+      let heard = "";
+      socket.on("error", () => {});
+      socket.on("data", (chunk) => (heard += String(chunk)));
+      socket.on("end", () => socket.end(`heard ${heard}\n`));
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, verify: true } }) });
+    const client = waypoint.raw();
+    client.send("ping");
+    client.socket.end();
+    expect(await client.closed()).toBe("heard ping\n");
+    server.close();
+  });
 });

@@ -73,7 +73,8 @@ type Phase = "connecting" | "awaiting" | "answering" | "tunnel" | "ended";
 
 export class ServerAttempt implements UpstreamUser, PoolWaiter {
   readonly endpoint: UpstreamEndpoint;
-  readonly version: UpstreamVersion;
+  /** What is spoken; what was meant to be, before there is a connection. */
+  version: UpstreamVersion;
   readonly startedMs: number;
   /** What the server is told as its parent; "" where it is told nothing. */
   readonly spanId: string;
@@ -154,6 +155,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
 
   #send(connection: UpstreamConnection): void {
     this.#stopWaiting();
+    this.version = connection.version;
     this.#awaitedOn = null;
     if (this.#what.request.upgrade !== null && connection.takesExtendedConnect === null) {
       // A new connection: the server has not said yet what it takes (RFC 8441, section 3).
