@@ -1,4 +1,4 @@
-// What runs in the pods of the cluster tests: `serve PORT`, `get URL` and `load URL`. Each says in lines on standard output what it saw, so
+// What runs in the pods of the cluster tests: `serve PORT,...`, `tcp PORT`, `get URL...`, `ask HOST:PORT` and `load URL`. Each says in lines on standard output what it saw, so
 // that a test reads it from the pod's log. Compiled to one binary (npm run build:test-app), as the images there have nothing else.
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -24,6 +24,32 @@ function serve(port: number): void {
     },
   });
   say(`serving ${port}`);
+}
+
+/** TCP without a protocol: the server speaks first. */
+function tcp(port: number): void {
+  Bun.listen({ hostname: "0.0.0.0", port, socket: { open: (socket) => void socket.end(`${process.env["POD_NAME"] ?? "?"} greets\n`), data: () => {} } });
+  say(`serving ${port}`);
+}
+
+async function ask(at: string): Promise<number> {
+  const [host = "", port = ""] = at.split(":");
+  const answer = Promise.withResolvers<string>();
+  let heard = "";
+  try {
+    await Bun.connect({
+      hostname: host, port: Number(port),
+      socket: { data: (_, bytes) => void (heard += bytes.toString()), close: () => answer.resolve(heard), end: (socket) => void socket.end(), error: (_, cause) => answer.reject(cause), connectError: (_, cause) => answer.reject(cause) },
+    });
+    const timer = setTimeout(() => answer.reject(new Error(`nothing in ${REQUEST_MS} ms`)), REQUEST_MS);
+    const text = (await answer.promise).trim();
+    clearTimeout(timer);
+    say(text === "" ? "failed: it closed without a word" : `got ${text}`);
+    return text === "" ? 1 : 0;
+  } catch (cause) {
+    say(`failed ${cause instanceof Error ? cause.message : String(cause)}`);
+    return 1;
+  }
 }
 
 async function get(url: string): Promise<number> {
@@ -62,12 +88,18 @@ async function load(url: string): Promise<void> {
 }
 
 export {};
-const [mode, argument = ""] = process.argv.slice(2);
+const [mode, ...rest] = process.argv.slice(2);
+const [first = ""] = rest;
 for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => process.exit(0));
-if (mode === "serve") serve(Number(argument));
-else if (mode === "get") process.exit(await get(argument));
-else if (mode === "load") await load(argument);
+if (mode === "serve") for (const port of first.split(",")) serve(Number(port));
+else if (mode === "tcp") tcp(Number(first));
+else if (mode === "ask") process.exit(await ask(first));
+else if (mode === "get") {
+  let status = 0;
+  for (const url of rest) status = Math.max(status, await get(url));
+  process.exit(status);
+} else if (mode === "load") await load(first);
 else {
-  say("usage: serve PORT | get URL | load URL");
+  say("usage: serve PORT,... | tcp PORT | get URL... | ask HOST:PORT | load URL");
   process.exit(64);
 }

@@ -5,8 +5,7 @@ import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../../src/cli/install/apply.ts";
 import type { KubernetesObject } from "../../src/cli/install/objects.ts";
-import { install } from "../../src/cli/verbs/install.ts";
-import { uninstall } from "../../src/cli/verbs/uninstall.ts";
+import type { VerbContext } from "../../src/cli/verbs/context.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";
 import { isSealed } from "../runner/sealed.ts";
 import { until } from "./eventually.ts";
@@ -36,9 +35,9 @@ export class Cluster {
   }
 
   /** The verb as an operator runs it. @returns what it printed; throws with what it complained of. */
-  async weft(verb: typeof install | typeof uninstall, args: readonly string[]): Promise<string> {
+  async weft(verb: (args: readonly string[], context: VerbContext) => Promise<number>, args: readonly string[]): Promise<string> {
     let [printed, complained] = ["", ""];
-    const status = await verb(["--kubeconfig", KUBECONFIG, ...args], {
+    const status = await verb([...args, "--kubeconfig", KUBECONFIG], {
       environment: process.env, print: (text) => void (printed += text), complain: (text) => void (complained += text),
     });
     if (status !== 0) throw new Error(`status ${status}: ${complained}\n${printed}`);
@@ -145,18 +144,19 @@ export interface AppPod {
 }
 
 /** A pod of app.ts. It runs once when it serves nothing. */
-export function appPod({ name, namespace, node, args, labels = {}, serviceAccount = "default", probe, initArgs, hostNetwork = false }: AppPod): KubernetesObject {
+export function appPod({ name, namespace, labels = {}, ...pod }: AppPod): KubernetesObject {
+  return { apiVersion: "v1", kind: "Pod", metadata: { name, namespace, labels }, spec: appPodSpec(pod) };
+}
+
+export function appPodSpec({ node, args, serviceAccount = "default", probe, initArgs, hostNetwork = false }: Omit<AppPod, "name" | "namespace" | "labels">): object {
   const container = (given: readonly string[]) => ({
     image: APP_IMAGE, imagePullPolicy: "Never", args: given, env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
   });
   const httpGet = { path: "/healthz", port: probe ?? 0 };
   return {
-    apiVersion: "v1", kind: "Pod", metadata: { name, namespace, labels },
-    spec: {
-      nodeName: node, serviceAccountName: serviceAccount, terminationGracePeriodSeconds: 2, restartPolicy: probe === undefined ? "Never" : "Always", hostNetwork,
-      ...(initArgs === undefined ? {} : { initContainers: [{ name: "first", ...container(initArgs) }] }),
-      containers: [{ name: "app", ...container(args), ...(probe === undefined ? {} : { readinessProbe: { httpGet, periodSeconds: 1 }, livenessProbe: { httpGet, periodSeconds: 1, failureThreshold: 3 } }) }],
-    },
+    nodeName: node, serviceAccountName: serviceAccount, terminationGracePeriodSeconds: 2, restartPolicy: probe === undefined ? "Never" : "Always", hostNetwork,
+    ...(initArgs === undefined ? {} : { initContainers: [{ name: "first", ...container(initArgs) }] }),
+    containers: [{ name: "app", ...container(args), ...(probe === undefined ? {} : { readinessProbe: { httpGet, periodSeconds: 1 }, livenessProbe: { httpGet, periodSeconds: 1, failureThreshold: 3 } }) }],
   };
 }
 
