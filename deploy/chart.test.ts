@@ -6,6 +6,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseAllDocuments } from "yaml";
 import { chartFiles } from "../src/cli/install/chart.ts";
+import { ownDefinitions } from "../src/cli/install/definitions.ts";
 import { installObjects, type KubernetesObject } from "../src/cli/install/objects.ts";
 import { valuesFrom } from "../src/cli/install/set-values.ts";
 import { defaultValues, VALUES } from "../src/cli/install/values.ts";
@@ -48,7 +49,7 @@ describe("the chart", () => {
       expect(rendered.stderr.toString()).toBe("");
       const byName = (list: readonly KubernetesObject[]) => new Map(list.map((object) => [`${object.kind} ${object.metadata.name}`, object]));
       const found = parseAllDocuments(rendered.stdout.toString()).map((document) => document.toJS() as KubernetesObject).filter((object) => object !== null);
-      expect(byName(found)).toEqual(byName(JSON.parse(JSON.stringify(installObjects(values.value))) as KubernetesObject[]));
+      expect(byName(found)).toEqual(byName(JSON.parse(JSON.stringify([...ownDefinitions(), ...installObjects(values.value)])) as KubernetesObject[]));
     });
   }
 });

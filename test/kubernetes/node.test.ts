@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { install } from "../../src/cli/verbs/install.ts";
 import { uninstall } from "../../src/cli/verbs/uninstall.ts";
+import { ownDefinitions } from "../../src/cli/install/definitions.ts";
 import { installObjects, type KubernetesObject } from "../../src/cli/install/objects.ts";
 import { objectPath } from "../../src/cli/install/object-paths.ts";
 import { defaultValues } from "../../src/cli/install/values.ts";
@@ -205,7 +206,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     });
     expect(announced(await shopPods())).toEqual([]);
     const left = [];
-    for (const object of installObjects(defaultValues(MESH))) if ((await cluster.get(objectPath(object))) !== null) left.push(`${object.kind} ${object.metadata.name}`);
+    for (const object of [...ownDefinitions(), ...installObjects(defaultValues(MESH))]) if ((await cluster.get(objectPath(object))) !== null) left.push(`${object.kind} ${object.metadata.name}`);
     expect(left).toEqual([]);
     // New pods start by the runtime's own plugins alone: ours would refuse them, with nobody to ask.
     expect((await once("afterwards", { namespace: SHOP, node: near }, url("web"))).succeeded).toBeTrue();

@@ -2,13 +2,14 @@
 // writes it to deploy/chart, and a test compares. A chart has no Namespace object: helm has one already.
 
 import { stringify } from "yaml";
+import { ownDefinitions } from "./definitions.ts";
 import { installObjects, type KubernetesObject } from "./objects.ts";
 import { isPlaceholder, type Placeholder, VALUES, type Values } from "./values.ts";
 
 /** Path in the chart and its text. */
 export function chartFiles(version: string): Map<string, string> {
   const files = new Map<string, string>([["Chart.yaml", chartYaml(version)], ["values.yaml", valuesYaml()], ["templates/NOTES.txt", NOTES]]);
-  for (const [name, objects] of byComponent(installObjects(placeholders()))) {
+  for (const [name, objects] of byComponent([...ownDefinitions(), ...installObjects(placeholders())])) {
     files.set(`templates/${name}.yaml`, objects.map(template).join("---\n"));
   }
   return files;

@@ -11,7 +11,7 @@ import { isPlaceholder, type Placeholder, type Values } from "./values.ts";
 export interface KubernetesObject {
   readonly apiVersion: string;
   readonly kind: string;
-  readonly metadata: { readonly name: string; readonly namespace?: string | Placeholder; readonly labels: Readonly<Record<string, string>> };
+  readonly metadata: { readonly name: string; readonly namespace?: string | Placeholder; readonly labels: Readonly<Record<string, string>>; readonly annotations?: Readonly<Record<string, string>> };
   readonly [field: string]: unknown;
 }
 

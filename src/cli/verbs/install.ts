@@ -5,6 +5,7 @@ import { stringify } from "yaml";
 import { z } from "zod";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { applyObject } from "../install/apply.ts";
+import { ownDefinitions } from "../install/definitions.ts";
 import { describeObject, objectPath } from "../install/object-paths.ts";
 import { installObjects, type KubernetesObject, OWNED_BY } from "../install/objects.ts";
 import { valuesFrom } from "../install/set-values.ts";
@@ -24,7 +25,7 @@ export async function install(args: readonly string[], context: VerbContext): Pr
   });
   const values = valuesFrom(flags.namespace, flags.set);
   if (!values.ok) return fail(context, values.error, EXIT_USAGE);
-  const objects = [namespaceObject(flags.namespace), ...installObjects(values.value)];
+  const objects = [namespaceObject(flags.namespace), ...ownDefinitions(), ...installObjects(values.value)];
   if (flags["dry-run"]) {
     context.print(objects.map((object) => stringify(object, { lineWidth: 0 })).join("---\n"));
     return EXIT_OK;

@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { FIELD_MANAGER, removeObject } from "../install/apply.ts";
+import { ownDefinitions } from "../install/definitions.ts";
 import { describeObject } from "../install/object-paths.ts";
 import { CNI, CONTROL, installObjects, type KubernetesObject } from "../install/objects.ts";
 import { defaultValues, NAMESPACE_DEFAULT } from "../install/values.ts";
@@ -15,10 +16,10 @@ const DAEMON_SET_MS = 120_000;
 export async function uninstall(args: readonly string[], context: VerbContext): Promise<number> {
   const { values: flags } = parseArgs({
     args: [...args], strict: true,
-    options: { ...CLUSTER_OPTIONS, namespace: { type: "string", short: "n", default: NAMESPACE_DEFAULT }, "keep-ca": { type: "boolean", default: false }, "dry-run": { type: "boolean", default: false } },
+    options: { ...CLUSTER_OPTIONS, namespace: { type: "string", short: "n", default: NAMESPACE_DEFAULT }, "keep-ca": { type: "boolean", default: false }, "keep-crds": { type: "boolean", default: false }, "dry-run": { type: "boolean", default: false } },
   });
   const { namespace } = flags;
-  const objects = installObjects(defaultValues(namespace)).reverse();
+  const objects = [...(flags["keep-crds"] ? [] : ownDefinitions()), ...installObjects(defaultValues(namespace))].reverse();
   const agents = objects.filter(({ kind, metadata }) => kind === "DaemonSet" && metadata.name === CNI);
   const rest = objects.filter((object) => !agents.includes(object));
   if (flags["dry-run"]) {
