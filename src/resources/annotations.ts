@@ -8,6 +8,10 @@ export const DATAPLANE_MODES = ["ambient", "none"] as const;
 /** Namespace, service or workload label: name of the waypoint, or `none`. */
 export const USE_WAYPOINT = "istio.io/use-waypoint";
 export const USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace";
+/** Beside these: a second waypoint, and by an annotation of the same object the share, 0 to 100, of what goes through it. */
+export const USE_WAYPOINT_CANARY = "istio.io/use-waypoint-canary";
+export const USE_WAYPOINT_CANARY_NAMESPACE = "istio.io/use-waypoint-canary-namespace";
+export const WAYPOINT_CANARY_WEIGHT = "istio.io/use-waypoint-canary-weight";
 /** Label of a waypoint's service: what may use it; `service` by default. */
 export const WAYPOINT_FOR = "istio.io/waypoint-for";
 /** Workload label: the waypoint (Gateway) whose instance it is. */

@@ -5,7 +5,7 @@ import { namespacedName, type NamespacedName, type WorkloadUid } from "../core/b
 import { unreachable } from "../core/result.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { AuthorizationPolicy, Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
-import { NETNS, USE_WAYPOINT, WAYPOINT_FOR } from "./annotations.ts";
+import { NETNS, USE_WAYPOINT, USE_WAYPOINT_CANARY, WAYPOINT_FOR } from "./annotations.ts";
 import type { DiagnosticCode, FieldPath, Severity } from "./diagnostic.ts";
 import type { Resource } from "./kinds.ts";
 import { type AuthorizationPolicyResource, policySelector, translateAuthorizationPolicy } from "./kinds/authorization-policy.ts";
@@ -22,7 +22,7 @@ import { type Placed, type ReportFor, type ResourceOf, sourceOf, type Translatio
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
 import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
-import { boundWaypoint, serviceHostname, type WaypointName, waypointRecord } from "./waypoint-binding.ts";
+import { type Binding, boundWaypoint, serviceHostname, type WaypointName, waypointRecord } from "./waypoint-binding.ts";
 import type { WaypointServices } from "./waypoint-services.ts";
 
 /** A diagnostic of a resource in force, before its field is located in the file. */
@@ -61,7 +61,7 @@ export interface NamespaceSurroundings {
   readonly serviceResources: ReadonlyMap<string, ServiceResource>;
   policiesFor(labels: Labels): readonly NamespacedName[];
   /** For traffic addressed to a workload itself: its waypoint takes that, or there is none. */
-  workloadWaypoints(object: { readonly namespace: string; readonly labels: Labels }): readonly WeightedWaypoint[];
+  workloadWaypoints(object: Binding & { readonly namespace: string }): readonly WeightedWaypoint[];
 }
 
 /** Everything the workloads of a namespace depend on besides themselves, with what was made of it. */
@@ -182,7 +182,7 @@ export class MeshTranslator {
 
   #namespaceContext(namespace: NamespaceResources, mesh: MeshContext, addresses: ServiceAddresses): NamespaceContext {
     const labels = namespace.namespace?.resource.labels ?? {};
-    const bound = boundWaypoint({ namespace: namespace.name, labels: {} }, labels);
+    const bound = boundWaypoint({ namespace: namespace.name, labels: {} }, { labels });
     const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
     const inputs: unknown[] = [
       namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
@@ -213,6 +213,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
   const diagnostics: ResourceDiagnostic[] = [];
   const reportFor = collectInto(diagnostics);
   const isRoot = namespace.name === options.rootNamespace;
+  const binding: Binding = { labels, annotations: namespace.namespace?.resource.annotations };
 
   const serviceIndex = new SelectorIndex<Placed<ServiceResource>>();
   for (const placed of namespace.services) {
@@ -221,8 +222,8 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     if (Object.keys(selector).length > 0) serviceIndex.add(selector, placed);
   }
   const serviceWaypoints = (object: ResourceOf<string, unknown>): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint(object, labels);
-    const isItself = bound !== null && bound.namespace === object.namespace && bound.name === object.name;
+    const bound = boundWaypoint(object, binding);
+    const isItself = bound !== null && [bound, bound.canary].some((one) => one?.namespace === object.namespace && one.name === object.name);
     const takes = bound === null || isItself ? false : bound.from === "object" || waypointFor === "service" || waypointFor === "all";
     return takes ? waypointRecord(bound!, options.clusterDomain) : [];
   };
@@ -264,12 +265,12 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
   }
 
   const entryWaypoint = (entry: WorkloadEntryResource, members: readonly ServiceResource[]): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry) }, labels);
-    if (bound === null || members.some((service) => service.namespace === bound.namespace && service.name === bound.name)) return [];
+    const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry), annotations: entry.annotations }, binding);
+    if (bound === null || members.some((service) => [bound, bound.canary].some((one) => one?.namespace === service.namespace && one.name === service.name))) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
-  const workloadWaypoints = (object: { readonly namespace: string; readonly labels: Labels }): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint(object, labels);
+  const workloadWaypoints = (object: Binding & { readonly namespace: string }): readonly WeightedWaypoint[] => {
+    const bound = boundWaypoint(object, binding);
     return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
@@ -410,9 +411,10 @@ function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResour
   const names = new Set(services.map(({ resource }) => `${resource.namespace}/${resource.name}`));
   const check = (placed: Placed<ResourceOf<string, unknown>>, namespace: string, labels: Labels, at: FieldPath): void => {
     if (labels[USE_WAYPOINT] === undefined) return;
-    const bound = boundWaypoint({ namespace, labels }, {});
-    if (bound !== null && !names.has(`${bound.namespace}/${bound.name}`)) {
-      reportFor(placed)("warning", "missing_waypoint", [...at, USE_WAYPOINT], `found the waypoint ${bound.namespace}/${bound.name}, which no Service is; traffic that needs it is refused until it is there`);
+    const bound = boundWaypoint({ namespace, labels }, { labels: {} });
+    for (const one of bound === null ? [] : [bound, bound.canary]) {
+      if (one === null || names.has(`${one.namespace}/${one.name}`)) continue;
+      reportFor(placed)("warning", "missing_waypoint", [...at, one === bound ? USE_WAYPOINT : USE_WAYPOINT_CANARY], `found the waypoint ${one.namespace}/${one.name}, which no Service is; traffic that needs it is refused until it is there`);
     }
   };
   for (const { name, namespace, services: own, serviceEntries, entries } of byNamespace.values()) {

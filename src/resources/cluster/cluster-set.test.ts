@@ -100,6 +100,20 @@ describe("a pod as a workload", () => {
     expect(workloadOf(set, "wp-1")?.waypoints).toEqual([]);
   });
 
+  test("and its service may have a canary beside their waypoint, by weight", () => {
+    const gateway = (name: string): Json => ({ apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name, namespace: "shop", labels: { "istio.io/waypoint-for": "all" } }, spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } });
+    const bound = { labels: { app: "web", "istio.io/use-waypoint": "wp", "istio.io/use-waypoint-canary": "next" }, annotations: { "istio.io/use-waypoint-canary-weight": "20" } };
+    const set = cluster(gateway("wp"), gateway("next"), service("web", { selector: { app: "web" } }, bound), pod("a", bound), service("next", { clusterIP: "198.19.0.9", selector: {} }, bound));
+    const { mesh } = set.evaluate();
+    const sharesOf = (waypoints: Workload["waypoints"]) => waypoints.map(({ gateway: { destination }, weight }) => [destination.kind === "hostname" ? String(destination.service) : "", weight]);
+    const wanted = [["shop/wp.shop.svc.cluster.local", 80], ["shop/next.shop.svc.cluster.local", 20]];
+    expect(sharesOf(mesh.services.get("shop/web.shop.svc.cluster.local" as never)!.waypoints)).toEqual(wanted);
+    expect(sharesOf(workloadOf(set, "a")!.waypoints)).toEqual(wanted);
+    expect(mesh.services.get("shop/next.shop.svc.cluster.local" as never)!.waypoints).toEqual([]);
+    put(set, { ...namespace("shop", { "istio.io/use-waypoint": "wp", "istio.io/use-waypoint-canary": "next" }), metadata: { name: "shop", labels: { "istio.io/use-waypoint": "wp", "istio.io/use-waypoint-canary": "next" }, annotations: { "istio.io/use-waypoint-canary-weight": "120" } } });
+    expect(set.evaluate().diagnostics.map(({ fieldPath }) => fieldPath)).toContain('metadata.annotations["istio.io/use-waypoint-canary-weight"]');
+  });
+
   test("of a namespace that is not known yet is nobody's peer: nobody knows which policies hold there", () => {
     const set = cluster(pod("a", { namespace: "later" }));
     expect(workloadOf(set, "a")).toBeUndefined();

@@ -4,12 +4,12 @@
 import { z } from "zod";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
 import { err, ok, type Result } from "../../core/result.ts";
-import { BYPASS_INBOUND_CAPTURE, INBOUND_BINDING, REDIRECTION } from "../annotations.ts";
+import { BYPASS_INBOUND_CAPTURE, INBOUND_BINDING, REDIRECTION, WAYPOINT_CANARY_WEIGHT } from "../annotations.ts";
 import type { Labels } from "../object-meta.ts";
 import { Sharing } from "../sharing.ts";
 
 /** Annotations that mean something to the mesh; the others are not kept. */
-const ANNOTATIONS_KEPT: readonly string[] = [REDIRECTION, INBOUND_BINDING, BYPASS_INBOUND_CAPTURE];
+const ANNOTATIONS_KEPT: readonly string[] = [REDIRECTION, INBOUND_BINDING, BYPASS_INBOUND_CAPTURE, WAYPOINT_CANARY_WEIGHT];
 const HASH_LABEL = "pod-template-hash";
 /** A CronJob names its jobs after itself and the minute. */
 const CRON_JOB_RUN = /^(.+)-\d{8,10}$/;

@@ -9,7 +9,7 @@ import { isWildcardHost } from "../http-values.ts";
 import { HOSTS_PER_RESOURCE_MAX, LIST_MAX } from "../limits.ts";
 import { dnsSubdomain, ipBlock, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
-import { checkUseWaypoint } from "./namespace.ts";
+import { checkCanaryWeight, checkUseWaypoint } from "./namespace.ts";
 
 const PROTOCOLS = ["HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS", "HTTP_PROXY", "MYSQL", "REDIS", "UDP"];
 
@@ -49,6 +49,7 @@ export const serviceEntryKind = defineKind({
     const { spec } = entry;
     const resolution = spec.resolution ?? "NONE";
     checkUseWaypoint(entry.labels, ["metadata", "labels"], report);
+    checkCanaryWeight(entry.annotations, report);
     const hasEndpoints = (spec.endpoints?.length ?? 0) > 0;
     if (hasEndpoints && spec.workloadSelector !== undefined) report("error", "conflict", ["spec", "workloadSelector"], "found it beside endpoints, expected one of them");
     if (resolution === "NONE" && (hasEndpoints || spec.workloadSelector !== undefined)) report("error", "conflict", ["spec", hasEndpoints ? "endpoints" : "workloadSelector"], "found it with resolution NONE, which sends to the address that was asked for");

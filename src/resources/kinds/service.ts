@@ -9,7 +9,7 @@ import { show } from "../diagnostic.ts";
 import { dnsLabel, isDnsLabel, labelMap, port } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type Report, type ResourceOfKind, type TranslationOptions } from "../resource.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
-import { checkUseWaypoint } from "./namespace.ts";
+import { checkCanaryWeight, checkUseWaypoint } from "./namespace.ts";
 
 const HEADLESS = "None";
 /** An IANA service name: what a named port must be called. */
@@ -60,6 +60,7 @@ export const serviceKind = defineKind({
   check(service, report) {
     if (!isDnsLabel(service.name)) report("error", "bad_name", ["metadata", "name"], `found ${show(service.name)}, expected an RFC 1123 label: at most 63 of a-z, 0-9 and -`);
     checkUseWaypoint(service.labels, ["metadata", "labels"], report);
+    checkCanaryWeight(service.annotations, report);
     if (service.spec.type === "ExternalName") {
       report("error", "not_supported", ["spec", "type"],
         "found ExternalName: it is an alias in DNS that carries no identity, so there is no peer to authenticate; list the endpoints as WorkloadEntry instead");

@@ -14,7 +14,7 @@ import { show } from "../diagnostic.ts";
 import { dnsSubdomain, isDnsSubdomain, labelMap, type Labels, port } from "../object-meta.ts";
 import { defineKind, type Placed, provenanceOf, type Report, type ResourceOfKind, type TranslationOptions } from "../resource.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
-import { checkDataplaneMode, checkUseWaypoint } from "./namespace.ts";
+import { checkCanaryWeight, checkDataplaneMode, checkUseWaypoint } from "./namespace.ts";
 import { type ServiceResource, tcpPorts } from "./service.ts";
 
 const SERVICE_ACCOUNT_DEFAULT = "default";
@@ -51,6 +51,7 @@ export const workloadEntryKind = defineKind({
     checkDataplaneMode(entry.labels, ["metadata", "labels"], report);
     checkDataplaneMode(entry.spec.labels ?? {}, ["spec", "labels"], report);
     checkUseWaypoint(entry.labels, ["metadata", "labels"], report);
+    checkCanaryWeight(entry.annotations, report);
     checkUseWaypoint(entry.spec.labels ?? {}, ["spec", "labels"], report);
     readEntryAnnotations(entry, report);
     if (entry.spec.address === undefined && entry.annotations[ADDRESSES] === undefined) {

@@ -12,7 +12,7 @@ import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts"
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
 import { identityKey, type Placed, type ResourceIdentity, type ResourceOf, type TranslationOptions } from "../resource.ts";
-import { boundWaypoint, serviceHostname } from "../waypoint-binding.ts";
+import { boundWaypoint, serviceHostname, waypointNames } from "../waypoint-binding.ts";
 import { byAge } from "./age.ts";
 
 export interface HostPort {
@@ -42,7 +42,7 @@ export interface Host {
   readonly headless: boolean;
   /** Namespaces that see it; null for all. */
   readonly visibleIn: readonly string[] | null;
-  /** `namespace/name` of the waypoint it is bound to by its labels; null for none. */
+  /** `namespace/name` of the waypoint it is bound to by its labels, of two the first; null for none. */
   readonly waypoint: NamespacedName | null;
 }
 
@@ -93,6 +93,7 @@ export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_A
 const isDelegate = (resource: Resource): resource is VirtualServiceResource => resource.kind === "VirtualService" && (resource.spec.hosts ?? []).length === 0;
 
 const NO_HOSTS: readonly Host[] = [];
+const NO_WAYPOINTS: readonly NamespacedName[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
 
 export class World {
@@ -153,14 +154,16 @@ export class World {
     }
     this.meshConfig = configs.sort(byAge)[0] ?? null;
     for (const resource of services) {
-      const host = cache.service(resource, this.#waypointOf(resource, waypointUse), options);
+      const waypoints = this.#waypointsOf(resource, waypointUse);
+      const host = cache.service(resource, waypoints[0] ?? null, options);
       this.#services.set(mapKey(resource.namespace, resource.name), host);
-      this.#add(host);
+      this.#add(host, waypoints);
     }
     for (const resource of entries) {
-      const hosts = cache.entry(resource, this.#waypointOf(resource, waypointUse));
+      const waypoints = this.#waypointsOf(resource, waypointUse);
+      const hosts = cache.entry(resource, waypoints[0] ?? null);
       this.#entries.set(mapKey(resource.namespace, resource.name), hosts);
-      for (const host of hosts) this.#add(host);
+      for (const host of hosts) this.#add(host, waypoints);
     }
   }
 
@@ -247,24 +250,27 @@ export class World {
     this.asked.set(identityKey(identity), identity);
   }
 
-  #add(host: Host): void {
+  #add(host: Host, waypoints: readonly NamespacedName[]): void {
     const named = this.#byHostname.get(host.hostname);
     if (named === undefined) this.#byHostname.set(host.hostname, [host]);
     else named.push(host);
-    if (host.waypoint === null) return;
-    const behind = this.#behind.get(host.waypoint);
-    if (behind === undefined) this.#behind.set(host.waypoint, [host]);
-    else behind.push(host);
+    for (const waypoint of waypoints) {
+      const behind = this.#behind.get(waypoint);
+      if (behind === undefined) this.#behind.set(waypoint, [host]);
+      else behind.push(host);
+    }
   }
 
-  /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. */
-  #waypointOf(object: ResourceOf<string, unknown>, use: ReadonlyMap<string, string>): NamespacedName | null {
-    const labels = this.#namespaces.get(object.namespace)?.labels ?? {};
-    if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return null;
-    const bound = boundWaypoint(object, labels);
-    if (bound === null || (bound.namespace === object.namespace && bound.name === object.name)) return null;
+  /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. Its canary comes second. */
+  #waypointsOf(object: ResourceOf<string, unknown>, use: ReadonlyMap<string, string>): readonly NamespacedName[] {
+    const namespace = this.#namespaces.get(object.namespace);
+    const labels = namespace?.labels ?? {};
+    if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return NO_WAYPOINTS;
+    const bound = boundWaypoint(object, { labels, annotations: namespace?.annotations });
+    const own = mapKey(object.namespace, object.name);
+    if (bound === null || waypointNames(bound).some((name) => name === own)) return NO_WAYPOINTS;
     const serves = use.get(mapKey(bound.namespace, bound.name)) ?? "service";
-    return bound.from === "object" || serves === "service" || serves === "all" ? namespacedName(bound.namespace, bound.name) : null;
+    return bound.from === "object" || serves === "service" || serves === "all" ? waypointNames(bound) : NO_WAYPOINTS;
   }
 }
 
