@@ -1,20 +1,19 @@
 // Asks one external authoriser about one request, by Envoy's gRPC protocol or by HTTP, and gives its verdict. What is asked and what an
 // answer means is decided in policy/upstream/external-authorization.ts; this sends it.
 
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { unreachable } from "../core/result.ts";
 import type { ExternalAuthorizer } from "../mesh/l7/access.ts";
 import { ANSWER_BODY_BYTES_MAX } from "../policy/upstream/defaults.ts";
 import {
   authorizationFailed, type AuthorizationVerdict, type CheckFacts, checkRequest, httpCheckHeaders, httpCheckPath, judgeCheckResponse, judgeHttpAnswer,
 } from "../policy/upstream/external-authorization.ts";
-import { CheckRequestSchema, type CheckResponse, CheckResponseSchema } from "../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { ListFields } from "../wire/http/fields.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import { parseHost } from "../wire/http/host.ts";
 import type { HttpRequest } from "../wire/http/message.ts";
 import { callGrpc } from "./grpc-call.ts";
 import { serviceHost } from "./outgoing.ts";
+import { type PendingAnswer, withMessages } from "./message-loader.ts";
 import { type CallHost, ServiceCall } from "./service-call.ts";
 
 const CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check";
@@ -25,7 +24,7 @@ const NO_BODY = new Uint8Array(0);
  * @param metadata sent with the question for traces: name, value, ….
  * @param done once, never before this returned, not after `cancel`.
  */
-export function askAuthorizer(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): ServiceCall {
+export function askAuthorizer(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): PendingAnswer {
   switch (authorizer.protocol) {
     case "grpc": return askByGrpc(host, authorizer, facts, metadata, done);
     case "http": return askByHttp(host, authorizer, facts, metadata, done);
@@ -33,26 +32,17 @@ export function askAuthorizer(host: CallHost, authorizer: ExternalAuthorizer, fa
   }
 }
 
-function askByGrpc(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): ServiceCall {
+function askByGrpc(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): PendingAnswer {
   const { service, port, timeoutMs } = authorizer;
-  const message = toBinary(CheckRequestSchema, checkRequest(authorizer, facts));
-  return callGrpc(host, { service, port, path: CHECK_PATH, message, timeoutMs, repeatable: true, metadata }, (answer) => {
+  const question = checkRequest(authorizer, facts);
+  return withMessages(({ encodeCheck, decodeCheck }) => callGrpc(host, { service, port, path: CHECK_PATH, message: encodeCheck(question), timeoutMs, repeatable: true, metadata }, (answer) => {
     if (!answer.ok) return done(authorizationFailed(authorizer, answer.error));
-    const response = decoded(answer.value);
+    const response = decodeCheck(answer.value);
     done(response === null ? authorizationFailed(authorizer, "its answer is no CheckResponse") : judgeCheckResponse(authorizer, response));
-  });
+  }));
 }
 
-function decoded(bytes: Uint8Array): CheckResponse | null {
-  try {
-    return fromBinary(CheckResponseSchema, bytes);
-  } catch {
-    // Whatever it is, the caller says whose fault it is.
-    return null;
-  }
-}
-
-function askByHttp(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): ServiceCall {
+function askByHttp(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckFacts, metadata: HeaderList, done: (verdict: AuthorizationVerdict) => void): PendingAnswer {
   const { service, port, timeoutMs } = authorizer;
   const body = facts.body?.bytes ?? NO_BODY;
   const list: HeaderList = [...httpCheckHeaders(authorizer, facts), ...metadata];

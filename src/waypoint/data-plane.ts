@@ -18,6 +18,7 @@ import type { Client, Destination } from "./client.ts";
 import { clusterView } from "./cluster-view.ts";
 import { HttpPlane } from "./http-plane.ts";
 import type { FromWaypoint, TelemetryCredits, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
+import { loadIfNeeded } from "./message-loader.ts";
 import { meshFetch } from "./mesh-fetch.ts";
 import { MeshDialer } from "./mesh-dialer.ts";
 import { IdentityChecks } from "./identity-checks.ts";
@@ -99,6 +100,7 @@ export class WaypointDataPlane {
         return; // the first message builds this object
       case "mesh":
         this.#store.apply(message.delta);
+        loadIfNeeded(message.l7Delta);
         this.#applyL7(message.l7Delta);
         for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
         this.#recorded = recordedWaypoint(this.#store, this.#l7, this.#config.gateway);

@@ -11,7 +11,8 @@ import type { RequestObserver } from "./observer.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import { askRateLimit } from "./rate-limit-call.ts";
 import type { RequestAccount } from "./request-account.ts";
-import type { CallHost, ServiceCall } from "./service-call.ts";
+import type { PendingAnswer } from "./message-loader.ts";
+import type { CallHost } from "./service-call.ts";
 import { traceMetadata } from "./trace-metadata.ts";
 
 export interface LimitsHost extends CallHost {
@@ -37,7 +38,7 @@ export class GlobalLimits {
   readonly #limits: readonly GlobalRateLimit[];
   readonly #done: (outcome: LimitsOutcome) => void;
   #next = 0;
-  #call: ServiceCall | null = null;
+  #call: PendingAnswer | null = null;
   #state: RateLimitState | null = null;
 
   /** @param done once, maybe before `start` returns; not after `cancel`. */

@@ -18,7 +18,8 @@ import type { GatherBudget } from "./gather-budget.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import type { RequestBody } from "./request-body.ts";
-import type { CallHost, ServiceCall } from "./service-call.ts";
+import type { PendingAnswer } from "./message-loader.ts";
+import type { CallHost } from "./service-call.ts";
 import { traceMetadata } from "./trace-metadata.ts";
 
 export interface AuthorizersHost extends CallHost {
@@ -53,7 +54,7 @@ export class RequestAuthorizers implements Due {
   readonly #host: AuthorizersHost;
   readonly #user: AuthorizedRequest;
   readonly #request: HttpRequest;
-  #call: ServiceCall | null = null;
+  #call: PendingAnswer | null = null;
   #late: (() => void) | null = null;
   #over = false;
   #heldBytes = 0;

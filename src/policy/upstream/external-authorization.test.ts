@@ -1,11 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { field, message, number } from "../../../test/kit/protobuf-bytes.ts";
 import { namespacedName } from "../../core/brand.ts";
 import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import { CheckRequestSchema, CheckResponseSchema } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { ANSWER_BODY_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
-import { authorizationFailed, type CheckFacts, checkRequest, httpCheckHeaders, httpCheckPath, judgeCheckResponse, judgeHttpAnswer, mayAsk } from "./external-authorization.ts";
+import { authorizationFailed, type CheckFacts, checkRequest as plainCheckRequest, httpCheckHeaders, httpCheckPath, judgeCheckResponse, judgeHttpAnswer, mayAsk } from "./external-authorization.ts";
 
 const GRPC: ExternalAuthorizer = {
   protocol: "grpc", service: namespacedName("infra", "opa.infra"), port: 9191, timeoutMs: 200, onFailure: "deny", statusOnError: 503, pathPrefix: "", includeRequestHeaders: [],
@@ -16,6 +16,7 @@ const FACTS: CheckFacts = {
   sizeBytes: -1, body: null, source: { ip: "198.18.0.1", port: 4000, principal: "spiffe://td/ns/a/sa/b", service: "" }, destination: { ip: "198.18.0.2", port: 8080, principal: "", service: "web" },
   sni: "", wallMs: 1_700_000_000_123,
 };
+const checkRequest = (authorizer: ExternalAuthorizer, facts: CheckFacts) => create(CheckRequestSchema, plainCheckRequest(authorizer, facts));
 const ok = number(1, 0);
 const answer = (authorizer: ExternalAuthorizer, ...fields: readonly (readonly number[])[]) => judgeCheckResponse(authorizer, fromBinary(CheckResponseSchema, message(...fields)));
 const header = (name: string, value: string, ...more: readonly (readonly number[])[]): Uint8Array => message(field(1, message(field(1, name), field(2, value))), ...more);

@@ -1,12 +1,11 @@
 // External authorisation (AuthorizationPolicy CUSTOM): what an authoriser is told of a request in envoy.service.auth.v3, and what its
 // answer means, by gRPC or by HTTP. What cannot be understood is a failure, and the authoriser's `onFailure` decides it. Sends nothing.
 
-import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { ExternalAuthorizer, TextName } from "../../mesh/l7/access.ts";
 import type { HeaderValueOption } from "../../wire/protobuf/envoy/config/core/v3/base_pb.ts";
-import { type CheckRequest, CheckRequestSchema, type CheckResponse, type DeniedHttpResponse, type OkHttpResponse } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
+import type { CheckRequestSchema, CheckResponse, DeniedHttpResponse, OkHttpResponse } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 import { ANSWER_BODY_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
 import { checkHeaders, checkRemovals, type HeaderAction, type AnswerHeader, type SentHeader } from "./service-answer.ts";
 
@@ -74,18 +73,19 @@ export function mayAsk(authorizer: ExternalAuthorizer, body: CheckFacts["body"])
   return body === null || body.isWhole || authorizer.allowPartialBody;
 }
 
-export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts): CheckRequest {
+/** The question as plain data: what makes a message of it is loaded when somebody asks. */
+export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts): MessageInitShape<typeof CheckRequestSchema> {
   const { body } = facts;
   const headers = headersFor(authorizer, facts);
   if (body !== null) headers[PARTIAL_BODY_HEADER] = body.isWhole ? "false" : "true";
   const question = facts.path.indexOf("?");
   const text = body === null ? "" : authorizer.bodyAsBytes ? null : utf8OrNull(body.bytes);
-  return create(CheckRequestSchema, {
+  return {
     attributes: {
       source: peerOf(facts.source),
       destination: peerOf(facts.destination),
       request: {
-        time: timestampFromMs(facts.wallMs),
+        time: { seconds: BigInt(Math.floor(facts.wallMs / 1000)), nanos: Math.floor(facts.wallMs % 1000) * 1_000_000 },
         http: {
           id: facts.id, method: facts.method, headers, path: readable(facts.path), host: facts.host, scheme: facts.scheme,
           query: question < 0 ? "" : readable(facts.path.slice(question + 1)), size: BigInt(facts.sizeBytes), protocol: facts.protocol,
@@ -95,7 +95,7 @@ export function checkRequest(authorizer: ExternalAuthorizer, facts: CheckFacts):
       },
       ...(facts.sni === "" ? {} : { tlsSession: { sni: facts.sni } }),
     },
-  });
+  };
 }
 
 /** HTTP authorisers are asked with the request's own method, host and path, below their prefix. */

@@ -1,9 +1,9 @@
 // Rate limits counted elsewhere, by a service that speaks envoy.service.ratelimit.v3: what it is asked about a request, and what its
 // answer, or its silence, means. Sending is done by others.
 
-import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GlobalRateLimit } from "../../../mesh/l7/traffic-policy.ts";
-import { type RateLimitRequest, RateLimitRequestSchema, type RateLimitResponse, type RateLimitResponse_DescriptorStatus } from "../../../wire/protobuf/envoy/service/ratelimit/v3/rls_pb.ts";
+import type { RateLimitRequestSchema, RateLimitResponse, RateLimitResponse_DescriptorStatus } from "../../../wire/protobuf/envoy/service/ratelimit/v3/rls_pb.ts";
 import { ANSWER_BODY_BYTES_MAX } from "../defaults.ts";
 import type { RequestFacts } from "../request-facts.ts";
 import { checkHeaders, type AnswerHeader, type SentHeader } from "../service-answer.ts";
@@ -43,7 +43,7 @@ const MS_OF_UNIT: Readonly<Record<number, number>> = { 1: 1_000, 2: 60_000, 3: 3
  * The question for one limit. A descriptor of which the request lacks a value is left out, as Envoy does: services are configured for
  * whole descriptors. Null when none is left: then the limit does not apply.
  */
-export function rateLimitRequest(limit: GlobalRateLimit, request: RequestFacts): RateLimitRequest | null {
+export function rateLimitRequest(limit: GlobalRateLimit, request: RequestFacts): MessageInitShape<typeof RateLimitRequestSchema> | null {
   const descriptors = limit.descriptors.flatMap((entries) => {
     const filled: { key: string; value: string }[] = [];
     for (const { key, value } of entries) {
@@ -53,7 +53,7 @@ export function rateLimitRequest(limit: GlobalRateLimit, request: RequestFacts):
     }
     return filled.length === 0 ? [] : [{ entries: filled }];
   });
-  return descriptors.length === 0 ? null : create(RateLimitRequestSchema, { domain: limit.domain, descriptors, hitsAddend: hitsOf(limit, request) });
+  return descriptors.length === 0 ? null : { domain: limit.domain, descriptors, hitsAddend: hitsOf(limit, request) };
 }
 
 /** 0 is how the protocol says one. A header counts only as a whole number of at least one: leaving it out, or nonsense in it, buys nothing. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { field, message, number } from "../../../../test/kit/protobuf-bytes.ts";
 import { requestFacts } from "../../../../test/kit/upstreams.ts";
@@ -9,7 +9,7 @@ import type { GlobalRateLimit, LocalRateLimit, RateLimitKey } from "../../../mes
 import { RateLimitRequestSchema, RateLimitResponseSchema } from "../../../wire/protobuf/envoy/service/ratelimit/v3/rls_pb.ts";
 import { ANSWER_HEADERS_MAX, RATE_LIMIT_KEYS_MAX } from "../defaults.ts";
 import type { RequestFacts } from "../request-facts.ts";
-import { judgeRateLimitResponse, rateLimitFailed, rateLimitRequest } from "./global.ts";
+import { judgeRateLimitResponse, rateLimitFailed, rateLimitRequest as plainRequest } from "./global.ts";
 import { rateLimitHeaders } from "./headers.ts";
 import { LocalRateLimiter } from "./local.ts";
 
@@ -122,6 +122,11 @@ describe("rate limit headers", () => {
 const GLOBAL: GlobalRateLimit = {
   name: "quota", service: namespacedName("infra", "ratelimit.infra"), port: 8081, domain: "shop", hits: 1, hitsHeader: null, timeoutMs: 20, onFailure: "allow", matches: [], fieldPath: "",
   descriptors: [[{ key: "kind", value: { kind: "literal", text: "api" } }, { key: "user", value: USER }], [{ key: "who", value: { kind: "identity" } }]],
+};
+
+const rateLimitRequest = (limit: GlobalRateLimit, facts: RequestFacts) => {
+  const plain = plainRequest(limit, facts);
+  return plain === null ? null : create(RateLimitRequestSchema, plain);
 };
 
 describe("a global rate limit", () => {
