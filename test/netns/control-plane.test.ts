@@ -66,7 +66,7 @@ class ReferenceCarrier implements Carrier {
   }
 }
 
-for (const west of ["weft", "ztunnel"] as const) {
+for (const west of ["weft", "ztunnel", "ztunnel that asks for each address"] as const) {
   describeUnless(firstReason(unsealed, west === "weft" ? null : missingZtunnel()))(`a control plane and CNI agents, weft on one node and ${west} on the other`, () => {
     let network: MeshNetwork;
     let control: TestControlPlane;
@@ -90,8 +90,8 @@ for (const west of ["weft", "ztunnel"] as const) {
       }).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\neast: ${carriers.east.log.slice(-2000)}\nwest: ${carriers.west.log.slice(-2000)}`);
       });
-    const carrierOf = (node: Node, kind: "weft" | "ztunnel"): Carrier => {
-      const environment = { INPOD_UDS: control.cni(node).path };
+    const carrierOf = (node: Node, kind: typeof west): Carrier => {
+      const environment = { INPOD_UDS: control.cni(node).path, ...(kind === "ztunnel that asks for each address" ? { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" } : {}) };
       return kind === "weft" ? control.agent("ztunnel", node, environment) : new ReferenceCarrier(node, join(control.directory, `${node.name}.log`), { ...control.environmentOf(node), ...environment });
     };
 

@@ -6,6 +6,7 @@
 import { type NamespacedName, namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import type { Result } from "../../core/result.ts";
 import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
+import { Interner } from "../../mesh/intern.ts";
 import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, type Workload } from "../../mesh/records.ts";
 import type { MeshSnapshot } from "../../resources/mesh-delta.ts";
 import { L7_CODECS, type L7Codec, type L7Kind, type L7Records } from "../l7/kinds.ts";
@@ -38,6 +39,7 @@ export interface Response {
 }
 
 export class XdsRecords {
+  readonly #interner = new Interner();
   readonly #workloads = new Map<WorkloadUid, Workload>();
   readonly #services = new Map<NamespacedName, Service>();
   readonly #policies = new Map<NamespacedName, AuthorizationPolicy>();
@@ -86,7 +88,7 @@ export class XdsRecords {
         refused.push({ name: resource.name, reason: read.error });
         continue;
       }
-      if (read.value.kind === "workload") workloads.set(read.value.workload.uid, read.value.workload);
+      if (read.value.kind === "workload") workloads.set(read.value.workload.uid, this.#interner.workload(read.value.workload));
       else services.set(namespacedName(read.value.service.namespace, read.value.service.hostname), read.value.service);
       this.#accept(ADDRESS_TYPE, resource);
       keep.push(resource);
