@@ -1,7 +1,11 @@
 // TLS towards backends, between real sockets: what is offered, what is asked of the server, and what is said when it cannot give it.
 
 import { describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connect2 } from "node:http2";
+import { type AddressInfo, connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { WEB } from "../../test/kit/http-records.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { BackendAuthority, tlsBackend } from "../../test/kit/tls-backends.ts";
@@ -155,6 +159,53 @@ describe("TLS towards backends", () => {
     expect(server.seen[0]).toMatchObject({ version: "1.1", url: "/chat" });
     client.socket.end();
   });
+});
+
+describe("a server of another make", () => {
+  const openssl = (directory: string, ...args: string[]): void => {
+    const { exitCode, stderr } = Bun.spawnSync(["openssl", ...args], { cwd: directory });
+    if (exitCode !== 0) throw new Error(`openssl ${args[0]}: ${stderr.toString()}`);
+  };
+
+  test("RSA keys and an authority below the trusted one, in TLS 1.2 and 1.3; without its chain it is refused", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "weft-openssl-"));
+    const name = (who: string): string => `/CN=${who}`;
+    openssl(directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", name("root"), "-keyout", "root.key", "-out", "root.pem", "-addext", "basicConstraints=critical,CA:TRUE");
+    for (const [who, issuer, extension] of [["below", "root", "basicConstraints=critical,CA:TRUE"], ["leaf", "below", `subjectAltName=DNS:${API}`]] as const) {
+      openssl(directory, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", name(who), "-keyout", `${who}.key`, "-out", `${who}.csr`);
+      writeFileSync(join(directory, `${who}.ext`), `${extension}\n`);
+      openssl(directory, "x509", "-req", "-in", `${who}.csr`, "-CA", `${issuer}.pem`, "-CAkey", `${issuer}.key`, "-CAcreateserial", "-days", "1", "-extfile", `${who}.ext`, "-out", `${who}.pem`);
+    }
+    const caPem = readFileSync(join(directory, "root.pem"), "utf8");
+    for (const [version, chain, wanted] of [["-tls1_2", ["-cert_chain", "below.pem"], 200], ["-tls1_3", ["-cert_chain", "below.pem"], 200], ["-tls1_3", [], 503]] as const) {
+      const port = await freePort();
+      const server = Bun.spawn(["openssl", "s_server", "-accept", `127.0.0.1:${port}`, "-cert", "leaf.pem", "-key", "leaf.key", ...chain, version, "-www"], { cwd: directory, stdout: "ignore", stderr: "ignore", stdin: "ignore" });
+      try {
+        await until("it to listen", 10_000, () => canConnect(port));
+        await using waypoint = new WaypointFixture({ endpoints: [{ port }], l7: policies(simple({ caPem })) });
+        const answer = await waypoint.fetch("/");
+        expect(answer.status).toBe(wanted);
+        if (wanted === 200) expect(await answer.text()).toContain(version === "-tls1_2" ? "TLSv1.2" : "TLSv1.3");
+        else expect((await waypoint.ended()).detail).toMatch(/UNABLE_TO_(GET_ISSUER_CERT|VERIFY_LEAF)/);
+      } finally {
+        server.kill();
+        await server.exited;
+      }
+    }
+    rmSync(directory, { recursive: true, force: true });
+  }, 60_000);
+});
+
+const freePort = (): Promise<number> => new Promise((resolve) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as AddressInfo;
+    server.close(() => resolve(port));
+  });
+});
+
+const canConnect = (port: number): Promise<boolean> => new Promise((resolve) => {
+  const socket = connect({ port, host: "127.0.0.1" }, () => resolve((socket.destroy(), true)));
+  socket.on("error", () => resolve(false));
 });
 
 function get2(session: import("node:http2").ClientHttp2Session, path: string): Promise<string> {
