@@ -2,13 +2,14 @@
 
 import { describe, expect, test } from "bun:test";
 import { backend, route, rule, WEB } from "../../test/kit/http-records.ts";
-import { uid } from "../../test/kit/mesh-records.ts";
+import { ip, uid } from "../../test/kit/mesh-records.ts";
 import { until } from "../../test/kit/mesh.ts";
 import { BackendAuthority, tlsBackend } from "../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { ANY_REQUEST } from "../mesh/l7/match.ts";
 import type { ConnectionLimits, OutlierDetection, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
+import { emptyDelta } from "../mesh/records.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
 
 const NO_RETRY = { ...RETRY_DEFAULT, attempts: 0 };
@@ -94,4 +95,24 @@ describe("a change of the configuration", () => {
     waypoint.change({ removedWorkloadLabels: [uid("e0")] });
     expect((await waypoint.fetch("/canary")).headers.get("x-weft-reason")).toBe("no_endpoints");
   });
+});
+
+test("an endpoint that is known by a name has all its addresses, and its name is asked for as long as the cluster lives", async () => {
+  await using one = await backend1((_request, response) => response.end("one"), "0.0.0.0");
+  const asked: number[] = [];
+  const names = { version: 1, found: [ip("127.0.0.1"), ip("127.0.0.2")], addresses: (hostname: string, nowMs: number) => (asked.push(nowMs), expect(hostname).toBe("api.example.com"), names.found) };
+  await using waypoint = new WaypointFixture({ endpoints: [one], names, l7: policies({ retry: NO_RETRY }) });
+  const known = waypoint.store.workload(uid("e0"))!;
+  waypoint.store.apply({ ...emptyDelta, workloads: [{ ...known, addresses: [], hostname: "api.example.com" }] });
+  expect(await (await waypoint.fetch("/")).text()).toBe("one");
+  const [cluster] = [...waypoint.plane.clusters];
+  const keys = (): string[] => cluster!.upstream.endpoints.map(({ key }) => key);
+  expect(keys()).toEqual([`${uid("e0")}@127.0.0.1`, `${uid("e0")}@127.0.0.2`]);
+  const before = asked.length;
+  for (let i = 0; i < 3; i++) waypoint.plane.tick();
+  expect(asked.length).toBe(before + 3);
+  names.found = [ip("127.0.0.1")];
+  names.version++;
+  waypoint.plane.tick();
+  expect(keys()).toEqual([`${uid("e0")}@127.0.0.1`]);
 });

@@ -245,6 +245,8 @@ export class Cluster {
   tick(nowMs: number): void {
     this.upstream.tick(nowMs);
     this.upstream.maintain();
+    // Names that nobody asks for are forgotten; its endpoints are looked at again only when one of them has changed.
+    for (const hostname of this.upstream.hostnames) this.#context.names?.addresses(hostname, nowMs);
     this.refresh(nowMs);
     this.#tellTransitions();
     for (const pool of this.#leaving) if (isEmpty(pool)) this.#leaving.delete(pool);

@@ -115,6 +115,7 @@ interface MutablePick {
 }
 
 const NO_ADDRESSES: readonly IpAddress[] = Object.freeze([]);
+const NO_NAMES: readonly string[] = Object.freeze([]);
 
 /** Mixed into a key's hash where it chooses the group, so that groups do not cut the ring into pieces. */
 const GROUP_SEED = 0x67726f75;
@@ -129,6 +130,7 @@ export class Upstream {
   readonly #pick: MutablePick = { endpoint: null, reason: "noEndpoints" };
   readonly #byKey = new Map<string, UpstreamEndpoint>();
   #members: readonly UpstreamEndpoint[] = NO_ENDPOINTS;
+  #hostnames: readonly string[] = NO_NAMES;
   #planKind: "levels" | "weights" = "levels";
   #groups: readonly EndpointGroup[] = [];
   #cumulative: readonly number[] = [];
@@ -158,6 +160,11 @@ export class Upstream {
 
   get endpoints(): readonly UpstreamEndpoint[] {
     return this.#members;
+  }
+
+  /** DNS names that its endpoints are known by. */
+  get hostnames(): readonly string[] {
+    return this.#hostnames;
   }
 
   endpoint(key: string): UpstreamEndpoint | undefined {
@@ -195,11 +202,13 @@ export class Upstream {
     if (built !== null && !this.#isReconfigured && built.version === endpoints.version && built.namesVersion === namesVersion && built.endpoints === endpoints && built.service === service && built.source === source) return false;
     const left = new Set(this.#members);
     const members: UpstreamEndpoint[] = [];
+    const hostnames = new Set<string>();
     for (const candidate of endpoints.endpoints) {
       const { workload } = candidate;
       if (this.#settings.subset !== null && !hasLabels(workload, this.#settings.subset.labels, this.#labels)) continue;
       const target = judgeEndpoint(candidate, request);
       if (typeof target === "string") continue;
+      if (target.ip === null && workload.hostname !== "") hostnames.add(workload.hostname);
       for (const [key, at] of placesOf(target, request, nowMs)) {
         let member = this.#byKey.get(key);
         if (member === undefined) {
@@ -219,6 +228,7 @@ export class Upstream {
     // The order of endpoints depends on the history of changes; a choice must not.
     members.sort((a, b) => (a.key < b.key ? -1 : 1));
     this.#members = members;
+    this.#hostnames = hostnames.size === 0 ? NO_NAMES : [...hostnames];
     if (this.#isReconfigured) this.#groups = [];
     this.#isReconfigured = false;
     this.#plan(service, source);
