@@ -65,9 +65,9 @@ function pair(settings = DEFAULT_SETTINGS, limitBytes = 1 << 30) {
     const causes: CloseCause[] = [];
     const meter = { in: 0, out: 0, fromSocket: (n: number) => void (meter.in += n), toSocket: (n: number) => void (meter.out += n) };
     const relay = new StreamRelay({
-      budget,
-      transport: new TunnelTransport(h2, 0), stream: side, socket: socket.plain, meter, halfCloseIdle, nowMs,
-      onFinished: (cause) => void causes.push(cause),
+      transport: new TunnelTransport(h2, 0), stream: side, socket: socket.plain, meter,
+      place: { deadlines: { halfClose: halfCloseIdle }, nowMs, budget },
+      owner: { relayFinished: (cause) => void causes.push(cause) },
     });
     side.user = relay;
     relay.start([], false, false);

@@ -21,22 +21,36 @@ export interface RelayMeter {
   toSocket(bytes: number): void;
 }
 
+/** Whoever the relay works for. */
+export interface RelayOwner {
+  /** Called exactly once, with the first cause. */
+  relayFinished(cause: CloseCause): void;
+}
+
+/** What is the same for every relay of a thread. */
+export interface RelayPlace {
+  readonly deadlines: {
+    /** Limits a connection of which one direction has ended and nothing moves in the other. */
+    readonly halfClose: DeadlineQueue;
+  };
+  readonly nowMs: () => number;
+  /** Counts what waits for a slow reader at either end. */
+  readonly budget: ByteBudget;
+}
+
 export interface RelayOptions {
   readonly transport: TunnelTransport;
   readonly stream: Http2Stream;
   readonly socket: PlainSocket;
   readonly meter: RelayMeter;
-  /** Limits a connection of which one direction has ended and nothing moves in the other. */
-  readonly halfCloseIdle: DeadlineQueue;
-  readonly nowMs: () => number;
-  /** Counts what waits for a slow reader at either end. */
-  readonly budget: ByteBudget;
-  /** Called exactly once, with the first cause. */
-  readonly onFinished: (cause: CloseCause) => void;
+  readonly place: RelayPlace;
+  readonly owner: RelayOwner;
 }
 
 export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHolder {
-  readonly #options: RelayOptions;
+  readonly #place: RelayPlace;
+  readonly #owner: RelayOwner;
+  readonly #meter: RelayMeter;
   readonly #socket: PlainSocket;
   readonly #transport: TunnelTransport;
   readonly #stream: Http2Stream;
@@ -45,7 +59,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
   #toStream: Uint8Array[] = [];
   #toStreamBytes = 0;
   /** Received from the stream, not yet taken by the socket. Bounded by the stream's window, and by the budget. */
-  readonly #toSocket: HeldBytes;
+  #toSocket: HeldBytes | null = null;
   /** Of the slower reader: when it last took something while bytes waited for it. */
   progressMs = 0;
   #paused = false;
@@ -59,11 +73,12 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
   #deadline: DeadlineHandle | null = null;
 
   constructor(options: RelayOptions) {
-    this.#options = options;
+    this.#place = options.place;
+    this.#owner = options.owner;
+    this.#meter = options.meter;
     this.#socket = options.socket;
     this.#transport = options.transport;
     this.#stream = options.stream;
-    this.#toSocket = new HeldBytes(options.budget, this);
   }
 
   /** Takes over the socket. `early` was read from it before the path was ready; `ended` when its FIN was seen as well. */
@@ -112,7 +127,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
 
   #offer(chunk: Uint8Array): boolean {
     const taken = this.#transport.h2.sendData(this.#stream, chunk, false);
-    this.#options.meter.fromSocket(taken);
+    this.#meter.fromSocket(taken);
     if (taken === chunk.length) return true;
     this.#hold(chunk.subarray(taken));
     return false;
@@ -124,12 +139,12 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       this.#paused = true;
       this.#socket.pause();
     }
-    this.#options.budget.check(this);
+    this.#place.budget.check(this);
   }
 
   /** Keeps a chunk for the stream, at the front when it is what was left of one. */
   #wait(chunk: Uint8Array, atFront: boolean): void {
-    const { budget, nowMs } = this.#options;
+    const { budget, nowMs } = this.#place;
     if (this.#toStream.length === 0) {
       budget.enter(this);
       this.progressMs = nowMs();
@@ -143,8 +158,8 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
   #next(): Uint8Array {
     const chunk = this.#toStream.shift()!;
     this.#toStreamBytes -= chunk.length;
-    if (this.#toStream.length === 0) this.#options.budget.leave(this);
-    this.#options.budget.change(-chunk.length);
+    if (this.#toStream.length === 0) this.#place.budget.leave(this);
+    this.#place.budget.change(-chunk.length);
     return chunk;
   }
 
@@ -178,11 +193,12 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
     if (this.#finished) return;
     this.#moved = true;
     if (chunk.length > 0) {
-      const taken = this.#toSocket.empty ? this.#write(chunk) : 0;
+      const taken = this.#waits ? 0 : this.#write(chunk);
       if (taken < chunk.length) {
-        if (this.#toSocket.empty) this.progressMs = this.#options.nowMs();
+        if (!this.#waits) this.progressMs = this.#place.nowMs();
+        this.#toSocket ??= new HeldBytes(this.#place.budget, this);
         this.#toSocket.push(taken === 0 ? chunk : chunk.subarray(taken));
-        this.#options.budget.check(this);
+        this.#place.budget.check(this);
       }
     }
     if (end) this.onStreamEnd();
@@ -210,28 +226,36 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
 
   onDrain(): void {
     if (this.#finished) return;
-    if (!this.#toSocket.empty) this.progressMs = this.#options.nowMs();
-    while (!this.#toSocket.empty) {
-      const chunk = this.#toSocket.first();
-      const taken = this.#write(chunk);
-      this.#toSocket.take(taken);
-      if (taken < chunk.length) return;
+    const held = this.#toSocket;
+    if (held !== null && !held.empty) {
+      this.progressMs = this.#place.nowMs();
+      while (!held.empty) {
+        const chunk = held.first();
+        const taken = this.#write(chunk);
+        held.take(taken);
+        if (taken < chunk.length) return;
+      }
     }
     this.#shutWhenDrained();
+  }
+
+  /** Something waits for the socket. */
+  get #waits(): boolean {
+    return this.#toSocket !== null && !this.#toSocket.empty;
   }
 
   /** Writes, counts, and gives the window back for what the application's socket took. */
   #write(chunk: Uint8Array): number {
     const taken = Math.max(0, this.#socket.write(chunk));
     if (taken > 0) {
-      this.#options.meter.toSocket(taken);
+      this.#meter.toSocket(taken);
       this.#transport.h2.consumed(this.#stream, taken);
     }
     return taken;
   }
 
   #shutWhenDrained(): void {
-    if (!this.#streamEnded || !this.#toSocket.empty || this.#socketShut) return;
+    if (!this.#streamEnded || this.#waits || this.#socketShut) return;
     this.#socketShut = true;
     if (this.#gentleReset === null) {
       this.#socket.shutdown();
@@ -247,7 +271,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
     if (this.#finished) return;
     if (error !== null) {
       this.destroy(causes.socketReset(error.code ?? error.message));
-    } else if (!this.#toSocket.empty || (!this.#streamEnded && !this.#socketEnded)) {
+    } else if (this.#waits || (!this.#streamEnded && !this.#socketEnded)) {
       // Closed by the application with our bytes unread: it will never see them.
       this.destroy(causes.socketClosedEarly);
     } else {
@@ -261,7 +285,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
 
   /** The engine has forgotten the stream: both halves ended. The socket's own close completes the picture. */
   onStreamClosed(): void {
-    if (this.#finished || !this.#streamEnded || !this.#toSocket.empty) return;
+    if (this.#finished || !this.#streamEnded || this.#waits) return;
     if (this.#socketEnded && this.#socketShut) this.#finish(causes.clean);
   }
 
@@ -269,13 +293,13 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
     this.#deadline = null;
     if (this.#finished) return;
     if (this.#moved) this.#armHalfClose();
-    else this.destroy(causes.halfCloseIdle(this.#options.halfCloseIdle.durationMs));
+    else this.destroy(causes.halfCloseIdle(this.#place.deadlines.halfClose.durationMs));
   }
 
   #armHalfClose(): void {
-    if (this.#deadline !== null || this.#finished || this.#options.halfCloseIdle.durationMs <= 0) return;
+    if (this.#deadline !== null || this.#finished || this.#place.deadlines.halfClose.durationMs <= 0) return;
     this.#moved = false;
-    this.#deadline = this.#options.halfCloseIdle.add(this, this.#options.nowMs());
+    this.#deadline = this.#place.deadlines.halfClose.add(this, this.#place.nowMs());
   }
 
   #finish(cause: CloseCause): void {
@@ -283,18 +307,18 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
     this.#finished = true;
     cancelDeadline(this.#deadline);
     while (this.#toStream.length > 0) this.#next();
-    this.#toSocket.clear();
-    this.#options.onFinished(cause);
+    this.#toSocket?.clear();
+    this.#owner.relayFinished(cause);
   }
 
   // ByteHolder
 
   get heldBytes(): number {
-    return this.#toStreamBytes + this.#toSocket.capacityBytes;
+    return this.#toStreamBytes + (this.#toSocket?.capacityBytes ?? 0);
   }
 
   shed(): void {
-    const { limitBytes } = this.#options.budget;
+    const { limitBytes } = this.#place.budget;
     this.destroy(causes.limit(`${this.heldBytes} bytes waited for a reader that did not take them, and this thread's ${limitBytes} bytes for slow readers ran short (--buffer-limit)`), ErrorCode.enhanceYourCalm);
   }
 }

@@ -2,12 +2,13 @@
 // whether it may have it, is for the place where it was accepted.
 
 import type { Socket, SocketHandler } from "bun";
-import { type IpAddress, parseIp } from "../core/ip.ts";
+import { type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import { judgePeer } from "../identity/peer-identity.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
 import { localAddress } from "../net/original-destination.ts";
 import { type NativeTlsSocket, peerChain, upgradeServer } from "../net/tls.ts";
+import { HBONE_PORT } from "../policy/ports.ts";
 import { Http2Connection, type Http2Handler } from "../wire/http2/connection.ts";
 import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import type { HeaderList } from "../wire/http2/headers.ts";
@@ -49,6 +50,9 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
   peerIp!: IpAddress;
   peerPort = 0;
   localIp!: IpAddress;
+  /** The two ends of the tunnel: what all its streams are reported with. */
+  peerAddress!: SocketAddress;
+  localAddress!: SocketAddress;
   #chain: readonly ChainLink[] = [];
   #phase: Phase = "waiting";
   #socket: Socket<ServerTunnel> | NativeTlsSocket<ServerTunnel> | null = null;
@@ -78,6 +82,8 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
     this.peerIp = peerIp;
     this.peerPort = socket.remotePort;
     this.localIp = local.ip;
+    this.peerAddress = { ip: peerIp, port: this.peerPort };
+    this.localAddress = { ip: local.ip, port: HBONE_PORT };
     const { admission, handshakes, reporter } = this.context;
     const refusal = admission.refusal((socket as unknown as { fd: number }).fd) !== null ? "full" : handshakes.begin(this, peerIp);
     if (refusal !== null) {

@@ -178,7 +178,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
       hboneAddress: null,
       openedMs: this.#openedMs,
       mutualTls: false,
-      decision: () => (this.#decision === null ? null : summariseAuthorisation(this.#decision)),
+      decision: { decisionSummary: () => (this.#decision === null ? null : summariseAuthorisation(this.#decision)) },
     });
     return this.#report;
   }

@@ -7,7 +7,7 @@ import type { Service, Workload } from "../mesh/records.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { type InboundDelivery, judgeInbound, serviceSaid } from "../policy/inbound.ts";
 import { identityOf } from "../policy/waypoints.ts";
-import { summariseAuthorisation } from "../telemetry/decision-record.ts";
+import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type ConnectRequest, readConnect } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
@@ -21,8 +21,8 @@ import type { PlainSocket } from "../tunnel/endpoint-socket.ts";
 import { HeldBytes } from "../tunnel/held-bytes.ts";
 import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import type { LocalWorkload } from "./local-workloads.ts";
-import { StreamRelay } from "../tunnel/relay.ts";
-import type { ReportedConnection } from "./report.ts";
+import { type RelayOwner, StreamRelay } from "../tunnel/relay.ts";
+import type { DecisionSource, ReportedConnection } from "./report.ts";
 import type { ServerStreamUser, ServerTunnel, TunnelPlace } from "../tunnel/server-tunnel.ts";
 
 const STATUS_BLOCKS = new Map<number, HeaderBlock>([400, 401, 503].map((status) => [status, encodeStaticBlock([":status", String(status)])]));
@@ -56,7 +56,7 @@ export class InboundPlace implements TunnelPlace {
 }
 
 /** One CONNECT: from the request to the relay. */
-export class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, ByteHolder {
+export class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, ByteHolder, RelayOwner, DecisionSource {
   readonly #context: DataPlaneContext;
   readonly #local: LocalWorkload;
   readonly #tunnel: ServerTunnel;
@@ -71,7 +71,7 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
   #dialled: Dialled | null = null;
   #relay: StreamRelay | null = null;
   /** DATA that came before the 200: allowed by HTTP/2, sent by few. Bounded by the stream's window, and by the budget. */
-  readonly #early: HeldBytes;
+  #early: HeldBytes | null = null;
   readonly progressMs: number;
   #ended = false;
   #closed = false;
@@ -82,7 +82,6 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
     this.#tunnel = tunnel;
     this.#stream = stream;
     this.#openedMs = this.progressMs = context.nowMs();
-    this.#early = new HeldBytes(context.budget, this);
   }
 
   request(headers: HeaderList, endStream: boolean): void {
@@ -125,22 +124,22 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
       stream: this.#stream,
       socket,
       meter: reported.asServerSocket(),
-      halfCloseIdle: context.deadlines.halfClose,
-      nowMs: context.nowMs,
-      budget: context.budget,
-      onFinished: (cause) => this.#end(cause),
+      place: context,
+      owner: this,
     });
     this.#relay = relay;
     this.#stream.user = relay;
     const header = this.#proxyHeader();
     if (header !== null) socket.write(header);
     relay.start([], false, false);
-    while (!this.#early.empty) {
-      const chunk = this.#early.first();
+    const early = this.#early;
+    while (early !== null && !early.empty) {
+      const chunk = early.first();
       relay.onStreamData(chunk, false);
       if (this.#closed) return;
-      this.#early.take(chunk.length);
+      early.take(chunk.length);
     }
+    this.#early = null;
     if (this.#ended) relay.onStreamEnd();
   }
 
@@ -152,7 +151,7 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
   onResponse(): void {}
 
   onStreamData(chunk: Uint8Array, end: boolean): void {
-    if (!this.#closed) this.#early.push(chunk);
+    if (!this.#closed) (this.#early ??= new HeldBytes(this.#context.budget, this)).push(chunk);
     if (end) this.#ended = true;
   }
 
@@ -187,7 +186,7 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
   }
 
   get heldBytes(): number {
-    return this.#early.capacityBytes;
+    return this.#early?.capacityBytes ?? 0;
   }
 
   /** Its application has not been reached yet, and what came ahead takes too much room. */
@@ -219,7 +218,7 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
   #end(cause: CloseCause): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#early.clear();
+    this.#early?.clear();
     this.#dialled?.cancel();
     this.#local.connections.delete(this);
     this.#reported().close(cause, this.#context.nowMs());
@@ -239,6 +238,14 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
     return store.workloadByAddress(config.network, this.#tunnel.peerIp) ?? null;
   }
 
+  relayFinished(cause: CloseCause): void {
+    this.#end(cause);
+  }
+
+  decisionSummary(): DecisionSummary | null {
+    return this.#decision === null ? null : summariseAuthorisation(this.#decision);
+  }
+
   #reported(): ReportedConnection {
     this.#report ??= this.#context.reporter.open({
       reporter: "destination",
@@ -248,12 +255,12 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
       nodeLocal: false,
       sourceIdentity: this.#tunnel.peerIdentity,
       destinationIdentity: this.#destination === undefined ? null : identityOf(this.#destination),
-      sourceAddress: { ip: this.#tunnel.peerIp, port: this.#tunnel.peerPort },
+      sourceAddress: this.#tunnel.peerAddress,
       destinationAddress: this.#delivery?.to ?? null,
-      hboneAddress: { ip: this.#tunnel.localIp, port: 15008 },
+      hboneAddress: this.#tunnel.localAddress,
       openedMs: this.#openedMs,
       mutualTls: true,
-      decision: () => (this.#decision === null ? null : summariseAuthorisation(this.#decision)),
+      decision: this,
       baggage: this.#request?.baggage ?? null,
       traceId: this.#request?.traceId ?? null,
     });

@@ -31,8 +31,8 @@ import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-c
 import type { LocalWorkload } from "./local-workloads.ts";
 import { PlainRelay } from "../tunnel/plain-relay.ts";
 import type { PoolWaiter } from "../tunnel/pool.ts";
-import { StreamRelay } from "../tunnel/relay.ts";
-import type { ReportedConnection } from "./report.ts";
+import { type RelayOwner, StreamRelay } from "../tunnel/relay.ts";
+import type { DecisionSource, ReportedConnection } from "./report.ts";
 
 /** Endpoints tried for one connection while nothing has been sent. */
 export const ATTEMPTS_MAX = 3;
@@ -50,7 +50,7 @@ export const LOST_TUNNEL_RETRIES_MAX = 3;
 /** A client that was gone before it could be asked for its address. */
 const NO_PEER: SocketAddress = { ip: "0.0.0.0" as IpAddress, port: 0 };
 
-export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUser, DialOwner, Expiring, LiveConnection {
+export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUser, DialOwner, Expiring, LiveConnection, RelayOwner, DecisionSource {
   cancelled = false;
   readonly #context: DataPlaneContext;
   readonly #local: LocalWorkload;
@@ -115,7 +115,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       }
       return;
     }
-    cancelDeadline(this.#deadline);
+    this.#cancelDeadline();
     this.#source = source;
     this.#attempt();
   }
@@ -179,7 +179,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       halfCloseIdle: this.#context.deadlines.halfClose,
       nowMs: this.#context.nowMs,
       budget: this.#context.budget,
-      onFinished: (cause) => this.#finished(cause),
+      onFinished: (cause) => this.relayFinished(cause),
     });
     this.#relay = relay;
     relay.start(early.chunks, early.ended, early.paused);
@@ -203,7 +203,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       reporter: "destination", source, destination: decision.destination, service: decision.service, nodeLocal: true,
       sourceIdentity: identityOf(source), destinationIdentity: identityOf(decision.destination), sourceAddress: this.#peerAddress(),
       destinationAddress: judged.to, hboneAddress: null, openedMs: this.#openedMs, mutualTls: false,
-      decision: () => this.#authorised === null ? null : summariseAuthorisation(this.#authorised),
+      decision: { decisionSummary: () => (this.#authorised === null ? null : summariseAuthorisation(this.#authorised)) },
     });
     if (!judged.authorised.allowed) return this.#failed(causes.policyDenied(explainAuthorisation(judged.authorised)), false);
     this.#nodeLocalDestination = destination;
@@ -272,7 +272,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   onResponse(status: number, _headers: HeaderList, ended: boolean): void {
     if (this.#closed || this.#relay !== null) return;
-    cancelDeadline(this.#deadline);
+    this.#cancelDeadline();
     const tunnel = this.#tunnel!;
     const stream = this.#stream!;
     if (status !== 200) {
@@ -288,10 +288,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       stream,
       socket: this.#socket,
       meter: this.#reported().asClientSocket(),
-      halfCloseIdle: this.#context.deadlines.halfClose,
-      nowMs: this.#context.nowMs,
-      budget: this.#context.budget,
-      onFinished: (cause) => this.#finished(cause),
+      place: this.#context,
+      owner: this,
     });
     this.#relay = relay;
     stream.user = relay;
@@ -396,7 +394,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#nodeLocal?.established(this.#context.nowMs());
   }
 
-  #finished(cause: CloseCause): void {
+  relayFinished(cause: CloseCause): void {
     const decision = this.#decision!;
     if ((decision.kind === "tunnel" || decision.kind === "plain") && decision.destination !== null) this.#context.balancer.closed(decision.destination.uid);
     this.#end(cause);
@@ -426,6 +424,12 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     this.#nodeLocalDestination = null;
     this.#nodeLocal?.close(cause, this.#context.nowMs());
     this.#nodeLocal = null;
+  }
+
+  /** Its handle is let go, too: a connection may live for hours after its last deadline. */
+  #cancelDeadline(): void {
+    cancelDeadline(this.#deadline);
+    this.#deadline = null;
   }
 
   /** Gives up the CONNECT that is under way, if any. Safe to call from its own reset. */
@@ -463,12 +467,12 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       hboneAddress: tunnelled ? decision.tunnelTo : null,
       openedMs: this.#openedMs,
       mutualTls: tunnelled,
-      decision: () => this.#summary(),
+      decision: this,
     });
     return this.#report;
   }
 
-  #summary(): DecisionSummary | null {
+  decisionSummary(): DecisionSummary | null {
     const decision = this.#decision;
     if (decision === null) return null;
     if (decision.kind === "tunnel" && this.#sameNode) return { verdict: "same-node", reason: explainOnThisNode(decision), policies: [] };

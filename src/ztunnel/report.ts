@@ -25,6 +25,11 @@ import type { RetireReason } from "../tunnel/client-tunnel.ts";
 import type { PlainMeter } from "../tunnel/plain-relay.ts";
 import type { RelayMeter } from "../tunnel/relay.ts";
 
+/** Who decided about a connection. An object rather than a function: the connection itself is one, and ten thousand idle ones need no more. */
+export interface DecisionSource {
+  decisionSummary(): DecisionSummary | null;
+}
+
 /** Everything a connection's metrics and log line are made from, besides its bytes and its end. */
 export interface ConnectionFacts {
   readonly reporter: "source" | "destination";
@@ -41,8 +46,8 @@ export interface ConnectionFacts {
   /** Monotonic. */
   readonly openedMs: number;
   readonly mutualTls: boolean;
-  /** Made only when it is logged. */
-  readonly decision: () => DecisionSummary | null;
+  /** Asked only when it is logged. */
+  readonly decision: DecisionSource;
   /** What the peer says of itself, used where the store does not know it. */
   readonly baggage?: Baggage | null;
   readonly traceId?: string | null;
@@ -130,7 +135,7 @@ export class Reporter {
       sourceDescription: facts.source === null ? describeBaggage(facts.baggage) : null,
       sourceIdentity: facts.sourceIdentity, destinationIdentity: facts.destinationIdentity,
       sourceAddress: facts.sourceAddress, destinationAddress: facts.destinationAddress, hboneAddress: facts.hboneAddress,
-      nodeLocal: facts.nodeLocal, mutualTls: facts.mutualTls, traceId: facts.traceId ?? null, decision: facts.decision(),
+      nodeLocal: facts.nodeLocal, mutualTls: facts.mutualTls, traceId: facts.traceId ?? null, decision: facts.decision.decisionSummary(),
       closedMs: this.#clock.wallMs(), durationMs: nowMs - facts.openedMs, connectMs: connection.connectMs,
       sentBytes: connection.sentBytes, receivedBytes: connection.receivedBytes, close: cause,
     });
