@@ -9,7 +9,7 @@ import { dnsSubdomain } from "./object-meta.ts";
 import { regexFault } from "./patterns.ts";
 import type { Report } from "./resource.ts";
 import {
-  checkFilters, checkParentRefs, checkRuleNames, checkSessionPersistence, FILTERS_MAX, type HttpFilter, parentRef, type ParentRef, sessionPersistence, type SessionPersistenceSpec,
+  checkFilters, checkParentRefs, checkRuleNames, checkSessionPersistence, FILTERS_MAX, type HttpFilter, type ParentRef, routeParts, type SessionPersistenceSpec,
 } from "./route-parts.ts";
 
 export const MATCH_FIELDS_MAX = 16;
@@ -23,13 +23,13 @@ export function ruleFields<Match extends z.ZodType, Filter extends z.ZodType, Ba
     matches: z.array(match).max(ROUTE_MATCHES_MAX).optional(),
     filters: z.array(filter).max(FILTERS_MAX).optional(),
     backendRefs: z.array(backend).max(BACKENDS_MAX).optional(),
-    sessionPersistence: sessionPersistence.optional(),
+    sessionPersistence: routeParts().sessionPersistence.optional(),
   };
 }
 
 export function routeSpec<Rule extends z.ZodType>(rule: Rule) {
   return z.strictObject({
-    parentRefs: z.array(parentRef).max(32).optional(),
+    parentRefs: z.array(routeParts().parentRef).max(32).optional(),
     hostnames: z.array(wildcardHostname).max(16).optional(),
     useDefaultGateways: z.enum(["All", "None"]).optional(),
     rules: z.array(rule).max(ROUTE_RULES_MAX).optional(),

@@ -2,6 +2,7 @@
 // The Gateway API's own bounds hold where a larger one would cost every request.
 
 import { z } from "zod";
+import { collectable } from "./collectable.ts";
 import { gatewayDuration, gatewayDurationMs } from "./durations.ts";
 import type { FieldPath } from "./diagnostic.ts";
 import { changedHeaderName, headerName, headerValue, hostname, isToken, METHODS, pathFault, pathText } from "./http-values.ts";
@@ -9,57 +10,14 @@ import { dnsLabel, dnsSubdomain, port } from "./object-meta.ts";
 import type { Report } from "./resource.ts";
 
 export const GATEWAY_GROUP = "gateway.networking.k8s.io";
-const group = z.string().max(253);
-const kindName = z.string().regex(/^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$/, { error: "expected the name of a kind" }).max(63);
 
-export const parentRef = z.strictObject({ group: group.optional(), kind: kindName.optional(), name: dnsSubdomain, namespace: dnsLabel.optional(), port: port.optional(), sectionName: dnsSubdomain.optional() });
-export type ParentRef = z.output<typeof parentRef>;
-
-const backendFields = { group: group.optional(), kind: kindName.optional(), name: z.string().min(1).max(253), namespace: dnsLabel.optional(), port: port.optional() };
-export const backendObject = z.strictObject(backendFields);
-export type BackendObject = z.output<typeof backendObject>;
-const weight = z.int().min(0).max(1_000_000);
-export const plainBackendRef = z.strictObject({ ...backendFields, weight: weight.optional() });
-
-const namedValue = z.strictObject({ name: changedHeaderName, value: headerValue });
 const HEADERS_MAX = 16;
-export const headerModifier = z.strictObject({ set: z.array(namedValue).max(HEADERS_MAX).optional(), add: z.array(namedValue).max(HEADERS_MAX).optional(), remove: z.array(changedHeaderName).max(HEADERS_MAX).optional() });
-export type HeaderModifier = z.output<typeof headerModifier>;
-
 const PATH_REPLACEMENT_CHARS_MAX = 1024;
-const replacement = z.string().max(PATH_REPLACEMENT_CHARS_MAX);
-const pathModifier = z.strictObject({ type: z.enum(["ReplaceFullPath", "ReplacePrefixMatch"]), replaceFullPath: replacement.optional(), replacePrefixMatch: replacement.optional() });
-export type PathModifier = z.output<typeof pathModifier>;
-
 const ORIGIN = /^\*$|^https?:\/\/((\*\.)?([a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+|\*)(:[0-9]{1,5})?$/;
 const alone = (values: readonly string[]): boolean => !values.includes("*") || values.length === 1;
 const ALONE = { error: "found * beside others, expected it alone" };
 const CORS_LIST_MAX = 64;
-const cors = z.strictObject({
-  allowOrigins: z.array(z.string().regex(ORIGIN, { error: "expected an origin such as https://shop.example, https://*.shop.example or *" }).max(253)).max(CORS_LIST_MAX).refine(alone, ALONE).optional(),
-  allowMethods: z.array(z.enum([...METHODS, "*"])).max(METHODS.length).refine(alone, ALONE).optional(),
-  allowHeaders: z.array(headerName).max(CORS_LIST_MAX).refine(alone, ALONE).optional(),
-  exposeHeaders: z.array(headerName).max(CORS_LIST_MAX).optional(),
-  allowCredentials: z.boolean().optional(),
-  maxAge: z.int().min(1).max(2_147_483_647).optional(),
-});
-export type CorsSpec = z.output<typeof cors>;
-
-const mirror = z.strictObject({
-  backendRef: backendObject, percent: z.int().min(0).max(100).optional(),
-  fraction: z.strictObject({ numerator: z.int().min(0), denominator: z.int().min(1).optional() }).refine(({ numerator, denominator = 100 }) => numerator <= denominator, { error: "expected a numerator of at most the denominator" }).optional(),
-}).refine(({ percent, fraction }) => percent === undefined || fraction === undefined, { error: "found percent beside fraction, expected one of them" });
-
 const AUTH_HEADERS_MAX = 64;
-const externalAuth = z.strictObject({
-  protocol: z.enum(["HTTP", "GRPC"]), backendRef: backendObject,
-  grpc: z.strictObject({ allowedHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional() }).optional(),
-  http: z.strictObject({ path: pathText.optional(), allowedHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional(), allowedResponseHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional() }).optional(),
-  forwardBody: z.strictObject({ maxSize: z.int().min(0).max(1 << 20).optional() }).optional(),
-}).refine(({ protocol, grpc, http }) => (protocol === "GRPC" ? http === undefined : grpc === undefined), { error: "expected the settings of its own protocol alone" });
-
-const extensionRef = z.strictObject({ group, kind: kindName, name: z.string().min(1).max(253) });
-const redirect = z.strictObject({ scheme: z.enum(["http", "https"]).optional(), hostname: hostname.optional(), path: pathModifier.optional(), port: port.optional(), statusCode: z.literal([301, 302, 303, 307, 308]).optional() });
 
 /** One field for each type: `type` names the field that must be there, and no other may. */
 const FILTER_FIELDS = {
@@ -69,27 +27,64 @@ const FILTER_FIELDS = {
 const REPEATABLE = new Set(["RequestMirror", "ExtensionRef"]);
 export const FILTERS_MAX = 16;
 
-const filterParts = { requestHeaderModifier: headerModifier.optional(), responseHeaderModifier: headerModifier.optional(), requestMirror: mirror.optional(), extensionRef: extensionRef.optional() };
-export const httpFilter = z.strictObject({
-  type: z.enum(["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"]),
-  ...filterParts, requestRedirect: redirect.optional(), urlRewrite: z.strictObject({ hostname: hostname.optional(), path: pathModifier.optional() }).optional(), cors: cors.optional(), externalAuth: externalAuth.optional(),
+export const routeParts = collectable(() => {
+  const group = z.string().max(253);
+  const kindName = z.string().regex(/^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$/, { error: "expected the name of a kind" }).max(63);
+  const parentRef = z.strictObject({ group: group.optional(), kind: kindName.optional(), name: dnsSubdomain, namespace: dnsLabel.optional(), port: port.optional(), sectionName: dnsSubdomain.optional() });
+  const backendFields = { group: group.optional(), kind: kindName.optional(), name: z.string().min(1).max(253), namespace: dnsLabel.optional(), port: port.optional() };
+  const backendObject = z.strictObject(backendFields);
+  const weight = z.int().min(0).max(1_000_000);
+  const plainBackendRef = z.strictObject({ ...backendFields, weight: weight.optional() });
+  const namedValue = z.strictObject({ name: changedHeaderName, value: headerValue });
+  const headerModifier = z.strictObject({ set: z.array(namedValue).max(HEADERS_MAX).optional(), add: z.array(namedValue).max(HEADERS_MAX).optional(), remove: z.array(changedHeaderName).max(HEADERS_MAX).optional() });
+  const replacement = z.string().max(PATH_REPLACEMENT_CHARS_MAX);
+  const pathModifier = z.strictObject({ type: z.enum(["ReplaceFullPath", "ReplacePrefixMatch"]), replaceFullPath: replacement.optional(), replacePrefixMatch: replacement.optional() });
+  const cors = z.strictObject({
+    allowOrigins: z.array(z.string().regex(ORIGIN, { error: "expected an origin such as https://shop.example, https://*.shop.example or *" }).max(253)).max(CORS_LIST_MAX).refine(alone, ALONE).optional(),
+    allowMethods: z.array(z.enum([...METHODS, "*"])).max(METHODS.length).refine(alone, ALONE).optional(),
+    allowHeaders: z.array(headerName).max(CORS_LIST_MAX).refine(alone, ALONE).optional(),
+    exposeHeaders: z.array(headerName).max(CORS_LIST_MAX).optional(),
+    allowCredentials: z.boolean().optional(),
+    maxAge: z.int().min(1).max(2_147_483_647).optional(),
+  });
+  const mirror = z.strictObject({
+    backendRef: backendObject, percent: z.int().min(0).max(100).optional(),
+    fraction: z.strictObject({ numerator: z.int().min(0), denominator: z.int().min(1).optional() }).refine(({ numerator, denominator = 100 }) => numerator <= denominator, { error: "expected a numerator of at most the denominator" }).optional(),
+  }).refine(({ percent, fraction }) => percent === undefined || fraction === undefined, { error: "found percent beside fraction, expected one of them" });
+  const externalAuth = z.strictObject({
+    protocol: z.enum(["HTTP", "GRPC"]), backendRef: backendObject,
+    grpc: z.strictObject({ allowedHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional() }).optional(),
+    http: z.strictObject({ path: pathText.optional(), allowedHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional(), allowedResponseHeaders: z.array(headerName).max(AUTH_HEADERS_MAX).optional() }).optional(),
+    forwardBody: z.strictObject({ maxSize: z.int().min(0).max(1 << 20).optional() }).optional(),
+  }).refine(({ protocol, grpc, http }) => (protocol === "GRPC" ? http === undefined : grpc === undefined), { error: "expected the settings of its own protocol alone" });
+  const extensionRef = z.strictObject({ group, kind: kindName, name: z.string().min(1).max(253) });
+  const redirect = z.strictObject({ scheme: z.enum(["http", "https"]).optional(), hostname: hostname.optional(), path: pathModifier.optional(), port: port.optional(), statusCode: z.literal([301, 302, 303, 307, 308]).optional() });
+  const filterParts = { requestHeaderModifier: headerModifier.optional(), responseHeaderModifier: headerModifier.optional(), requestMirror: mirror.optional(), extensionRef: extensionRef.optional() };
+  const httpFilter = z.strictObject({
+    type: z.enum(["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"]),
+    ...filterParts, requestRedirect: redirect.optional(), urlRewrite: z.strictObject({ hostname: hostname.optional(), path: pathModifier.optional() }).optional(), cors: cors.optional(), externalAuth: externalAuth.optional(),
+  });
+  const grpcFilter = z.strictObject({ type: z.enum(["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef"]), ...filterParts });
+  const httpBackendRef = z.strictObject({ ...backendFields, weight: weight.optional(), filters: z.array(httpFilter).max(FILTERS_MAX).optional() });
+  const grpcBackendRef = z.strictObject({ ...backendFields, weight: weight.optional(), filters: z.array(grpcFilter).max(FILTERS_MAX).optional() });
+  const tokenName = z.string().refine(isToken, { error: "expected a name of letters, digits and !#$%&'*+-.^_`|~" });
+  /** The present form (`cookie`, `header`), and the one before it (`sessionName`, `idleTimeout`, `cookieConfig`). */
+  const sessionPersistence = z.strictObject({
+    sessionName: tokenName.max(128).optional(), absoluteTimeout: gatewayDuration.optional(), idleTimeout: gatewayDuration.optional(), type: z.enum(["Cookie", "Header"]).optional(),
+    cookie: z.strictObject({ name: tokenName.optional(), path: z.string().max(1024).optional(), lifetimeType: z.enum(["Permanent", "Session"]).optional() }).optional(),
+    header: z.strictObject({ name: headerName }).optional(),
+    cookieConfig: z.strictObject({ lifetimeType: z.enum(["Permanent", "Session"]).optional() }).optional(),
+  });
+  return { parentRef, backendObject, plainBackendRef, headerModifier, pathModifier, cors, httpFilter, grpcFilter, httpBackendRef, grpcBackendRef, sessionPersistence };
 });
-export const grpcFilter = z.strictObject({ type: z.enum(["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef"]), ...filterParts });
-export type HttpFilter = z.output<typeof httpFilter>;
-
-export const httpBackendRef = z.strictObject({ ...backendFields, weight: weight.optional(), filters: z.array(httpFilter).max(FILTERS_MAX).optional() });
-export const grpcBackendRef = z.strictObject({ ...backendFields, weight: weight.optional(), filters: z.array(grpcFilter).max(FILTERS_MAX).optional() });
+export type ParentRef = z.output<ReturnType<typeof routeParts>["parentRef"]>;
+export type BackendObject = z.output<ReturnType<typeof routeParts>["backendObject"]>;
+export type HeaderModifier = z.output<ReturnType<typeof routeParts>["headerModifier"]>;
+export type PathModifier = z.output<ReturnType<typeof routeParts>["pathModifier"]>;
+export type CorsSpec = z.output<ReturnType<typeof routeParts>["cors"]>;
+export type HttpFilter = z.output<ReturnType<typeof routeParts>["httpFilter"]>;
 export type BackendRef = BackendObject & { readonly weight?: number | undefined; readonly filters?: readonly HttpFilter[] | undefined };
-
-const tokenName = z.string().refine(isToken, { error: "expected a name of letters, digits and !#$%&'*+-.^_`|~" });
-/** The present form (`cookie`, `header`), and the one before it (`sessionName`, `idleTimeout`, `cookieConfig`). */
-export const sessionPersistence = z.strictObject({
-  sessionName: tokenName.max(128).optional(), absoluteTimeout: gatewayDuration.optional(), idleTimeout: gatewayDuration.optional(), type: z.enum(["Cookie", "Header"]).optional(),
-  cookie: z.strictObject({ name: tokenName.optional(), path: z.string().max(1024).optional(), lifetimeType: z.enum(["Permanent", "Session"]).optional() }).optional(),
-  header: z.strictObject({ name: headerName }).optional(),
-  cookieConfig: z.strictObject({ lifetimeType: z.enum(["Permanent", "Session"]).optional() }).optional(),
-});
-export type SessionPersistenceSpec = z.output<typeof sessionPersistence>;
+export type SessionPersistenceSpec = z.output<ReturnType<typeof routeParts>["sessionPersistence"]>;
 
 export function checkSessionPersistence(spec: SessionPersistenceSpec | undefined, at: FieldPath, report: Report): void {
   if (spec === undefined) return;

@@ -1,7 +1,8 @@
 // From the snapshots of all threads to the text a scraper reads: Prometheus 0.0.4, or OpenMetrics 1.0 when it asks for that.
 // Merging adds, but for what each thread sees for itself; the rendering is prom-client's registry. Runs on the main thread only.
 
-import { Registry } from "prom-client";
+// Of the library the registry alone: the whole takes two megabytes, for metrics of its own making that nobody here asks for.
+import Registry from "prom-client/lib/registry.js";
 import { CONNECTION_LABEL_NAMES, KEY_SEPARATOR, RESPONSE_FLAGS } from "./connection-labels.ts";
 import { CONNECTION_COLUMNS } from "./connection-metrics.ts";
 import { addCells, type Bounds } from "./histogram.ts";

@@ -7,10 +7,11 @@ import { wildcardHostname } from "../http-values.ts";
 import { BACKENDS_MAX, ROUTE_RULES_MAX } from "../limits.ts";
 import { dnsSubdomain } from "../object-meta.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
-import { checkParentRefs, checkRuleNames, parentRef, plainBackendRef } from "../route-parts.ts";
+import { checkParentRefs, checkRuleNames, routeParts } from "../route-parts.ts";
 
 const SNI_MAX = 1024;
 const schemas = collectable(() => {
+  const { parentRef, plainBackendRef } = routeParts();
   const rules = z.array(z.strictObject({ name: dnsSubdomain.optional(), backendRefs: z.array(plainBackendRef).min(1).max(BACKENDS_MAX) })).min(1).max(ROUTE_RULES_MAX);
   const common = { parentRefs: z.array(parentRef).max(32).optional(), useDefaultGateways: z.enum(["All", "None"]).optional(), rules };
   const tls = z.strictObject({

@@ -6,10 +6,11 @@ import type { FieldPath } from "../diagnostic.ts";
 import { regexFault } from "../patterns.ts";
 import { checkFieldMatches, checkRoute, checkRuleParts, headerMatches, matchType, routeSpec, ruleFields } from "../request-route-parts.ts";
 import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
-import { grpcBackendRef, grpcFilter } from "../route-parts.ts";
+import { routeParts } from "../route-parts.ts";
 
 const NAME_CHARS_MAX = 1024;
 const spec = collectable(() => {
+  const { grpcBackendRef, grpcFilter } = routeParts();
   const match = z.strictObject({
     method: z.strictObject({ type: matchType, service: z.string().min(1).max(NAME_CHARS_MAX).optional(), method: z.string().min(1).max(NAME_CHARS_MAX).optional() })
       .refine(({ service, method }) => service !== undefined || method !== undefined, { error: "expected a service, a method or both" }).optional(),

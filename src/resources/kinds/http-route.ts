@@ -8,12 +8,13 @@ import { headerName, METHODS, pathFault } from "../http-values.ts";
 import { regexFault } from "../patterns.ts";
 import { checkFieldMatches, checkRoute, checkRuleParts, headerMatches, MATCH_FIELDS_MAX, matchType, routeSpec, ruleFields } from "../request-route-parts.ts";
 import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
-import { httpBackendRef, httpFilter } from "../route-parts.ts";
+import { routeParts } from "../route-parts.ts";
 
 const PATH_VALUE_CHARS_MAX = 1024;
 const QUERY_VALUE_CHARS_MAX = 1024;
 
 const spec = collectable(() => {
+  const { httpBackendRef, httpFilter } = routeParts();
   const match = z.strictObject({
     path: z.strictObject({ type: z.enum(["Exact", "PathPrefix", "RegularExpression"]).optional(), value: z.string().max(PATH_VALUE_CHARS_MAX).optional() }).optional(),
     headers: headerMatches,

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { collectable } from "../collectable.ts";
 import { gatewayDuration, gatewayDurationMs } from "../durations.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
-import { checkSessionPersistence, sessionPersistence } from "../route-parts.ts";
+import { checkSessionPersistence, routeParts } from "../route-parts.ts";
 
 const HOUR_MS = 3_600_000;
 const spec = collectable(() => z.strictObject({
@@ -13,7 +13,7 @@ const spec = collectable(() => z.strictObject({
     budget: z.strictObject({ percent: z.int().min(0).max(100).optional(), interval: gatewayDuration.optional() }).optional(),
     minRetryRate: z.strictObject({ count: z.int().min(1).max(1_000_000).optional(), interval: gatewayDuration.optional() }).optional(),
   }).optional(),
-  sessionPersistence: sessionPersistence.optional(),
+  sessionPersistence: routeParts().sessionPersistence.optional(),
 }));
 
 export const xBackendTrafficPolicyKind = defineKind({
