@@ -17,6 +17,7 @@ import { ListWatch } from "./source/list-watch.ts";
 import { MANAGED_BY, MANAGED_KEYS, MANAGED_LABEL, MANAGED_TYPES, type WaypointEnvironment } from "./waypoint/waypoint-objects.ts";
 import { WaypointManager } from "./waypoint/waypoint-manager.ts";
 import { StatusWriter } from "./writer/status-writer.ts";
+import { MeshObject, X_MESH } from "./writer/x-mesh.ts";
 import { BUNDLE_NAME, TrustBundles } from "./writer/trust-bundles.ts";
 import { WriteQueue } from "./writer/write-queue.ts";
 
@@ -50,6 +51,7 @@ export class ControlPlane {
   readonly #bundles: TrustBundles;
   readonly #statuses: StatusWriter;
   readonly #waypoints: WaypointManager;
+  readonly #mesh: MeshObject;
   /** Of objects that are written here, beside those that are configuration. */
   readonly #ownWatches: readonly ListWatch[];
   readonly #teller: DiagnosticTeller;
@@ -89,13 +91,15 @@ export class ControlPlane {
       },
     });
     this.#waypoints = new WaypointManager({ api, queue: this.queue, timers, log, environment: options.waypoints });
-    this.#ownWatches = [this.#watchBundles(options), ...this.#watchWaypointObjects(options)];
+    this.#mesh = new MeshObject({ api, queue: this.queue, now: () => new Date(clock.wallMs()).toISOString().replace(/\.\d{3}Z$/, "Z") });
+    this.#ownWatches = [this.#watchBundles(options), this.#watchMesh(options), ...this.#watchWaypointObjects(options)];
     this.lease = new Lease({
       api, clock, random, timers, log, namespace: options.namespace, name: LEASE_NAME, identity: options.replica,
       onChange: (holds) => {
         this.#bundles.setWriting(holds);
         this.#statuses.setWriting(holds);
         this.#waypoints.setWriting(holds);
+        this.#mesh.setWriting(holds);
       },
     });
   }
@@ -104,6 +108,12 @@ export class ControlPlane {
     return new ListWatch({ types: [{ group: "", version: "v1", plural: "configmaps", kind: "ConfigMap", namespaced: true }], namespace: null, fieldSelector: `metadata.name=${BUNDLE_NAME}` }, {
       api, clock, random, timers, log,
       sink: { upsert: (object) => this.#bundles.setFound(headOf(object).namespace, object), remove: (namespace) => this.#bundles.setFound(namespace, null), synced: () => this.#bundles.setSynced() },
+    });
+  }
+
+  #watchMesh({ api, clock, random, timers, log }: ControlPlaneOptions): ListWatch {
+    return new ListWatch({ types: [X_MESH], namespace: null }, {
+      api, clock, random, timers, log, sink: { upsert: (object) => this.#mesh.setFound(headOf(object).name, object), remove: (_, name) => this.#mesh.setFound(name, null), synced: () => this.#mesh.setSynced() },
     });
   }
 

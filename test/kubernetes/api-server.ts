@@ -102,8 +102,8 @@ export interface KubeObject {
   readonly [field: string]: unknown;
 }
 
-const PLURALS: Readonly<Record<string, string>> = { NetworkPolicy: "networkpolicies", PeerAuthentication: "peerauthentications", RequestAuthentication: "requestauthentications", Ingress: "ingresses", ServiceEntry: "serviceentries", WorkloadEntry: "workloadentries", GatewayClass: "gatewayclasses" };
-const UNNAMESPACED: ReadonlySet<string> = new Set(["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass"]);
+const PLURALS: Readonly<Record<string, string>> = { NetworkPolicy: "networkpolicies", PeerAuthentication: "peerauthentications", RequestAuthentication: "requestauthentications", Ingress: "ingresses", ServiceEntry: "serviceentries", WorkloadEntry: "workloadentries", GatewayClass: "gatewayclasses", XMesh: "xmeshes" };
+const UNNAMESPACED: ReadonlySet<string> = new Set(["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass", "XMesh"]);
 
 export function pathOf(object: Pick<KubeObject, "apiVersion" | "kind"> & { readonly metadata: { readonly name: string; readonly namespace?: string } }): string {
   const plural = PLURALS[object.kind] ?? (object.kind.endsWith("Policy") ? `${object.kind.slice(0, -1).toLowerCase()}ies` : `${object.kind.toLowerCase()}s`);

@@ -2,6 +2,7 @@
 // The published ones belong to their projects; an installation brings those.
 
 import { WATCHED_RESOURCES } from "../../src/control/source/watched-kinds.ts";
+import { X_MESH } from "../../src/control/writer/x-mesh.ts";
 import type { KubeObject } from "./api-server.ts";
 
 export interface TestDefinition {
@@ -11,9 +12,8 @@ export interface TestDefinition {
 }
 
 export function testDefinitions(): TestDefinition[] {
-  return WATCHED_RESOURCES.filter(({ types }) => types[0]!.group.includes(".") && types[0]!.group !== "discovery.k8s.io").map(({ types }) => {
-    const [type] = types;
-    const { group, version, plural, kind, namespaced } = type!;
+  const watched = WATCHED_RESOURCES.map(({ types }) => types[0]!).filter(({ group }) => group.includes(".") && group !== "discovery.k8s.io");
+  return [...watched, X_MESH].map(({ group, version, plural, kind, namespaced }) => {
     const protectedGroup = group.endsWith(".k8s.io");
     return {
       kind, listPath: `/apis/${group}/${version}/${plural}`,

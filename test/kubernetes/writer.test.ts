@@ -150,6 +150,18 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     expect(await until(() => managed<{ spec: unknown }>("autoscaling/v2", "HorizontalPodAutoscaler", "tuned"), "the autoscaler")).toMatchObject({ spec: { minReplicas: 2, maxReplicas: 7, scaleTargetRef: { name: "tuned" } } });
   }, 60_000);
 
+  test("the mesh is an object, accepted, with the features that it has in order", async () => {
+    const mesh = { apiVersion: "gateway.networking.x-k8s.io/v1alpha1", kind: "XMesh", metadata: { name: "weft" } };
+    const status = await until(async () => (await read<{ status?: { conditions: Condition[]; supportedFeatures: { name: string }[] } }>(mesh))?.status, "the XMesh has a status");
+    expect(status.conditions).toMatchObject([{ type: "Accepted", status: "True", observedGeneration: 1 }]);
+    const names = status.supportedFeatures.map(({ name }) => name);
+    expect(names).toEqual([...names].sort());
+    expect(names).toContain("MeshConsumerRoute");
+    await apply(server.client, { ...mesh, metadata: { name: "theirs" }, spec: { controllerName: "example.com/mesh" } }, { ...mesh, metadata: { name: "tuned" }, spec: { controllerName: "weft.dev/mesh", parametersRef: { group: "", kind: "ConfigMap", name: "x" } } });
+    await until(async () => (await read<{ status?: { conditions: Condition[] } }>({ ...mesh, metadata: { name: "tuned" } }))?.status?.conditions[0]?.reason === "InvalidParameters", "parameters are refused");
+    expect((await read<{ status?: unknown }>({ ...mesh, metadata: { name: "theirs" } }))?.status).toBeUndefined();
+  }, 60_000);
+
   test("nothing is written again while nothing changes", async () => {
     const written = async (): Promise<number> => Number(/^weft_control_writes_total (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1] ?? "-1");
     const waiting = async (): Promise<number> => Number(/^weft_control_writes_waiting (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1] ?? "-1");

@@ -84,6 +84,8 @@ function controlRights(values: Values): KubernetesObject[] {
         // What it says about what it read.
         ...statuses,
         { apiGroups: ["gateway.networking.k8s.io"], resources: ["gatewayclasses"], verbs: ["create"] },
+        { apiGroups: ["gateway.networking.x-k8s.io"], resources: ["xmeshes"], verbs: [...READ, "create"] },
+        { apiGroups: ["gateway.networking.x-k8s.io"], resources: ["xmeshes/status"], verbs: ["patch"] },
         // Whose token it is.
         { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },
         // The trust bundle in every namespace, and what a Gateway of ours asks for.
