@@ -1,0 +1,71 @@
+// The upgrade of a DaemonSet with surge: the next agent of a node comes up beside the present one, has a state of its own, and is told of
+// everything by xDS and ZDS; then the present one is told to end. No connection is refused or lost on the way.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { unsealed } from "../kit/box.ts";
+import { TestControlPlane } from "../kit/control-plane.ts";
+import { type Agent, ask, program, serve, until } from "../kit/mesh.ts";
+import { workload } from "../kit/mesh-records.ts";
+import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
+import { ECHO_PORT, HTTP_PORT, urlOf } from "../kit/shop.ts";
+import { describeUnless } from "../kit/skip.ts";
+
+setDefaultTimeout(60_000);
+
+const CONCURRENCY = 16;
+/** Connections of one storm: some seconds of them, so that the change falls into it. */
+const STORM = 3_000;
+
+describeUnless(unsealed)("a surge upgrade", () => {
+  let network: MeshNetwork;
+  let control: TestControlPlane;
+  let east: Node;
+  let west: Node;
+  let front: Workload;
+  let web: Workload;
+  const running = new Set<Agent>();
+
+  const ztunnel = (node: Node, generation: number): Agent =>
+    // In a cluster each has a network namespace of its own; what it does for the pods happens in theirs.
+    control.agent("ztunnel", node.workload(`agent-${node.name}-${generation}`), { INPOD_UDS: control.cni(node).path, NODE_NAME: node.name, CONNECTION_TERMINATION_DEADLINE: "10s" });
+  const start = async (agent: Agent): Promise<Agent> => {
+    running.add(agent);
+    await agent.start();
+    return agent;
+  };
+
+  beforeAll(async () => {
+    network = MeshNetwork.create();
+    const hub = network.node("hub");
+    [east, west] = [network.node("east"), network.node("west")];
+    [front, web] = [east.workload("front"), west.workload("web")];
+    await Promise.all([serve(web, "http", HTTP_PORT, "web"), serve(web, "echo", ECHO_PORT)]);
+    control = await TestControlPlane.start(hub);
+    control.publish({ workloads: [front, web].map((pod) => workload({ name: pod.name, serviceAccount: pod.name, node: pod.node.name, addresses: pod.addresses, workloadType: "pod" })) });
+    await control.cni(east).add(front);
+    await control.cni(west).add(web);
+  }, 60_000);
+
+  afterAll(async () => {
+    await Promise.all([...running].map((agent) => agent.kill()));
+    await control?.[Symbol.asyncDispose]();
+    await network?.[Symbol.asyncDispose]();
+  });
+
+  test("of the node of clients, then of the node of servers, under load", async () => {
+    let [clients, servers] = await Promise.all([start(ztunnel(east, 1)), start(ztunnel(west, 1))]);
+    await until("the first answer", 10_000, async () => (await ask(front, "get", urlOf(web.ipv4, HTTP_PORT))).startsWith("200"));
+    for (const node of [east, west]) {
+      const next = await start(ztunnel(node, 2));
+      const storm = front.run(program("storm", web.ipv4, ECHO_PORT, STORM, CONCURRENCY));
+      await until("the storm to have begun", 10_000, async () => (await (node === east ? clients : servers).metric("istio_tcp_connections_opened_total")) > CONCURRENCY);
+      const ended = (node === east ? clients : servers).stop();
+      const { stdout, stderr } = await storm;
+      expect(`${stdout.trim().split("\n").at(-1)}${stderr}`).toBe(`ok ${STORM}`);
+      expect(await ended).toBe(0);
+      if (node === east) clients = next;
+      else servers = next;
+    }
+    expect(await ask(front, "get", urlOf(web.ipv4, HTTP_PORT))).toStartWith("200 web to ");
+  });
+});
