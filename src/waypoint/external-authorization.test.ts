@@ -1,6 +1,7 @@
 // Requests that wait for an external authoriser, through the whole of a waypoint's HTTP, between real sockets.
 
 import { createHash } from "node:crypto";
+import { connect } from "node:net";
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -169,6 +170,31 @@ describe("by gRPC", () => {
     authz.cut("reset");
     expect((await waypoint.fetch("/")).status).toBe(200);
     expect(authz.asked.length).toBe(7);
+  });
+
+  test("that ends its connection and takes none of the questions on it is asked again over a new one, by all that waited", async () => {
+    await using server = await echo();
+    await using authz = await authorizerService(() => OK);
+    let connections = 0;
+    await using front = await rawBackend((socket) => {
+      if (++connections > 1) {
+        const behind = connect(authz.port, "127.0.0.1");
+        behind.on("error", () => socket.destroy());
+        socket.on("close", () => behind.destroy());
+        return void socket.pipe(behind).pipe(socket);
+      }
+      // SETTINGS; and, once questions have come, GOAWAY: none of them was looked at.
+      socket.write(Uint8Array.of(0, 0, 0, 4, 0, 0, 0, 0, 0));
+      let bytes = 0;
+      socket.on("data", (chunk) => {
+        bytes += chunk.length;
+        if (bytes > 1_000) socket.end(Uint8Array.of(0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+      });
+    });
+    await using waypoint = fixture(server, front, GRPC);
+    const answers = await Promise.all(Array.from({ length: 10 }, () => waypoint.fetch("/")));
+    expect(answers.map(({ status }) => status)).toEqual(new Array(10).fill(200));
+    expect(authz.asked.length).toBe(10);
   });
 
   test("refuses access by what it made of the request: DENY and ALLOW look at its headers, not the client's", async () => {

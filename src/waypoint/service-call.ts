@@ -38,7 +38,7 @@ export interface ServiceQuestion {
   readonly body: Uint8Array;
   /** For all attempts together. */
   readonly timeoutMs: number;
-  /** Asking twice does no harm: a question whose connection broke before an answer came is asked again. Else only one that surely was not read. */
+  /** Asking twice does no harm: a question whose connection broke before the answer was whole is asked again. Else only one that surely was not read. */
   readonly repeatable: boolean;
   readonly answerBytesMax: number;
   /** An answer with a longer body: none at all, or one with an empty body. */
@@ -54,8 +54,8 @@ export interface ServiceAnswer {
   readonly trailers: HeaderList;
 }
 
-/** The first, and another endpoint or a fresh connection: whoever waits is a client's request. */
-const ATTEMPTS_MAX = 2;
+/** The first, and two over fresh connections or at other endpoints: whoever waits is a client's request. */
+const ATTEMPTS_MAX = 3;
 const NO_BODY = new Uint8Array(0);
 const NO_TRAILERS: HeaderList = [];
 
@@ -210,7 +210,8 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     this.#upstream = null;
     const unread = kind === "connect" || kind === "refused" || kind === "stale";
     const outcome: Outcome = kind === "connect" ? "connectFailure" : kind === "refused" || kind === "stale" ? "neutral" : "gatewayError";
-    this.#failed(outcome, message, unread || (this.#question.repeatable && this.#response === null), kind === "stale" || kind === "reset");
+    // Also when an answer had begun: half of one is none.
+    this.#failed(outcome, message, unread || this.#question.repeatable, kind === "stale" || kind === "reset");
   }
 
   /** @param again it may be asked again. @param sameEndpoint the endpoint is not to blame: a connection was. */
@@ -225,7 +226,8 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     this.#response = null;
     this.#chunks = [];
     this.#receivedBytes = 0;
-    this.#try(sameEndpoint);
+    // Where a connection was the trouble, over a new one: others that are kept may be about to end as well.
+    this.#try(outcome !== "connectFailure");
   }
 
   #answered(trailers: HeaderList): void {
