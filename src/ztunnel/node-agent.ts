@@ -88,6 +88,7 @@ export class NodeAgent {
   /** Who wants to know what becomes of an attachment. */
   readonly #attachmentWaiters = new Map<WorkloadUid, ((failure: AttachFailure | null) => void)[]>();
   #draining = false;
+  #socketsShared = true;
 
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
     this.#options = options;
@@ -126,7 +127,7 @@ export class NodeAgent {
       nowMs: () => options.clock.monotonicMs(),
       hooks: {
         started: (workload, namespaceFd, owner) => this.#startDns(workload, namespaceFd, owner),
-        draining: (uid) => this.#dns.get(uid)?.drain(),
+        draining: (uid) => this.#dns.get(uid)?.drain(this.#socketsShared),
         opened: options.events.socketsOpened,
         closing: options.events.socketsClosing,
         stopped: (uid) => this.#stopDns(uid),
@@ -287,10 +288,12 @@ export class NodeAgent {
    * Ends the node's work: listeners close, peers are told, connections may end by themselves for `deadlineMs`.
    * @param leaveMesh true: rules are taken away, and traffic flows as if there was no mesh. False: they stay, for a successor, for the
    * next start, or to keep traffic from flowing unguarded.
+   * @param socketsShared false: whoever comes next has listening sockets of its own beside ours.
    * @returns the number of connections closed by force.
    */
-  async drain(deadlineMs: number, leaveMesh: boolean): Promise<number> {
+  async drain(deadlineMs: number, leaveMesh: boolean, socketsShared = true): Promise<number> {
     this.#draining = true;
+    this.#socketsShared = socketsShared;
     this.#attacher.stop(leaveMesh);
     // Connections redirected before the rules went may still be in their handshake.
     if (leaveMesh && this.#attacher.attachedCount > 0) await Bun.sleep(Math.min(LEAVE_MS, deadlineMs / 2));

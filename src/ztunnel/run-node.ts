@@ -305,7 +305,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   }
   // Their rules stay, and lead to ports that nobody listens on.
   const cutOff = replaced || settings.onStop === "release" ? 0 : agent.attachedCount;
-  const forced = await lifecycle.within(deadlineMs + 2_000, Promise.all([agent.drain(deadlineMs, !replaced && settings.onStop === "release"), parts.beside?.drain(deadlineMs)]).then(([count]) => count));
+  const forced = await lifecycle.within(deadlineMs + 2_000, Promise.all([agent.drain(deadlineMs, !replaced && settings.onStop === "release", replaced || !told), parts.beside?.drain(deadlineMs)]).then(([count]) => count));
   log.info("drained", { closed_by_force: forced ?? "unknown" });
   if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
   if (replaced) {

@@ -1,12 +1,15 @@
 // What runs in the pods of the cluster tests: `serve PORT,...`, `tcp PORT`, `get URL...`, `ask HOST:PORT` and `load URL`. Each says in lines on standard output what it saw, so
 // that a test reads it from the pod's log. Compiled to one binary (npm run build:test-app), as the images there have nothing else.
 
+import { Resolver } from "node:dns/promises";
+
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 const REQUEST_MS = 5_000;
 /** A new connection each time; the kept one goes on as fast as it is answered, but not faster. */
 const LOAD_EVERY_MS = 25;
 const REPORT_EVERY_MS = 500;
+const NAME_MS = 3_000;
 
 /** HTTP: who answers and from where it was asked; `/healthz` counts and says nothing. */
 function serve(port: number): void {
@@ -63,9 +66,20 @@ async function get(url: string): Promise<number> {
   }
 }
 
-/** New connections and one that is kept, until it is ended. Every failure is a line; so is how far it has come. */
+/** New connections, one that is kept, and the name looked up anew, until it is ended. Every failure is a line; so is how far it has come. */
 async function load(url: string): Promise<void> {
-  const count = { fresh: 0, kept: 0, failed: 0 };
+  const count = { fresh: 0, kept: 0, names: 0, failed: 0 };
+  // One question, asked once: no resolver's patience hides one that is lost.
+  const resolver = new Resolver({ timeout: NAME_MS, tries: 1 });
+  const name = async (): Promise<void> => {
+    try {
+      await resolver.resolve4(new URL(url).hostname);
+      count.names++;
+    } catch (cause) {
+      count.failed++;
+      say(`failed ${new Date().toISOString()} name ${cause instanceof Error ? cause.message : String(cause)}`);
+    }
+  };
   const one = async (kind: "fresh" | "kept"): Promise<void> => {
     try {
       const response = await fetch(url, { signal: AbortSignal.timeout(REQUEST_MS), keepalive: kind === "kept", headers: kind === "kept" ? {} : { Connection: "close" } });
@@ -77,17 +91,16 @@ async function load(url: string): Promise<void> {
       say(`failed ${new Date().toISOString()} ${kind} ${cause instanceof Error ? cause.message : String(cause)}`);
     }
   };
-  setInterval(() => say(`done fresh=${count.fresh} kept=${count.kept} failed=${count.failed}`), REPORT_EVERY_MS);
-  const endless = async (kind: "fresh" | "kept"): Promise<never> => {
+  setInterval(() => say(`done fresh=${count.fresh} kept=${count.kept} names=${count.names} failed=${count.failed}`), REPORT_EVERY_MS);
+  const endless = async (kind: "fresh" | "kept" | "name"): Promise<never> => {
     for (;;) {
-      await one(kind);
+      await (kind === "name" ? name() : one(kind));
       await Bun.sleep(LOAD_EVERY_MS);
     }
   };
-  await Promise.all([endless("fresh"), endless("kept")]);
+  await Promise.all([endless("fresh"), endless("kept"), endless("name")]);
 }
 
-export {};
 const [mode, ...rest] = process.argv.slice(2);
 const [first = ""] = rest;
 for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => process.exit(0));

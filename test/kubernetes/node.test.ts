@@ -36,10 +36,10 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   const label = (value: string | null) => cluster.merge(`/api/v1/namespaces/${SHOP}`, { metadata: { labels: { "istio.io/dataplane-mode": value } } });
   const shopPods = () => cluster.pods(SHOP);
   const announced = (pods: readonly PodNow[]) => pods.filter(({ metadata }) => metadata.annotations?.[REDIRECTION] === "enabled").map(({ metadata }) => metadata.name).sort();
-  const counts = async (load: string): Promise<{ fresh: number; kept: number; failed: number; failures: string[] }> => {
+  const counts = async (load: string): Promise<{ fresh: number; kept: number; names: number; failures: string[] }> => {
     const lines = (await cluster.log(SHOP, load)).split("\n");
-    const last = /fresh=(\d+) kept=(\d+) failed=(\d+)/.exec(lines.findLast((line) => line.startsWith("done")) ?? "");
-    return { fresh: Number(last?.[1] ?? 0), kept: Number(last?.[2] ?? 0), failed: Number(last?.[3] ?? 0), failures: lines.filter((line) => line.startsWith("failed")) };
+    const last = /fresh=(\d+) kept=(\d+) names=(\d+) failed=(\d+)/.exec(lines.findLast((line) => line.startsWith("done")) ?? "");
+    return { fresh: Number(last?.[1] ?? 0), kept: Number(last?.[2] ?? 0), names: Number(last?.[3] ?? 0), failures: lines.filter((line) => line.startsWith("failed")) };
   };
   /** Runs a change under load: enough requests before it, through it and after it, and none of them failed. */
   const withoutLoss = async (change: () => Promise<void>): Promise<void> => {
@@ -48,7 +48,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     const middle = await Promise.all(loads.map(counts));
     const after = await until(async () => {
       const now = await Promise.all(loads.map(counts));
-      return now.every((each, i) => each.fresh >= middle[i]!.fresh + ENOUGH && each.kept >= middle[i]!.kept + ENOUGH) ? now : null;
+      return now.every((each, i) => each.fresh >= middle[i]!.fresh + ENOUGH && each.kept >= middle[i]!.kept + ENOUGH && each.names >= middle[i]!.names + ENOUGH) ? now : null;
     }, "the loads go on", WAIT_MS);
     expect(after.map(({ failures }, i) => failures.slice(before[i]!.failures.length))).toEqual(loads.map(() => []));
   };

@@ -653,6 +653,29 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     await until(() => openFds() <= before, "all closed");
   });
 
+  test("a successor with sockets of its own on the same port gets every question as soon as we drain, and those under way are answered", async () => {
+    const before = openFds();
+    const old = await started();
+    const waiting = await rawUdp();
+    first.behave = () => [];
+    waiting.send(encodeMessage(question("udp.test")));
+    await until(() => old.underWay === 1 && first.seen.length === 1, "a question under way");
+    const next = await started();
+    old.drain(false);
+    // Each from a port of its own: the kernel deals them out among the sockets by their ports.
+    for (let i = 0; i < 40; i++) {
+      const raw = await rawUdp();
+      raw.send(encodeMessage(question("web.shop.svc.cluster.local")));
+      expect((await raw.reply()).answers).toHaveLength(1);
+    }
+    first.answerLate(first.seen.findIndex(({ query }) => query.questions[0]!.name === "udp.test"), (query) => answer(query, ["198.18.200.7"]));
+    expect((await waiting.reply()).questions[0]!.name).toBe("udp.test");
+    old.stop();
+    next.stop();
+    for (const socket of sockets.splice(0)) socket.close();
+    await until(() => openFds() <= before, "all closed");
+  });
+
   test("stop in the middle of questions: nothing is called back, nothing stays open", async () => {
     const before = openFds();
     const dns = await started();

@@ -9,7 +9,7 @@ import { err, ok, type Result } from "../../core/result.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { MeshStore } from "../../mesh/store.ts";
 import {
-  AF_INET, AF_INET6, bind, close, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, errnoName, F_DUPFD_CLOEXEC, fcntl, IPV6_V6ONLY, MSG_DONTWAIT, sendTo, setIntOption, SO_MARK, SO_REUSEPORT, SOCK_CLOEXEC,
+  AF_INET, AF_INET6, bind, close, connect, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, errnoName, F_DUPFD_CLOEXEC, fcntl, IPV6_V6ONLY, MSG_DONTWAIT, sendTo, setIntOption, SO_MARK, SO_REUSEPORT, SOCK_CLOEXEC,
   SOCK_DGRAM, SOCK_NONBLOCK, socket, SOL_IPV6, SOL_SOCKET,
 } from "../../net/libc.ts";
 import { listenTcp } from "../../net/listen.ts";
@@ -26,6 +26,8 @@ import { errorReply, isOurselves, judgeQuery, ourEdns, replyBytesMax } from "./q
 import { TcpClient } from "./tcp-client.ts";
 
 export const DNS_PORT = 15053;
+/** RFC 863: nobody asks from there. */
+const DISCARD_PORT = 9;
 const LOOPBACK = ["127.0.0.1", "::1"] as unknown as readonly IpAddress[];
 
 /** What a workload's resolv.conf says, as far as it can be read; see ResolverFiles. */
@@ -68,6 +70,7 @@ interface UdpListener {
 
 /** A bound socket. `answerFd` once it is no longer read: answers to what had been read go out by it. */
 interface UdpSocket {
+  readonly ip: IpAddress;
   readonly fd: number;
   listener: UdpListener | null;
   answerFd: number;
@@ -131,11 +134,17 @@ export class WorkloadDns {
     return this.#open;
   }
 
-  /** Takes no more questions; those under way are answered. Then, after a while: stop(). */
-  drain(): void {
+  /**
+   * Takes no more questions; those under way are answered. Then, after a while: stop().
+   * @param shared true when whoever comes next reads these very sockets. False: it has sockets of its own on the same port, and ours, open
+   * for the answers, would go on getting their share of the questions; so they are connected to where no question comes from.
+   */
+  drain(shared = true): void {
     this.#open.length = 0;
     for (const socket of this.#udp) {
       if (socket.listener === null) continue;
+      // What is queued already is still read.
+      if (!shared && connect(socket.fd, encodeSockaddr({ ip: socket.ip, port: DISCARD_PORT })) >= 0) continue;
       socket.answerFd = fcntl(socket.fd, F_DUPFD_CLOEXEC, 0);
       socket.listener.close();
       socket.listener = null;
@@ -178,7 +187,7 @@ export class WorkloadDns {
       return tcpFd;
     }
     this.#tcp.push(adoptListener(tcpFd, () => this.#accept()));
-    const socket: UdpSocket = { fd: udpFd, listener: null, answerFd: -1 };
+    const socket: UdpSocket = { ip: at.ip, fd: udpFd, listener: null, answerFd: -1 };
     const handlers = {
       data: (_listener: UdpListener, query: Uint8Array, port: number, address: string) =>
         this.#onQuery(query, "udp", (reply) => this.#sendUdp(socket, reply, { ip: address as IpAddress, port })),
