@@ -11,6 +11,8 @@ export class Clusters {
   readonly #live = new Map<string, Cluster[]>();
   /** Those of what is gone, until their last request has ended. */
   readonly #retired = new Set<Cluster>();
+  /** What was asked for last, and found: a request asks twice, and the next one often the same. */
+  #last: { readonly target: ClusterTarget; readonly cluster: Cluster } | null = null;
 
   constructor(context: ClusterContext, l7: L7Store) {
     this.#context = context;
@@ -19,6 +21,15 @@ export class Clusters {
 
   /** Null when the subset is not defined: requests to it have no endpoint. */
   of(target: ClusterTarget): Cluster | null {
+    const { service, port, subset, clientNamespace } = target;
+    const last = this.#last;
+    if (last !== null && last.target.service === service && last.target.port === port && last.target.subset === subset && last.target.clientNamespace === clientNamespace) return last.cluster;
+    const cluster = this.#find(target);
+    this.#last = cluster === null ? null : { target, cluster };
+    return cluster;
+  }
+
+  #find(target: ClusterTarget): Cluster | null {
     const { service, port, subset, clientNamespace } = target;
     const policy = this.#l7.traffic(service, { port, subset, clientNamespace });
     const key = `${service}:${port}|${subset ?? ""}`;
@@ -35,6 +46,7 @@ export class Clusters {
 
   /** The stores were changed: each cluster goes on with what the configuration says now; those of what is gone are let go. */
   changed(): void {
+    this.#last = null;
     for (const [key, list] of this.#live) {
       const kept: Cluster[] = [];
       for (const cluster of list) {
@@ -62,10 +74,12 @@ export class Clusters {
 
   /** Of requests that have ended: closes what idles. */
   retire(): void {
+    this.#last = null;
     for (const cluster of this) cluster.retire();
   }
 
   destroy(): void {
+    this.#last = null;
     for (const cluster of this) cluster.destroy();
     for (const cluster of this.#retired) cluster.destroy();
     this.#live.clear();
