@@ -94,6 +94,17 @@ describe("names", () => {
     expect(f.names.version).toBe(version + 1);
   });
 
+  test("that are none are told like others, and throw nothing", async () => {
+    const names = new NameResolver({
+      random: seededRandom(1), nowMs: () => 0,
+      lookUp: () => {
+        throw new TypeError("no name");
+      },
+    });
+    expect(await new Promise((resolve) => names.resolve("*.example.com", 4, 0, resolve))).toBeNull();
+    expect(names.failure("*.example.com")).toBe("no name");
+  });
+
   test("waiters are told when there is none", async () => {
     const f = new Fixture();
     const told: (string | null)[] = [];

@@ -112,10 +112,19 @@ export class NameResolver {
 
   #ask(hostname: string, entry: Entry): void {
     entry.waiting = [];
-    this.#lookUp(hostname).then(
+    this.#found(hostname).then(
       (found) => this.#answered(entry, found, null),
       (error: unknown) => this.#answered(entry, [], error instanceof Error ? ((error as { code?: string }).code ?? error.message) : String(error)),
     );
+  }
+
+  /** What is no name at all is refused at once, by some resolvers by throwing. */
+  #found(hostname: string): Promise<readonly FoundAddress[]> {
+    try {
+      return this.#lookUp(hostname);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #answered(entry: Entry, found: readonly FoundAddress[], error: string | null): void {

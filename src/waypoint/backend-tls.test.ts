@@ -137,6 +137,18 @@ describe("TLS towards backends", () => {
     expect(server.connections).toBe(0);
   });
 
+  test("names that no server can be asked for end one request each, and nothing else", async () => {
+    await using server = await tlsBackend({ leaf: authority.leaf({ dns: [API] }) }, (_request, response) => response.end("ok"));
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies(simple()) });
+    for (const sni of ["", "bad\0name", "a b", "ü.example", "198.51.100.7", "x".repeat(253), "."]) {
+      waypoint.change(policies(simple({ sni, subjectAltNames: [{ type: "dns", value: API }] })));
+      const answer = await waypoint.fetch("/");
+      expect([sni, [200, 503].includes(answer.status)]).toEqual([sni, true]);
+    }
+    waypoint.change(policies(simple()));
+    expect((await waypoint.fetch("/")).status).toBe(200);
+  });
+
   test("a server that says nothing is given up in time; one that speaks no TLS is told", async () => {
     const silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
     const plain = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: (socket) => void socket.end("HTTP/1.1 400 Bad Request\r\n\r\n") } });

@@ -55,6 +55,26 @@ describe("a change of the configuration", () => {
     expect((await again).status).toBe(200);
   });
 
+  test("that comes while connections are made disturbs none of them", async () => {
+    await using server = await backend1((_request, response) => response.end("ok"));
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...LIMITS, connectionsMax: 1 } }) });
+    // The second waits for the first one's connection, which closes with its answer: another has to be made, in between.
+    const answers = [1, 2, 3].map((i) => waypoint.fetch(`/${i}`, { headers: { connection: "close" } }));
+    for (let i = 0; i < 20; i++) {
+      waypoint.change(policies({ limits: { ...LIMITS, connectionsMax: 1, connectTimeoutMs: 1000 + i } }));
+      await Promise.resolve();
+    }
+    for (const answer of answers) expect((await answer).status).toBe(200);
+  });
+
+  test("of health checks asks at once, before any other request", async () => {
+    await using server = await backend1((_request, response) => response.end("ok"));
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({}) });
+    await (await waypoint.fetch("/")).text();
+    waypoint.change(policies({ healthCheck: { probe: { kind: "tcp" }, intervalMs: 1000, timeoutMs: 500, healthyThreshold: 1, unhealthyThreshold: 1, port: null } }));
+    await until("the first answer", 5_000, () => [...waypoint.plane.clusters][0]!.upstream.endpoints[0]!.health === "healthy" || null);
+  });
+
   test("of TLS takes no old connection: the server has to prove itself anew", async () => {
     const authority = new BackendAuthority();
     await using server = await tlsBackend({ leaf: authority.leaf({ dns: ["api.example.com"] }) }, (_request, response) => response.end("ok"));

@@ -130,7 +130,7 @@ export class Cluster {
     this.breaker.reconfigure(settings.limits);
     this.budget.reconfigure(settings.retryBudget);
     // What its servers speak is said by the settings too.
-    this.#service = null;
+    if (this.#service !== null) this.#protocol = protocolOf(this.#service, this.target.port, settings);
     if (!same(before.settings.healthCheck, settings.healthCheck)) {
       this.#health?.stop();
       this.#health = this.#healthChecks();

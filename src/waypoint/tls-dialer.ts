@@ -55,7 +55,13 @@ class TlsDial implements PendingChannel, ChannelOwner, HandshakeUser, Due {
     this.#pending = null;
     if (this.#settled) return channel.destroy();
     const { handshake } = this.#options;
-    this.#securing = channel instanceof PlainChannel ? new TlsChannel(channel, handshake, this) : new InnerTlsChannel(channel, handshake, this);
+    try {
+      this.#securing = channel instanceof PlainChannel ? new TlsChannel(channel, handshake, this) : new InnerTlsChannel(channel, handshake, this);
+    } catch (error) {
+      // A name that no server can be asked for.
+      channel.destroy();
+      this.handshakeFailed(error instanceof Error ? error.message : String(error));
+    }
   }
 
   connectFailed(message: string, what: ConnectFailure): void {

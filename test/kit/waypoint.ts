@@ -115,8 +115,9 @@ export class WaypointFixture implements AsyncDisposable {
       budget: (this.budget = new ByteBudget(options.bufferBytesMax ?? 1 << 30, { pressed: () => {}, relieved: () => {}, shedding: (why) => void this.shed.push(why) })),
       clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
-        dial: ({ ip: address, targetPort }, _way, owner, timeoutMs, nowMs) =>
-          dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
+        dial: ({ ip: address, targetPort }, { service: meant }, owner, timeoutMs, nowMs) =>
+          // A dialer of the mesh looks at the service: whoever dials has to know it.
+          meant.hostname === "" ? expect.unreachable() : dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
       },
       observer: {
         upstream: telemetry.upstream,
