@@ -44,10 +44,9 @@ export const CONTROL_METRICS = {
   weft_ca_issued_total: { type: "counter", help: "Certificates issued" },
   weft_ca_refused_total: { type: "counter", help: "Certificate requests refused" },
 } as const satisfies Readonly<Record<string, Pick<GaugeSource, "type" | "help">>>;
-type Name = keyof typeof CONTROL_METRICS;
 
 export function controlMetrics(control: ControlPlane, ca: CaCounters, xds: XdsCounters): GaugeSource[] {
-  const reads: Readonly<Record<Name, () => number>> = {
+  const reads = {
     weft_control_objects: () => control.source.set.counts.objects,
     weft_control_pods: () => control.source.set.counts.pods,
     weft_control_broken_objects: () => control.source.set.counts.broken,
@@ -74,6 +73,7 @@ export function controlMetrics(control: ControlPlane, ca: CaCounters, xds: XdsCo
     weft_xds_stalled_total: () => xds.counters.stalled,
     weft_ca_issued_total: () => ca.issued,
     weft_ca_refused_total: () => Object.values(ca.refused).reduce<number>((sum, count) => sum + (count ?? 0), 0),
-  };
-  return Object.entries(CONTROL_METRICS).map(([name, { type, help }]) => ({ name, type, help, read: reads[name as Name] }));
+  } satisfies Readonly<Record<keyof typeof CONTROL_METRICS, () => number>>;
+  const table = new Map<string, Pick<GaugeSource, "type" | "help">>(Object.entries(CONTROL_METRICS));
+  return Object.entries(reads).map(([name, read]) => ({ name, ...table.get(name)!, read }));
 }

@@ -66,11 +66,11 @@ export class ClusterSource {
     this.#referenced = new ReferencedObjects({
       api: parts.api, timers: parts.timers, log: parts.log,
       upsert: ({ kind }, object) => {
-        this.set.upsert(kind as ClusterKind, object);
+        this.set.upsert(kind, object);
         this.#changed();
       },
       remove: ({ kind, namespace, name }) => {
-        this.set.remove(kind as ClusterKind, namespace, name);
+        this.set.remove(kind, namespace, name);
         this.#changed();
       },
       settled: () => this.#changed(),

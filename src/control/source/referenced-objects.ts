@@ -2,7 +2,7 @@
 // and again every LOOK_MS: those who rotate keys wait half a minute, and nobody needs a watch for each.
 
 import type { Timers } from "../../identity/svid-cache.ts";
-import type { ResourceIdentity } from "../../resources/resource.ts";
+import type { TextReference } from "../../resources/l7/world.ts";
 import { identityKey } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api } from "../api/api.ts";
@@ -15,20 +15,20 @@ export const WAIT_MS = 2_000;
 const REFERENCES_MAX = 5_000;
 const AT_ONCE_MAX = 8;
 
-const PLURALS: Readonly<Record<string, string>> = { ConfigMap: "configmaps", Secret: "secrets" };
+const PLURALS: Readonly<Record<TextReference["kind"], string>> = { ConfigMap: "configmaps", Secret: "secrets" };
 
 export interface ReferencedObjectsOptions {
   readonly api: Api;
   readonly timers: Timers;
   readonly log: Logger;
-  readonly upsert: (identity: ResourceIdentity, object: Readonly<Record<string, unknown>>) => void;
-  readonly remove: (identity: ResourceIdentity) => void;
+  readonly upsert: (identity: TextReference, object: Readonly<Record<string, unknown>>) => void;
+  readonly remove: (identity: TextReference) => void;
   /** Something that was waited for is there, or will not be waited for any longer. */
   readonly settled: () => void;
 }
 
 interface Reference {
-  readonly identity: ResourceIdentity;
+  readonly identity: TextReference;
   /** resourceVersion; "" while it is not there. */
   version: string;
   awaited: boolean;
@@ -54,8 +54,8 @@ export class ReferencedObjects {
   }
 
   /** What is named now; the others are forgotten. */
-  want(identities: Iterable<ResourceIdentity>): void {
-    const wanted = new Map<string, ResourceIdentity>();
+  want(identities: Iterable<TextReference>): void {
+    const wanted = new Map<string, TextReference>();
     for (const identity of identities) if (wanted.size < REFERENCES_MAX) wanted.set(identityKey(identity), identity);
     for (const [key, { identity, version }] of this.#references) {
       if (wanted.has(key)) continue;
@@ -106,7 +106,7 @@ export class ReferencedObjects {
   async #readOne(reference: Reference): Promise<void> {
     const { api, log, upsert, remove, settled } = this.#options;
     const { kind, namespace, name } = reference.identity;
-    const answer = await api.request({ method: "GET", path: objectPath({ group: "", version: "v1", plural: PLURALS[kind] ?? "", kind, namespaced: true }, namespace, name) });
+    const answer = await api.request({ method: "GET", path: objectPath({ group: "", version: "v1", plural: PLURALS[kind], kind, namespaced: true }, namespace, name) });
     if (this.#stopped || this.#references.get(identityKey(reference.identity)) !== reference) return;
     const first = reference.awaited;
     reference.awaited = false;

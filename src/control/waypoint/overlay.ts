@@ -18,8 +18,10 @@ export function overlay(base: unknown, over: unknown): unknown {
     const merged = [...base];
     for (const item of over) {
       const at = merged.findIndex((one) => one["name"] === item["name"]);
-      if (at < 0) merged.push(item);
-      else merged[at] = overlay(merged[at], item) as Json;
+      const laid = at < 0 ? item : overlay(merged[at], item);
+      if (!isJson(laid)) continue;
+      if (at < 0) merged.push(laid);
+      else merged[at] = laid;
     }
     return merged;
   }

@@ -17,6 +17,7 @@ import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { diffL7 } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator } from "../l7/translate-l7.ts";
+import type { TextReference } from "../l7/world.ts";
 import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
@@ -172,7 +173,7 @@ export class ClusterSet {
   }
 
   /** Secrets and ConfigMaps that the objects name as they are now. Tells nothing of what has changed: that is for `evaluate`. */
-  references(): Iterable<ResourceIdentity> {
+  references(): Iterable<TextReference> {
     if (this.#namesDirty) this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
     this.#namesDirty = false;
     return this.#l7Translator.references;

@@ -13,7 +13,7 @@ import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { formatFieldPath } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
 import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
-import type { Placed, ReportFor, ResourceIdentity, ResourceOf, TranslationOptions } from "../resource.ts";
+import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "../resource.ts";
 import type { ResourceDiagnostic } from "../translate-mesh.ts";
 import { describePlaced } from "./age.ts";
 import type { Contribution } from "./contribution.ts";
@@ -29,7 +29,7 @@ import { type TranslatedVirtualService, translateVirtualService } from "./transl
 import { translateWaypoint } from "./translate-waypoint.ts";
 import { type Translated, Translations } from "./view.ts";
 import { labelledEntries, labelsLookedAt, labelsTold } from "./workload-labels.ts";
-import { HostCache, isAskedAbout, World } from "./world.ts";
+import { HostCache, isAskedAbout, World, type TextReference } from "./world.ts";
 
 export interface TranslatedL7 {
   readonly snapshot: L7Snapshot;
@@ -111,7 +111,7 @@ export class L7Translator {
   }
 
   /** Secrets and ConfigMaps that the resources translated last name. */
-  get references(): Iterable<ResourceIdentity> {
+  get references(): Iterable<TextReference> {
     return this.#world?.world.asked.values() ?? [];
   }
 

@@ -92,6 +92,11 @@ export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_A
 /** A VirtualService without hosts says nothing by itself: others delegate to it. */
 const isDelegate = (resource: Resource): resource is VirtualServiceResource => resource.kind === "VirtualService" && (resource.spec.hosts ?? []).length === 0;
 
+/** A Secret or ConfigMap that some resource names. */
+export interface TextReference extends ResourceIdentity {
+  readonly kind: "Secret" | "ConfigMap";
+}
+
 const NO_HOSTS: readonly Host[] = [];
 const NO_WAYPOINTS: readonly NamespacedName[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
@@ -109,7 +114,7 @@ export class World {
   readonly #behind = new Map<NamespacedName, Host[]>();
   readonly meshConfig: Placed<MeshConfigResource> | null;
   /** Secrets and ConfigMaps that were asked for, whether they are there or not, by kind, namespace and name. */
-  readonly asked = new Map<string, ResourceIdentity>();
+  readonly asked = new Map<string, TextReference>();
 
   constructor(resources: readonly Placed<Resource>[], cache: HostCache, options: TranslationOptions) {
     this.options = options;
@@ -246,7 +251,7 @@ export class World {
     return this.#behind.get(waypoint) ?? NO_HOSTS;
   }
 
-  #ask(identity: ResourceIdentity): void {
+  #ask(identity: TextReference): void {
     this.asked.set(identityKey(identity), identity);
   }
 
