@@ -8,12 +8,12 @@ import * as http2 from "node:http2";
 import type { AddressInfo } from "node:net";
 import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
 import { err, ok } from "../core/result.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers, type Timers } from "../identity/svid-cache.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ADDRESS_TYPE } from "./resource.ts";
-import { STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
+import { FIRST_REQUEST_MS, STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
 
 const events: XdsServerEvent[] = [];
 let aheadMs = 0;
@@ -26,9 +26,9 @@ afterEach(() => {
   aheadMs = 0;
 });
 
-async function start(sendingBytesMax?: number): Promise<{ xds: XdsServer; port: number }> {
+async function start(sendingBytesMax?: number, timers: Timers = systemTimers): Promise<{ xds: XdsServer; port: number }> {
   const xds = new XdsServer({
-    clock, random: seededRandom(1), timers: systemTimers, onEvent: (event) => events.push(event), ...(sendingBytesMax === undefined ? {} : { sendingBytesMax }),
+    clock, random: seededRandom(1), timers, onEvent: (event) => events.push(event), ...(sendingBytesMax === undefined ? {} : { sendingBytesMax }),
     authenticate: {
       authenticate: async ({ bearerToken }) => (bearerToken !== "good" ? err(`the token is ${bearerToken === null ? "missing" : "not known"}`)
         : ok({ name: "node-1", refusal: (view) => (view.kind === "node" && view.node === "node-1" ? null : "node-1 may only be itself") })),
@@ -116,6 +116,27 @@ describe("who may connect", () => {
 });
 
 describe("a stream", () => {
+  test("on which nothing is said is cut off", async () => {
+    const waiting: (() => void)[] = [];
+    const { xds, port } = await start(undefined, {
+      after(delayMs, run) {
+        if (delayMs === FIRST_REQUEST_MS) waiting.push(run);
+        return () => {};
+      },
+    });
+    xds.publish(new PublishedMesh().change({}));
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    closers.push(() => session.destroy());
+    const stream = session.request({ ":method": "POST", ":path": "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", "content-type": "application/grpc+proto", te: "trailers", authorization: "Bearer good" });
+    const closed = Promise.withResolvers<void>();
+    stream.on("error", () => {});
+    stream.on("close", () => closed.resolve());
+    await until(() => waiting.length === 1);
+    waiting[0]!();
+    await closed.promise;
+    expect(xds.clients()).toEqual([]);
+  });
+
   test("tells what there is and what changes, and shows in the status", async () => {
     const { xds, port } = await start();
     const mesh = new PublishedMesh();

@@ -33,6 +33,8 @@ export const STREAM_AGE_MS = 30 * 60_000;
 const STREAM_AGE_JITTER = 0.2;
 export const CLIENTS_MAX = 10_000;
 const STALLED_LOOK_MS = 5_000;
+/** A client says who it is at once. */
+export const FIRST_REQUEST_MS = 10_000;
 /** HTTP/2's error code CANCEL. */
 const RST_CANCEL = 8;
 
@@ -123,7 +125,7 @@ export class XdsServer implements XdsServing {
   async *#stream(requests: AsyncIterable<DeltaDiscoveryRequest>, context: HandlerContext): AsyncGenerator<MessageInitShape<typeof DeltaDiscoveryResponseSchema>> {
     const incoming = requests[Symbol.asyncIterator]();
     const caller = await this.#authenticate(context);
-    const first = await incoming.next();
+    const first = await this.#firstOf(incoming, context);
     if (first.done === true) return;
     const connection = this.#admit(first.value, caller, context);
     try {
@@ -147,6 +149,16 @@ export class XdsServer implements XdsServing {
       }
     } finally {
       connection.end(null);
+    }
+  }
+
+  /** Who says nothing is cut off: streams that are open and idle may not fill the port. */
+  async #firstOf(incoming: AsyncIterator<DeltaDiscoveryRequest>, context: HandlerContext): Promise<IteratorResult<DeltaDiscoveryRequest>> {
+    const cancel = this.#options.timers.after(FIRST_REQUEST_MS, context.values.get(PEER).cut);
+    try {
+      return await incoming.next();
+    } finally {
+      cancel();
     }
   }
 

@@ -18,7 +18,7 @@ export interface FollowCniOptions {
 const TASK = "workloads of this node";
 
 export function followCni({ settings, runtime, agent, setLocalWorkloads }: FollowCniOptions): { close(): void } {
-  const { lifecycle, clock, random } = runtime;
+  const { lifecycle, random } = runtime;
   const log = runtime.log.scope("ztunnel.cni");
   lifecycle.readiness.set(TASK, `waiting for the CNI agent at ${settings.zdsSocket}`);
   const client = new ZdsClient({
@@ -26,7 +26,6 @@ export function followCni({ settings, runtime, agent, setLocalWorkloads }: Follo
     clusterId: settings.clusterId,
     setLocalWorkloads,
     attachment: (uid) => agent.attachment(uid),
-    nowMs: () => clock.monotonicMs(),
     random,
     timers: systemTimers,
     onEvent: (event) => {

@@ -6,7 +6,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ZdsServer } from "../../cni/zds-server.ts";
-import { seededRandom, systemClock } from "../../core/ports.ts";
+import { seededRandom } from "../../core/ports.ts";
 import { systemTimers } from "../../identity/svid-cache.ts";
 import type { LocalWorkload } from "../../mesh/local-workload.ts";
 import { closeAll, receiveWithDescriptors, sendWithDescriptors } from "../../net/fd-passing.ts";
@@ -110,7 +110,7 @@ function start(path: string): Ztunnel {
       const outcome = failures.get(uid.slice(uid.lastIndexOf("/") + 1)) ?? null;
       return outcome === "never" ? new Promise(() => {}) : Promise.resolve(outcome);
     },
-    onEvent: (event) => void events.push(event), nowMs: () => systemClock.monotonicMs(), random: seededRandom(1),
+    onEvent: (event) => void events.push(event), random: seededRandom(1),
     // What is let go of is closed at once here.
     timers: { after: (delayMs, run) => systemTimers.after(Math.min(delayMs, 300), run) },
   });

@@ -42,7 +42,6 @@ export interface ZdsClientOptions {
   /** What becomes of a workload that was set: null when its listeners stand. */
   readonly attachment: (uid: WorkloadUid) => Promise<AttachFailure | null>;
   readonly onEvent: (event: ZdsEvent) => void;
-  readonly nowMs: () => number;
   readonly random: Random;
   readonly timers: Timers;
 }

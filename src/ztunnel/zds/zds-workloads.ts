@@ -18,7 +18,6 @@ export interface NamespaceHandle {
 }
 
 interface Known {
-  readonly pod: PodName;
   readonly namespace: NamespaceHandle;
   readonly local: LocalWorkload;
 }
@@ -54,7 +53,7 @@ export class ZdsWorkloads {
     if (known !== undefined && known.namespace.identity === namespace.identity) return { workload: known.local.uid, close: namespace.fd };
     const local = localWorkload(this.#clusterId, pod, namespace);
     this.#known.delete(uid);
-    this.#known.set(uid, { pod, namespace, local });
+    this.#known.set(uid, { namespace, local });
     return { workload: local.uid, close: known?.namespace.fd ?? null };
   }
 
