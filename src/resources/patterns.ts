@@ -1,7 +1,6 @@
 // Regular expressions and the string matches built of them, as YAML writes them. A regex is RE2 syntax, so that matching it takes
 // linear time; its length and the size of what it compiles to are bounded, as every request may have to run it.
 
-import { RE2JS } from "re2js";
 import { z } from "zod";
 import { REGEX_CHARS_MAX, REGEX_PROGRAM_MAX, type TextPattern } from "../mesh/l7/match.ts";
 
@@ -23,6 +22,8 @@ export function regexFault(text: string): string | null {
 
 function check(text: string): string | null {
   if (text.length > REGEX_CHARS_MAX) return `expected a regex of at most ${REGEX_CHARS_MAX} characters`;
+  // Loaded with the first regex: its tables take a megabyte, and most configurations have none.
+  const { RE2JS }: typeof import("re2js") = require("re2js");
   try {
     const size = RE2JS.compile(text).programSize();
     return size > REGEX_PROGRAM_MAX ? `expected a regex that compiles to at most ${REGEX_PROGRAM_MAX} instructions, found ${size}; repeat less` : null;
