@@ -41,6 +41,9 @@ const FUZZ_ITERATIONS = 5_000;
 /** Last lines of a failed child's output that are printed where it failed. */
 const OUTPUT_LINES_SHOWN = 60;
 
+/** Folder with JUnit reports of test files that ran elsewhere (on a cluster), each below its path with `.xml`: they are not run again. */
+const REPORTS_ELSEWHERE = process.env["WEFT_TEST_REPORTS"];
+
 /** First lines of each failure that the summary repeats. */
 const SUMMARY_LINES_SHOWN = 12;
 
@@ -137,6 +140,8 @@ async function testFilesStep(files: readonly string[]): Promise<void> {
 }
 
 async function runTestFile(file: string, limitSeconds: number): Promise<void> {
+  const elsewhere = REPORTS_ELSEWHERE === undefined ? "" : join(REPORTS_ELSEWHERE, `${file}.xml`);
+  if (existsSync(elsewhere)) return recordElsewhere(file, elsewhere);
   if (elapsedSeconds() >= BUDGET_SECONDS) return failed(file, BUDGET_SPENT);
   const folder = mkdtempSync(join(tmpdir(), "weft-junit-"));
   const reportFile = join(folder, "junit.xml");
@@ -145,6 +150,13 @@ async function runTestFile(file: string, limitSeconds: number): Promise<void> {
   const tests = readReport(reportFile);
   rmSync(folder, { recursive: true, force: true });
   record(file, { result, tests, limitSeconds });
+}
+
+/** What failed there was printed there, with its output. */
+function recordElsewhere(file: string, reportFile: string): void {
+  const tests = readReport(reportFile);
+  const exitCode = typeof tests !== "string" && tests.every(({ outcome }) => outcome.kind !== "failed") ? 0 : 1;
+  record(file, { result: { exitCode, timedOut: false, seconds: 0, output: "ran before, elsewhere" }, tests, limitSeconds: 0 });
 }
 
 function readReport(reportFile: string): readonly TestResult[] | string {
