@@ -27,6 +27,8 @@ export class FakeKubernetesApi implements Disposable {
   /** Every request is answered so while it is set. */
   refuseWith: number | null = null;
   pageObjects = Number.POSITIVE_INFINITY;
+  /** Answers by path, for what is no object. */
+  readonly fixed = new Map<string, object>();
 
   constructor() {
     this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, idleTimeout: 0, fetch: (request) => this.#answer(request) });
@@ -66,6 +68,19 @@ export class FakeKubernetesApi implements Disposable {
     this.#tell(collection, "DELETED", this.#stamp(stored.object));
   }
 
+  /** `COLLECTION NAMESPACE/NAME` of everything there is. */
+  get everything(): string[] {
+    return [...this.#objects.keys()].sort();
+  }
+
+  /** A kubeconfig that leads here. */
+  get kubeconfig(): object {
+    return {
+      "current-context": "test", clusters: [{ name: "test", cluster: { server: this.access.server } }], users: [{ name: "test", user: { token: "test" } }],
+      contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
+    };
+  }
+
   /** What is removed now is told to nobody: whoever watches has to find out. */
   deleteSilently(collection: string, key: string): void {
     this.#objects.delete(`${collection} ${key}`);
@@ -96,14 +111,23 @@ export class FakeKubernetesApi implements Disposable {
     this.requests.push(`${request.method} ${url.pathname}${url.search}`);
     if (this.refuseWith !== null) return status(this.refuseWith, "Refused", "told to refuse");
     const parts = url.pathname.split("/").filter((part) => part !== "");
+    if (this.fixed.has(url.pathname)) return Response.json(this.fixed.get(url.pathname));
     // api/v1/COLLECTION, api/v1/namespaces/NAME, api/v1/namespaces/NS/COLLECTION/NAME[/status]
     const rest = parts.slice(parts[0] === "api" ? 2 : 3);
-    if (rest.length === 1) return url.searchParams.get("watch") === "true" ? this.#watch(rest[0]!, url) : this.#list(rest[0]!, url);
+    if (rest.length === 1 || (rest.length === 3 && rest[0] === "namespaces")) {
+      const collection = rest.at(-1)!;
+      return url.searchParams.get("watch") === "true" ? this.#watch(collection, url) : this.#list(collection, url);
+    }
     const [collection, key] = rest.length === 2 ? [rest[0]!, rest[1]!] : [rest[2]!, `${rest[1]}/${rest[3]}`];
     const found = this.get(collection, key);
-    if (found === null) return status(404, "NotFound", `${collection} "${key}" not found`);
-    if (request.method === "PATCH") this.put(collection, merge(found, await request.json()) as ApiObject);
-    return Response.json(this.get(collection, key));
+    const applies = request.method === "PATCH" && request.headers.get("Content-Type") === "application/apply-patch+yaml";
+    if (found === null && !applies) return status(404, "NotFound", `${collection} "${key}" not found`);
+    if (request.method === "PATCH") {
+      const patched = merge(found ?? {}, await request.json()) as ApiObject;
+      if (!Bun.deepEquals(patched, found)) this.put(collection, patched);
+    }
+    if (request.method === "DELETE") this.delete(collection, key);
+    return Response.json(this.get(collection, key) ?? found);
   }
 
   #list(collection: string, url: URL): Response {
