@@ -64,6 +64,20 @@ describe("the log", () => {
     }
   });
 
+  test("that does not fit is left out whole, and what comes later is kept", async () => {
+    const directory = place();
+    if (Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "none", directory]).exitCode !== 0) return; // Outside the box nobody may mount.
+    try {
+      const { log } = await ResourceLog.open(directory);
+      await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
+      await expect(log.append({ typeUrl: "t", keep: [resource("large", "1", 256 * 1024)], drop: [] })).rejects.toThrow("ENOSPC");
+      await log.append({ typeUrl: "t", keep: [resource("b", "1")], drop: [] });
+      expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@1:4", "b@1:4"] });
+    } finally {
+      Bun.spawnSync(["umount", directory]);
+    }
+  });
+
   test("with zeros at its end is what was whole", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);

@@ -74,6 +74,10 @@ export class ResourceLog {
       const bytes = Buffer.concat(this.#fileBytes === 0 ? [MAGIC, ...frames] : frames);
       await file.appendFile(bytes);
       this.#fileBytes += bytes.length;
+    } catch (cause) {
+      // A disk that is full takes a part: what comes after it later would be lost with it.
+      await file.truncate(this.#fileBytes);
+      throw cause;
     } finally {
       await file.close();
     }
