@@ -19,6 +19,9 @@ const MAGLEV_SIZE = 65_537;
 const BUDGET_FRACTION = 0.2;
 const BUDGET_RETRIES_MIN = 3;
 
+/** What rules that are meant for a proxy's container write for the machine's own authorities. */
+const SYSTEM_ROOTS: ReadonlySet<string> = new Set(["system", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]);
+
 /** How much an exact host ranks above the namespace's least specific wildcard. */
 const RANK_EXACT = RANK_SERVICE - RANK_BESIDE;
 
@@ -172,6 +175,7 @@ function backendTls(spec: NonNullable<DestinationSettings["tls"]>, { namespace }
   };
   if (spec.insecureSkipVerify === true) report("warning", "not_enforced", [...at, "insecureSkipVerify"], "found true: whoever answers is believed, and may be anyone; give credentialName with the ca.crt of the server instead");
   for (const field of ["caCertificates", "caCrl", "clientCertificate", "privateKey"] as const) {
+    if (field === "caCertificates" && SYSTEM_ROOTS.has(spec[field] ?? "")) continue;
     if (spec[field] !== undefined && spec.credentialName === undefined) return broken(field, `found ${field}, a file of the proxy; give credentialName, a Secret of ${namespace}`);
   }
   const subjectAltNames = (spec.subjectAltNames ?? []).map((value) => ({ type: "any", value }) as const);
