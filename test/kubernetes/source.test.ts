@@ -1,15 +1,20 @@
 // The source of a cluster against a real API server: what is written there is what comes out.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { apiOf } from "../../src/control/api/api.ts";
 import { ClusterSource } from "../../src/control/source/cluster-source.ts";
 import { systemClock, systemRandom } from "../../src/core/ports.ts";
 import { parseTrustDomain } from "../../src/core/spiffe.ts";
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { systemTimers } from "../../src/identity/svid-cache.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
 import { describeUnless } from "../kit/skip.ts";
-import { type ApiServer, apply, installDefinitions, needsKubernetes, remove, startApiServer } from "./api-server.ts";
+import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, remove, startApiServer } from "./api-server.ts";
 import { Eventually, quietLog } from "./eventually.ts";
-import { namespace, node, pod, service } from "./objects.ts";
+import { namespace, node, pod, service, serviceAccount, tokenFor } from "./objects.ts";
+
+const OPTIONS = { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] };
 
 describeUnless(needsKubernetes)("the cluster as a source", () => {
   let server: ApiServer;
@@ -20,7 +25,7 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
     server = await startApiServer();
     source = new ClusterSource({
       api: server.client, clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: [], onEvaluated: (evaluation) => seen.put(evaluation), onObject: () => {},
-      options: { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] },
+      options: OPTIONS,
     });
     source.start();
   }, 180_000);
@@ -73,6 +78,35 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
     });
     expect(states).not.toContain("broken");
     expect(states.length).toBe(1);
+  }, 60_000);
+
+  test("where no more than two namespaces may be read, those are the mesh", async () => {
+    const at = ["shop", "istio-system"];
+    const account = { kind: "ServiceAccount", name: "narrow", namespace: "shop" };
+    const everything = { apiGroups: ["*"], resources: ["*"], verbs: ["list", "watch"] };
+    await apply(server.client, namespace("istio-system"), namespace("elsewhere"), serviceAccount("narrow", "shop"), service("hidden", "elsewhere", { selector: {}, ports: [{ port: 80 }] }),
+      { apiVersion: "rbac.authorization.k8s.io/v1", kind: "ClusterRole", metadata: { name: "narrow" }, rules: [{ apiGroups: [""], resources: ["namespaces"], resourceNames: at, verbs: ["list", "watch"] }] },
+      { apiVersion: "rbac.authorization.k8s.io/v1", kind: "ClusterRoleBinding", metadata: { name: "narrow" }, roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "narrow" }, subjects: [account] },
+      ...at.flatMap((name): KubeObject[] => [
+        { apiVersion: "rbac.authorization.k8s.io/v1", kind: "Role", metadata: { name: "narrow", namespace: name }, rules: [everything] },
+        { apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding", metadata: { name: "narrow", namespace: name }, roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "narrow" }, subjects: [account] },
+      ]));
+    const access = kubeconfigAccess(server.kubeconfig);
+    if (!access.ok) throw new Error(access.error);
+    const token = await tokenFor(server.client, "narrow", "shop", { audience: "https://kubernetes.default.svc" });
+    const narrow = new Eventually<ClusterEvaluation>();
+    const watching = new ClusterSource({
+      api: apiOf(new KubernetesClient({ ...access.value, authorization: async () => `Bearer ${token}` })), clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: at,
+      onEvaluated: (evaluation) => narrow.put(evaluation), onObject: () => {}, options: OPTIONS,
+    });
+    watching.start();
+    try {
+      const { mesh } = await narrow.when(({ mesh: found }) => found.services.size > 0);
+      expect([...mesh.services.keys()].map(String)).toEqual(["shop/web.shop.svc.cluster.local"]);
+      expect(watching.unsynced).toEqual([]);
+    } finally {
+      await watching.stop();
+    }
   }, 60_000);
 
   test("an API server that is away for a while costs nothing but the while", async () => {

@@ -118,7 +118,9 @@ export class ClusterSource {
     const name = `${types[0]!.plural}${namespace === null ? "" : ` of ${namespace}`}${fieldSelector === undefined ? "" : ` ${fieldSelector}`}`;
     this.#unsynced.add(name);
     const { api, clock, random, timers, log, onObject } = this.#parts;
-    const watch = new ListWatch({ types, namespace, ...(labelSelector === undefined ? {} : { labelSelector }), ...(fieldSelector === undefined ? {} : { fieldSelector }) }, {
+    const watch = new ListWatch({ types, namespace, ...(labelSelector === undefined ? {} : { labelSelector }), ...(fieldSelector === undefined ? {} : { fieldSelector }),
+      // Who may read some namespaces alone may not read what belongs to none: localities, and the controllers of classes.
+      optional: this.#parts.namespaces.length > 0 && !types[0]!.namespaced && kind !== "Namespace" }, {
       api, clock, random, timers, log,
       sink: {
         upsert: (object) => {

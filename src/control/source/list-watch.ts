@@ -38,6 +38,8 @@ export interface Watched {
   readonly namespace: string | null;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
+  /** Where it may not be read the rest goes on without it: nothing waits for it. */
+  readonly optional?: boolean;
 }
 
 export interface ListWatchSink {
@@ -175,6 +177,7 @@ export class ListWatch {
         if (answer.error.code === "api_not_found") return "absent";
         if (answer.error.code === "api_gone") this.counters.gone++;
         this.#failed(answer.error);
+        if (answer.error.code === "api_forbidden" && this.#watched.optional === true) this.#syncedOnce();
         return "failed";
       }
       const list = listSchema.safeParse(answer.value);
