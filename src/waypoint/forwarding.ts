@@ -23,6 +23,7 @@ import type { HttpFields } from "../wire/http/fields.ts";
 import { parseGrpcStatusField } from "../wire/grpc/status.ts";
 import { type HeaderList, headerValue } from "../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../wire/http/message.ts";
+import { AttemptRace } from "./attempt-race.ts";
 import type { ClientAnswer } from "./client-answer.ts";
 import type { Cluster } from "./cluster.ts";
 import type { ClusterPlace } from "./cluster-place.ts";
@@ -55,7 +56,6 @@ export interface ForwardingUser {
 
 const NO_TRIED: readonly UpstreamEndpoint[] = Object.freeze([]);
 const NO_TRAILERS: HeaderList = [];
-const NO_RIVALS: readonly ServerAttempt[] = Object.freeze([]);
 const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
 const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 /** Kept connections that may turn out to be closed, one after the other, before a new one is made. */
@@ -87,10 +87,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   readonly #session: PlannedSession | null;
   /** The answer of a call that is gRPC has begun, and neither a message nor its status has come. */
   #owesStatus = false;
-  /** Under way, or the one whose answer goes on. */
-  #attempt: ServerAttempt | null = null;
-  /** Begun before it and still without an answer; the first answer of all wins. */
-  #rivals: readonly ServerAttempt[] = NO_RIVALS;
+  readonly #race = new AttemptRace();
   #hedges = 0;
   /** When another attempt is made beside those under way. */
   #hedgeMs = Infinity;
@@ -131,7 +128,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   get phase(): Phase {
-    const phase = this.#attempt?.phase;
+    const phase = this.#race.lead?.phase;
     return this.#phase === "connecting" && phase === "awaiting" ? phase : this.#phase;
   }
 
@@ -141,9 +138,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   get dueMs(): number {
-    let dueMs = Math.min(this.#wakeMs, this.#hedgeMs, this.#deadlineMs, this.#attempt?.endsMs ?? Infinity);
-    for (const { endsMs } of this.#rivals) dueMs = Math.min(dueMs, endsMs);
-    return dueMs;
+    return Math.min(this.#wakeMs, this.#hedgeMs, this.#deadlineMs, this.#race.endsMs);
   }
 
   start(): void {
@@ -151,7 +146,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (this.#mirrors.length > 0) this.#mirrorReceived();
     this.#try(false);
     // Whatever waits now, or may be sent again later, needs the head after this call.
-    if (this.#phase !== "over" && (this.#attempt?.phase === "connecting" || this.#retry.attempts > 0 || this.#isIdempotent)) this.#user.keepHead();
+    if (this.#phase !== "over" && (this.#race.lead?.phase === "connecting" || this.#retry.attempts > 0 || this.#isIdempotent)) this.#user.keepHead();
   }
 
   /** True when something was due. */
@@ -162,17 +157,12 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     } else if (nowMs >= this.#deadlineMs) {
       this.#timedOut(nowMs);
     } else {
-      const late = this.#lateAttempt(nowMs);
+      const late = this.#race.late(nowMs);
       if (late !== null) this.#attemptTimedOut(late, nowMs);
       else if (nowMs >= this.#hedgeMs) this.#hedge(nowMs);
       else return false;
     }
     return true;
-  }
-
-  #lateAttempt(nowMs: number): ServerAttempt | null {
-    if (this.#attempt !== null && nowMs >= this.#attempt.endsMs) return this.#attempt;
-    return this.#rivals.find(({ endsMs }) => nowMs >= endsMs) ?? null;
   }
 
   onRequestBody(bytes: Uint8Array): void {
@@ -193,16 +183,15 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   /** An answer of our own is given: whatever is under way towards servers is given up. */
   giveUp(code: ReasonCode): void {
     // The client gets ours: whatever this one was about to say.
-    if (this.#attempt !== null) this.#failed(this.#attempt, { reason: code });
+    const { lead } = this.#race;
+    if (lead !== null) this.#failed(lead, { reason: code });
     this.#abandon();
   }
 
   #abandon(): void {
     this.#phase = "over";
-    this.#wakeMs = this.#deadlineMs = Infinity;
-    this.#attempt?.cancel();
-    this.#attempt = null;
-    this.#dropRivals();
+    this.#wakeMs = this.#deadlineMs = this.#hedgeMs = Infinity;
+    this.#race.cancel();
   }
 
   /** The request has ended. */
@@ -247,7 +236,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (pick.endpoint === null) {
       return this.#user.answerOwn(ownAnswer(pick.reason === "noneHealthy" ? "no_healthy_endpoint" : "no_endpoints"), cluster.explainNothing());
     }
-    const attempt = (this.#attempt = new ServerAttempt(this, this, cluster, pick, time, nowMs));
+    const attempt = new ServerAttempt(this, this, cluster, pick, time, nowMs);
+    this.#race.enter(attempt);
     account.attempts++;
     this.#tell(attempt);
     this.#phase = "connecting";
@@ -269,19 +259,16 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   /** Out of the race. True: others are still in it. */
   #leave(attempt: ServerAttempt): boolean {
-    const left = this.#rivals.filter((rival) => rival !== attempt);
-    if (attempt === this.#attempt) this.#attempt = left.pop() ?? null;
-    this.#rivals = left;
-    if (this.#attempt === null) return false;
-    (this.#tried ??= []).push(attempt.endpoint);
-    return true;
+    const goesOn = this.#race.leave(attempt);
+    if (goesOn) (this.#tried ??= []).push(attempt.endpoint);
+    else this.#hedgeMs = Infinity;
+    return goesOn;
   }
 
   attemptFailed(attempt: ServerAttempt, { end, code, message, isStale, status }: AttemptFailure): void {
     this.#failed(attempt, { reason: code, message });
     this.#account.note(message);
     if (this.#leave(attempt)) return;
-    this.#hedgeMs = Infinity;
     if (isStale && this.#tryAgainFresh()) return;
     if (end !== null && this.#retryAfter(attempt, end)) return;
     const { attempts } = this.#account;
@@ -333,7 +320,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   #decideHedge(nowMs: number): HedgeDecision {
     const { request, body } = this;
-    const attempt = this.#attempt;
+    const attempt = this.#race.lead;
     return decideHedge({
       hedging: this.#cluster.settings.hedging, isIdempotent: this.#isIdempotent && request.upgrade === null, isReplayable: !request.hasBody || body.replayable,
       isAnswered: attempt === null || this.#phase !== "connecting", attempts: this.#account.attempts, usableEndpoints: this.#cluster.upstream.endpoints.length,
@@ -344,38 +331,31 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   /** One more attempt, elsewhere, beside those under way. What stands in its way leaves these as they are. */
   #hedge(nowMs: number): void {
     this.#hedgeMs = Infinity;
-    const first = this.#attempt;
+    const first = this.#race.lead;
     const cluster = this.#cluster;
     const body = this.request.hasBody ? this.body.duplicate() : this.body;
     if (first === null || body === null || this.#decideHedge(nowMs).kind !== "now") return;
     const time = attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
     if (time.kind === "expired" || this.#place.retry() !== null) return;
-    const tried = [...(this.#tried ?? []), ...this.#rivals.map(({ endpoint }) => endpoint), first.endpoint];
+    const tried = [...(this.#tried ?? []), ...this.#race.endpoints];
     const pick = cluster.upstream.pick({ nowMs, hash: this.#hash, tried, sticky: null, mayProbe: false });
     if (pick.endpoint === null || tried.includes(pick.endpoint)) return;
-    this.#rivals = [...this.#rivals, first];
     const { isGrpc, clientVersion, random, request, trace } = this;
-    const hedge = (this.#attempt = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, trace, nowMs: this.nowMs }, cluster, pick, time, nowMs));
+    const hedge = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, trace, nowMs: this.nowMs }, cluster, pick, time, nowMs);
+    this.#race.enter(hedge);
     this.#account.attempts++;
     this.#hedges++;
     this.#account.note(`${first.address} had not answered for ${Math.round(nowMs - first.startedMs)} ms: ${hedge.address} was asked too`);
     this.#tell(hedge);
     hedge.start(false);
-    if (this.#attempt === hedge) this.#planHedge(nowMs);
-  }
-
-  #dropRivals(): void {
-    const rivals = this.#rivals;
-    this.#rivals = NO_RIVALS;
-    this.#hedgeMs = Infinity;
-    for (const rival of rivals) rival.cancel();
+    if (this.#race.lead === hedge) this.#planHedge(nowMs);
   }
 
   // ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   attemptInformed(_attempt: ServerAttempt, response: HttpResponse): void {
     // Of several it is not known yet whose answer follows.
-    if (this.#rivals.length === 0) this.#user.answer.inform(response);
+    if (!this.#race.isContested) this.#user.answer.inform(response);
   }
 
   attemptAnswered(attempt: ServerAttempt, response: HttpResponse, endStream: boolean): void {
@@ -391,10 +371,11 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#owesStatus = this.isGrpc && !endStream && status === 200;
     if (!this.#owesStatus) attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
     const failed = isFailure(outcome) || outcome === "overloaded";
-    if ((failed && this.#rivals.length > 0) || (mayRetry && this.#rivals.length === 0 && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs }))) {
+    const { isContested } = this.#race;
+    if ((failed && isContested) || (mayRetry && !isContested && this.#retryAfter(attempt, { kind: "answer", status, grpcStatus, retryAfterMs }))) {
       this.#failed(attempt, { status, grpcStatus });
       account.note(`${attempt.address} answered ${grpcStatus === null ? status : `grpc-status ${grpcStatus}`}`);
-      if (!this.#leave(attempt)) this.#hedgeMs = Infinity;
+      this.#leave(attempt);
       // An answer that is whole leaves its connection as it was; the rest of another is not waited for.
       attempt.discard(endStream);
       return this.#user.rearm();
@@ -417,10 +398,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #win(attempt: ServerAttempt): void {
     attempt.take();
     this.#hedgeMs = Infinity;
-    if (this.#rivals.length === 0) return;
-    const others = [...this.#rivals, this.#attempt!].filter((other) => other !== attempt);
-    this.#rivals = NO_RIVALS;
-    this.#attempt = attempt;
+    if (!this.#race.isContested) return;
+    const others = this.#race.win(attempt);
     this.#tell(attempt);
     for (const other of others) this.#drop(other);
   }
@@ -470,9 +449,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     attempt.settle(outcome, this.nowMs());
   }
 
-  attemptBroke(_attempt: ServerAttempt, code: ReasonCode, message: string): void {
+  attemptBroke(attempt: ServerAttempt, code: ReasonCode, message: string): void {
     // Too late for another answer: the client must not take the part for the whole.
-    this.#attempt = null;
+    this.#race.leave(attempt);
     this.#account.note(message);
     this.#user.cut(code);
   }
@@ -483,7 +462,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   /** Nothing more is wanted from the server. */
   #release(attempt: ServerAttempt): void {
-    this.#attempt = null;
+    this.#race.leave(attempt);
     attempt.release();
   }
 
@@ -512,7 +491,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   // ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #timedOut(nowMs: number): void {
-    if (this.#attempt?.phase === "awaiting") this.#attempt.settle("gatewayError", nowMs);
+    const { lead } = this.#race;
+    if (lead?.phase === "awaiting") lead.settle("gatewayError", nowMs);
     this.#place.timedOut(nowMs);
     this.#user.answerOwn(ownAnswer("request_timeout"), `the request's ${Math.round(this.#deadlineMs - this.#account.startedMs)} ms were over while ${this.phase}`);
   }
