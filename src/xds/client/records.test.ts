@@ -70,6 +70,11 @@ describe("a policy that cannot be read", () => {
     expect(standIn(ofScope(77))).toEqual(["namespace"]);
   });
 
+  test("and is not even named as one is refused alone: nothing could take a denial away again", () => {
+    const told = new XdsRecords().take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("nameless", AUTHORIZATION_TYPE)], removed: [], first: true });
+    expect([told.refused.length, told.delta.policies, told.keep]).toEqual([1, [], []]);
+  });
+
   test("keeps its last good state where it has one", () => {
     const records = new XdsRecords();
     const good = policy({ name: "p", rules: [[[match({ principals: [exact("cluster.local/ns/shop/sa/web")] })]]] });

@@ -155,6 +155,7 @@ export class XdsRecords {
         if (upserts.has(resource.name)) continue;
         if (this.#l7[kind].has(resource.name) && !this.#standsIn(typeUrl, resource.name)) continue;
         const standIn = requestPolicyInPlaceOf(kind, resource);
+        if (standIn === null) continue;
         const standInName = namespacedName(standIn.namespace, standIn.name);
         standIns.set(standInName, standIn);
         this.#standIn(typeUrl, resource.name, standInName);

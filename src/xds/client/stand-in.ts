@@ -1,7 +1,7 @@
 // What stands in the place of a policy that cannot be read and has no state before it: a denial of all that it may have been about.
 
 import { z } from "zod";
-
+import { namespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
 import type { AccessTarget, RequestPolicy } from "../../mesh/l7/access.ts";
 import type { AuthorizationPolicy, PolicyScope } from "../../mesh/records.ts";
@@ -16,6 +16,8 @@ const SCOPES: readonly (PolicyScope | undefined)[] = ["global", "namespace", "wo
 /** Null for a policy that would decide nothing, or that workloads name: while it is missing they deny by themselves. */
 export function policyInPlaceOf({ name, value, version }: ReceivedResource): AuthorizationPolicy | null {
   const { namespace, rest } = splitName(name);
+  // What is not named as policies are could not be taken away again.
+  if (namespacedName(namespace, rest) !== name) return null;
   const message = decode(AuthorizationSchema, value);
   if (message.ok && message.value.dryRun) return null;
   const scope = message.ok ? (SCOPES[message.value.scope] ?? "namespace") : "namespace";
@@ -26,8 +28,9 @@ export function policyInPlaceOf({ name, value, version }: ReceivedResource): Aut
 }
 
 /** A record without its conditions, and the policies it may have had, is still known by its targets; without them it is about its namespace. */
-export function requestPolicyInPlaceOf(kind: "requestPolicies" | "loginPolicies", { name, value, version }: ReceivedResource): RequestPolicy {
+export function requestPolicyInPlaceOf(kind: "requestPolicies" | "loginPolicies", { name, value, version }: ReceivedResource): RequestPolicy | null {
   const { namespace, rest } = splitName(name);
+  if (namespacedName(namespace, rest) !== name) return null;
   return {
     name: kind === "requestPolicies" ? rest : `${rest}-login-refused`, namespace, targets: targetsOf(value) ?? [{ kind: "namespace", namespace }], action: { kind: "deny" }, dryRun: false,
     rules: [{ clauses: [], fieldPath: "" }], provenance: provenance(kind === "requestPolicies" ? "AuthorizationPolicy" : "LoginPolicy", namespace, rest, version),
