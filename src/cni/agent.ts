@@ -45,6 +45,14 @@ const FAILURES_SHOWN = 3;
 /** Rules of node and pods are gone by then, or whoever ends us will not wait any longer. */
 const RELEASE_MS = 20_000;
 
+/** A pod that keeps failing is told of again, not at each attempt. */
+const EVENT_EVERY_MS = 60_000;
+/** More pods than a node has; beyond it some are told of once too often. */
+const EVENT_PODS_MAX = 1_000;
+/** The API's own limits: a name of 253 with what it adds, a message of 1024. */
+const EVENT_NAME_CHARS = 200;
+const EVENT_MESSAGE_CHARS = 1_024;
+
 /** Kubelet's own pods have another UID in the API; theirs stands there. */
 const STATIC_POD_UID = "kubernetes.io/config.hash";
 
@@ -57,6 +65,7 @@ export class Agent {
   readonly #podsByKey = new Map<string, Pod>();
   readonly #labelsOfNamespace = new Map<string, Readonly<Record<string, string>>>();
   readonly #watching = new AbortController();
+  readonly #toldAtMs = new Map<string, number>();
   #synced = false;
   #probesDue = false;
   #timer: ReturnType<typeof setInterval> | null = null;
@@ -78,7 +87,10 @@ export class Agent {
       namespaces: this.#namespaces,
       capture: options.capture,
       onChanged: () => this.#changed(),
-      onFailed: (pod, why) => log.warn("a pod is not as it should be, tried again", { pod: `${pod.namespace}/${pod.name}`, error: why }),
+      onFailed: (pod, why) => {
+        log.warn("a pod is not as it should be, tried again", { pod: `${pod.namespace}/${pod.name}`, error: why });
+        void this.#tellInEvents(pod, why);
+      },
       onNote: (pod, note) => log.info(note, { pod: `${pod.namespace}/${pod.name}` }),
     });
     this.#left = world.left;
@@ -287,6 +299,22 @@ export class Agent {
       this.#probesDue = false;
       this.#setProbeSource();
     });
+  }
+
+  /** For a pod that runs: one that starts has its reason from the kubelet. One for each pod in a while; what cannot be written is in the log. */
+  async #tellInEvents(pod: Pod, why: string): Promise<void> {
+    const { client, clock, node, log } = this.#options;
+    if (clock.monotonicMs() - (this.#toldAtMs.get(pod.uid) ?? Number.NEGATIVE_INFINITY) < EVENT_EVERY_MS) return;
+    if (this.#toldAtMs.size >= EVENT_PODS_MAX) this.#toldAtMs.clear();
+    this.#toldAtMs.set(pod.uid, clock.monotonicMs());
+    const at = new Date(clock.wallMs()).toISOString();
+    const body = {
+      apiVersion: "v1", kind: "Event", metadata: { generateName: `${pod.name.slice(0, EVENT_NAME_CHARS)}.`, namespace: pod.namespace },
+      involvedObject: { apiVersion: "v1", kind: "Pod", namespace: pod.namespace, name: pod.name, uid: pod.uid },
+      type: "Warning", reason: "NotInMesh", message: why.slice(0, EVENT_MESSAGE_CHARS), source: { component: "weft-cni", host: node }, firstTimestamp: at, lastTimestamp: at, count: 1,
+    };
+    const written = await client.request("POST", `/api/v1/namespaces/${pod.namespace}/events`, { body });
+    if (!written.ok) log.debug("an event could not be written", { error: written.error.message });
   }
 
   #setProbeSource(): void {

@@ -114,6 +114,12 @@ export class FakeKubernetesApi implements Disposable {
     if (this.fixed.has(url.pathname)) return Response.json(this.fixed.get(url.pathname));
     // api/v1/COLLECTION, api/v1/namespaces/NAME, api/v1/namespaces/NS/COLLECTION/NAME[/status]
     const rest = parts.slice(parts[0] === "api" ? 2 : 3);
+    if (request.method === "POST") {
+      const made = (await request.json()) as ApiObject & { readonly metadata: { readonly generateName?: string } };
+      const named = { ...made, metadata: { ...made.metadata, name: made.metadata.name ?? `${made.metadata.generateName ?? ""}${this.#version}` } };
+      this.put(rest.at(-1)!, named);
+      return Response.json(named, { status: 201 });
+    }
     if (rest.length === 1 || (rest.length === 3 && rest[0] === "namespaces")) {
       const collection = rest.at(-1)!;
       return url.searchParams.get("watch") === "true" ? this.#watch(collection, url) : this.#list(collection, url);

@@ -207,6 +207,24 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     await until(async () => (await rules()) === "");
   });
 
+  test("a pod that runs and cannot join: the reason is in its events, once", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    api.put("pods", {
+      metadata: { name: "lost", namespace: "shop", uid: "11111111-2222-3333-4444-555555555555" }, spec: { nodeName: "east", containers: [] }, status: { phase: "Running", podIPs: [{ ip: "198.18.1.99" }] },
+    });
+    const events = () => api.everything.filter((id) => id.startsWith("events shop/lost."));
+    await until(() => events().length > 0 && api.requests.length > 0);
+    const [id = ""] = events();
+    expect(api.get("events", id.slice("events ".length))).toMatchObject({
+      involvedObject: { kind: "Pod", name: "lost", uid: "11111111-2222-3333-4444-555555555555" }, type: "Warning", reason: "NotInMesh",
+      message: "its network namespace was not found: no process of it runs on this node",
+    });
+    // Another reason soon after is one for the log.
+    api.put("pods", { ...api.get("pods", "shop/lost")!, metadata: { ...api.get("pods", "shop/lost")!.metadata, labels: { again: "yes" } } });
+    expect((await call("STATUS")).status).toBe(0);
+    expect(events()).toHaveLength(1);
+  });
+
   test("DEL ends it, and a DEL with nobody to ask succeeds: no pod is kept by an agent that is away", async () => {
     using ztunnel = new Acknowledger(zds());
     await call("ADD");

@@ -126,6 +126,7 @@ function cniRights(values: Values): KubernetesObject[] {
         { apiGroups: [""], resources: ["pods", "namespaces"], verbs: READ },
         // Annotations are among what the status subresource may change; the pod itself is not.
         { apiGroups: [""], resources: ["pods/status"], verbs: ["patch"] },
+        { apiGroups: [""], resources: ["events"], verbs: ["create"] },
       ],
     }),
     ...granted(values, { name: CNI, account: CNI, cluster: false, rules: [{ apiGroups: ["apps"], resources: ["daemonsets"], resourceNames: [CNI], verbs: ["get"] }] }),
