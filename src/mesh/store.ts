@@ -138,10 +138,20 @@ export class MeshStore {
     return this.serviceByVip(network, ip, clientNamespace) ?? this.serviceByCidr(network, ip, clientNamespace);
   }
 
-  /** Exact virtual addresses only. With `clientNamespace` null every service is visible. */
+  /**
+   * Exact virtual addresses only. With `clientNamespace` null every service is visible. A pod's address is the pod's: a service that is
+   * no Kubernetes service and names it has it for clients of its own namespace, and for others only where the pod is of that namespace.
+   */
   serviceByVip(network: string, ip: IpAddress, clientNamespace: string | null): Service | undefined {
-    const candidates = this.#networks.get(network)?.vips.get(ip);
-    return candidates === undefined ? undefined : preferredService(candidates, clientNamespace);
+    const index = this.#networks.get(network);
+    const candidates = index?.vips.get(ip);
+    if (index === undefined || candidates === undefined) return undefined;
+    const found = preferredService(candidates, clientNamespace);
+    if (found === undefined || found.canonical || found.namespace === clientNamespace) return found;
+    const owners = index.workloads.get(ip);
+    const owner = (Array.isArray(owners) ? owners[0] : owners)?.workload;
+    if (owner === undefined || !isPod(owner) || owner.namespace === found.namespace) return found;
+    return candidates.find((service) => service.namespace === owner.namespace && (clientNamespace === null || service.visibility === "public"));
   }
 
   /** Virtual addresses given as a CIDR only; the longest prefix that has a visible service. */

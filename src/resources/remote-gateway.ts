@@ -49,12 +49,15 @@ export interface RemoteNetworks {
   readonly workloads: readonly Workload[];
 }
 
-/** One gateway a network: the first by namespace and name; the others are told that they are not used. */
+/**
+ * One gateway a network: one of the root namespace before others, whose writers need not be trusted by the whole mesh; of those the
+ * oldest, then the first by namespace and name. The others are told that they are not used.
+ */
 export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[], options: TranslationOptions, reportFor: ReportFor): RemoteNetworks {
   const gateways = new Map<string, GatewayAddress>();
   const workloads: Workload[] = [];
   const owners = new Map<string, Placed<RemoteGateway>>();
-  for (const one of placed.filter(({ resource }) => isRemoteGateway(resource)).sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))) {
+  for (const one of placed.filter(({ resource }) => isRemoteGateway(resource)).sort((a, b) => rank(a, options) - rank(b, options) || (nameOf(a) < nameOf(b) ? -1 : 1))) {
     const network = one.resource.labels[NETWORK]!;
     // A directory that several networks share holds the gateway to our own as well: that one is for the others.
     if (network === options.network) continue;
@@ -72,6 +75,13 @@ export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[]
     });
   }
   return { gateways, workloads };
+}
+
+/** 0 for the root namespace's own; of the others the time of creation, last those that have none. */
+function rank({ resource }: Placed<RemoteGateway>, { rootNamespace }: TranslationOptions): number {
+  if (resource.namespace === rootNamespace) return 0;
+  const createdMs = Date.parse(resource.creationTimestamp);
+  return Number.isNaN(createdMs) ? Number.MAX_SAFE_INTEGER : Math.max(1, createdMs);
 }
 
 const nameOf = ({ resource }: Placed<RemoteGateway>): string => `${resource.namespace}/${resource.name}`;

@@ -117,7 +117,7 @@ function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonl
 /** A port that the pod has no name for is left out, as Kubernetes does. */
 function podPorts(service: ServiceResource, pod: Pod): PortMapping[] {
   return tcpPorts(service.spec).flatMap(({ port, targetPort = port }) => {
-    const number = typeof targetPort === "number" ? targetPort : pod.ports[targetPort];
+    const number = typeof targetPort === "number" ? targetPort : Object.hasOwn(pod.ports, targetPort) ? pod.ports[targetPort] : undefined;
     return number === undefined ? [] : [{ servicePort: port, targetPort: number }];
   });
 }

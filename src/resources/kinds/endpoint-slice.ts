@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
 import { err, ok, type Result } from "../../core/result.ts";
+import { dnsLabel, dnsSubdomain } from "../object-meta.ts";
 
 /** Label: the Service it belongs to. */
 export const SLICE_SERVICE = "kubernetes.io/service-name";
@@ -12,7 +13,7 @@ const ENDPOINTS_MAX = 1000;
 
 const text = z.string().nullish();
 const schema = z.object({
-  metadata: z.object({ name: z.string().min(1), namespace: z.string().min(1), labels: z.record(z.string(), z.string()).nullish() }),
+  metadata: z.object({ name: dnsSubdomain, namespace: dnsLabel, labels: z.record(z.string(), z.string()).nullish() }),
   addressType: z.string(),
   endpoints: z.array(z.object({
     addresses: z.array(z.string()), conditions: z.object({ ready: z.boolean().nullish() }).nullish(),

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import { BYPASS_INBOUND_CAPTURE, INBOUND_BINDING, REDIRECTION, WAYPOINT_CANARY_WEIGHT } from "../annotations.ts";
-import type { Labels } from "../object-meta.ts";
+import { dnsLabel, dnsSubdomain, type Labels } from "../object-meta.ts";
 import { Sharing } from "../sharing.ts";
 
 /** Annotations that mean something to the mesh; the others are not kept. */
@@ -22,7 +22,7 @@ const container = z.object({
 });
 const schema = z.object({
   metadata: z.object({
-    name: z.string().min(1), namespace: z.string().min(1), uid: z.string(), labels: z.record(z.string(), z.string()).nullish(), annotations: z.record(z.string(), z.string()).nullish(),
+    name: dnsSubdomain, namespace: dnsLabel, uid: z.string(), labels: z.record(z.string(), z.string()).nullish(), annotations: z.record(z.string(), z.string()).nullish(),
     deletionTimestamp: text, ownerReferences: z.array(z.object({ kind: z.string(), name: z.string(), controller: z.boolean().nullish() })).nullish(),
   }),
   spec: z.object({ nodeName: text, serviceAccountName: text, hostNetwork: z.boolean().nullish(), containers: z.array(container).nullish(), initContainers: z.array(container).nullish() }).nullish(),
