@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "bun:test";
+import { CONTROL_METRICS } from "../control/metrics.ts";
 import { CONNECTION_FAMILIES, FAMILIES, type Family } from "./metric-families.ts";
 import { REQUEST_FAMILIES } from "./request-families.ts";
 
@@ -22,6 +23,10 @@ test("every family is documented with its kind, labels and meaning, and nothing 
     documented.delete(name);
   }
   for (const [name, { type, help }] of Object.entries(REQUEST_FAMILIES)) {
+    expect([name, documented.get(name)]).toEqual([name, `${type} | ${help}`]);
+    documented.delete(name);
+  }
+  for (const [name, { type, help }] of Object.entries(CONTROL_METRICS)) {
     expect([name, documented.get(name)]).toEqual([name, `${type} | ${help}`]);
     documented.delete(name);
   }
