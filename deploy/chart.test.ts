@@ -40,7 +40,7 @@ describe("the chart", () => {
     expect(lint.stdout.toString()).toContain("0 chart(s) failed");
   });
 
-  for (const set of [[], ["ztunnel.drainSeconds=1200000", "cni.dnsCapture=false", 'control.tolerations=[{"operator":"Exists"}]', "image=example.test/weft:1"]]) {
+  for (const set of [[], ["ztunnel.drainSeconds=1200000", "cni.dnsCapture=false", 'control.tolerations=[{"operator":"Exists"}]', "image=example.test/weft:1", 'imagePullSecrets=[{"name":"registry"}]']]) {
     testUnless(helm)(`helm renders what weft install applies${set.length === 0 ? "" : ", with values set"}`, () => {
       const values = valuesFrom("mesh", set);
       if (!values.ok) throw new Error(values.error);
@@ -85,14 +85,42 @@ describe("the objects", () => {
 
 describe("--set", () => {
   test("texts as they are, the rest as JSON, and words for what is wrong", () => {
-    const values = valuesFrom("mesh", ["image=a=b", "control.replicas=3", 'cni.nodeSelector={"a":"b"}']);
-    expect(values.ok ? [values.value.image, values.value["control.replicas"], values.value["cni.nodeSelector"]] : values.error).toEqual(["a=b", 3, { a: "b" }]);
+    const values = valuesFrom("mesh", ["logLevel=info,access=off", "control.replicas=3", 'cni.nodeSelector={"a":"b"}']);
+    expect(values.ok ? [values.value.logLevel, values.value["control.replicas"], values.value["cni.nodeSelector"]] : values.error).toEqual(["info,access=off", 3, { a: "b" }]);
     const wrong = (setting: string): string => {
       const refused = valuesFrom("mesh", [setting]);
       return refused.ok ? "" : refused.error;
     };
     expect(wrong("imgae=x")).toContain('"imgae" is no value; there are image');
     expect(wrong("control.replicas=two")).toBe('--set control.replicas: "two" is not a number');
-    expect(wrong("control.tolerations={}")).toContain("is not a list");
+    expect(wrong("control.tolerations={}")).toContain("is not a list as JSON");
+    expect(wrong("control.nodeSelector=disk")).toBe('--set control.nodeSelector: "disk" is not a map as JSON, such as {"a":"b"}');
+  });
+
+  test("of a map one name, which leaves the others; dots of a label's key part nothing", () => {
+    const values = valuesFrom("mesh", ["ztunnel.nodeSelector.disk=ssd", "cni.nodeSelector.example.test/pool=a", String.raw`control.nodeSelector.example\.test/pool=b`, "ztunnel.resources.limits.memory=1Gi"]);
+    if (!values.ok) throw new Error(values.error);
+    expect(values.value["ztunnel.nodeSelector"]).toEqual({ "kubernetes.io/os": "linux", disk: "ssd" });
+    expect(values.value["cni.nodeSelector"]).toEqual({ "kubernetes.io/os": "linux", "example.test/pool": "a" });
+    expect(values.value["control.nodeSelector"]).toEqual({ "kubernetes.io/os": "linux", "example.test/pool": "b" });
+    expect(values.value["ztunnel.resources"]).toEqual({ requests: { cpu: "200m", memory: "128Mi" }, limits: { memory: "1Gi" } });
+  });
+
+  test("every default passes its own check", () => {
+    expect(Object.entries(VALUES).filter(([, { fallback, check }]) => check(fallback) !== null).map(([name]) => name)).toEqual([]);
+  });
+
+  const refused = [
+    ["cni.probes=foo", "one of source, exempt, off"], ["logFormat=xml", "one of text, json"], ["logLevel=access=loud", "levels and scopes"], ["ztunnel.workers=lots", "a number of threads"],
+    ["ztunnel.drainSeconds=-5", "a whole number from 0 to 2147483"], ["ztunnel.drainSeconds=1.5", "a whole number"], ["ztunnel.drainSeconds=2147484", "a whole number"],
+    ["control.replicas=0", "a whole number from 1"], ["imagePullPolicy=never", "one of IfNotPresent, Always, Never"], ["image=", "the name of an image"], ["image=a b", "the name of an image"],
+    ["trustDomain=Cluster", "a trust domain"], ["clusterId=", "a name of letters"], ["cni.binDir=opt/cni/bin", "an absolute path"], ["cni.excludeNamespaces=", "one at least"],
+    ["cni.excludeNamespaces=a,,b", "namespaces separated by commas"], ["cni.probeAddresses=198.18.0.1,198.18.0.2", "one of each family at most"], ["cni.probeAddresses=here", "IP addresses"],
+    ["cni.dnsCapture=yes", "a boolean"], ['cni.nodeSelector={"disk":1}', "labels of nodes"], ['ztunnel.resources={"limit":{}}', "requests and limits"], ["ztunnel.resources.limit.memory=1Gi", "requests and limits"],
+    ["ztunnel.resources.memory=1Gi", "a name in it"], ['imagePullSecrets=["registry"]', "a list of names of Secrets"], ["control.replicas.x=1", "is no value"], ["imagePullSecrets.0=registry", "is no value"],
+  ] as const;
+  test.each(refused)("what would not start is refused: %s", (setting, wanted) => {
+    const values = valuesFrom("mesh", [setting]);
+    expect(values.ok ? "taken" : values.error).toContain(wanted);
   });
 });

@@ -13,7 +13,7 @@ const CLUSTER = "  --kubeconfig PATH, --context NAME   the cluster; as kubectl h
 export const OPERATOR_VERBS = {
   install: {
     line: "puts the mesh into a Kubernetes cluster, or brings it up to date",
-    usage: `weft install [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --set NAME=VALUE       a value of the installation, any number of times; deploy/chart/values.yaml lists them\n  --dry-run              prints the objects and changes nothing\n  --no-wait              does not wait until everything is ready\n  --timeout SECONDS      how long it waits, 120 by default\n${CLUSTER}`,
+    usage: `weft install [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --set NAME=VALUE       a value of the installation, any number of times; deploy/chart/values.yaml lists them\n                         lists and maps as JSON; of a map also one name in it: ztunnel.nodeSelector.disk=ssd\n  --dry-run              prints the objects and changes nothing\n  --no-wait              does not wait until everything is ready\n  --timeout SECONDS      how long it waits, 120 by default\n${CLUSTER}`,
     load: async () => (await import("./verbs/install.ts")).install,
   },
   uninstall: {

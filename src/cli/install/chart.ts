@@ -36,7 +36,8 @@ function chartYaml(version: string): string {
 
 /** Dotted names are nested, with each value's help above it. */
 function valuesYaml(): string {
-  const lines = ["# What may be chosen about an installation. `weft install --set NAME=VALUE` takes the same names."];
+  const lines = ["# What may be chosen about an installation. `weft install --set NAME=VALUE` takes the same names:",
+    "# texts as they are, lists and maps as JSON, and of a map also one name in it (ztunnel.nodeSelector.disk=ssd)."];
   let section = "";
   for (const [name, { fallback, help }] of Object.entries(VALUES)) {
     const [head, leaf] = name.includes(".") ? (name.split(".") as [string, string]) : ["", name];

@@ -166,6 +166,7 @@ function controlDeployment(values: Values): KubernetesObject {
         metadata: { labels: { ...labels(CONTROL), "istio.io/dataplane-mode": "none" }, annotations: metricsAnnotations(15020) },
         spec: {
           serviceAccountName: CONTROL,
+          imagePullSecrets: values.imagePullSecrets,
           nodeSelector: values["control.nodeSelector"],
           tolerations: values["control.tolerations"],
           priorityClassName: "system-cluster-critical",
@@ -206,7 +207,7 @@ function cniDaemonSet(values: Values): KubernetesObject {
           serviceAccountName: CNI,
           // With a network of its own it would wait for its own plugin; the processes of the node lead to the namespaces of its pods.
           hostNetwork: true, hostPID: true, dnsPolicy: "ClusterFirstWithHostNet",
-          nodeSelector: values["cni.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY, terminationGracePeriodSeconds: 40,
+          imagePullSecrets: values.imagePullSecrets, nodeSelector: values["cni.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY, terminationGracePeriodSeconds: 40,
           securityContext: { seccompProfile: { type: "RuntimeDefault" } },
           containers: [{
             name: "cni", image: values.image, imagePullPolicy: values.imagePullPolicy, args: ["cni"],
@@ -250,7 +251,7 @@ function ztunnelDaemonSet(values: Values): KubernetesObject {
         metadata: { labels: { ...labels(ZTUNNEL), "istio.io/dataplane-mode": "none", "sidecar.istio.io/inject": "false" }, annotations: metricsAnnotations(15020) },
         spec: {
           serviceAccountName: ZTUNNEL,
-          nodeSelector: values["ztunnel.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY,
+          imagePullSecrets: values.imagePullSecrets, nodeSelector: values["ztunnel.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY,
           terminationGracePeriodSeconds: plus(drain, GRACE_AFTER_DRAIN_SECONDS),
           securityContext: { seccompProfile: { type: "RuntimeDefault" } },
           containers: [{
