@@ -2,6 +2,7 @@
 // deadline of it all, copies to mirrors, and the one answer that goes back.
 
 import type { Random } from "../core/ports.ts";
+import { unreachable } from "../core/result.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../mesh/l7/route.ts";
 import type { ForwardPlan, PlannedSession } from "../policy/http/plan.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
@@ -14,7 +15,7 @@ import { decideHedge, type HedgeDecision } from "../policy/upstream/hedging.ts";
 import { isFailure, type Outcome, outcomeOfAnswer } from "../policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../policy/upstream/retry-after.ts";
-import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../policy/upstream/settings.ts";
+import { effectiveRetry, effectiveTimeouts, provenanceOfTimeout, type TimeoutSettings } from "../policy/upstream/settings.ts";
 import { attemptTime, requestDeadline } from "../policy/upstream/timeouts.ts";
 import { ViewFacts } from "../policy/upstream/view-facts.ts";
 import type { FailedAttempt } from "../telemetry/request-record.ts";
@@ -81,6 +82,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   readonly #timeouts: TimeoutSettings;
   #phase: Phase = "connecting";
   #deadlineMs: number;
+  /** The client's own grpc-timeout, where it is the shorter one. */
+  readonly #clientMs: number | null;
   #mirrors = NO_MIRRORS;
   #hash = 0;
   #cookie: HashCookie | null = null;
@@ -115,10 +118,12 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#cluster = cluster;
     cluster.budget.request(nowMs);
     changeFields(head.fields, plan.requestHeaders);
-    this.#timeouts = effectiveTimeouts(plan.timeouts ?? INHERITED_TIMEOUTS, cluster.settings);
+    this.#timeouts = effectiveTimeouts(plan.timeouts ?? INHERITED_TIMEOUTS, place.namedApart?.settings.said ?? null, cluster.settings);
     this.#retry = effectiveRetry(plan.retry, cluster.settings);
     const grpcTimeout = this.isGrpc ? head.fields.value("grpc-timeout") : undefined;
-    this.#deadlineMs = requestDeadline(this.#timeouts, grpcTimeout === undefined ? null : parseGrpcTimeout(grpcTimeout), nowMs);
+    const clientMs = grpcTimeout === undefined ? null : parseGrpcTimeout(grpcTimeout);
+    this.#deadlineMs = requestDeadline(this.#timeouts, clientMs, nowMs);
+    this.#clientMs = clientMs !== null && (this.#timeouts.requestMs === 0 || clientMs < this.#timeouts.requestMs) ? clientMs : null;
     this.request = outgoingOf(received, {
       path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: hostOfService(cluster.target.service),
     });
@@ -494,7 +499,36 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const { lead } = this.#race;
     if (lead?.phase === "awaiting") lead.settle("gatewayError", nowMs);
     this.#place.timedOut(nowMs);
-    this.#user.answerOwn(ownAnswer("request_timeout"), `the request's ${Math.round(this.#deadlineMs - this.#account.startedMs)} ms were over while ${this.phase}`);
+    const clientMs = this.#clientMs;
+    if (clientMs === null) this.#blameTimeout("requestMs");
+    const time = clientMs === null ? `${this.#timeouts.requestMs} ms` : `${clientMs} ms (the client's grpc-timeout)`;
+    this.#user.answerOwn(ownAnswer("request_timeout"), `the request's ${time} were over while ${this.#doing}`);
+  }
+
+  /** No byte has moved for longer than `streamIdleMs`. */
+  idle(): void {
+    this.#blameTimeout("streamIdleMs");
+    this.#user.answerOwn(ownAnswer("stream_idle_timeout"), `no byte moved for ${this.streamIdleMs} ms while ${this.#doing}`);
+  }
+
+  #blameTimeout(field: "requestMs" | "streamIdleMs"): void {
+    const { cluster, namedApart } = this.#place;
+    this.#account.provenance = provenanceOfTimeout(field, this.#plan.timeouts ?? INHERITED_TIMEOUTS, namedApart?.settings ?? null, cluster.settings) ?? this.#account.provenance;
+  }
+
+  /** What goes on, to be read after "while". */
+  get #doing(): string {
+    const { phase } = this;
+    const server = this.#account.upstreamAddress ?? this.#cluster.name;
+    switch (phase) {
+      case "connecting": return `connecting to ${server}`;
+      case "awaiting": return `awaiting the answer of ${server}`;
+      case "backoff": return `waiting to try again after ${server}`;
+      case "responding": return `${server} was answering`;
+      case "tunnel": return `a tunnel to ${server} was open`;
+      case "over": return "it was already answered";
+      default: return unreachable(phase);
+    }
   }
 
   #attemptTimedOut(attempt: ServerAttempt, nowMs: number): void {

@@ -4,9 +4,10 @@ import type { GlobalRateLimit } from "../mesh/l7/traffic-policy.ts";
 import type { GlobalRateLimitVerdict } from "../policy/upstream/rate-limit/global.ts";
 import { rateLimitHeaders, type RateLimitState } from "../policy/upstream/rate-limit/headers.ts";
 import { type CompiledMatches, compileMatches, ViewFacts } from "../policy/upstream/view-facts.ts";
+import { provenanceOfPart } from "../policy/upstream/settings.ts";
 import { applyAnswerHeaders, pairsOf } from "./answer-headers.ts";
 import type { ClientAnswer } from "./client-answer.ts";
-import { tellRateLimit } from "./cluster-place.ts";
+import { type OwnedLimit, tellRateLimit } from "./cluster-place.ts";
 import type { RequestObserver } from "./observer.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import { askRateLimit } from "./rate-limit-call.ts";
@@ -35,14 +36,14 @@ const compiled = new WeakMap<GlobalRateLimit, CompiledMatches>();
 export class GlobalLimits {
   readonly #host: LimitsHost;
   readonly #user: LimitedRequest;
-  readonly #limits: readonly GlobalRateLimit[];
+  readonly #limits: readonly OwnedLimit[];
   readonly #done: (outcome: LimitsOutcome) => void;
   #next = 0;
   #call: PendingAnswer | null = null;
   #state: RateLimitState | null = null;
 
   /** @param done once, maybe before `start` returns; not after `cancel`. */
-  constructor(host: LimitsHost, user: LimitedRequest, limits: readonly GlobalRateLimit[], done: (outcome: LimitsOutcome) => void) {
+  constructor(host: LimitsHost, user: LimitedRequest, limits: readonly OwnedLimit[], done: (outcome: LimitsOutcome) => void) {
     this.#host = host;
     this.#user = user;
     this.#limits = limits;
@@ -53,9 +54,10 @@ export class GlobalLimits {
     const { head } = this.#user.account;
     const facts = new ViewFacts(head, head.token?.payload ?? null);
     while (this.#next < this.#limits.length) {
-      const limit = this.#limits[this.#next++]!;
+      const owned = this.#limits[this.#next++]!;
+      const { limit } = owned;
       if (!matchesOf(limit).applies(facts)) continue;
-      this.#call = askRateLimit(this.#host, limit, facts, traceMetadata(head.fields, this.#user.account.trace), (verdict) => this.#answered(limit, verdict));
+      this.#call = askRateLimit(this.#host, limit, facts, traceMetadata(head.fields, this.#user.account.trace), (verdict) => this.#answered(owned, verdict));
       if (this.#call !== null) return;
     }
     this.#done({ kind: "within", state: this.#state });
@@ -66,16 +68,16 @@ export class GlobalLimits {
     this.#call = null;
   }
 
-  #answered(limit: GlobalRateLimit, verdict: GlobalRateLimitVerdict): void {
+  #answered({ limit, owner }: OwnedLimit, verdict: GlobalRateLimitVerdict): void {
     this.#call = null;
     const { account, answer } = this.#user;
-    tellRateLimit(this.#host.observer, account.servedBy, limit.name, verdict.reason === "serviceFailed" ? "failed" : verdict.allowed ? "allowed" : "refused");
+    tellRateLimit(this.#host.observer, owner, limit.name, verdict.reason === "serviceFailed" ? "failed" : verdict.allowed ? "allowed" : "refused");
     if (!verdict.allowed) {
       const pairs = pairsOf(verdict.responseHeaders);
       const own = verdict.state === null ? [] : rateLimitHeaders(verdict.state);
       for (let i = 0; i < own.length; i += 2) if (!pairs.some(([name]) => name === own[i])) pairs.push([own[i]!, own[i + 1]!]);
       const failed = verdict.reason === "serviceFailed";
-      account.provenance = provenanceOf(account, limit);
+      account.provenance = provenanceOfPart(owner.settings, "globalRateLimits", limit.name, limit.fieldPath) ?? account.provenance;
       this.#done({
         kind: "refused", detail: verdict.message,
         answer: ownAnswer(failed ? "rate_limit_failed" : "rate_limited", { status: verdict.status, headers: pairs, body: verdict.body.length === 0 ? null : verdict.body }),
@@ -94,10 +96,4 @@ function matchesOf(limit: GlobalRateLimit): CompiledMatches {
   let known = compiled.get(limit);
   if (known === undefined) compiled.set(limit, (known = compileMatches(limit.matches)));
   return known;
-}
-
-/** The policy that has the limit, down to its field. */
-function provenanceOf({ servedBy, provenance }: RequestAccount, { fieldPath }: GlobalRateLimit): RequestAccount["provenance"] {
-  const origin = servedBy?.settings.provenance["globalRateLimits"];
-  return origin === undefined ? provenance : { ...origin, fieldPath };
 }

@@ -50,6 +50,8 @@ export class RequestAccount implements RequestRecord {
   provenance: Provenance | null = null;
   routeId: string | null = null;
   ruleName: string | null = null;
+  /** Of the service that the client named, whatever a rule sends it to; null until that is decided. */
+  named: Cluster | null = null;
   servedBy: Cluster | null = null;
   endpoint: Workload | null = null;
   upstreamAddress: string | null = null;

@@ -234,8 +234,9 @@ export class RequestDecisions {
       account.routeId = result.route.id;
       account.ruleName = result.rule.rule.name;
     }
-    // Faults of the service that the client meant; one that has no such policy costs nothing here.
+    // What its policies say of requests goes by the service that the client named; one that has no such policy costs nothing here.
     const own = host.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
+    account.named = own;
     const plan = planRequest(head, result, {
       random: host.random, listenerPort: destination.port, nowMs: host.wallMs(), sessionSigner: host.sessionSigner,
       ...(own !== null && own.faults.length > 0 ? { serviceFaults: own.faults } : {}),

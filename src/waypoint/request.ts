@@ -11,7 +11,7 @@ import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { HeaderList } from "../wire/http/header-list.ts";
 import type { Client } from "./client.ts";
 import { ClientAnswer } from "./client-answer.ts";
-import { type ClusterPlace, findPlace } from "./cluster-place.ts";
+import { type ClusterPlace, findPlace, type PlaceRefusal } from "./cluster-place.ts";
 import type { NewStream } from "./downstream.ts";
 import { Forwarding, type ForwardingUser } from "./forwarding.ts";
 import { GlobalLimits } from "./global-limits.ts";
@@ -112,12 +112,12 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   forward(plan: ForwardPlan): void {
     const nowMs = this.#host.nowMs();
     const found = findPlace(this.#host, plan.backend, this.account, nowMs);
-    if (found.kind === "refused") return this.answerOwn(found.answer, found.detail);
+    if (found.kind === "refused") return this.#refuse(found);
     const { place } = found;
-    const { globalRateLimits } = place.cluster.settings;
-    if (globalRateLimits.length === 0) return this.#enter(plan, place);
+    const { globalLimits } = place;
+    if (globalLimits.length === 0) return this.#enter(plan, place);
     this.keepHead();
-    this.#limits = new GlobalLimits(this.#host, this, globalRateLimits, (outcome) => {
+    this.#limits = new GlobalLimits(this.#host, this, globalLimits, (outcome) => {
       this.#limits = null;
       if (outcome.kind === "refused") this.answerOwn(outcome.answer, outcome.detail);
       else {
@@ -134,11 +134,16 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     const refusal = place.enter(this.account.head, nowMs);
     if (refusal !== null) {
       place.leave(false, nowMs);
-      return this.answerOwn(refusal.answer, refusal.detail);
+      return this.#refuse(refusal);
     }
     this.#phase = "forwarding";
     this.#forwarding = new Forwarding(this.#host, this, plan, place, this.#stream.request, nowMs);
     this.#forwarding.start();
+  }
+
+  #refuse({ answer, detail, provenance }: PlaceRefusal): void {
+    if (provenance !== null) this.account.provenance = provenance;
+    this.answerOwn(answer, detail);
   }
 
   // ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +209,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
         this.#decisions.delayed();
       } else this.answer.flush(nowMs);
     } else if (this.#forwarding?.onDue(nowMs) !== true && nowMs >= this.#idleDueMs) {
-      this.answerOwn(ownAnswer("stream_idle_timeout"), `no byte moved for ${this.#forwarding!.streamIdleMs} ms while ${this.state}`);
+      this.#forwarding!.idle();
     }
     this.rearm();
   }

@@ -192,6 +192,6 @@ export interface TrafficPolicy {
   readonly sessionPersistence: SessionPersistence | null;
   readonly tls: BackendTls | null;
   readonly faults: readonly Fault[];
-  /** Field name (as above) to where it came from. */
+  /** Field name (as above) to where it came from; also of each rate limit (`localRateLimits.NAME`) and timeout (`timeouts.requestMs`). */
   readonly provenance: Readonly<Record<string, Provenance>>;
 }

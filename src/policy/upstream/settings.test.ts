@@ -86,8 +86,13 @@ describe("settings", () => {
 
   test("a route's own retries and timeouts go first, within bounds", () => {
     const settings = merge([{ timeouts: { requestMs: 1000, backendRequestMs: null, streamIdleMs: null } }]);
-    expect(effectiveTimeouts(INHERITED_TIMEOUTS, settings)).toEqual({ requestMs: 1000, backendRequestMs: 0, streamIdleMs: STREAM_IDLE_TIMEOUT_MS });
-    expect(effectiveTimeouts({ requestMs: 0, backendRequestMs: 7, streamIdleMs: null }, settings)).toEqual({ requestMs: 0, backendRequestMs: 7, streamIdleMs: STREAM_IDLE_TIMEOUT_MS });
+    expect(effectiveTimeouts(INHERITED_TIMEOUTS, null, settings)).toEqual({ requestMs: 1000, backendRequestMs: 0, streamIdleMs: STREAM_IDLE_TIMEOUT_MS });
+    expect(effectiveTimeouts({ requestMs: 0, backendRequestMs: 7, streamIdleMs: null }, null, settings)).toEqual({ requestMs: 0, backendRequestMs: 7, streamIdleMs: STREAM_IDLE_TIMEOUT_MS });
+    const named = { requestMs: 300, backendRequestMs: 40, streamIdleMs: null };
+    expect(effectiveTimeouts(INHERITED_TIMEOUTS, named, settings)).toEqual({ requestMs: 300, backendRequestMs: 40, streamIdleMs: STREAM_IDLE_TIMEOUT_MS });
+    expect(effectiveTimeouts({ ...INHERITED_TIMEOUTS, requestMs: 5 }, named, settings).requestMs).toBe(5);
+    const ofBackend = merge([{ timeouts: { requestMs: null, backendRequestMs: 60, streamIdleMs: null } }]);
+    expect(effectiveTimeouts(INHERITED_TIMEOUTS, named, ofBackend).backendRequestMs).toBe(60);
     expect(effectiveRetry(null, settings)).toBe(settings.retry);
     expect(effectiveRetry({ ...RETRY_DEFAULT, attempts: 1000 }, settings).attempts).toBe(RETRY_ATTEMPTS_MAX);
   });

@@ -3,7 +3,7 @@
 
 import type { Provenance } from "../../core/fault.ts";
 import type { Fault } from "../../mesh/l7/fault.ts";
-import type { RetryPolicy, RouteTimeouts, SessionPersistence } from "../../mesh/l7/route.ts";
+import { INHERITED_TIMEOUTS, type RetryPolicy, type RouteTimeouts, type SessionPersistence } from "../../mesh/l7/route.ts";
 import type {
   AdaptiveConcurrency, BackendTls, Balancing, ConnectionLimits, GlobalRateLimit, HealthCheck, Hedging, LocalityFailover, LocalRateLimit, OutlierDetection,
   RetryBudget, Subset, TrafficPolicy,
@@ -56,6 +56,8 @@ export interface UpstreamSettings {
   readonly retry: RetryPolicy;
   readonly retryBudget: RetryBudget;
   readonly timeouts: TimeoutSettings;
+  /** The timeouts that a policy says, without our defaults. */
+  readonly said: RouteTimeouts;
   readonly sessionPersistence: SessionPersistence | null;
   readonly tls: BackendTls;
   readonly faults: readonly Fault[];
@@ -97,6 +99,7 @@ export function effectiveSettings(policy: TrafficPolicy | null, subset: string |
       backendRequestMs: policy?.timeouts?.backendRequestMs ?? BACKEND_REQUEST_TIMEOUT_MS,
       streamIdleMs: policy?.timeouts?.streamIdleMs ?? STREAM_IDLE_TIMEOUT_MS,
     },
+    said: policy?.timeouts ?? INHERITED_TIMEOUTS,
     sessionPersistence: policy?.sessionPersistence ?? null,
     tls: policy?.tls ?? NO_TLS,
     faults: policy?.faults ?? [],
@@ -109,15 +112,34 @@ export function effectiveRetry(route: RetryPolicy | null, settings: UpstreamSett
   return route === null ? settings.retry : boundedRetry(route);
 }
 
-/** A route's own timeouts go before the service's, one by one. */
-export function effectiveTimeouts(route: RouteTimeouts, settings: UpstreamSettings): TimeoutSettings {
-  const { timeouts } = settings;
-  if (route.requestMs === null && route.backendRequestMs === null && route.streamIdleMs === null) return timeouts;
+/**
+ * Of one request, timeout by timeout: the route's own, then that of the service that the client named, then the backend's. What one
+ * attempt at the backend may take is said by the backend first.
+ * @param named what the policies of that service say; null where it is the backend itself
+ */
+export function effectiveTimeouts(route: RouteTimeouts, named: RouteTimeouts | null, { timeouts, said }: UpstreamSettings): TimeoutSettings {
+  if (named === null && route.requestMs === null && route.backendRequestMs === null && route.streamIdleMs === null) return timeouts;
   return {
-    requestMs: route.requestMs ?? timeouts.requestMs,
-    backendRequestMs: route.backendRequestMs ?? timeouts.backendRequestMs,
-    streamIdleMs: route.streamIdleMs ?? timeouts.streamIdleMs,
+    requestMs: route.requestMs ?? named?.requestMs ?? timeouts.requestMs,
+    backendRequestMs: route.backendRequestMs ?? said.backendRequestMs ?? named?.backendRequestMs ?? timeouts.backendRequestMs,
+    streamIdleMs: route.streamIdleMs ?? named?.streamIdleMs ?? timeouts.streamIdleMs,
   };
+}
+
+/**
+ * Which policy made a part of a field so (`localRateLimits` and the limit's name; `timeouts` and its field), down to `fieldPath`.
+ * Null: none, it is our default.
+ */
+export function provenanceOfPart({ provenance }: UpstreamSettings, field: string, part: string, fieldPath: string): Provenance | null {
+  const origin = provenance[`${field}.${part}`] ?? provenance[field];
+  return origin === undefined ? null : { ...origin, fieldPath };
+}
+
+/** The policy whose request or idle timeout holds, in the order of `effectiveTimeouts`; null: the route's own, or our default. */
+export function provenanceOfTimeout(field: "requestMs" | "streamIdleMs", route: RouteTimeouts, named: UpstreamSettings | null, backend: UpstreamSettings): Provenance | null {
+  if (route[field] !== null) return null;
+  const settings = named !== null && named.said[field] !== null ? named : backend;
+  return settings.said[field] === null ? null : provenanceOfPart(settings, "timeouts", field, field === "requestMs" ? "spec.timeouts.request" : "spec.timeouts.streamIdle");
 }
 
 function limitSettings(limits: ConnectionLimits | null): LimitSettings {

@@ -67,6 +67,7 @@ function mergeScope(service: NamespacedName, members: readonly PlacedContributio
   const owners = new Map<TrafficField, PlacedContribution>();
   for (const member of [...members].sort(strongerFirst)) {
     const { fields, paths } = member.contribution;
+    for (const [part, path] of partsOf(fields)) provenance[part] ??= provenanceOf(member.placed, path);
     for (const field of Object.keys(fields) as TrafficField[]) {
       const path = paths[field] ?? [];
       const owner = owners.get(field);
@@ -79,6 +80,16 @@ function mergeScope(service: NamespacedName, members: readonly PlacedContributio
     }
   }
   return { ...merged, provenance };
+}
+
+/** What several policies may have a share in, each part by its name and its path: `localRateLimits.per-caller`, `timeouts.requestMs`. */
+function* partsOf({ localRateLimits = [], globalRateLimits = [], timeouts = null }: Partial<TrafficFields>): Iterable<readonly [part: string, fieldPath: string]> {
+  for (const { name, fieldPath } of localRateLimits) yield [`localRateLimits.${name}`, fieldPath];
+  for (const { name, fieldPath } of globalRateLimits) yield [`globalRateLimits.${name}`, fieldPath];
+  if (timeouts === null) return;
+  if (timeouts.requestMs !== null) yield ["timeouts.requestMs", "spec.timeouts.request"];
+  if (timeouts.backendRequestMs !== null) yield ["timeouts.backendRequestMs", "spec.timeouts.backendRequest"];
+  if (timeouts.streamIdleMs !== null) yield ["timeouts.streamIdleMs", "spec.timeouts.streamIdle"];
 }
 
 type Mutable = { -readonly [K in keyof TrafficPolicy]: TrafficPolicy[K] };
