@@ -29,6 +29,12 @@ describe("help", () => {
   });
 });
 
+test.each(ROLES)("help of %s: no variable is offered and also without effect", (role: Role) => {
+  const text = roleHelp(role);
+  const without = /without effect here are reported at the start: ([^.]*)\./.exec(text)?.[1]?.split(/,\s+/) ?? [];
+  expect(without.filter((name) => text.includes(`$${name}`))).toEqual([]);
+});
+
 describe("the command", () => {
   test("version and help are answers, no verb at all is a question", () => {
     expect(weft(["version"])).toMatchObject({ status: 0, out: expect.stringMatching(/^weft \d+\.\d+\.\d+ \(commit /) });

@@ -11,17 +11,17 @@ const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: 
   up: {
     line: "the whole mesh for one machine: CA, configuration and ztunnel in one process",
     about: "Reads the YAML in --config, names every workload with a certificate of its own CA, and carries the traffic of the workloads that\nare opted in. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.",
-    examples: ["weft up --config /etc/weft --state /var/lib/weft", "weft up --config ./mesh --state ./state --log info,access=off --metrics-address 127.0.0.1:15020"],
+    examples: ["weft up --config /etc/weft/config --state /var/lib/weft", "weft up --config ./mesh --state ./state --log info,access=off --metrics-address 127.0.0.1:15020"],
   },
   ztunnel: {
     line: "the node's proxy alone; certificates come from a CA elsewhere",
     about: "Carries the traffic of this node's workloads over mutual TLS. The environment variables of Istio's ztunnel are understood.",
-    examples: ["weft ztunnel --config /etc/weft --ca-address ca.example:15012 --ca-root /etc/weft/root.pem --auth-token /run/secrets/token"],
+    examples: ["weft ztunnel --config /etc/weft/config --ca-address ca.example:15012 --ca-root /etc/weft/root.pem --auth-token /run/secrets/token"],
   },
   waypoint: {
     line: "routes, access rules and limits for the requests of the services behind it; on a cluster weft waypoint apply",
     about: "Reads HTTP and decides request by request: routes, tokens, access, faults, limits, balancing, retries. Which Gateway it is says\nwhich policies hold; what it sends goes to the endpoints of the services.",
-    examples: ["weft waypoint --config /etc/weft --gateway shop/waypoint --serve 0.0.0.0:8080=shop/web.shop.svc.cluster.local:80"],
+    examples: ["weft waypoint --config /etc/weft/config --state /var/lib/weft-waypoint --gateway shop/waypoint", "weft waypoint --config ./mesh --state ./waypoint --gateway shop/waypoint --serve 0.0.0.0:8080=shop/web.shop.svc.cluster.local:80"],
   },
   ca: {
     line: "the certificate authority alone, for several machines",
@@ -69,7 +69,8 @@ export function roleHelp(role: Role): string {
     lines.push("");
   }
   lines.push("An option beats its environment variable, which beats the default. Durations: 300ms, 10s, 1m30s.");
-  if (role !== "ca" && role !== "control") lines.push(...wrap(`Variables of Istio's ztunnel without effect here are reported at the start: ${UNSUPPORTED_VARIABLES.map(({ name }) => name).join(", ")}.`, ""));
+  const unsupported = UNSUPPORTED_VARIABLES.filter(({ roles }) => roles?.includes(role) !== true).map(({ name }) => name);
+  if (role !== "ca" && role !== "control") lines.push(...wrap(`Variables of Istio's ztunnel without effect here are reported at the start: ${unsupported.join(", ")}.`, ""));
   lines.push("", "Examples:", ...examples.map((example) => `  ${example}`), "");
   return lines.join("\n");
 }

@@ -18,7 +18,7 @@ export const OPERATOR_VERBS = {
   },
   uninstall: {
     line: "takes it away again: pods leave the mesh first, nothing is cut off",
-    usage: `weft uninstall [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --keep-ca              keeps the keys of its CA, so that a later installation has the same roots\n  --keep-crds            keeps the definitions of our kinds, and with them their objects\n  --dry-run              says what would be removed\n${CLUSTER}`,
+    usage: `weft uninstall [OPTIONS]\n\n  -n, --namespace NAME   where it is, istio-system by default\n  --keep-ca              keeps the keys of its CA, so that a later installation has the same roots\n  --keep-crds            keeps the definitions of our kinds, and with them their objects\n  --dry-run              looks what is there and would be removed, and changes nothing\n${CLUSTER}`,
     load: async () => (await import("./verbs/uninstall.ts")).uninstall,
   },
   check: {

@@ -47,7 +47,8 @@ const admin = (path: string, init: RequestInit = {}) => fetch(`http://127.0.0.1:
 describe("administration", () => {
   test("shows the configuration and the index, and answers health", async () => {
     expect(await (await admin("/config_dump")).json()).toEqual({ workloads: [] });
-    expect(await (await admin("/")).text()).toContain("/quitquitquit");
+    const page = await (await admin("/")).text();
+    for (const path of ["/config_dump", "/clusters", "/stats", "/logging", "/certificates/renew", "/quitquitquit", "/healthz"]) expect(page).toContain(path);
     expect(await (await admin("/healthz")).text()).toBe("ok\n");
     expect((await admin("/nothing")).status).toBe(404);
   });

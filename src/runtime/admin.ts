@@ -176,6 +176,7 @@ function indexPage(version: string): string {
     ["GET /stats?filter=TEXT", "metrics, one a line, those that hold the text; /stats/prometheus as on port 15020"],
     ["GET /logging", "the log filter"],
     ["POST /logging?level=FILTER", "change it, e.g. info,access=off; POST /logging?reset puts it back"],
+    ["POST /certificates/renew", "renews every certificate held"],
     ["POST /quitquitquit", "drain and end"],
     ["GET /healthz", "ok while this process answers"],
   ];

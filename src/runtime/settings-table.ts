@@ -131,7 +131,7 @@ export const SETTINGS = {
   xdsRoot: optional("xds-root", ["XDS_ROOT_CA"], type.pathOrPem, TOLD, "Configuration", "Root certificates that the control plane's own certificate is checked against; SYSTEM for those of the machine"),
   xdsHostname: optional("xds-hostname", ["ALT_XDS_HOSTNAME"], name("NAME"), TOLD, "Configuration", "Name expected in the control plane's certificate, where it is not the host of --xds-address"),
   instanceIp: spec("instance-ip", ["INSTANCE_IP"], type.text("IP", "an IP address", /^[0-9A-Fa-f:.]{2,45}$/), "127.0.0.1", TOLD, "Configuration", "Address of this pod, told to the control plane"),
-  state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", KEEPING, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it"),
+  state: spec("state", ["WEFT_STATE", "STATE_DIRECTORY"], type.path, "/var/lib/weft", KEEPING, "Configuration", "Directory for keys, certificates and the last good configuration; only the owner may read it. One process has it at a time: another role on this machine needs another one"),
   node: spec("node", ["NODE_NAME"], name("NAME"), hostname(), ON_NODE, "Configuration", "Name of this node"),
   network: spec("network", ["NETWORK", "ISTIO_META_NETWORK"], type.text("NAME", "a name", /^[A-Za-z0-9._-]{0,253}$/), "", CONFIGURED, "Configuration", "Network this node is on, where there are several"),
   clusterId: spec("cluster-id", ["CLUSTER_ID", "ISTIO_META_CLUSTER_ID"], name("NAME"), "Kubernetes", CONFIGURED, "Configuration", "Cluster this node belongs to"),

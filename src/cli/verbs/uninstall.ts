@@ -6,10 +6,12 @@ import { z } from "zod";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { FIELD_MANAGER, removeObject } from "../install/apply.ts";
 import { ownDefinitions } from "../install/definitions.ts";
-import { describeObject } from "../install/object-paths.ts";
+import { describeObject, objectPath } from "../install/object-paths.ts";
 import { CNI, CONTROL, installObjects, type KubernetesObject } from "../install/objects.ts";
 import { defaultValues, NAMESPACE_DEFAULT } from "../install/values.ts";
 import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, fail, openCluster, type VerbContext } from "./context.ts";
+
+type Removable = Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">;
 
 const DAEMON_SET_MS = 120_000;
 
@@ -22,15 +24,12 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   const objects = [...(flags["keep-crds"] ? [] : ownDefinitions()), ...installObjects(defaultValues(namespace))].reverse();
   const agents = objects.filter(({ kind, metadata }) => kind === "DaemonSet" && metadata.name === CNI);
   const rest = objects.filter((object) => !agents.includes(object));
-  if (flags["dry-run"]) {
-    for (const object of [...agents, ...rest]) context.print(`${describeObject(object)} would be removed\n`);
-    return EXIT_OK;
-  }
   const cluster = openCluster(flags, context);
   if (!cluster.ok) return fail(context, cluster.error);
   const client = cluster.value;
+  if (flags["dry-run"]) return await tell(client, [...agents, ...rest, ...(await left(client, namespace, flags["keep-ca"]))], context);
   const troubles: string[] = [];
-  const remove = async (object: Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">, waitMs: number): Promise<void> => {
+  const remove = async (object: Removable, waitMs: number): Promise<void> => {
     const removed = await removeObject(client, object, waitMs);
     if (!removed.ok) troubles.push(removed.error);
     else if (removed.value === "removed") context.print(`${describeObject(object)} removed\n`);
@@ -45,10 +44,24 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   return EXIT_OK;
 }
 
+/** What a removal would find, looked up one by one; nothing is changed. */
+async function tell(client: KubernetesClient, objects: readonly Removable[], context: VerbContext): Promise<number> {
+  let there = 0;
+  for (const object of objects) {
+    const found = await client.get(objectPath(object));
+    if (!found.ok && found.error.status !== 404) return fail(context, `cannot look for ${describeObject(object)}: ${found.error.message}`);
+    if (!found.ok) continue;
+    there += 1;
+    context.print(`${describeObject(object)} would be removed\n`);
+  }
+  context.print(`looked at ${client.origin} for ${objects.length} objects: ${there} are there and would be removed${there < objects.length ? `, ${objects.length - there} are not there` : ""}\n`);
+  return EXIT_OK;
+}
+
 const listSchema = z.looseObject({ items: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string(), namespace: z.string(), managedFields: z.array(z.looseObject({ manager: z.string().optional() })).nullish() }) })) });
 
 /** What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace; those of another mesh are left. */
-async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">[]> {
+async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<Removable[]> {
   const object = (apiVersion: string, kind: string, name: string, where: string) => ({ apiVersion, kind, metadata: { name, namespace: where, labels: {} } });
   const bundles = await client.get(`/api/v1/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert`);
   const parsed = bundles.ok ? listSchema.safeParse(bundles.value) : null;

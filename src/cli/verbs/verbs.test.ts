@@ -90,6 +90,24 @@ describe("uninstall", () => {
     expect(api.everything).toEqual([...ownDefinitions().map(({ metadata }) => `customresourcedefinitions ${metadata.name}`), "namespaces mesh", "secrets mesh/weft-ca"].sort());
   });
 
+  test("a dry run looks and changes nothing; what is not there is not listed", async () => {
+    const nothing = await run(uninstall, "-n", "mesh", "--dry-run");
+    expect(nothing.out).toMatch(/^looked at http:\/\/127\.0\.0\.1:\d+ \(.*\) for \d+ objects: 0 are there and would be removed, \d+ are not there\n$/);
+    await run(install, "--no-wait", "-n", "mesh");
+    const before = api.everything;
+    const { status, out } = await run(uninstall, "-n", "mesh", "--dry-run");
+    expect([status, out.match(/ would be removed$/gm)?.length, removed()]).toEqual([0, count - 1, []]);
+    expect(out.startsWith("DaemonSet mesh/weft-cni would be removed\n")).toBe(true);
+    expect(api.everything).toEqual(before);
+  });
+
+  test("a dry run that cannot look says so, and lists nothing", async () => {
+    api.refuseWith = 403;
+    const { status, out, err } = await run(uninstall, "--dry-run");
+    expect([status, out]).toEqual([1, ""]);
+    expect(err).toContain("cannot look for DaemonSet istio-system/weft-cni");
+  });
+
   test("a second time there is nothing to remove", async () => {
     expect((await run(uninstall)).status).toBe(0);
   });
