@@ -19,8 +19,15 @@ const NOTES = `The mesh is in namespace {{ .Release.Namespace }}. To have a name
 
   kubectl label namespace NAME istio.io/dataplane-mode=ambient
 
-To take the mesh away, remove the DaemonSet weft-cni first and wait until it is gone, or use weft uninstall: the agents lead the
-pods out of the mesh while the ztunnels are still there.
+Where pod security is enforced the agents need this, which a chart cannot set:
+
+  kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
+
+To take the mesh away use weft uninstall, or remove the DaemonSet weft-cni first and wait until it is gone: the agents lead the pods
+out of the mesh while the ztunnels are still there.
+
+  kubectl delete daemonset weft-cni -n {{ .Release.Namespace }} --cascade=foreground
+  helm uninstall {{ .Release.Name }} -n {{ .Release.Namespace }} --wait
 `;
 
 function placeholders(): Values {
