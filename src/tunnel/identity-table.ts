@@ -13,6 +13,8 @@ interface Entry {
   notAfterMs: number;
   serial: string;
   waiters: IdentityWaiter[];
+  /** Why it could not be had when it was last asked for; "" for nothing. */
+  failure: string;
 }
 
 export class IdentityTable {
@@ -50,13 +52,23 @@ export class IdentityTable {
     entry.context = context;
     entry.notAfterMs = svid.notAfterMs;
     entry.serial = svid.serial;
+    entry.failure = "";
     release(entry, true);
     return replaced;
   }
 
-  failed(id: SpiffeId): void {
+  /** @param why for a person. */
+  failed(id: SpiffeId, why: string): void {
     const entry = this.#entries.get(id);
-    if (entry !== undefined) release(entry, false);
+    if (entry === undefined) return;
+    entry.failure = why;
+    release(entry, false);
+  }
+
+  /** That there is no certificate, and why, as far as that is known. */
+  explain(id: SpiffeId): string {
+    const why = this.#entries.get(id)?.failure ?? "";
+    return `no certificate for ${id}${why === "" ? "" : `: ${why}`}`;
   }
 
   drop(id: SpiffeId): void {
@@ -73,7 +85,7 @@ export class IdentityTable {
   #entry(id: SpiffeId): Entry {
     let entry = this.#entries.get(id);
     if (entry === undefined) {
-      entry = { context: null, notAfterMs: 0, serial: "", waiters: [] };
+      entry = { context: null, notAfterMs: 0, serial: "", waiters: [], failure: "" };
       this.#entries.set(id, entry);
     }
     return entry;

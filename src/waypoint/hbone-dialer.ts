@@ -75,7 +75,7 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
     const identity = identityOf(self);
     context.identities.whenAvailable(identity, (available) => {
       if (this.cancelled) return;
-      if (!available) return this.#fail(`the waypoint has no certificate for ${identity}`);
+      if (!available) return this.#fail(`the waypoint has ${context.identities.explain(identity)}`);
       context.pool.acquire(this.#target(identity), this);
     });
   }

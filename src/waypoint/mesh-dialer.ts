@@ -119,7 +119,7 @@ export class MeshDialer implements EndpointDialer {
     queueMicrotask(() => void (later.cancelled || tunnels.identities.whenAvailable(identity, (available) => {
       if (later.cancelled) return;
       const context = available ? tunnels.identities.tlsContext(identity) : null;
-      if (context === null) return owner.connectFailed(`the waypoint has no certificate for ${identity}`, "tls");
+      if (context === null) return owner.connectFailed(`the waypoint has ${tunnels.identities.explain(identity)}`, "tls");
       const judge = (chain: readonly Uint8Array[], chainError: string | null): string | null => {
         if (chainError !== null) return `its certificate does not verify: ${chainError}`;
         const judged = judgePeer(chain, { role: "server", anyOf }, tunnels.clock.wallMs());

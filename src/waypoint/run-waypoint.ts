@@ -24,12 +24,15 @@ import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts
 import { enterState } from "../runtime/succession.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
-import { DEFAULT_PATH_NORMALISATION } from "../wire/http/path.ts";
+import type { PathNormalisation } from "../wire/http/path.ts";
 import type { WaypointConfig } from "./messages.ts";
 import { DRAIN_GRACE_MS, WaypointAgent } from "./waypoint-agent.ts";
 
 /** Of its own sockets, towards whoever comes after it: there is one waypoint to a state directory. */
 const SOCKET_OWNER = "waypoint";
+
+/** Istio's words for it (MeshConfig `pathNormalization`), but for the one that leaves paths as they came. */
+const PATH_NORMALISATION = { BASE: "base", MERGE_SLASHES: "mergeSlashes", DECODE_AND_MERGE_SLASHES: "decodeAndMergeSlashes" } as const satisfies Record<Settings["pathNormalization"], PathNormalisation>;
 
 export async function runWaypoint(settings: Settings, runtime: Runtime): Promise<number> {
   const { lifecycle, metrics, serviceManager } = runtime;
@@ -37,7 +40,10 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const configured = lifecycle.readiness.pending("configuration", settings.xdsAddress === null ? "reading the configuration directory" : "waiting for the control plane");
   const listening = lifecycle.readiness.pending("listeners", "starting");
   if (settings.gateway === null) throw new Error("a waypoint needs --gateway");
-  if (settings.serve.length === 0 && settings.caAddress === null) log.warn("no port is served: --serve names none, and without --ca-address there are no tunnels");
+  if (settings.caAddress === null) {
+    log.warn(settings.serve.length === 0 ? "no port is served: --serve names none, and without --ca-address there are no tunnels"
+      : "no certificate to open a tunnel with: without --ca-address requests to workloads in the mesh are answered 503; those outside of it are reached", { code: "no_certificate" });
+  }
 
   // First of all: from here on nobody else writes to the state directory, or whoever does is about to leave it to us.
   const entered = await enterState({ state: settings.state, role: runtime.role, handover: settings.handover, environment: process.env });
@@ -168,7 +174,7 @@ export function waypointConfig(settings: Settings, gateway: NamespacedName, name
   const secret = sessionSecret(settings.sessionKey, `${settings.state}/session`);
   if (!secret.ok) return secret;
   return ok({
-    gateway, namespaceFd, network: settings.network, pathNormalisation: DEFAULT_PATH_NORMALISATION, packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
+    gateway, namespaceFd, network: settings.network, pathNormalisation: PATH_NORMALISATION[settings.pathNormalization], packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
     telemetry: {
       accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample, logOptions: { query: settings.accessLogQuery },
       collectors: [], sampling: settings.traceSampling,

@@ -45,6 +45,9 @@ export interface WaypointAgentOptions {
   readonly instance: string | null;
 }
 
+/** Without a CA: whoever waits for a certificate is told at once. */
+const NO_SOURCE = "there is nothing to open a tunnel with: give --ca-address";
+
 export class WaypointAgent {
   readonly #options: WaypointAgentOptions;
   readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
@@ -85,7 +88,10 @@ export class WaypointAgent {
         else if (message.kind === "otlp") collectors.take(message.batches);
         else if (message.kind === "warning") log.warn(message.message, { code: message.code });
         else if (message.kind === "endpoint") (isBad(message.news) ? log.warn : log.info).call(log, message.news.message, { code: message.news.code });
-        else if (message.kind === "needSvid") certificates?.need(message.spiffeId);
+        else if (message.kind === "needSvid") {
+          if (source === null) threads.post({ kind: "svidFailed", spiffeId: message.spiffeId, message: NO_SOURCE });
+          else certificates?.need(message.spiffeId);
+        }
       },
       crashed: (error) => {
         log.error("a data thread ended unexpectedly", { error: error.stack ?? error.message });

@@ -109,7 +109,7 @@ export class DataPlane {
         if (identities.put(message.svid)) pool.retireSource(message.svid.spiffeId);
         return;
       case "svidFailed":
-        return identities.failed(message.spiffeId);
+        return identities.failed(message.spiffeId, message.message);
       case "svidDropped":
         return identities.drop(message.spiffeId);
       case "revoked":

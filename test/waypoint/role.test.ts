@@ -19,7 +19,27 @@ spec:
     - name: canary
       matches: [{ headers: [{ name: x-canary, value: "yes" }] }]
       backendRefs: [{ name: two, port: 80 }]
+    - matches: [{ headers: [{ name: x-mesh, value: "yes" }] }]
+      backendRefs: [{ name: meshed, port: 80 }]
     - backendRefs: [{ name: one, port: 80 }]
+`;
+
+/** A workload that is reached by tunnel only, and the record that gives the waypoint an identity. */
+const MESHED = `
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: { name: meshed, namespace: shop, labels: { networking.istio.io/tunnel: http } }
+spec: { address: 198.18.7.1, labels: { app: meshed }, serviceAccount: meshed }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: meshed, namespace: shop }
+spec: { clusterIP: 198.18.250.30, selector: { app: meshed }, ports: [{ name: http, port: 80 }] }
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: { name: waypoint-1, namespace: shop, labels: { networking.istio.io/tunnel: http, gateway.networking.k8s.io/gateway-name: waypoint } }
+spec: { address: 198.18.7.9, serviceAccount: waypoint }
 `;
 
 const DENY = `
@@ -44,8 +64,8 @@ beforeAll(async () => {
   }, ONE);
   two = await backend1((_request, response) => response.end("two"), TWO);
   waypoint = new WaypointRole();
-  waypoint.write("services.yaml", `${serviceYaml("one", ONE, one.port)}\n---\n${serviceYaml("two", TWO, two.port)}\n---${ROUTE}`);
-  await waypoint.start("one", "--workers", "2");
+  waypoint.write("services.yaml", `${serviceYaml("one", ONE, one.port)}\n---\n${serviceYaml("two", TWO, two.port)}\n---${ROUTE}\n---${MESHED}`);
+  await waypoint.start("one", "--workers", "2", "--path-normalization", "MERGE_SLASHES");
 }, 30_000);
 
 afterAll(async () => {
@@ -66,6 +86,7 @@ describe("weft waypoint", () => {
   test("a policy is in force within a second and says so; taken away it is not", async () => {
     expect(await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).toBe("one DELETE /admin/x");
     waypoint.write("deny.yaml", DENY);
+    expect(await curl("--path-as-is", "-X", "DELETE", `${URL_BASE}//admin//x`)).toBe("one DELETE /admin/x");
     const startedMs = performance.now();
     await until("the denial", 3_000, async () => (await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).startsWith("RBAC"));
     expect(performance.now() - startedMs).toBeLessThan(1_500);
@@ -73,6 +94,15 @@ describe("weft waypoint", () => {
     expect(await curl("-X", "DELETE", `${URL_BASE}/other`)).toBe("one DELETE /other");
     waypoint.remove("deny.yaml");
     await until("the end of the denial", 3_000, async () => (await curl("-X", "DELETE", `${URL_BASE}/admin/x`)).startsWith("one"));
+  });
+
+  test("without a CA it says so, and what is reached by tunnel only fails at once with that reason", async () => {
+    expect(waypoint.log).toContain("without --ca-address requests to workloads in the mesh are answered 503");
+    const startedMs = performance.now();
+    expect(await curl("-H", "x-mesh: yes", "-o", "/dev/null", "-w", "%{http_code}", `${URL_BASE}/meshed`)).toBe("503");
+    expect(performance.now() - startedMs).toBeLessThan(4_000);
+    const line = await until("its line", 5_000, () => waypoint.requests.find(({ path }) => path === "/meshed") ?? null);
+    expect(JSON.stringify(line)).toContain("give --ca-address");
   });
 
   test("each request has a line with route, rule, reason and endpoint", async () => {

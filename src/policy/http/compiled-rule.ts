@@ -65,7 +65,7 @@ export function compileRule(route: Route, rule: HttpRule, matchProblems: readonl
   const backends = rule.backends.map((backend, i): CompiledBackend => {
     if (!Number.isFinite(backend.weight) || backend.weight < 0) problems.push(`backend ${i}: the weight ${backend.weight} is not a number from 0`);
     until += backend.weight;
-    return { target: backend.target, key: backendKey(backend), until, filters: compileFilters(backend.filters, problems), provenance: { ...provenance, fieldPath: `${rule.fieldPath}.backendRefs[${i}]` } };
+    return { target: backend.target, key: backendKey(backend), until, filters: compileFilters(backend.filters, problems), provenance: { ...provenance, fieldPath: `${rule.fieldPath}.${route.provenance.kind === "VirtualService" ? "route" : "backendRefs"}[${i}]` } };
   });
   const faults = rule.faults.map((fault) => compileFault(fault, route.provenance, problems));
   if (rule.sessionPersistence !== null) problems.push(...sessionProblems(rule.sessionPersistence));

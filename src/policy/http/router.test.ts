@@ -293,6 +293,14 @@ test("the match that decided is named", () => {
   expect([name("/a"), name("/else")]).toEqual(["HTTPRoute shop/route spec.rules[0].matches[1]", "HTTPRoute shop/route spec.rules[1]"]);
 });
 
+test("of a VirtualService by the names of its fields", () => {
+  const one = route({ rules: [to("a", { path: path.exact("/a") })] });
+  const r = router({ ...one, provenance: { ...one.provenance, kind: "VirtualService" } });
+  const found = r.match(request({ url: "/a" }));
+  if (found.kind !== "matched") return expect.unreachable();
+  expect([found.provenance, found.rule.backends[0]!.provenance].map(({ fieldPath }) => fieldPath)).toEqual(["spec.rules[0].match[0]", "spec.rules[0].route[0]"]);
+});
+
 test("a rule that is out of service keeps its place", () => {
   const r = router(route({ rules: [{ ...to("bad", { path: path.prefix("/a") }), broken: "no such filter" }, to("all")] }));
   const found = r.match(request({ url: "/a/b" }));
