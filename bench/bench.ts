@@ -6,6 +6,7 @@
 //
 //   ENVOY_BIN=PATH     Envoy
 //   ZTUNNEL_BIN=PATH   the reference ztunnel, built with its `testing` feature
+//   WEFT_BIN=PATH      Weft compiled; else dist/weft when it is newer than the sources, else the sources
 //   HAProxy and nginx  are taken when installed
 //
 // Everything runs in the tests' sealed namespaces. docs/benchmarks.md tells what each row means.
@@ -17,12 +18,13 @@ import { needsKubernetes } from "../test/kubernetes/api-server.ts";
 import { benchControl, FULL, QUICK } from "./control/control.ts";
 import { benchL4 } from "./l4/l4.ts";
 import { benchL7 } from "./l7/l7.ts";
+import { l7Entries, l7Table } from "./l7/report.ts";
 import { failures, jsonEntries, table } from "./l4/report.ts";
 import { EXTRA_ROWS, OUR_PEER, ROWS } from "./l4/rows.ts";
 import { direct } from "./peers/direct.ts";
 import type { Peer } from "./peers/peer.ts";
 import { haproxy, nginx } from "./peers/tls-tunnel.ts";
-import { weft } from "./peers/weft.ts";
+import { weft, weftCommand } from "./peers/weft.ts";
 import { ztunnel } from "./peers/ztunnel.ts";
 
 const PEERS: readonly Peer[] = [weft, ztunnel, haproxy, nginx, direct];
@@ -112,10 +114,11 @@ async function main(args: readonly string[]): Promise<number> {
 }
 
 async function mainL7({ rounds, seconds, jsonFile }: Arguments): Promise<number> {
-  const { table: text, rows } = await benchL7({ rounds, seconds, progress: (line) => console.error(line) });
-  console.log(`\nmedians of ${rounds} rounds; ratios are medians of the rounds' ratios\n\n${text}`);
-  if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(rows, null, 2)}\n`);
-  return 0;
+  console.log(`weft: ${weftCommand().join(" ")}`);
+  const record = await benchL7({ rounds, seconds, progress: (line) => console.error(line) });
+  console.log(`\nmedians of ${rounds} rounds; ratios are medians of the rounds' ratios, lowest and highest in brackets\n\n${l7Table(record)}\n\n${failures(record)}`);
+  if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(l7Entries(record), null, 2)}\n`);
+  return record.failedRuns.some((failed) => failed.peer === OUR_PEER) ? 1 : 0;
 }
 
 async function mainControl({ quick, jsonFile }: Arguments): Promise<number> {

@@ -25,6 +25,7 @@ export interface HttpFigures {
   readonly perSecond: number;
   readonly p50Us: number;
   readonly p99Us: number;
+  readonly p999Us: number;
   readonly maxUs: number;
 }
 
@@ -46,6 +47,7 @@ export async function wrk(load: HttpLoad): Promise<HttpFigures> {
     perSecond: requests / (figures["seconds"] ?? load.seconds),
     p50Us: figures["p50Us"] ?? 0,
     p99Us: figures["p99Us"] ?? 0,
+    p999Us: figures["p999Us"] ?? 0,
     maxUs: figures["maxUs"] ?? 0,
   };
 }

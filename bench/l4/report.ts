@@ -69,7 +69,7 @@ function ratioCell(ratios: readonly number[]): string {
   return `${spread.median.toFixed(2)} (${spread.lowest.toFixed(2)}-${spread.highest.toFixed(2)})`;
 }
 
-function alignColumns(lines: readonly string[]): string[] {
+export function alignColumns(lines: readonly string[]): string[] {
   const cells = lines.map((text) => text.split("\t"));
   const widths: number[] = [];
   for (const row of cells) {

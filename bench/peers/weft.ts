@@ -106,7 +106,7 @@ interface Authority {
 }
 
 /** A root, and the intermediate that both nodes sign with. */
-function certificateAuthority(folder: string): Authority {
+export function certificateAuthority(folder: string): Authority {
   const file = (name: string): string => join(folder, `weft-${name}`);
   const made = { root: file("root.pem"), certificate: file("intermediate.pem"), key: file("intermediate.key") };
   if (existsSync(made.certificate)) return made;
