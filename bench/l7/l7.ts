@@ -22,6 +22,8 @@ import { startWeft, WEFT_TUNNEL } from "./weft.ts";
 
 const WARM_UP_S = 2;
 const START_S = 20;
+/** More connections than this take a while until each has had its turn: the run is longer. */
+const MANY = 100;
 const BULK_CONNECTIONS = 16;
 const SERIES_CONNECTIONS = 64;
 /** Of what Envoy did in the closed loop: far enough from the edge that waiting lines are short with both. */
@@ -144,7 +146,7 @@ class Bench {
 
   async #closed(peer: RunningPeer, round: number, row: string, load: Load, features: Features = PLAIN): Promise<void> {
     await this.#measured(peer, round, row, async () => {
-      const got = await this.#cpu(peer, () => this.#load(peer, load, this.#options.seconds, features));
+      const got = await this.#cpu(peer, () => this.#load(peer, load, this.#options.seconds * (load.connections > MANY ? 3 : 1), features));
       return latencies(row, got, { [`${row}_rps`]: got.perSecond });
     });
   }

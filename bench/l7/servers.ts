@@ -39,7 +39,7 @@ export function startNginx({ directory, root, server }: Materials): Server {
   const config = join(directory, "nginx.conf");
   writeFileSync(config, `daemon off; user root; worker_processes 1; pid ${directory}/nginx.pid; error_log ${directory}/nginx.err; worker_rlimit_nofile 16384; events { worker_connections 8192; }
 http {
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 600; root ${files}; sendfile on; open_file_cache max=16;
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600; root ${files}; sendfile on; http2_max_concurrent_streams 4096; open_file_cache max=16;
   server { listen ${BACKEND}:${h1} backlog=4096; ${locations} location = ${TRACES_PATH} { return 200; } }
   server { listen ${BACKEND}:${h2} http2 backlog=4096; ${locations} }
   server { listen ${BACKEND}:${tls} ssl http2 backlog=4096; ssl_certificate ${server.chain}; ssl_certificate_key ${server.key};
