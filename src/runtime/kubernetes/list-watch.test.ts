@@ -33,9 +33,9 @@ const bump = (): void => {
   changed = Promise.withResolvers();
 };
 
-function start(): void {
+function start(options: { readonly relistAfterMs?: number } = {}): void {
   ended = listWatch<number>({
-    client: new KubernetesClient(api.access), path: "/api/v1/things", query: "", random: seededRandom(1), signal: stop.signal,
+    client: new KubernetesClient(api.access), path: "/api/v1/things", query: "", random: seededRandom(1), signal: stop.signal, ...options,
     keep: (seen) => {
       const { metadata, value } = seen as unknown as { metadata: { name: string }; value: number };
       return { key: metadata.name, value };
@@ -96,6 +96,18 @@ describe("list and watch", () => {
     api.put("things", object("b", 2));
     await until(() => known.has("b"));
     expect(synced).toBe(1);
+  });
+
+  test("an event that was lost: the end of a watch whose list is old is the time for another list", async () => {
+    api.put("things", object("goes", 1));
+    start({ relistAfterMs: 0 });
+    await until(() => synced === 1);
+    api.put("things", object("seen", 1));
+    await until(() => known.has("seen"));
+    api.deleteSilently("things", "goes");
+    api.breakConnections();
+    await until(() => synced === 2);
+    expect([...known.keys()]).toEqual(["seen"]);
   });
 
   test("a server that refuses is told of, and asked again", async () => {

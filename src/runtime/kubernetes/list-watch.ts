@@ -22,6 +22,8 @@ export interface ListWatchOptions<T> {
   readonly onTrouble: (fault: KubernetesFault) => void;
   readonly random: Random;
   readonly signal: AbortSignal;
+  /** RELIST_MS unless given. */
+  readonly relistAfterMs?: number;
 }
 
 /** Objects a page: some megabytes at most, as one answer. */
@@ -29,6 +31,9 @@ const PAGE_OBJECTS = 500;
 /** The server ends a watch after this; between the two so that the watches of many nodes do not end together. */
 const WATCH_SECONDS_MIN = 300;
 const WATCH_SECONDS_MAX = 600;
+/** A server, a proxy or we may have lost an event: once a list is older than this, the end of a watch is the time for another. Rare enough
+ * that thousands of nodes are no load, and spread by the different lengths of their watches. */
+const RELIST_MS = 30 * 60_000;
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 15_000;
 
@@ -90,9 +95,10 @@ async function list<T>(options: ListWatchOptions<T>, keys: Set<string>): Promise
   return version;
 }
 
-/** Returns when the list must be made anew. A watch that merely ended is taken up where it was. */
+/** Returns when the list must be made anew. A watch that merely ended is taken up where it was, while the list is young. */
 async function watchFrom<T>(listedVersion: string, options: ListWatchOptions<T>, keys: Set<string>): Promise<void> {
-  const { client, path, query, metadataOnly = false, random, signal } = options;
+  const { client, path, query, metadataOnly = false, random, signal, relistAfterMs = RELIST_MS } = options;
+  const listedMs = performance.now();
   let version = listedVersion;
   let backoffMs = BACKOFF_FIRST_MS;
   while (!signal.aborted) {
@@ -126,6 +132,7 @@ async function watchFrom<T>(listedVersion: string, options: ListWatchOptions<T>,
     if (signal.aborted) return;
     backoffMs = heard ? BACKOFF_FIRST_MS : Math.min(BACKOFF_MAX_MS, backoffMs * 2);
     await pause(backoffMs * (0.5 + random.next()), signal);
+    if (performance.now() - listedMs >= relistAfterMs) return;
   }
 }
 
