@@ -11,7 +11,7 @@ export type DiagnosticCode =
   | "yaml_syntax" | "duplicate_key" | "yaml_directive" | "yaml_tag" | "too_many_aliases" | "too_deep" | "not_an_object"
   | "unknown_kind" | "unsupported_kind" | "unsupported_version"
   | "unknown_field" | "missing_field" | "wrong_type" | "bad_value" | "bad_name"
-  | "duplicate_resource" | "unknown_namespace" | "conflict" | "not_supported" | "not_enforced" | "enforced_stricter"
+  | "duplicate_resource" | "unknown_namespace" | "conflict" | "no_address" | "not_supported" | "not_enforced" | "enforced_stricter"
   | "selects_nothing" | "not_attached" | "unresolved_reference" | "missing_port" | "missing_waypoint" | "fail_closed" | "restored" | "more_diagnostics";
 
 export interface Diagnostic {

@@ -23,9 +23,14 @@ function sum(text: string): number | null {
   return Math.abs(total - rounded) < 1e-6 && rounded <= DURATION_MS_MAX ? rounded : null;
 }
 
-export const gatewayDuration = z.string().refine((text) => parseGatewayDuration(text) !== null, { error: "expected a duration such as 500ms, 10s or 1h30m: whole numbers with h, m, s or ms, at most 24 days" });
-export const duration = z.string().refine((text) => parseDuration(text) !== null, { error: "expected a duration such as 500ms, 1.5s or 1h30m, at most 24 days" });
-export const positiveDuration = z.string().refine((text) => (parseDuration(text) ?? 0) >= 1, { error: "expected a duration of at least 1ms, such as 500ms, 1.5s or 1h30m" });
+/** Text that `parses`; the same words for a number without its unit, which is no text. */
+function durationText(parses: (text: string) => boolean, error: string): z.ZodType<string, string> {
+  return z.string({ error: ({ input }) => (typeof input === "number" ? error : undefined) }).refine(parses, { error });
+}
+
+export const gatewayDuration = durationText((text) => parseGatewayDuration(text) !== null, "expected a duration such as 500ms, 10s or 1h30m: whole numbers with h, m, s or ms, at most 24 days");
+export const duration = durationText((text) => parseDuration(text) !== null, "expected a duration such as 500ms, 1.5s or 1h30m, at most 24 days");
+export const positiveDuration = durationText((text) => (parseDuration(text) ?? 0) >= 1, "expected a duration of at least 1ms, such as 500ms, 1.5s or 1h30m");
 
 /** Of a text that the schema let through. */
 export const durationMs = (text: string): number => parseDuration(text)!;

@@ -29,7 +29,7 @@ function faultsOf(issue: z.core.$ZodIssue, schema: z.ZodType, value: unknown): S
     case "invalid_type":
       return found === undefined
         ? [{ code: "missing_field", path, at: "value", message: `missing, expected ${typeName(issue.expected)}` }]
-        : [{ code: "wrong_type", path, at: "value", message: `found ${show(found)}, expected ${typeName(issue.expected)}` }];
+        : [{ code: "wrong_type", path, at: "value", message: `found ${show(found)}, ${issue.message.startsWith("expected") ? issue.message : `expected ${typeName(issue.expected)}`}` }];
     case "invalid_value":
       return [{ code: found === undefined ? "missing_field" : "bad_value", path, at: "value", message: `found ${show(found)}, expected ${issue.values.map((option) => show(option)).join(" or ")}` }];
     case "invalid_key":

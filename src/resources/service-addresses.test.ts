@@ -43,6 +43,13 @@ describe("virtual addresses", () => {
     expect(errorsOf(evaluation)).toEqual([expect.stringContaining("Service shop/c metadata.name: found no free virtual address")]);
     expect([...evaluation.mesh.services.values()].map((s) => s.addresses.length)).toEqual([1, 1, 0]);
   });
+  test("without a range: told by kind, and a warning only of what clients are meant to name", () => {
+    const gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: waypoint, namespace: shop}\nspec: {gatewayClassName: weft-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+    const bound = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}\nspec: {ports: [{port: 80}]}\n";
+    const { diagnostics } = evaluate(documents(services(["web-v1"]), gateway, bound), { serviceCidrs: [] });
+    const told = diagnostics.filter(({ code }) => code === "no_address").map(({ severity, resource, message }) => `${severity} ${resource} ${message.slice(message.lastIndexOf("give "))}`);
+    expect(told.sort()).toEqual(["info Service shop/waypoint give the Gateway spec.addresses", "info Service shop/web-v1 give spec.clusterIP or --service-cidrs", "warning Service shop/web give spec.clusterIP or --service-cidrs"]);
+  });
   test("an address that a service gives is not given away", () => {
     const chosen = addresses(["a"], "198.19.0.0/24").get("a")!;
     const given = `apiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: shop}\nspec: {clusterIP: ${chosen}, ports: [{port: 80}]}\n`;

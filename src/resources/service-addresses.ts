@@ -2,6 +2,7 @@
 // the same. A service keeps its address while others come and go, unless one that sorts before it wants the same place.
 
 import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip.ts";
+import { USE_WAYPOINT } from "./annotations.ts";
 import { hash64 } from "./content-hash.ts";
 import { isHeadless, type ServiceResource, virtualAddresses, wantedFamilies } from "./kinds/service.ts";
 import { entryHosts, type ServiceEntryResource } from "./kinds/service-entry.ts";
@@ -18,8 +19,11 @@ interface Range {
   free: number;
 }
 
-/** @param entries their hosts choose after all services, so that no service's address depends on them. */
-export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = []): ServiceAddresses {
+/**
+ * @param entries their hosts choose after all services, so that no service's address depends on them.
+ * @param isMade whether a service is one that a waypoint's Gateway brings, rather than written.
+ */
+export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = [], isMade: (placed: Placed<ServiceResource>) => boolean = () => false): ServiceAddresses {
   const taken = new Map<IpAddress, Placed<ResourceOf<string, unknown>>>();
   const result = new Map<ServiceResource | string, readonly IpAddress[]>();
   const ranges = cidrs.map(toRange);
@@ -40,8 +44,8 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
       }
     }
   }
-  for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec) }, ranges, taken, reportFor));
-  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: null })));
+  for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec), without: withoutAddress(placed.resource, isMade(placed)) }, ranges, taken, reportFor));
+  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: null, without: OF_ENTRY })));
   for (const claim of hosts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
     // One name in two entries of a namespace is one host.
     if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));
@@ -53,9 +57,30 @@ interface Claim {
   readonly placed: Placed<ResourceOf<string, unknown>>;
   readonly name: string;
   readonly wanted: readonly (4 | 6)[] | null;
+  /** What is told where there is no address to give. */
+  readonly without: Without;
 }
 
-function choose({ placed, name, wanted }: Claim, ranges: readonly Range[], taken: Map<IpAddress, Placed<ResourceOf<string, unknown>>>, reportFor: ReportFor): IpAddress[] {
+interface Without {
+  readonly severity: "warning" | "info";
+  readonly message: string;
+}
+
+const NO_ADDRESS = "has no virtual address (no service CIDR of its family is configured)";
+/** Nobody names it by an address: the waypoint is reached at its instances. */
+const OF_GATEWAY: Without = { severity: "info", message: `${NO_ADDRESS}; its waypoint is reached all the same. For one, give the Gateway spec.addresses` };
+const OF_ENTRY: Without = { severity: "info", message: `${NO_ADDRESS}: clients reach its hosts by whatever address their names have. For one of the mesh's own, give spec.addresses or --service-cidrs` };
+const OF_BACKEND: Without = { severity: "info", message: `${NO_ADDRESS}: routes can send requests to it, clients cannot name it. For them, give spec.clusterIP or --service-cidrs` };
+const OF_BOUND: Without = { severity: "warning", message: `${NO_ADDRESS}, so that no client can name it, though it is bound to a waypoint; give spec.clusterIP or --service-cidrs` };
+
+/** A service that names its own waypoint is there to be called; any other may be a backend and no more. */
+function withoutAddress({ labels }: ServiceResource, isMade: boolean): Without {
+  if (isMade) return OF_GATEWAY;
+  const waypoint = labels[USE_WAYPOINT];
+  return waypoint === undefined || waypoint === "none" ? OF_BACKEND : OF_BOUND;
+}
+
+function choose({ placed, name, wanted, without }: Claim, ranges: readonly Range[], taken: Map<IpAddress, Placed<ResourceOf<string, unknown>>>, reportFor: ReportFor): IpAddress[] {
   const eligible = wanted === null ? ranges.slice(0, 1) : ranges.filter((range) => wanted.includes(range.family));
   const chosen: IpAddress[] = [];
   for (const range of eligible) {
@@ -69,7 +94,7 @@ function choose({ placed, name, wanted }: Claim, ranges: readonly Range[], taken
     chosen.push(ip);
   }
   if (eligible.length === 0) {
-    reportFor(placed)("warning", "conflict", ["metadata", "name"], "has no virtual address: no service CIDR of its family is configured; give a clusterIP");
+    reportFor(placed)(without.severity, "no_address", ["metadata", "name"], without.message);
   }
   return chosen;
 }

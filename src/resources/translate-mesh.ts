@@ -128,7 +128,7 @@ export class MeshTranslator {
     const reportFor = collectInto(diagnostics);
     const allServices = [...byNamespace.values()].flatMap((namespace) => namespace.services);
     const allServiceEntries = [...byNamespace.values()].flatMap((namespace) => namespace.serviceEntries);
-    const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor, allServiceEntries);
+    const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor, allServiceEntries, (placed) => this.#waypointServices.isMade(placed));
     const gateways = [...byNamespace.values()].flatMap((namespace) => namespace.gateways);
     const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor));
     reportMissingWaypoints(byNamespace, allServices, reportFor);

@@ -33,6 +33,14 @@ test("as text: one fact a line, in Envoy's form", () => {
   expect(clustersText([])).toBe("");
 });
 
-test("an endpoint that nothing is wrong with is healthy", () => {
-  expect(clustersText(mergeClusters([[cluster([endpoint()])]]))).toContain("::health_flags::healthy\n");
+test("an endpoint that nothing is wrong with is what its checks say, in the word that JSON has", () => {
+  expect(clustersText(mergeClusters([[cluster([endpoint()])]]))).toContain("::health_flags::unchecked\n");
+  expect(clustersText(mergeClusters([[cluster([endpoint({ health: "healthy" })])]]))).toContain("::health_flags::healthy\n");
+});
+
+test("no limit is said so", () => {
+  const none = [cluster([], { limits: [{ resource: "activeRetries", inUse: 1, limit: null, refused: 0 }] })];
+  const merged = mergeClusters([none, none]);
+  expect(merged[0]!.limits[0]).toMatchObject({ inUse: 2, limit: null });
+  expect(clustersText(merged)).toContain("shop/web:80::limit_activeRetries::2/none\n");
 });

@@ -37,7 +37,8 @@ export interface EndpointView {
 export interface LimitView {
   readonly resource: string;
   readonly inUse: number;
-  readonly limit: number;
+  /** Null for none. */
+  readonly limit: number | null;
   readonly refused: number;
 }
 
@@ -83,7 +84,7 @@ function mergeEndpoints(views: readonly ClusterView[]): MergedEndpoint[] {
 function mergeLimits(views: readonly ClusterView[]): LimitView[] {
   return (views[0]?.limits ?? []).map(({ resource }) => {
     const same = views.flatMap(({ limits }) => limits.filter((each) => each.resource === resource));
-    return { resource, inUse: sum(same, ({ inUse }) => inUse), limit: sum(same, ({ limit }) => limit), refused: sum(same, ({ refused }) => refused) };
+    return { resource, inUse: sum(same, ({ inUse }) => inUse), limit: same.some(({ limit }) => limit === null) ? null : sum(same, ({ limit }) => limit!), refused: sum(same, ({ refused }) => refused) };
   });
 }
 
@@ -95,7 +96,7 @@ export function clustersText(clusters: readonly MergedCluster[]): string {
     cluster("cx_active", connections);
     cluster("rq_pending_active", waiting);
     for (const { resource, inUse, limit, refused } of limits) {
-      cluster(`limit_${resource}`, `${inUse}/${limit}`);
+      cluster(`limit_${resource}`, `${inUse}/${limit ?? "none"}`);
       if (refused > 0) cluster(`refused_${resource}`, refused);
     }
     for (const endpoint of endpoints) {
@@ -113,14 +114,14 @@ export function clustersText(clusters: readonly MergedCluster[]): string {
   return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
 }
 
-/** Envoy's words for what keeps an endpoint from being used, with what was seen; `healthy` for nothing. */
+/** Envoy's words for what keeps an endpoint from being used, with what was seen; for nothing what `health` says: `healthy`, or `unchecked` without active checks. */
 function healthFlags({ health, healthFailure, ejectedBy, probedBy, ejectedFor, threads }: MergedEndpoint): string {
   const flags: string[] = [];
   if (health === "unhealthy") flags.push(`/failed_active_hc${healthFailure === "" ? "" : ` (${healthFailure})`}`);
   if (health === "unknown") flags.push("/pending_active_hc");
   if (ejectedBy > 0) flags.push(`/failed_outlier_check (${ejectedFor}, ${ejectedBy} of ${threads} threads)`);
   if (probedBy > 0) flags.push(`/probed (${probedBy} of ${threads} threads)`);
-  return flags.length === 0 ? "healthy" : flags.join("");
+  return flags.length === 0 ? health : flags.join("");
 }
 
 function sum<T>(items: readonly T[], of: (item: T) => number): number {

@@ -1,7 +1,12 @@
 import { expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Lifecycle } from "./lifecycle.ts";
+import type { Runtime } from "./runtime.ts";
 import { parseSettings } from "./settings.ts";
 import { prefixedHeaders } from "./control-plane-settings.ts";
-import { nodeMessage } from "./open-config-source.ts";
+import { nodeMessage, openConfigSource } from "./open-config-source.ts";
 import { VERSION } from "./version.ts";
 
 const ENVIRONMENT = {
@@ -29,4 +34,27 @@ test("a waypoint says whose it is", () => {
 test("headers come from the environment", () => {
   expect(prefixedHeaders(ENVIRONMENT, "XDS_HEADER_")).toEqual({ "x-tenant": "a" });
   expect(prefixedHeaders({ "XDS_HEADER_a b": "x" }, "XDS_HEADER_")).toEqual({});
+});
+
+test("a configuration directory that cannot be read is named by readiness, until it can", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "weft-config-"));
+  const config = join(directory, "config");
+  mkdirSync(config);
+  const parsed = parseSettings("waypoint", ["--config", config, "--state", join(directory, "state"), "--gateway", "shop/wp"], {});
+  if (!parsed.ok) throw new Error(parsed.error.join());
+  const lifecycle = new Lifecycle();
+  const { readiness } = lifecycle;
+  mkdirSync(join(directory, "state"), { mode: 0o700 });
+  const runtime = { lifecycle } as unknown as Runtime;
+  const opened = await openConfigSource({ settings: parsed.value.settings, runtime, client: "waypoint", onChange: () => {}, environment: {} });
+  const { source } = opened!;
+  expect(readiness.remarks).toEqual([]);
+  renameSync(config, `${config}-away`);
+  source.reload();
+  expect(readiness.remarks).toEqual([expect.stringMatching(/^configuration: cannot read the directory .*config: .*; what was in force stays$/)]);
+  renameSync(`${config}-away`, config);
+  source.reload();
+  expect(readiness.remarks).toEqual([]);
+  await source[Symbol.asyncDispose]();
+  rmSync(directory, { recursive: true });
 });

@@ -30,6 +30,8 @@ export interface OpenConfig {
 export async function openConfigSource({ settings, runtime, client, onChange, environment }: OpenConfigOptions): Promise<OpenConfig | null> {
   if (settings.xdsAddress === null) {
     if (settings.config === null) throw new Error("no configuration: --config is not set");
+    const { readiness } = runtime.lifecycle;
+    const tell = ({ diagnostics }: ConfigState): void => readiness.remark("configuration", diagnostics.find(({ file, severity }) => file === DIRECTORY && severity === "error")?.message ?? null);
     const source = await ConfigDirectory.open({
       directory: settings.config,
       stateDirectory: settings.state,
@@ -37,8 +39,12 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
         node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
         rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
       },
-      onChange,
+      onChange: (state) => {
+        tell(state);
+        onChange(state);
+      },
     });
+    tell(source.state);
     return { source, setLocalWorkloads: null };
   }
   const [{ XdsSource }, { ADDRESS_TYPE, AUTHORIZATION_TYPE }, { L7_CODECS }] = await Promise.all([import("./xds-source.ts"), import("../xds/resource.ts"), import("../xds/l7/kinds.ts")]);
@@ -63,6 +69,8 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
   return source === null ? null : { source, setLocalWorkloads: (workloads) => source.setLocalWorkloads(workloads) };
 }
 
+/** The place of diagnostics of the directory as a whole. */
+const DIRECTORY = ".";
 const METADATA_PREFIX = "ISTIO_META_";
 const JSON_METADATA_PREFIX = "ISTIO_METAJSON_";
 

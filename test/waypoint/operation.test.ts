@@ -125,7 +125,7 @@ describe("the administration port of a waypoint", () => {
       return shown.includes("failed_outlier_check") ? shown : null;
     });
     expect(text).toMatch(new RegExp(`^shop/web\\.shop\\.svc\\.cluster\\.local:80::${BAD}:${bad.port}::health_flags::/failed_outlier_check \\(consecutive5xx, [12] of [12] threads\\)$`, "m"));
-    expect(text).toContain(`shop/web.shop.svc.cluster.local:80::${GOOD}:${good.port}::health_flags::healthy\n`);
+    expect(text).toContain(`shop/web.shop.svc.cluster.local:80::${GOOD}:${good.port}::health_flags::unchecked\n`);
     expect(text).toMatch(/::limit_activeRequests::0\/(77|154)\n/);
     const slow = get("/held");
     await until("it to arrive", 5_000, () => held.length > 0);
