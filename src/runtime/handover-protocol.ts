@@ -151,7 +151,7 @@ export function stepPredecessor(state: PredecessorState, message: HandoverMessag
   if (fdCount > 0) return { kind: "failed", why: `descriptors came with ${message.kind}` };
   if (state.kind === "waiting" && message.kind === "hello") {
     if (message.version !== HANDOVER_VERSION) return { kind: "failed", why: `it speaks version ${message.version} of the handover, this process ${HANDOVER_VERSION}` };
-    if (message.role !== role) return { kind: "failed", why: `it is a ${JSON.stringify(message.role.slice(0, 32))}, this process a ${role}` };
+    if (message.role !== role) return { kind: "failed", why: `it is a ${JSON.stringify(message.role.slice(0, 32))}, this process a ${role}; each role on a machine needs a --state of its own` };
     return { kind: "offered" };
   }
   if (state.kind === "offered" && message.kind === "ready") return { kind: "handedOver" };

@@ -106,7 +106,7 @@ describe("within one process", () => {
   test("a refusal says why", async () => {
     const busy = server({ offer: () => null });
     expect(await takeOver({ path: busy.path, role: "up" })).toMatchObject({ ok: false, error: { kind: "refused", message: "the running process refused: this process has nothing to hand over now" } });
-    expect(await takeOver({ path: busy.path, role: "ca" })).toMatchObject({ ok: false, error: { kind: "refused", message: expect.stringContaining("this process a up") } });
+    expect(await takeOver({ path: busy.path, role: "ca" })).toMatchObject({ ok: false, error: { kind: "refused", message: expect.stringContaining("this process a up; each role on a machine needs a --state of its own") } });
     expect(await takeOver({ path: busy.path, role: "up", version: 2 })).toMatchObject({
       ok: false, error: { kind: "refused", message: expect.stringContaining("it speaks version 2 of the handover, this process 1"), predecessorPid: process.pid },
     });
