@@ -1,6 +1,6 @@
 // `npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]`: speed and memory beside the peers on this machine.
 //
-// `npm run bench -- l7 [--json FILE] [--rounds N] [--quick]`: a waypoint beside Envoy.
+// `npm run bench -- l7 [--json FILE] [--rounds N] [--series a,b] [--quick]`: a waypoint beside Envoy.
 //
 // `npm run bench -- control [--json FILE] [--quick]`: a control plane over a real API server (KUBE_BIN_DIR) with a large cluster.
 //
@@ -18,6 +18,7 @@ import { needsKubernetes } from "../test/kubernetes/api-server.ts";
 import { benchControl, FULL, QUICK } from "./control/control.ts";
 import { benchL4 } from "./l4/l4.ts";
 import { benchL7 } from "./l7/l7.ts";
+import { SERIES_NAMES } from "./l7/rows.ts";
 import { l7Entries, l7Table } from "./l7/report.ts";
 import { failures, jsonEntries, table } from "./l4/report.ts";
 import { EXTRA_ROWS, OUR_PEER, ROWS } from "./l4/rows.ts";
@@ -38,10 +39,11 @@ const SECONDS_QUICK = 1;
 const DESCRIPTORS = 65_536;
 
 const USAGE = `usage: npm run bench -- l4 [--json FILE] [--rounds N] [--rows a,b] [--peers a,b] [--quick]
-       npm run bench -- l7 [--json FILE] [--rounds N] [--quick]
+       npm run bench -- l7 [--json FILE] [--rounds N] [--series a,b] [--quick]
        npm run bench -- control [--json FILE] [--quick]
 rows:  ${ROWS.map((row) => row.name).join(" ")}
-peers: ${PEERS.map((peer) => peer.name).join(" ")}`;
+peers: ${PEERS.map((peer) => peer.name).join(" ")}
+series: ${SERIES_NAMES.join(" ")}`;
 
 interface Arguments {
   readonly what: "l4" | "l7" | "control";
@@ -51,6 +53,7 @@ interface Arguments {
   readonly seconds: number;
   readonly rows: readonly string[];
   readonly peers: readonly Peer[];
+  readonly series: readonly string[];
 }
 
 /** Throws a message for the operator. */
@@ -61,7 +64,7 @@ function parseArguments(args: readonly string[]): Arguments {
   for (let i = 1; i < args.length; i += 1) {
     const option = args[i] ?? "";
     if (option === "--quick") values.set(option, "");
-    else if (["--json", "--rounds", "--rows", "--peers"].includes(option)) values.set(option, args[(i += 1)] ?? "");
+    else if (["--json", "--rounds", "--rows", "--peers", "--series"].includes(option)) values.set(option, args[(i += 1)] ?? "");
     else throw new Error(`unknown argument ${option}\n${USAGE}`);
   }
   const quick = values.has("--quick");
@@ -73,6 +76,7 @@ function parseArguments(args: readonly string[]): Arguments {
     seconds: quick ? SECONDS_QUICK : SECONDS,
     rows: namesOf(values.get("--rows"), [...ROWS, ...EXTRA_ROWS]).map((row) => row.name),
     peers: values.has("--peers") ? namesOf(values.get("--peers"), PEERS) : PEERS,
+    series: values.has("--series") ? namesOf(values.get("--series"), SERIES_NAMES.map((name) => ({ name }))).map(({ name }) => name) : SERIES_NAMES,
   };
 }
 
@@ -113,9 +117,9 @@ async function main(args: readonly string[]): Promise<number> {
   return record.failedRuns.some((failed) => failed.peer === OUR_PEER) ? 1 : 0;
 }
 
-async function mainL7({ rounds, seconds, jsonFile }: Arguments): Promise<number> {
+async function mainL7({ rounds, seconds, series, jsonFile }: Arguments): Promise<number> {
   console.log(`weft: ${weftCommand().join(" ")}`);
-  const record = await benchL7({ rounds, seconds, progress: (line) => console.error(line) });
+  const record = await benchL7({ rounds, seconds, series, progress: (line) => console.error(line) });
   console.log(`\nmedians of ${rounds} rounds; ratios are medians of the rounds' ratios, lowest and highest in brackets\n\n${l7Table(record)}\n\n${failures(record)}`);
   if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(l7Entries(record), null, 2)}\n`);
   return record.failedRuns.some((failed) => failed.peer === OUR_PEER) ? 1 : 0;

@@ -35,6 +35,8 @@ const TUNNEL_ENTRANCES: Readonly<{ [peer in PeerName]: number }> = { weft: 14_08
 export interface L7Options {
   readonly rounds: number;
   readonly seconds: number;
+  /** Of SERIES_NAMES: those to run. */
+  readonly series: readonly string[];
   readonly progress: (line: string) => void;
 }
 
@@ -67,8 +69,8 @@ export async function benchL7(options: L7Options): Promise<Record> {
   const envoy = process.env["ENVOY_BIN"] ?? "";
   const bench = new Bench(options, materials, existsSync(envoy) ? envoy : null);
   if (!existsSync(envoy)) options.progress("envoy is left out, and with it the series with tunnels, whose client's end it is: ENVOY_BIN names no program");
-  await bench.plain();
-  for (const [name, features] of Object.entries(SERIES)) await bench.series(name, features);
+  if (options.series.includes("plain")) await bench.plain();
+  for (const [name, features] of Object.entries(SERIES)) if (options.series.includes(name)) await bench.series(name, features);
   return bench.record;
 }
 

@@ -6,6 +6,9 @@ import type { Protocol } from "./peer.ts";
 export const PROTOCOLS: readonly Protocol[] = ["h1", "h2", "grpc"];
 export const CONNECTIONS = [1, 64, 1024] as const;
 
+/** What can be run alone. */
+export const SERIES_NAMES: readonly string[] = ["plain", ...Object.keys(SERIES)];
+
 export interface L7Row {
   readonly name: string;
   readonly unit: string;
