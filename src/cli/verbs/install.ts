@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { stringify } from "yaml";
 import { z } from "zod";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
+import { integer } from "../../runtime/setting-types.ts";
 import { applyObject } from "../install/apply.ts";
 import { ownDefinitions } from "../install/definitions.ts";
 import { describeObject, objectPath } from "../install/object-paths.ts";
@@ -14,6 +15,10 @@ import { CLUSTER_OPTIONS, EXIT_OK, EXIT_USAGE, fail, openCluster, type VerbConte
 
 const READY_POLL_MS = 500;
 const READY_SECONDS_DEFAULT = 120;
+/** Beyond a day nobody waits. */
+const readySeconds = integer(1, 86_400, "SECONDS");
+/** As the API has it (RFC 1123). */
+const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 export async function install(args: readonly string[], context: VerbContext): Promise<number> {
   const { values: flags } = parseArgs({
@@ -23,6 +28,9 @@ export async function install(args: readonly string[], context: VerbContext): Pr
       "dry-run": { type: "boolean", default: false }, wait: { type: "boolean", default: true }, timeout: { type: "string", default: String(READY_SECONDS_DEFAULT) },
     },
   });
+  if (!NAMESPACE.test(flags.namespace)) return fail(context, `--namespace: ${JSON.stringify(flags.namespace)} is no name of a namespace: lower-case letters, digits and hyphens, at most 63`, EXIT_USAGE);
+  const seconds = readySeconds.parse(flags.timeout, "flag");
+  if (!seconds.ok) return fail(context, `--timeout: ${JSON.stringify(flags.timeout)} is not ${readySeconds.wanted}`, EXIT_USAGE);
   const values = valuesFrom(flags.namespace, flags.set);
   if (!values.ok) return fail(context, values.error, EXIT_USAGE);
   const objects = [namespaceObject(flags.namespace), ...ownDefinitions(), ...installObjects(values.value)];
@@ -38,8 +46,8 @@ export async function install(args: readonly string[], context: VerbContext): Pr
     context.print(`${describeObject(object)} ${applied.value}\n`);
   }
   if (!flags.wait) return EXIT_OK;
-  const waiting = await untilReady(cluster.value, objects, Number(flags.timeout) * 1000);
-  if (waiting !== null) return fail(context, `not ready after ${flags.timeout} s: ${waiting}`);
+  const waiting = await untilReady(cluster.value, objects, seconds.value * 1000);
+  if (waiting !== null) return fail(context, `not ready after ${seconds.value} s: ${waiting}`);
   context.print("ready. To have a namespace in the mesh: kubectl label namespace NAME istio.io/dataplane-mode=ambient\n");
   return EXIT_OK;
 }

@@ -60,6 +60,13 @@ describe("install", () => {
     expect(err).toContain("install again");
   });
 
+  test.each([["--timeout", "soon", "a whole number from 1"], ["--timeout", "0", "a whole number from 1"], ["--namespace", "My_Mesh", "no name of a namespace"], ["--set", "cni.probes=foo", "one of source, exempt, off"]])(
+    "%s %s is refused before anybody is asked", async (flag, value, why) => {
+      expect(await run(install, flag, value)).toMatchObject({ status: 64, out: "", err: expect.stringContaining(why) });
+      expect(api.requests).toEqual([]);
+    },
+  );
+
   test("a flag that is none is told with the verb's usage", async () => {
     const { status, err } = await run((args, context) => runOperatorVerb("install", args, context), "--nmaespace", "x");
     expect(status).toBe(64);
