@@ -1,5 +1,6 @@
 // The list of CNI plugins of a node, with our plugin at its end or without it. Pure: the rest of the list is left as it was written.
 
+import { isNestedTooDeep, JSON_NESTING_MAX } from "../core/json-nesting.ts";
 import { err, ok, type Result } from "../core/result.ts";
 
 /** `type` in the list, and the file name of the plugin. */
@@ -34,6 +35,7 @@ export function withoutPlugin(text: string): Result<string | null, string> {
 }
 
 function parseList(text: string): Result<{ readonly document: Fields; readonly plugins: readonly Fields[] }, string> {
+  if (isNestedTooDeep(text)) return err(`it is nested more than ${JSON_NESTING_MAX} levels deep`);
   let document: unknown;
   try {
     document = JSON.parse(text);

@@ -1,6 +1,7 @@
 // What a container runtime asks of the plugin: variables and a configuration on standard input, by the CNI specification 1.1.
 // Strict, pure, and without a library: the process lives for milliseconds, and a schema library takes longer than that to load.
 
+import { isNestedTooDeep } from "../core/json-nesting.ts";
 import { ok, type Result } from "../core/result.ts";
 import { type PluginError, pluginError } from "./plugin-error.ts";
 
@@ -44,7 +45,7 @@ type Fields = Readonly<Record<string, unknown>>;
 const COMMANDS = ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"] as const;
 /** The specification's own forms of the names that runtimes give. */
 const CONTAINER_ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,252}$/;
-const INTERFACE = /^[^\s/:]{1,15}$/;
+const INTERFACE = /^[^\s/:\u0000-\u001f\u007f]{1,15}$/;
 const KUBERNETES_NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 const POD_UID = /^[A-Za-z0-9-]{1,64}$/;
 
@@ -128,6 +129,7 @@ function validAttachments(document: Fields): Result<readonly string[], PluginErr
 }
 
 function parseObject(input: string): Fields | null {
+  if (isNestedTooDeep(input)) return null;
   try {
     const parsed: unknown = JSON.parse(input);
     return isObject(parsed) ? parsed : null;
