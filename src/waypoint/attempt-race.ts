@@ -2,7 +2,7 @@
 // and who is out; what any of that means is decided elsewhere.
 
 import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
-import type { ServerAttempt } from "./server-attempt.ts";
+import type { ServerAttempt } from "./request/server-attempt.ts";
 
 const NOBODY: readonly ServerAttempt[] = Object.freeze([]);
 

@@ -12,8 +12,8 @@ import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { OtlpBatch } from "../telemetry/otlp-records.ts";
 import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
-import type { Destination } from "./client.ts";
-import type { EndpointNews } from "./observer.ts";
+import type { Destination } from "./downstream/client.ts";
+import type { EndpointNews } from "./request/observer.ts";
 
 /** What a data thread is told once. */
 export interface WaypointConfig {

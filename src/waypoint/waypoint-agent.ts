@@ -18,7 +18,7 @@ import { Collectors } from "./collectors.ts";
 import { ThreadWatch } from "./thread-watch.ts";
 import { TelemetryProblems } from "./telemetry-problems.ts";
 import { makeListeners, type SocketPlace } from "./waypoint-listeners.ts";
-import type { EndpointNews } from "./observer.ts";
+import type { EndpointNews } from "./request/observer.ts";
 import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
 /** In the compiled binary; see the ztunnel's. */

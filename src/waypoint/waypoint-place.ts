@@ -19,10 +19,10 @@ import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
 import { parseSpiffeId } from "../core/spiffe.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
-import type { Client } from "./client.ts";
-import { labelsOf } from "./labels.ts";
-import { workloadDestination } from "./service-directory.ts";
-import { StreamChannel } from "./stream-channel.ts";
+import type { Client } from "./downstream/client.ts";
+import { labelsOf } from "./upstream/labels.ts";
+import { workloadDestination } from "./services/service-directory.ts";
+import { StreamChannel } from "./channel/stream-channel.ts";
 
 export interface WaypointPlaceOptions {
   readonly store: MeshStore;

@@ -1,0 +1,294 @@
+// What is decided of a request before anything is sent: who it is (login, tokens), whether it may (access), and what the rules say
+// (route, plan). Each step may answer instead of going on; some wait for a token to be verified or a provider to be asked.
+
+import type { Provenance } from "../../core/fault.ts";
+import { unreachable } from "../../core/result.ts";
+import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
+import { type AccessAsk, type AccessDecision, authoriseRequest, explainAccess } from "../../policy/http/authorise-request.ts";
+import { type LoginAnswer, type LoginDecision, loginEndpoint, type LoginStep, requireLogin } from "../../policy/http/login.ts";
+import { withoutLoginCookies } from "../../policy/http/login-cookies.ts";
+import { authenticateSession } from "../../policy/http/login-token.ts";
+import type { HeaderOperation } from "../../policy/http/header-change.ts";
+import { type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
+import type { ReasonCode } from "../../policy/http/reason-codes.ts";
+import { type AuthenticationDecision, decideAuthentication, findTokens, headerOperations, strippedQuery } from "../../policy/http/tokens.ts";
+import type { RouteResult } from "../../policy/http/router.ts";
+import { isUntrusted } from "../../policy/http/untrusted-headers.ts";
+import type { AuthorizationVerdict } from "../../policy/upstream/external-authorization.ts";
+import type { HttpRequest } from "../../wire/http/message.ts";
+import { pairsOf } from "./answer-headers.ts";
+import { changeFields } from "./fields-change.ts";
+import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
+import type { RequestAccount } from "./request-account.ts";
+import { type AuthorizedRequest, type NotAsked, RequestAuthorizers } from "./request-authorizers.ts";
+import type { RequestHost } from "./request-host.ts";
+import type { ServiceView } from "../upstream/service-view.ts";
+
+export interface DecisionUser extends AuthorizedRequest {
+  /** False once it has ended: what a provider answers now comes too late. */
+  readonly undecided: boolean;
+  /** Decided: an answer of our own. */
+  answerOwn(answer: OwnAnswer, detail: string): void;
+  /** Decided: no answer at all, on purpose. */
+  drop(code: ReasonCode, detail: string): void;
+  /** Decided: to a server. */
+  forward(plan: ForwardPlan): void;
+  /** Calls `delayed` then. */
+  delay(ms: number): void;
+  /** For the answer, whoever gives it. */
+  readonly answer: AuthorizedRequest["answer"] & { setCookies: readonly string[]; headerOperations: readonly HeaderOperation[] };
+  /** Something happened outside of the events of the streams. */
+  rearm(): void;
+}
+
+/** Of the names that isUntrusted may say yes to. */
+const UNTRUSTED_INITIALS = "xtcf";
+
+export class RequestDecisions {
+  readonly #host: RequestHost;
+  readonly #user: DecisionUser;
+  readonly #account: RequestAccount;
+  /** Of a CORS preflight to a service with a login: the answer unless a rule has one. */
+  #unlessPreflight: LoginAnswer | null = null;
+  #delayedPlan: RequestPlan | null = null;
+  #request: HttpRequest | null = null;
+  #authorizers: RequestAuthorizers | null = null;
+  /** The route of the request as it came, where authorisers that change it do not change that. */
+  #routeBefore: RouteResult | null = null;
+
+  constructor(host: RequestHost, user: DecisionUser) {
+    this.#host = host;
+    this.#user = user;
+    this.#account = user.account;
+  }
+
+  start(request: HttpRequest): void {
+    this.#request = request;
+    const account = this.#account;
+    const { client, head } = account;
+    if (head.method === "CONNECT" && request.upgrade === null) {
+      return this.#user.answerOwn(ownAnswer("upgrade_refused"), "CONNECT without a protocol: this is no forward proxy");
+    }
+    const { view } = account;
+    const trust = { fromMesh: client.source.identity !== null, methodsMatter: view.methodsMatter };
+    head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
+    if (view.service === null) {
+      return this.#user.answerOwn(ownAnswer("service_unknown"), `the configuration has no service ${client.destination.service}`);
+    }
+    const endpoint = view.access.logins.length === 0 ? null : loginEndpoint(view.access.logins, head, this.#host.logins.context());
+    if (endpoint !== null) this.#login(view, endpoint);
+    else if (view.tokenRules.length > 0) this.#authenticate(view);
+    else this.#withoutToken(view);
+  }
+
+  // Who it is
+
+  #withoutToken(view: ServiceView): void {
+    const { logins } = view.access;
+    if (logins.length === 0) this.#authorise(view);
+    else this.#login(view, requireLogin(logins, this.#account.head, this.#host.logins.context()));
+  }
+
+  #login(view: ServiceView, step: LoginStep): void {
+    if (step.kind !== "ask") return this.#loginDecided(view, step);
+    this.#wait(this.#host.logins.settle(step), (decision) => this.#loginDecided(view, decision), (error) => {
+      this.#user.answerOwn(ownAnswer("login_unavailable"), `the login could not be decided: ${String(error)}`);
+    });
+  }
+
+  #loginDecided(view: ServiceView, decision: LoginDecision): void {
+    switch (decision.kind) {
+      case "answer":
+        return this.#answerLogin(decision);
+      case "preflight":
+        this.#unlessPreflight = decision.otherwise;
+        return this.#authorise(view);
+      case "pass":
+        this.#user.answer.setCookies = decision.cookies;
+        return this.#authenticated(view, authenticateSession(view.tokenRules, view.access.logins[0]!, decision.session));
+      default:
+        return unreachable(decision);
+    }
+  }
+
+  #answerLogin({ code, status, headers, body, detail, provenance }: LoginAnswer): void {
+    this.#account.provenance = provenance;
+    this.#user.answerOwn(ownAnswer(code, { status, headers, body }), detail);
+  }
+
+  #authenticate(view: ServiceView): void {
+    const found = findTokens(view.tokenRules, this.#account.head);
+    if ("kind" in found) return this.#rejected(found);
+    if (found.length === 0) {
+      if (view.access.logins.length > 0) return this.#withoutToken(view);
+      return this.#authenticated(view, decideAuthentication(view.tokenRules, found, []));
+    }
+    const verdicts = Promise.all(found.map((token) => this.#host.tokens.verify(token)));
+    this.#wait(verdicts, (known) => this.#authenticated(view, decideAuthentication(view.tokenRules, found, known)), (error) => {
+      this.#user.answerOwn(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);
+    });
+  }
+
+  #wait<T>(promise: Promise<T>, done: (value: T) => void, failed: (error: unknown) => void): void {
+    const user = this.#user;
+    user.keepHead();
+    promise.then(
+      (value) => {
+        if (!user.undecided) return;
+        done(value);
+        user.rearm();
+      },
+      (error: unknown) => {
+        if (!user.undecided) return;
+        failed(error);
+        user.rearm();
+      },
+    );
+  }
+
+  #rejected(decision: Extract<AuthenticationDecision, { kind: "rejected" }>): void {
+    this.#account.provenance = decision.provenance;
+    this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, headers: decision.headers }), decision.detail);
+  }
+
+  #authenticated(view: ServiceView, decision: AuthenticationDecision): void {
+    if (decision.kind === "rejected") return this.#rejected(decision);
+    const { head } = this.#account;
+    if (decision.kind === "authenticated") head.token = decision.token;
+    // Access is decided on what the client sent; the backend sees what the rules say.
+    const operations = headerOperations(decision.changes, head.fields);
+    const query = strippedQuery(head.query, decision.changes);
+    if (operations.length === 0 && query === head.query) return this.#authorise(view);
+    this.#authorise(view, () => {
+      changeFields(head.fields, operations);
+      head.query = query;
+    });
+  }
+
+  // Whether it may
+
+  #authorise(view: ServiceView, allowed?: () => void): void {
+    this.#accessDecided(view, authoriseRequest(view.access, this.#account.head), null, allowed);
+  }
+
+  /** @param verdict of the authoriser that was asked last. */
+  #accessDecided(view: ServiceView, decision: AccessDecision, verdict: AuthorizationVerdict | null, allowed?: () => void): void {
+    const account = this.#account;
+    const { head } = account;
+    switch (decision.kind) {
+      case "allow":
+        allowed?.();
+        for (const login of view.access.logins) changeFields(head.fields, withoutLoginCookies(login, head.fields));
+        return this.#route(view);
+      case "deny":
+        account.provenance = decision.policy;
+        if (verdict?.kind === "denied" && (decision.code === "authorizer_denied" || decision.code === "authorizer_failed")) return this.#refusedBy(verdict, explainAccess(decision));
+        return this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));
+      case "ask":
+        return this.#askAccess(view, decision, allowed);
+      default:
+        return unreachable(decision);
+    }
+  }
+
+  #askAccess(view: ServiceView, { authorizer, policy, answered }: AccessAsk, allowed?: () => void): void {
+    if (authorizer.changesRoute || allowed !== undefined) this.#routeBefore = null;
+    else this.#routeBefore ??= view.router.match(this.#account.head);
+    this.#ask(authorizer, policy, (verdict) => {
+      const answer = verdict.failure !== "" ? { kind: "failed" as const } : verdict.kind === "denied" ? { kind: "denied" as const, status: verdict.status } : { kind: "allowed" as const };
+      this.#accessDecided(view, answered(answer), verdict, allowed);
+    });
+  }
+
+  #ask(authorizer: ExternalAuthorizer, policy: Provenance | null, done: (verdict: AuthorizationVerdict) => void): void {
+    const user = this.#user;
+    const authorizers = (this.#authorizers ??= new RequestAuthorizers(this.#host, user, this.#request!));
+    authorizers.ask(authorizer, (verdict: AuthorizationVerdict | NotAsked) => {
+      if (!user.undecided) return;
+      if (verdict.kind === "notAsked") {
+        this.#account.provenance = policy;
+        user.answerOwn(ownAnswer(verdict.code), verdict.detail);
+      } else done(verdict);
+      user.rearm();
+    });
+  }
+
+  #refusedBy({ status, headers, body, failure }: Extract<AuthorizationVerdict, { kind: "denied" }>, detail: string): void {
+    const code = failure === "" ? "authorizer_denied" : "authorizer_failed";
+    this.#user.answerOwn(ownAnswer(code, { status, headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
+  }
+
+  /** The request has ended, or is answered: nobody is asked any more. */
+  cancel(): void {
+    this.#authorizers?.cancel();
+  }
+
+  // What the rules say
+
+  #route(view: ServiceView): void {
+    const host = this.#host;
+    const account = this.#account;
+    const { head, client: { destination, source } } = account;
+    const result = this.#routeBefore ?? view.router.match(head);
+    if (result.kind === "matched") {
+      account.routeId = result.route.id;
+      account.ruleName = result.rule.rule.name;
+    }
+    // What its policies say of requests goes by the service that the client named; one that has no such policy costs nothing here.
+    const own = host.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
+    account.named = own;
+    const plan = planRequest(head, result, {
+      random: host.random, listenerPort: destination.port, nowMs: host.wallMs(), sessionSigner: host.sessionSigner,
+      ...(own !== null && own.faults.length > 0 ? { serviceFaults: own.faults } : {}),
+    });
+    account.provenance = plan.provenance;
+    account.injected = plan.injected;
+    this.#user.answer.headerOperations = plan.responseHeaders;
+    if (plan.injected.some(({ action }) => action.kind === "delay")) account.flag("DI");
+    this.#askOfPlan(plan, 0);
+  }
+
+  /** The rule's own authorisers, one after the other. */
+  #askOfPlan(plan: RequestPlan, next: number): void {
+    const authorizer = plan.authorizers[next];
+    if (authorizer === undefined) return this.#authorised(plan);
+    this.#ask(authorizer, plan.provenance, (verdict) => {
+      if (verdict.kind === "denied") this.#refusedBy(verdict, `refused by the authoriser ${authorizer.service}`);
+      else this.#askOfPlan(plan, next + 1);
+    });
+  }
+
+  #authorised(plan: RequestPlan): void {
+    if (plan.delayMs === 0) return this.#carryOut(plan);
+    this.#delayedPlan = plan;
+    this.#user.keepHead();
+    this.#user.delay(plan.delayMs);
+  }
+
+  /** The delay that a fault put in is over. */
+  delayed(): void {
+    const plan = this.#delayedPlan!;
+    this.#delayedPlan = null;
+    this.#carryOut(plan);
+  }
+
+  #carryOut(plan: RequestPlan): void {
+    if (this.#unlessPreflight !== null && !isPreflightAnswer(plan)) return this.#answerLogin(this.#unlessPreflight);
+    switch (plan.kind) {
+      case "respond": {
+        const { code, status, grpcStatus, headers, body, detail } = plan;
+        return this.#user.answerOwn(ownAnswer(code, { status, grpcStatus, headers, body: body === "" ? null : body }), detail);
+      }
+      case "reset":
+        return this.#user.drop(plan.code, "reset on purpose");
+      case "forward":
+        return this.#user.forward(plan);
+      default:
+        return unreachable(plan);
+    }
+  }
+}
+
+function isPreflightAnswer(plan: RequestPlan): boolean {
+  return plan.kind === "respond" && (plan.code === "cors_preflight" || plan.code === "cors_preflight_denied");
+}

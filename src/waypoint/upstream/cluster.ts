@@ -1,0 +1,426 @@
+// One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives as long as
+// the service; what the configuration says of it may change meanwhile.
+
+import type { NamespacedName } from "../../core/brand.ts";
+import { formatSocketAddress } from "../../core/ip.ts";
+import type { Random } from "../../core/ports.ts";
+import { unreachable } from "../../core/result.ts";
+import type { BackendTls, HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
+import type { Service, Workload } from "../../mesh/records.ts";
+import { type CompiledFault, compileFault } from "../../policy/http/compiled-rule.ts";
+import { AdaptiveLimit } from "../../policy/upstream/adaptive-concurrency.ts";
+import { CircuitBreaker } from "../../policy/upstream/circuit-breaker.ts";
+import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
+import type { LabelSource } from "../../policy/upstream/labels.ts";
+import { RetryBudgetState } from "../../policy/upstream/retry-budget.ts";
+import { LocalRateLimiter } from "../../policy/upstream/rate-limit/local.ts";
+import { compileMatches, type ViewFacts } from "../../policy/upstream/view-facts.ts";
+import type { UpstreamSettings } from "../../policy/upstream/settings.ts";
+import { type NameSource, type RefreshRequest, Upstream } from "../../policy/upstream/upstream.ts";
+import type { Picked } from "../../policy/candidates.ts";
+import type { ClusterLabels, ClusterState } from "../../telemetry/upstream-metrics.ts";
+import { declaresHttp2 } from "../downstream/declared-protocol.ts";
+import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
+import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
+import { HealthChecks, type ProbeGate } from "./health-checks.ts";
+import { HealthProbe, type ProbePlace } from "./health-probe.ts";
+import type { RequestObserver } from "../request/observer.ts";
+import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
+import type { ServiceDirectory } from "../services/service-directory.ts";
+import { dialTls } from "./tls-dialer.ts";
+import type { UpstreamHost } from "./upstream.ts";
+
+/** How an endpoint is to be reached, beside where it is. */
+export interface DialWay {
+  readonly service: Service;
+  readonly servicePort: number;
+  /** Where there is no tunnel, the mesh's mutual TLS is made with the server itself, which is offered these protocols; null: plainly. */
+  readonly meshTls: readonly string[] | null;
+}
+
+/** Reaches endpoints, however they are reached: plainly, or through their node's ztunnel. */
+export interface EndpointDialer {
+  /** Fails through `owner`, always after it returned. */
+  dial(target: Picked, way: DialWay, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
+}
+
+export interface ClusterContext {
+  readonly directory: ServiceDirectory;
+  readonly random: Random;
+  readonly labels: LabelSource;
+  readonly host: UpstreamHost;
+  readonly dialer: EndpointDialer;
+  readonly tlsContexts: BackendTlsContexts;
+  /** Null: endpoints that are known by a name are resolved when they are dialled. */
+  readonly names: NameSource | null;
+  readonly observer: Pick<RequestObserver, "upstream" | "endpointNews">;
+  readonly probes: ProbeGate;
+  /** This waypoint's own record: where it is, for localities. */
+  readonly self: () => Workload;
+}
+
+export interface ClusterTarget {
+  readonly service: NamespacedName;
+  readonly port: number;
+  readonly subset: string | null;
+  readonly clientNamespace: string | null;
+}
+
+/** What the port's servers speak; `asClient`: what the client of the moment speaks, as it would without us between. */
+export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
+
+const IPV4 = 4;
+const HTTP1_ALPN = "http/1.1";
+const HTTP2_ALPN = "h2";
+/** As sidecars of the mesh tell each other what is inside. */
+const MESH_ALPN: Readonly<Record<UpstreamVersion, readonly string[]>> = { "HTTP/1.1": ["istio-http/1.1", "istio", HTTP1_ALPN], "HTTP/2": ["istio-h2", "istio", HTTP2_ALPN] };
+
+interface Pooled {
+  readonly address: string;
+  readonly pool: EndpointPool;
+}
+
+/** What follows from the configuration alone. */
+interface Rules {
+  readonly policy: TrafficPolicy | null;
+  readonly settings: UpstreamSettings;
+  readonly adaptive: AdaptiveLimit | null;
+  readonly faults: readonly CompiledFault[];
+  readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
+  readonly broken: string | null;
+  readonly tlsBroken: string | null;
+  readonly origin: BackendOrigin | null;
+}
+
+export class Cluster {
+  readonly target: ClusterTarget;
+  readonly upstream: Upstream;
+  readonly breaker: CircuitBreaker;
+  readonly budget: RetryBudgetState;
+  readonly #context: ClusterContext;
+  readonly #pools = new Map<UpstreamEndpoint, Pooled>();
+  /** Of endpoints that are gone or elsewhere, until their last request has ended. */
+  readonly #leaving = new Set<EndpointPool>();
+  #rules: Rules;
+  #health: HealthChecks | null = null;
+  #service: Service | null = null;
+  #protocol: ServerProtocol = "asClient";
+  #closed = false;
+  #labels: ClusterLabels | null = null;
+
+  constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
+    this.#context = context;
+    this.target = target;
+    this.#rules = this.#rulesOf(policy, settings, null);
+    this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
+    this.breaker = new CircuitBreaker(settings.limits);
+    this.budget = new RetryBudgetState(settings.retryBudget, { requests: () => this.breaker.inUse("activeRequests"), retries: () => this.breaker.inUse("activeRetries") });
+    this.#health = this.#healthChecks();
+  }
+
+  /**
+   * The configuration says something else of it. What was learned stays: latencies, ejections, counts, buckets of limits that are the same,
+   * and connections, unless they were made by another TLS.
+   */
+  reconfigure(policy: TrafficPolicy | null, settings: UpstreamSettings): void {
+    const before = this.#rules;
+    if (before.policy === policy) return;
+    this.#rules = this.#rulesOf(policy, settings, before);
+    this.upstream.reconfigure(settings);
+    this.breaker.reconfigure(settings.limits);
+    this.budget.reconfigure(settings.retryBudget);
+    // What its servers speak is said by the settings too.
+    if (this.#service !== null) this.#protocol = protocolOf(this.#service, this.target.port, settings);
+    if (!same(before.settings.healthCheck, settings.healthCheck)) {
+      this.#health?.stop();
+      this.#health = this.#healthChecks();
+      this.#health?.sync(this.upstream.endpoints);
+    }
+    if (same(before.settings.tls, settings.tls)) return;
+    for (const [endpoint, { pool }] of this.#pools) this.#letGo(endpoint, pool);
+  }
+
+  /** What the settings were made from. */
+  get policy(): TrafficPolicy | null {
+    return this.#rules.policy;
+  }
+
+  get settings(): UpstreamSettings {
+    return this.#rules.settings;
+  }
+
+  /** Null without adaptive concurrency. */
+  get adaptive(): AdaptiveLimit | null {
+    return this.#rules.adaptive;
+  }
+
+  get faults(): readonly CompiledFault[] {
+    return this.#rules.faults;
+  }
+
+  /** Null without limits. */
+  get rateLimiter(): LocalRateLimiter<ViewFacts> | null {
+    return this.#rules.rateLimiter;
+  }
+
+  /** What of the settings cannot be enforced, or why nothing may be sent; null when all is well. */
+  get broken(): string | null {
+    return this.#rules.broken;
+  }
+
+  /** Why TLS with its endpoints cannot be had, so that nothing may be sent; null when it can, or is not asked for. */
+  get tlsBroken(): string | null {
+    return this.#rules.tlsBroken;
+  }
+
+  get name(): string {
+    return `${this.target.service}:${this.target.port}${this.target.subset === null ? "" : `|${this.target.subset}`}`;
+  }
+
+  get labels(): ClusterLabels {
+    const { service, port, subset } = this.target;
+    return (this.#labels ??= { destination_service_namespace: service.slice(0, service.indexOf("/")), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.#host, port: String(port), subset: subset ?? "" });
+  }
+
+  get #host(): string {
+    const { service } = this.target;
+    return service.slice(service.indexOf("/") + 1);
+  }
+
+  get protocol(): ServerProtocol {
+    return this.#protocol;
+  }
+
+  get pools(): Iterable<Pooled> {
+    return this.#pools.values();
+  }
+
+  /** Takes over the endpoints of the moment; cheap when nothing changed. False when the service is not known. */
+  refresh(nowMs: number): boolean {
+    const request = this.#refreshRequest();
+    if (request === null) return false;
+    if (this.#service !== request.service) {
+      this.#service = request.service;
+      this.#protocol = protocolOf(request.service, this.target.port, this.settings);
+    }
+    if (this.upstream.refresh(request, nowMs)) {
+      this.#retireMoved();
+      this.#health?.sync(this.upstream.endpoints);
+    }
+    return true;
+  }
+
+  /** Why no endpoint could be picked. */
+  explainNothing(): string {
+    const request = this.#refreshRequest();
+    if (request === null) return `${this.name} is not known`;
+    const why = this.upstream.explainNoEndpoint(request);
+    const { unhealthy } = this.upstream.counts();
+    const parts = Object.entries(why).filter(([key, count]) => key !== "endpoints" && key !== "excluded" && count > 0).map(([key, count]) => `${count} ${key}`);
+    if (unhealthy > 0) parts.push(`${unhealthy} failed ${unhealthy === 1 ? "its" : "their"} health check (${this.upstream.endpoints.map((endpoint) => this.healthFailure(endpoint)).find((text) => text !== "") ?? ""})`);
+    return `${this.name} has ${why.endpoints} endpoints${parts.length === 0 ? "" : `: ${parts.join(", ")}`}`;
+  }
+
+  poolOf(endpoint: UpstreamEndpoint): EndpointPool {
+    let pooled = this.#pools.get(endpoint);
+    if (pooled === undefined) this.#pools.set(endpoint, (pooled = this.#makePool(endpoint)));
+    return pooled.pool;
+  }
+
+  /**
+   * A channel to one of its endpoints, by TLS where that is asked for. Fails through `owner`, always after it returned.
+   * @param alpn protocols to offer where TLS is originated.
+   */
+  dial(target: Picked, alpn: readonly string[], owner: ChannelOwner, timeoutMs: number, nowMs: number, meshAlpn: readonly string[] = alpn): PendingChannel {
+    const { dialer, host } = this.#context;
+    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null };
+    const { origin } = this.#rules;
+    if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
+    return dialTls({
+      due: host.due, dial: (inner, ms, now) => dialer.dial(target, way, inner, ms, now), handshake: origin.handshake(alpn), judge: (chain, error) => origin.judge(chain, error), name: addressOf(target), timeoutMs,
+    }, owner, nowMs);
+  }
+
+  /** Periodic work: ejection intervals, hash tables. */
+  tick(nowMs: number): void {
+    this.upstream.tick(nowMs);
+    this.upstream.maintain();
+    // Names that nobody asks for are forgotten; its endpoints are looked at again only when one of them has changed.
+    for (const hostname of this.upstream.hostnames) this.#context.names?.addresses(hostname, nowMs);
+    this.refresh(nowMs);
+    this.#tellTransitions();
+    for (const pool of this.#leaving) if (isEmpty(pool)) this.#leaving.delete(pool);
+  }
+
+  /** The configuration says something else now: idle connections close, requests under way go on. */
+  retire(): void {
+    this.#closed = true;
+    this.#health?.stop();
+    this.#health = null;
+    for (const { pool } of this.#pools.values()) pool.retire();
+  }
+
+  destroy(): void {
+    this.#closed = true;
+    this.#health?.stop();
+    this.#health = null;
+    for (const pool of this.#allPools()) pool.destroy();
+  }
+
+  /** For metrics and the admin pages. */
+  state(): ClusterState {
+    const { usable, ejected, unhealthy } = this.upstream.counts();
+    return { labels: this.labels, breaker: this.breaker, endpoints: { usable, ejected, unhealthy } };
+  }
+
+  /** What the last failed health check of an endpoint was; "" without one. */
+  healthFailure(endpoint: UpstreamEndpoint): string {
+    return this.#health?.lastFailure(endpoint) ?? "";
+  }
+
+  /** Nothing is left of it after `retire`. */
+  get empty(): boolean {
+    for (const pool of this.#allPools()) if (!isEmpty(pool)) return false;
+    return true;
+  }
+
+  *#allPools(): Iterable<EndpointPool> {
+    for (const { pool } of this.#pools.values()) yield pool;
+    yield* this.#leaving;
+  }
+
+  #makePool(endpoint: UpstreamEndpoint): Pooled {
+    const { target } = endpoint;
+    const address = addressOf(target);
+    const pool = new EndpointPool({
+      host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
+      spoken: (version, alpn) => this.#spoken(version, alpn),
+      makeRoom: () => [...this.#pools].some(([other, pooled]) => other !== endpoint && pooled.pool.closeIdle()),
+      told: (outcome) => this.#context.observer.upstream.connection(this.labels, outcome),
+      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
+    });
+    if (this.#closed) pool.retire();
+    return { address, pool };
+  }
+
+  #healthChecks(): HealthChecks | null {
+    const { healthCheck: check } = this.settings;
+    const { host, random, probes, observer } = this.#context;
+    if (check === null || this.#closed) return null;
+    return new HealthChecks({
+      check, due: host.due, nowMs: host.nowMs, random, gate: probes,
+      probe: (endpoint, done) => new HealthProbe(this.#probePlace(endpoint, check), check.probe, check.timeoutMs, done),
+      answered: (passed) => observer.upstream.healthCheck(this.labels, passed ? "passed" : "failed"),
+      changed: (endpoint, to, why) => {
+        const first = endpoint.health === "unknown";
+        this.upstream.setHealth(endpoint, to, host.nowMs());
+        // That all is well from the start is no news.
+        if (first && to === "healthy") return;
+        observer.endpointNews({ code: to === "healthy" ? "endpoint_healthy" : "endpoint_unhealthy", message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${to}: ${why}` });
+      },
+    });
+  }
+
+  #probePlace(endpoint: UpstreamEndpoint, { port }: HealthCheck): ProbePlace {
+    const target = port === null ? endpoint.target : { ...endpoint.target, targetPort: port };
+    return {
+      host: this.#context.host, name: addressOf(target), serviceHost: this.#host, scheme: this.#rules.origin === null ? "http" : "https", version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1",
+      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]), spoken: (version, alpn) => this.#spoken(version, alpn),
+    };
+  }
+
+  #tellTransitions(): void {
+    const { observer } = this.#context;
+    for (const transition of this.upstream.takeTransitions()) {
+      const { endpoint, kind, reason } = transition;
+      observer.upstream.transition(this.labels, transition);
+      observer.endpointNews({
+        code: kind === "ejected" ? "endpoint_ejected" : "endpoint_restored",
+        message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${kind === "ejected" ? `out of service: ${reason}` : `back in service: ${reason}`}`,
+      });
+    }
+  }
+
+  /** A server that is declared to speak HTTP/2 is offered nothing else; one that may speak what its client does, what that is and what is below it. */
+  #alpn(version: UpstreamVersion): readonly string[] {
+    if (version === "HTTP/1.1") return [HTTP1_ALPN];
+    return this.#protocol === "HTTP/2" ? [HTTP2_ALPN] : [HTTP2_ALPN, HTTP1_ALPN];
+  }
+
+  /** A server that agrees on nothing speaks HTTP/1.1, unless it is declared to speak HTTP/2. */
+  #spoken(version: UpstreamVersion, alpn: string | null): UpstreamVersion {
+    if (this.#rules.origin === null || this.#protocol === "HTTP/2") return version;
+    return alpn === HTTP2_ALPN ? "HTTP/2" : "HTTP/1.1";
+  }
+
+  #rulesOf(policy: TrafficPolicy | null, settings: UpstreamSettings, before: Rules | null): Rules {
+    const { service } = this.target;
+    const problems: string[] = [];
+    const at = settings.provenance["faults"] ?? { kind: "TrafficPolicy", namespace: "", name: String(service), resourceVersion: "", fieldPath: "" };
+    const faults = settings.faults.map((fault) => compileFault(fault, at, problems));
+    const { adaptiveConcurrency, localRateLimits } = settings;
+    const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
+    const tls = originOf(settings.tls, this.#host, this.#context.tlsContexts);
+    return {
+      policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
+      adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
+      rateLimiter: kept("localRateLimits") ? before!.rateLimiter : localRateLimits.length === 0 ? null : new LocalRateLimiter(localRateLimits, ({ matches }) => compileMatches(matches).applies),
+      origin: typeof tls === "string" ? null : tls, tlsBroken: typeof tls === "string" ? tls : null,
+    };
+  }
+
+  #retireMoved(): void {
+    for (const [endpoint, { address, pool }] of this.#pools) {
+      if (!endpoint.gone && addressOf(endpoint.target) === address) continue;
+      this.#letGo(endpoint, pool);
+    }
+  }
+
+  #letGo(endpoint: UpstreamEndpoint, pool: EndpointPool): void {
+    this.#pools.delete(endpoint);
+    pool.retire();
+    this.#leaving.add(pool);
+  }
+
+  #refreshRequest(): RefreshRequest | null {
+    const { directory, self, names } = this.#context;
+    const { service: name, port } = this.target;
+    const found = directory.find(name);
+    if (found === null) return null;
+    const { service, endpoints, anyPort } = found;
+    return { service, endpoints, source: self(), servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names };
+  }
+}
+
+const isEmpty = ({ connections, waiting }: EndpointPool): boolean => connections + waiting === 0;
+
+/** Of plain records. */
+const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** Null when none is originated; a text says why it cannot be. */
+function originOf(tls: BackendTls, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {
+  switch (tls.mode) {
+    case "off":
+    case "mesh": return null;
+    case "broken": return tls.reason;
+    case "simple":
+    case "mutual":
+      try {
+        return new BackendOrigin(tls, host, contexts);
+      } catch (error) {
+        return `its certificates or keys cannot be used: ${error instanceof Error ? error.message : String(error)}`;
+      }
+    default: return unreachable(tls);
+  }
+}
+
+/** Identifies where a pool's connections go: a workload that came back elsewhere gets new ones. */
+function addressOf({ workload, ip, targetPort }: Picked): string {
+  return ip === null ? `${workload.hostname}:${targetPort}` : formatSocketAddress({ ip, port: targetPort });
+}
+
+function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
+  const { upgradeToHttp2 } = settings.limits;
+  if (upgradeToHttp2 === true || declaresHttp2(service, port)) return "HTTP/2";
+  return upgradeToHttp2 === false ? "HTTP/1.1" : "asClient";
+}

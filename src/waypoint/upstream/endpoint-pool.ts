@@ -1,0 +1,290 @@
+// The connections to one endpoint, and the requests that wait for one. HTTP/1.1: one request at a time each, the last used first, so that
+// those beyond need go idle and close. HTTP/2: one connection for many requests, a further one when it is full.
+
+import type { CircuitBreaker, LimitRefusal } from "../../policy/upstream/circuit-breaker.ts";
+import { Permits } from "../../policy/upstream/circuit-breaker.ts";
+import type { LimitSettings } from "../../policy/upstream/settings.ts";
+import type { ChannelWithUser } from "../channel/channel.ts";
+import type { ChannelOwner, ConnectFailure, PendingChannel } from "../channel/plain-channel.ts";
+import type { PoolWaiter, UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
+import { Http1Upstream } from "./upstream-http1.ts";
+import { Http2Upstream } from "./upstream-http2.ts";
+
+export type UpstreamVersion = UpstreamConnection["version"];
+
+/** Makes a channel to the endpoint, to speak `version` over; a failure is told later, never before it returns. */
+export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;
+
+export interface EndpointPoolOptions {
+  readonly host: UpstreamHost;
+  readonly breaker: CircuitBreaker;
+  /** Those of the moment. */
+  readonly limits: () => LimitSettings;
+  readonly dial: DialEndpoint;
+  /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
+  readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+  /** Closes an idle connection to another endpoint of the same service, which takes up room. False when there is none. */
+  readonly makeRoom: () => boolean;
+  /** A connection was made, or could not be. */
+  readonly told: (outcome: "opened" | "failed") => void;
+  /** What requests are sent by, as HTTP/2 says it. */
+  readonly scheme: "http" | "https";
+  /** For messages: `198.18.0.1:8080`. */
+  readonly name: string;
+}
+
+export type Acquired =
+  | { readonly kind: "connection"; readonly connection: UpstreamConnection }
+  /** `waiter` is told. */
+  | { readonly kind: "waiting" }
+  | { readonly kind: "refused"; readonly refusal: LimitRefusal };
+
+const WAITING: Acquired = Object.freeze({ kind: "waiting" });
+
+export class EndpointPool {
+  readonly #options: EndpointPoolOptions;
+  readonly #http1: VersionPool;
+  readonly #http2: VersionPool;
+  /** The server was offered HTTP/2 and chose HTTP/1.1; until no connection is left. */
+  #declinesHttp2 = false;
+
+  constructor(options: EndpointPoolOptions) {
+    this.#options = options;
+    this.#http1 = new VersionPool(options, "HTTP/1.1", () => {});
+    this.#http2 = new VersionPool(options, "HTTP/2", (channel, permits) => {
+      this.#declinesHttp2 = true;
+      this.#http1.takeOver(channel, permits, this.#http2.giveWaiters());
+    });
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  /** @param fresh no connection that was used before: the server may have closed it. */
+  acquire(version: UpstreamVersion, waiter: PoolWaiter, fresh: boolean): Acquired {
+    if (this.#declinesHttp2 && this.#http1.connections === 0) this.#declinesHttp2 = false;
+    return (version === "HTTP/2" && !this.#declinesHttp2 ? this.#http2 : this.#http1).acquire(waiter, fresh);
+  }
+
+  /** The waiter is not told any more. */
+  cancel(waiter: PoolWaiter): void {
+    this.#http1.cancel(waiter);
+    this.#http2.cancel(waiter);
+  }
+
+  /** No new requests over what is open now: the endpoint is gone, or has moved. */
+  retire(): void {
+    this.#http1.retire();
+    this.#http2.retire();
+  }
+
+  destroy(): void {
+    this.#http1.destroy();
+    this.#http2.destroy();
+  }
+
+  /** Closes one connection that nobody uses. False when there is none. */
+  closeIdle(): boolean {
+    return this.#http1.closeIdle() || this.#http2.closeIdle();
+  }
+
+  get connections(): number {
+    return this.#http1.connections + this.#http2.connections;
+  }
+
+  get waiting(): number {
+    return this.#http1.waiting + this.#http2.waiting;
+  }
+}
+
+class VersionPool implements UpstreamConnectionOwner {
+  readonly #options: EndpointPoolOptions;
+  readonly #version: UpstreamVersion;
+  /** Connections that may have room, the one to use first at the end. HTTP/1.1: idle ones only. */
+  readonly #open: UpstreamConnection[] = [];
+  /** All that still exist, retired ones too, with the permit of each. */
+  readonly #permits = new Map<UpstreamConnection, Permits>();
+  readonly #dialling = new Set<Dial>();
+  /** A channel over which the other version is spoken. */
+  readonly #otherVersion: (channel: ChannelWithUser, permits: Permits) => void;
+  #waiters: PoolWaiter[] = [];
+  #retired = false;
+
+  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, permits: Permits) => void) {
+    this.#options = options;
+    this.#version = version;
+    this.#otherVersion = otherVersion;
+  }
+
+  get connections(): number {
+    return this.#permits.size + this.#dialling.size;
+  }
+
+  get waiting(): number {
+    return this.#waiters.length;
+  }
+
+  acquire(waiter: PoolWaiter, fresh: boolean): Acquired {
+    const connection = fresh ? null : this.#take();
+    if (connection !== null) return { kind: "connection", connection };
+    const refusal = this.#dialIfNeeded(1);
+    // At the limit a request waits for a connection that is there; without any there is nothing to wait for.
+    if (refusal !== null && this.connections === 0) return { kind: "refused", refusal };
+    this.#waiters.push(waiter);
+    return WAITING;
+  }
+
+  cancel(waiter: PoolWaiter): void {
+    const at = this.#waiters.indexOf(waiter);
+    if (at >= 0) this.#waiters.splice(at, 1);
+  }
+
+  retire(): void {
+    this.#retired = true;
+    for (const connection of [...this.#permits.keys()]) connection.retire();
+  }
+
+  destroy(): void {
+    for (const dial of [...this.#dialling]) dial.cancel();
+    this.#dialling.clear();
+    for (const connection of [...this.#permits.keys()]) connection.destroy();
+    this.#failAll("the service is gone", "connect");
+  }
+
+  closeIdle(): boolean {
+    const idle = this.#open.find((connection) => connection.idle);
+    if (idle === undefined) return false;
+    idle.destroy();
+    return true;
+  }
+
+  giveWaiters(): PoolWaiter[] {
+    return this.#waiters.splice(0);
+  }
+
+  /** A channel that was made for the other version, and those who waited for it. */
+  takeOver(channel: ChannelWithUser, permits: Permits, waiters: readonly PoolWaiter[]): void {
+    this.#waiters.push(...waiters);
+    this.#opened(channel, permits);
+  }
+
+  // Connections
+
+  hasRoom(connection: UpstreamConnection): void {
+    if (this.#isSpent(connection)) return connection.retire();
+    while (this.#waiters.length > 0 && connection.room > 0) this.#waiters.shift()!.connectionReady(connection);
+    // Made for those who waited, after the pool was let go: nobody else comes.
+    if (this.#retired && this.#waiters.length === 0) return connection.retire();
+    if (connection.room === 0) return;
+    // One of HTTP/1.1 that tells of room was in use, hence off the list.
+    if (this.#version === "HTTP/1.1" || !this.#open.includes(connection)) this.#open.push(connection);
+  }
+
+  retired(connection: UpstreamConnection): void {
+    const at = this.#open.indexOf(connection);
+    if (at >= 0) this.#open.splice(at, 1);
+  }
+
+  gone(connection: UpstreamConnection): void {
+    this.#permits.get(connection)?.[Symbol.dispose]();
+    this.#permits.delete(connection);
+    if (this.#waiters.length === 0) return;
+    const refusal = this.#dialIfNeeded(0);
+    if (refusal !== null && this.connections === 0) this.#failAll("no connection may be opened", "connect");
+  }
+
+  dialled(dial: Dial, channel: ChannelWithUser, alpn: string | null): void {
+    this.#dialling.delete(dial);
+    this.#options.told("opened");
+    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial.permits);
+    else this.#otherVersion(channel, dial.permits);
+  }
+
+  #opened(channel: ChannelWithUser, permits: Permits): void {
+    const { host, limits, name, scheme } = this.#options;
+    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs };
+    const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
+    channel.user = connection;
+    this.#permits.set(connection, permits);
+    this.hasRoom(connection);
+    if (this.#waiters.length > 0) this.#dialIfNeeded(0);
+  }
+
+  /** Those that waited for this connection fail: of HTTP/1.1 the oldest, of HTTP/2 all. */
+  dialFailed(dial: Dial, message: string, what: ConnectFailure): void {
+    this.#dialling.delete(dial);
+    this.#options.told("failed");
+    dial.permits[Symbol.dispose]();
+    if (this.#version === "HTTP/2") this.#failAll(message, what);
+    else this.#waiters.shift()?.connectionFailed(message, what);
+  }
+
+  #take(): UpstreamConnection | null {
+    for (;;) {
+      const connection = this.#open[this.#open.length - 1];
+      if (connection === undefined) return null;
+      if (this.#isSpent(connection)) {
+        connection.retire();
+        if (this.#open[this.#open.length - 1] === connection) this.#open.pop();
+        continue;
+      }
+      // An HTTP/1.1 connection is off the list while it is in use; one of HTTP/2 when it is full.
+      if (connection.room <= 1) this.#open.pop();
+      if (connection.room > 0) return connection;
+    }
+  }
+
+  #isSpent(connection: UpstreamConnection): boolean {
+    const { requestsPerConnectionMax, connectionAgeMaxMs } = this.#options.limits();
+    return connection.requestsTotal >= requestsPerConnectionMax || this.#options.host.nowMs() - connection.openedMs >= connectionAgeMaxMs;
+  }
+
+  /** @param more waiters that are about to be added. */
+  #dialIfNeeded(more: number): LimitRefusal | null {
+    const wanted = this.#version === "HTTP/2" ? 1 : this.#waiters.length + more;
+    while (this.#dialling.size < wanted) {
+      const permits = new Permits(this.#options.breaker);
+      let refusal = permits.acquire("connections");
+      // Of a service at its limit, a connection that nobody uses gives way to one that somebody waits for.
+      if (refusal !== null && this.connections === 0 && this.#options.makeRoom()) refusal = permits.acquire("connections");
+      if (refusal !== null) return refusal;
+      const dial = new Dial(this, permits);
+      this.#dialling.add(dial);
+      dial.start(this.#options, this.#version);
+    }
+    return null;
+  }
+
+  #failAll(message: string, what: ConnectFailure): void {
+    for (const waiter of this.giveWaiters()) waiter.connectionFailed(message, what);
+  }
+}
+
+class Dial implements ChannelOwner {
+  readonly permits: Permits;
+  readonly #pool: VersionPool;
+  #pending: PendingChannel | null = null;
+
+  constructor(pool: VersionPool, permits: Permits) {
+    this.#pool = pool;
+    this.permits = permits;
+  }
+
+  start({ dial, host, limits }: EndpointPoolOptions, version: UpstreamVersion): void {
+    this.#pending = dial(this, version, limits().connectTimeoutMs, host.nowMs());
+  }
+
+  cancel(): void {
+    this.#pending?.cancel();
+    this.permits[Symbol.dispose]();
+  }
+
+  connected(channel: ChannelWithUser, alpn: string | null): void {
+    this.#pool.dialled(this, channel, alpn);
+  }
+
+  connectFailed(message: string, what: ConnectFailure): void {
+    this.#pool.dialFailed(this, message, what);
+  }
+}
