@@ -24,7 +24,7 @@ import type { HttpFields } from "../../wire/http/fields.ts";
 import { parseGrpcStatusField } from "../../wire/grpc/status.ts";
 import { type HeaderList, headerValue } from "../../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
-import { AttemptRace } from "../attempt-race.ts";
+import { AttemptRace } from "./attempt-race.ts";
 import type { ClientAnswer } from "./client-answer.ts";
 import type { Cluster } from "../upstream/cluster.ts";
 import type { ClusterPlace } from "../upstream/cluster-place.ts";

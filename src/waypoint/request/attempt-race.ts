@@ -1,8 +1,8 @@
 // The attempts of one request that are under way at the same time: one, or with hedging a few, of which one answer goes on. Who is in it
 // and who is out; what any of that means is decided elsewhere.
 
-import type { UpstreamEndpoint } from "../policy/upstream/endpoint.ts";
-import type { ServerAttempt } from "./request/server-attempt.ts";
+import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
+import type { ServerAttempt } from "./server-attempt.ts";
 
 const NOBODY: readonly ServerAttempt[] = Object.freeze([]);
 
