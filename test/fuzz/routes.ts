@@ -56,7 +56,7 @@ function expected(routes: readonly Route[], asked: RequestView): string {
         if (!holds(counted, asked)) continue;
         const specific = rules.precedence === "gatewayApi" ? [0, ...pathOrder(counted.path), counted.method === null ? 1 : 0, -counted.headers.length, -counted.query.length] : [1, 0, 0, 0, 0, 0];
         const order = [...specific, each.createdMs, `${each.namespace}/${each.name}`, each.id, r, m];
-        if (best === null || less(order, best.order)) best = { order, name: `${each.id} ${one.fieldPath}${one.matches.length === 0 ? "" : `.matches[${m}]`}` };
+        if (best === null || less(order, best.order)) best = { order, name: `${each.id} ${one.fieldPath}${one.matches.length === 0 ? "" : `.${rules.precedence === "gatewayApi" ? "matches" : "match"}[${m}]`}` };
       }
     }
   }
