@@ -78,15 +78,15 @@ function chainOf(leaf: PeerCertificateChain | null | undefined): Uint8Array[] {
  * A peer without a certificate, or with one that does not verify, is refused by the TLS stack.
  */
 export function upgradeServer<T>(socket: Socket<unknown>, context: TlsContext, handler: SocketHandler<T>, state: T): NativeTlsSocket<T> {
-  return upgrade(socket, { isServer: true, rejectUnauthorized: true }, context, handler, state);
+  return upgrade(socket, true, { ...meshHandshake(context), rejectUnauthorized: true }, handler, state);
 }
 
 /**
  * Takes over `socket` as the client of a handshake. The chain is verified, but the host name check of the stack does not fit SPIFFE:
- * use verifyServerChain in the `handshake` callback, then judge the identity.
+ * use serverChainError in the `handshake` callback, then judge the identity.
  */
 export function upgradeClient<T>(socket: Socket<unknown>, context: TlsContext, handler: SocketHandler<T>, state: T): NativeTlsSocket<T> {
-  return upgrade(socket, { isServer: false, rejectUnauthorized: false }, context, handler, state);
+  return upgrade(socket, false, { ...meshHandshake(context), rejectUnauthorized: false }, handler, state);
 }
 
 /**
@@ -94,10 +94,14 @@ export function upgradeClient<T>(socket: Socket<unknown>, context: TlsContext, h
  * chain is good; SPIFFE certificates carry no host name and always end there.
  */
 export function serverChainError(socket: NativeTlsSocket<unknown>, error: Error | null): string | null {
-  if (socket.authorized) return null;
-  const code = (error as { code?: string } | null)?.code;
-  if (code === "ERR_TLS_CERT_ALTNAME_INVALID") return null;
-  return code ?? error?.message ?? "the server's certificate did not verify";
+  return chainError(socket.authorized, error);
+}
+
+/** A chain that did not verify is never taken for a good one because nobody said why. */
+function chainError(authorized: boolean, error: (Error & { code?: string }) | string | null | undefined): string | null {
+  if (authorized) return null;
+  const why = typeof error === "string" ? error : error?.code ?? error?.message;
+  return why === "ERR_TLS_CERT_ALTNAME_INVALID" ? null : why ?? "the server's certificate did not verify";
 }
 
 /** TLS inside a byte stream: the same rules as on a socket. */
@@ -174,12 +178,8 @@ export interface BackendHandshake {
 
 /** Takes over a connected socket as the client of a backend. Judge it with `serverChainError` in the `handshake` callback. */
 export function upgradeBackend<T>(socket: Socket<unknown>, { context, sni, alpn }: BackendHandshake, handler: SocketHandler<T>, state: T): NativeTlsSocket<T> {
-  const options = {
-    isServer: false, data: state, socket: handler,
-    tls: { secureContext: context.native, rejectUnauthorized: false, serverName: sni, ...(alpn.length === 0 ? {} : { ALPNProtocols: Buffer.concat(alpn.map((name) => Buffer.from(String.fromCharCode(name.length) + name, "latin1"))) }) },
-  };
-  const [, secured] = socket.upgradeTLS(options as unknown as Parameters<Socket<unknown>["upgradeTLS"]>[0]);
-  return secured as unknown as NativeTlsSocket<T>;
+  const protocols = alpn.length === 0 ? {} : { ALPNProtocols: Buffer.concat(alpn.map((name) => Buffer.from(String.fromCharCode(name.length) + name, "latin1"))) };
+  return upgrade(socket, false, { secureContext: context.native, rejectUnauthorized: false, serverName: sni, ...protocols }, handler, state);
 }
 
 /** The same inside a stream. `chainError` is null when the chain verified. */
@@ -187,12 +187,7 @@ export function connectBackendOverStream(stream: Duplex, { context, sni, alpn }:
   const socket = tls.connect({
     socket: stream as unknown as NodeSocket, secureContext: context.secure, servername: sni, rejectUnauthorized: false, checkServerIdentity: () => undefined, ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
   });
-  const chainError = (): string | null => {
-    const error = socket.authorizationError as (Error & { code?: string }) | string | null | undefined;
-    const code = typeof error === "string" ? error : error?.code ?? error?.message;
-    return socket.authorized || code === undefined || code === "ERR_TLS_CERT_ALTNAME_INVALID" ? null : code;
-  };
-  return streamTls(socket, { ...events, onSecure: (chain, chosen) => events.onSecure(chain, chosen, chainError()) });
+  return streamTls(socket, { ...events, onSecure: (chain, chosen) => events.onSecure(chain, chosen, chainError(socket.authorized, socket.authorizationError as Error | string | null | undefined)) });
 }
 
 /** What a certificate may be used for by its names. Null when it does not parse. */
@@ -203,19 +198,11 @@ export function presentedNames(leafDer: Uint8Array): { readonly dnsNames: readon
   return { dnsNames, uris, ips: ipAddresses };
 }
 
-function upgrade<T>(
-  socket: Socket<unknown>,
-  role: { isServer: boolean; rejectUnauthorized: boolean },
-  context: TlsContext,
-  handler: SocketHandler<T>,
-  state: T,
-): NativeTlsSocket<T> {
-  const options = {
-    isServer: role.isServer,
-    data: state,
-    tls: { secureContext: context.native, requestCert: true, rejectUnauthorized: role.rejectUnauthorized, ALPNProtocols: ALPN_H2 },
-    socket: handler,
-  };
+const meshHandshake = (context: TlsContext) => ({ secureContext: context.native, requestCert: true, ALPNProtocols: ALPN_H2 });
+
+/** @param handshake as Bun's native TLS takes it. */
+function upgrade<T>(socket: Socket<unknown>, isServer: boolean, handshake: Readonly<Record<string, unknown>>, handler: SocketHandler<T>, state: T): NativeTlsSocket<T> {
+  const options = { isServer, data: state, tls: handshake, socket: handler };
   const [, secured] = socket.upgradeTLS(options as unknown as Parameters<Socket<unknown>["upgradeTLS"]>[0]);
   return secured as unknown as NativeTlsSocket<T>;
 }
