@@ -7,7 +7,8 @@ import { connectFrom, type Keepalive, kindFor } from "../../net/dial.ts";
 import { close as closeFd, errnoName } from "../../net/libc.ts";
 import { inNamespace } from "../../net/namespace.ts";
 import { openTcpSocket } from "../../net/socket-reserve.ts";
-import type { Channel, ChannelUser, ChannelWithUser } from "./channel.ts";
+import type { ChannelWithUser } from "./channel.ts";
+import { SocketChannel } from "./socket-channel.ts";
 
 type PlainSocket = Socket<SocketOwner>;
 
@@ -29,54 +30,28 @@ const dispatch: SocketHandler<SocketOwner> = {
   error: () => {}, // `close` follows and carries the same error
 };
 
-export class PlainChannel implements Channel, SocketOwner {
-  user: ChannelUser | null = null;
-  readonly #socket: PlainSocket;
-  #peerEnded = false;
+export class PlainChannel extends SocketChannel implements SocketOwner {
+  protected readonly socket: PlainSocket;
 
   constructor(socket: PlainSocket) {
-    this.#socket = socket;
-  }
-
-  write(bytes: Uint8Array): number {
-    return this.#socket.write(bytes);
-  }
-
-  pause(): void {
-    this.#socket.pause();
-  }
-
-  resume(): void {
-    this.#socket.resume();
-  }
-
-  end(): void {
-    this.#socket.shutdown();
-  }
-
-  close(): void {
-    this.#socket.end();
-  }
-
-  destroy(): void {
-    this.user = null;
-    this.#socket.terminate();
+    super();
+    this.socket = socket;
   }
 
   /** Hands the socket over, for TLS in place. Nothing of this channel may be used any more. */
   release(): Socket<unknown> {
-    const socket = this.#socket;
+    const socket = this.socket;
     this.user = null;
     socket.data = RELEASED;
     return socket as unknown as Socket<unknown>;
   }
 
   get remote(): SocketAddress {
-    return { ip: this.#socket.remoteAddress as SocketAddress["ip"], port: this.#socket.remotePort };
+    return { ip: this.socket.remoteAddress as SocketAddress["ip"], port: this.socket.remotePort };
   }
 
   get local(): SocketAddress {
-    return { ip: this.#socket.localAddress as SocketAddress["ip"], port: this.#socket.localPort };
+    return { ip: this.socket.localAddress as SocketAddress["ip"], port: this.socket.localPort };
   }
 
   opened(): void {}
@@ -90,16 +65,11 @@ export class PlainChannel implements Channel, SocketOwner {
   }
 
   ended(): void {
-    this.#peerEnded = true;
-    this.user?.onPeerEnd();
+    this.tellEnd();
   }
 
   closed(error: string | null): void {
-    // After our own end the runtime tells of the peer's by closing only.
-    if (error === null && !this.#peerEnded) this.ended();
-    const user = this.user;
-    this.user = null;
-    user?.onChannelClosed(error);
+    this.tellClosed(error);
   }
 }
 

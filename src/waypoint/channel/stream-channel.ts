@@ -5,20 +5,19 @@ import { type Http2Stream, StreamState } from "../../wire/http2/stream.ts";
 import type { TunnelStreamUser } from "../../tunnel/client-tunnel.ts";
 import type { CloseCause } from "../../tunnel/close-cause.ts";
 import type { TunnelTransport } from "../../tunnel/transport.ts";
-import type { Channel, ChannelUser } from "./channel.ts";
+import type { Channel } from "./channel.ts";
+import { ToldChannel } from "./told-channel.ts";
 
-export class StreamChannel implements Channel, TunnelStreamUser {
-  user: ChannelUser | null = null;
+export class StreamChannel extends ToldChannel implements Channel, TunnelStreamUser {
   readonly #transport: TunnelTransport;
   readonly #stream: Http2Stream;
   #paused = false;
   /** Read while paused; their credit is not given back, so that the stream's window bounds them. */
   #held: Uint8Array[] = [];
   #peerEnded = false;
-  #endTold = false;
-  #closed = false;
 
   constructor(transport: TunnelTransport, stream: Http2Stream) {
+    super();
     this.#transport = transport;
     this.#stream = stream;
   }
@@ -40,7 +39,7 @@ export class StreamChannel implements Channel, TunnelStreamUser {
       this.user?.onBytes(chunk);
       this.#transport.h2.consumed(this.#stream, chunk.length);
     }
-    if (this.#peerEnded) this.#tellEnd();
+    if (this.#peerEnded) this.tellEnd();
   }
 
   end(): void {
@@ -72,7 +71,7 @@ export class StreamChannel implements Channel, TunnelStreamUser {
 
   onStreamEnd(): void {
     this.#peerEnded = true;
-    if (this.#held.length === 0) this.#tellEnd();
+    if (this.#held.length === 0) this.tellEnd();
   }
 
   onSendable(): void {
@@ -80,7 +79,7 @@ export class StreamChannel implements Channel, TunnelStreamUser {
   }
 
   onStreamReset(_code: number, by: "peer" | "us" | "connection", cause: CloseCause): void {
-    this.#tellClosed(by === "us" ? "the stream broke HTTP/2" : cause.message);
+    this.tellClosed(by === "us" ? "the stream broke HTTP/2" : cause.message);
   }
 
   onStreamClosed(): void {
@@ -89,21 +88,6 @@ export class StreamChannel implements Channel, TunnelStreamUser {
       this.#paused = true;
       this.resume();
     }
-    this.#tellClosed(null);
-  }
-
-  #tellEnd(): void {
-    if (this.#endTold) return;
-    this.#endTold = true;
-    this.user?.onPeerEnd();
-  }
-
-  #tellClosed(error: string | null): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    if (error === null) this.#tellEnd();
-    const { user } = this;
-    this.user = null;
-    user?.onChannelClosed(error);
+    this.tellClosed(null);
   }
 }

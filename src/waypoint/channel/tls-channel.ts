@@ -5,6 +5,8 @@ import { Duplex } from "node:stream";
 import { type BackendHandshake, connectBackendOverStream, type NativeTlsSocket, peerChain, serverChainError, type StreamTls, upgradeBackend } from "../../net/tls.ts";
 import type { Channel, ChannelUser, ChannelWithUser } from "./channel.ts";
 import type { PlainChannel } from "./plain-channel.ts";
+import { SocketChannel } from "./socket-channel.ts";
+import { ToldChannel } from "./told-channel.ts";
 
 export interface HandshakeUser {
   /** @param chainError null when the chain verified. Sets the channel's user, or destroys the channel, before it returns. */
@@ -18,59 +20,40 @@ export type Securing = Pick<Channel, "destroy">;
 
 type SocketError = { readonly code?: string; readonly message?: string } | null | undefined;
 
+const CLOSED = "the server closed the connection";
+/** Null when nothing was agreed on. */
+const agreed = (alpn: string | false): string | null => (alpn === false || alpn === "" ? null : alpn);
 const seenOf = (error: SocketError): string | null => (error == null ? null : error.message ?? error.code ?? String(error));
 
 /** On the socket itself: no copy of a byte more than without TLS. */
-export class TlsChannel implements Channel {
-  user: ChannelUser | null = null;
-  readonly #socket: NativeTlsSocket<TlsChannel>;
+export class TlsChannel extends SocketChannel {
+  protected readonly socket: NativeTlsSocket<TlsChannel>;
   #handshake: HandshakeUser | null;
-  #peerEnded = false;
   #error: SocketError = null;
 
   constructor(plain: PlainChannel, handshake: BackendHandshake, user: HandshakeUser) {
+    super();
     this.#handshake = user;
-    this.#socket = upgradeBackend(plain.release(), handshake, handler, this);
+    this.socket = upgradeBackend(plain.release(), handshake, handler, this);
   }
 
-  write(bytes: Uint8Array): number {
-    return this.#socket.write(bytes);
-  }
-
-  pause(): void {
-    this.#socket.pause();
-  }
-
-  resume(): void {
-    this.#socket.resume();
-  }
-
-  end(): void {
-    this.#socket.shutdown();
-  }
-
-  close(): void {
-    this.#socket.end();
-  }
-
-  destroy(): void {
-    this.user = null;
+  override destroy(): void {
     this.#handshake = null;
-    this.#socket.terminate();
+    super.destroy();
   }
 
   handshaken(error: SocketError): void {
     const user = this.#handshake;
     this.#handshake = null;
     if (user === null) return;
-    const { alpnProtocol } = this.#socket;
-    const chainDer = peerChain(this.#socket as NativeTlsSocket<unknown>);
+    const { alpnProtocol } = this.socket;
+    const chainDer = peerChain(this.socket as NativeTlsSocket<unknown>);
     // Without a certificate there was no handshake to judge: what is told is how it broke off.
     if (chainDer.length === 0) {
       this.destroy();
       return user.handshakeFailed(seenOf(error) ?? "the server showed no certificate");
     }
-    user.secured(this, { chainDer, chainError: serverChainError(this.#socket as NativeTlsSocket<unknown>, error as Error | null), alpn: alpnProtocol === false || alpnProtocol === "" ? null : alpnProtocol });
+    user.secured(this, { chainDer, chainError: serverChainError(this.socket as NativeTlsSocket<unknown>, error as Error | null), alpn: agreed(alpnProtocol) });
   }
 
   received(chunk: Uint8Array): void {
@@ -82,9 +65,7 @@ export class TlsChannel implements Channel {
   }
 
   ended(): void {
-    if (this.#peerEnded) return;
-    this.#peerEnded = true;
-    this.user?.onPeerEnd();
+    this.tellEnd();
   }
 
   /** `close` follows, and may not say why. */
@@ -93,14 +74,11 @@ export class TlsChannel implements Channel {
   }
 
   closed(closeError: SocketError): void {
-    const error = closeError ?? this.#error;
+    const seen = seenOf(closeError ?? this.#error);
     const handshake = this.#handshake;
     this.#handshake = null;
-    if (handshake !== null) return handshake.handshakeFailed(seenOf(error) ?? "the server closed the connection");
-    if (seenOf(error) === null) this.ended();
-    const user = this.user;
-    this.user = null;
-    user?.onChannelClosed(seenOf(error));
+    if (handshake !== null) handshake.handshakeFailed(seen ?? CLOSED);
+    else this.tellClosed(seen);
   }
 }
 
@@ -115,29 +93,28 @@ const handler: SocketHandler<TlsChannel> = {
 };
 
 /** Inside a channel that is no socket, such as a stream of a tunnel. */
-export class InnerTlsChannel implements Channel {
-  user: ChannelUser | null = null;
+export class InnerTlsChannel extends ToldChannel implements Channel {
   readonly #carrier: ChannelBytes;
   readonly #secure: StreamTls;
   #handshake: HandshakeUser | null;
   #writable = true;
-  #peerEnded = false;
 
   constructor(channel: ChannelWithUser, handshake: BackendHandshake, user: HandshakeUser) {
+    super();
     this.#handshake = user;
     this.#carrier = new ChannelBytes(channel);
     this.#secure = connectBackendOverStream(this.#carrier.duplex, handshake, {
       onSecure: (chainDer, alpn, chainError) => {
         const waiting = this.#handshake;
         this.#handshake = null;
-        waiting?.secured(this, { chainDer, chainError, alpn: alpn === false || alpn === "" ? null : alpn });
+        waiting?.secured(this, { chainDer, chainError, alpn: agreed(alpn) });
       },
       onData: (chunk) => this.user?.onBytes(chunk),
       onDrain: () => {
         this.#writable = true;
         this.user?.onWritable();
       },
-      onEnd: () => this.#ended(),
+      onEnd: () => this.tellEnd(),
       onClose: (error) => this.#closed(error),
     });
   }
@@ -172,21 +149,12 @@ export class InnerTlsChannel implements Channel {
     this.#carrier.destroy();
   }
 
-  #ended(): void {
-    if (this.#peerEnded) return;
-    this.#peerEnded = true;
-    this.user?.onPeerEnd();
-  }
-
   #closed(error: Error | null): void {
     this.#carrier.destroy();
     const handshake = this.#handshake;
     this.#handshake = null;
-    if (handshake !== null) return handshake.handshakeFailed(error?.message ?? "the server closed the connection");
-    if (error === null) this.#ended();
-    const user = this.user;
-    this.user = null;
-    user?.onChannelClosed(error?.message ?? null);
+    if (handshake !== null) handshake.handshakeFailed(error?.message ?? CLOSED);
+    else this.tellClosed(error?.message ?? null);
   }
 }
 
