@@ -10,6 +10,7 @@ import type { Workload } from "../../mesh/records.ts";
 import type { Random } from "../../core/ports.ts";
 import type { ChannelWithUser } from "../channel/channel.ts";
 import type { Cluster } from "../upstream/cluster.ts";
+import { endpointAddress } from "../upstream/endpoint-address.ts";
 import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
 
 export interface PassthroughDialUser {
@@ -107,7 +108,7 @@ export class PassthroughDial implements ChannelOwner {
     // With nobody else to try the same one may be picked: that it refused a moment ago says enough.
     if (pick.endpoint === null || this.#tried.includes(pick.endpoint)) return this.#user.serverUnreachable(this.#why === "" ? cluster.explainNothing() : this.#why);
     const { target } = this.#attempt.start(cluster.upstream, pick, nowMs);
-    this.address = `${target.ip ?? target.workload.hostname}:${target.targetPort}`;
+    this.address = endpointAddress(target);
     this.#pending = cluster.dial(target, NO_ALPN, this, cluster.settings.limits.connectTimeoutMs, nowMs);
   }
 }

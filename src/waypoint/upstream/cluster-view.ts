@@ -5,6 +5,7 @@ import { UNLIMITED } from "../../policy/upstream/defaults.ts";
 import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
 import type { ClusterView, EndpointView } from "../../runtime/clusters-view.ts";
 import type { Cluster } from "./cluster.ts";
+import { endpointAddress } from "./endpoint-address.ts";
 
 export function clusterView(cluster: Cluster): ClusterView {
   const pools = [...cluster.pools];
@@ -20,10 +21,11 @@ export function clusterView(cluster: Cluster): ClusterView {
 
 const limitOf = (limit: number): number | null => (limit >= UNLIMITED ? null : limit);
 
-function endpointView({ target: { ip, targetPort, workload }, weight, health, outlier, active, latencyMs, failureShare }: UpstreamEndpoint, healthFailure: string): EndpointView {
+function endpointView({ target, weight, health, outlier, active, latencyMs, failureShare }: UpstreamEndpoint, healthFailure: string): EndpointView {
+  const { workload } = target;
   const { region, zone, subzone } = workload.locality;
   return {
-    address: `${ip ?? workload.hostname}:${targetPort}`, workload: workload.uid, locality: region === "" ? "" : `${region}/${zone}/${subzone}`, weight, health, healthFailure, outlier: outlier.kind,
+    address: endpointAddress(target), workload: workload.uid, locality: region === "" ? "" : `${region}/${zone}/${subzone}`, weight, health, healthFailure, outlier: outlier.kind,
     ejectedFor: outlier.kind === "healthy" ? "" : outlier.reason ?? "", ejections: outlier.ejections, activeRequests: active, latencyMs, failureShare,
   };
 }

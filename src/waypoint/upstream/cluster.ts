@@ -2,7 +2,6 @@
 // the service; what the configuration says of it may change meanwhile.
 
 import type { NamespacedName } from "../../core/brand.ts";
-import { formatSocketAddress } from "../../core/ip.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import type { BackendTls, HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
@@ -21,6 +20,7 @@ import type { Picked } from "../../policy/candidates.ts";
 import type { ClusterLabels, ClusterState } from "../../telemetry/upstream-metrics.ts";
 import { declaresHttp2 } from "../downstream/declared-protocol.ts";
 import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
+import { endpointAddress } from "./endpoint-address.ts";
 import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
 import { HealthChecks, type ProbeGate } from "./health-checks.ts";
 import { HealthProbe, type ProbePlace } from "./health-probe.ts";
@@ -76,6 +76,7 @@ const HTTP2_ALPN = "h2";
 const MESH_ALPN: Readonly<Record<UpstreamVersion, readonly string[]>> = { "HTTP/1.1": ["istio-http/1.1", "istio", HTTP1_ALPN], "HTTP/2": ["istio-h2", "istio", HTTP2_ALPN] };
 
 interface Pooled {
+  /** Where its connections go: a workload that came back elsewhere gets new ones. */
   readonly address: string;
   readonly pool: EndpointPool;
 }
@@ -237,7 +238,7 @@ export class Cluster {
     const { origin } = this.#rules;
     if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
     return dialTls({
-      due: host.due, dial: (inner, ms, now) => dialer.dial(target, way, inner, ms, now), handshake: origin.handshake(alpn), judge: (chain, error) => origin.judge(chain, error), name: addressOf(target), timeoutMs,
+      due: host.due, dial: (inner, ms, now) => dialer.dial(target, way, inner, ms, now), handshake: origin.handshake(alpn), judge: (chain, error) => origin.judge(chain, error), name: endpointAddress(target), timeoutMs,
     }, owner, nowMs);
   }
 
@@ -291,7 +292,7 @@ export class Cluster {
 
   #makePool(endpoint: UpstreamEndpoint): Pooled {
     const { target } = endpoint;
-    const address = addressOf(target);
+    const address = endpointAddress(target);
     const pool = new EndpointPool({
       host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
       spoken: (version, alpn) => this.#spoken(version, alpn),
@@ -316,7 +317,7 @@ export class Cluster {
         this.upstream.setHealth(endpoint, to, host.nowMs());
         // That all is well from the start is no news.
         if (first && to === "healthy") return;
-        observer.endpointNews({ code: to === "healthy" ? "endpoint_healthy" : "endpoint_unhealthy", message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${to}: ${why}` });
+        observer.endpointNews({ code: to === "healthy" ? "endpoint_healthy" : "endpoint_unhealthy", message: `${this.name}: the endpoint ${endpointAddress(endpoint.target)} is ${to}: ${why}` });
       },
     });
   }
@@ -324,7 +325,7 @@ export class Cluster {
   #probePlace(endpoint: UpstreamEndpoint, { port }: HealthCheck): ProbePlace {
     const target = port === null ? endpoint.target : { ...endpoint.target, targetPort: port };
     return {
-      host: this.#context.host, name: addressOf(target), serviceHost: this.#host, scheme: this.#rules.origin === null ? "http" : "https", version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1",
+      host: this.#context.host, name: endpointAddress(target), serviceHost: this.#host, scheme: this.#rules.origin === null ? "http" : "https", version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1",
       dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]), spoken: (version, alpn) => this.#spoken(version, alpn),
     };
   }
@@ -336,7 +337,7 @@ export class Cluster {
       observer.upstream.transition(this.labels, transition);
       observer.endpointNews({
         code: kind === "ejected" ? "endpoint_ejected" : "endpoint_restored",
-        message: `${this.name}: the endpoint ${addressOf(endpoint.target)} is ${kind === "ejected" ? `out of service: ${reason}` : `back in service: ${reason}`}`,
+        message: `${this.name}: the endpoint ${endpointAddress(endpoint.target)} is ${kind === "ejected" ? `out of service: ${reason}` : `back in service: ${reason}`}`,
       });
     }
   }
@@ -371,7 +372,7 @@ export class Cluster {
 
   #retireMoved(): void {
     for (const [endpoint, { address, pool }] of this.#pools) {
-      if (!endpoint.gone && addressOf(endpoint.target) === address) continue;
+      if (!endpoint.gone && endpointAddress(endpoint.target) === address) continue;
       this.#letGo(endpoint, pool);
     }
   }
@@ -412,11 +413,6 @@ function originOf(tls: BackendTls, host: string, contexts: BackendTlsContexts): 
       }
     default: return unreachable(tls);
   }
-}
-
-/** Identifies where a pool's connections go: a workload that came back elsewhere gets new ones. */
-function addressOf({ workload, ip, targetPort }: Picked): string {
-  return ip === null ? `${workload.hostname}:${targetPort}` : formatSocketAddress({ ip, port: targetPort });
 }
 
 function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
