@@ -21,3 +21,12 @@ export function parseWorkloadUid(text: string): WorkloadUid | null {
 export function namespacedName(namespace: string, name: string): NamespacedName {
   return `${namespace}/${name}` as NamespacedName;
 }
+
+export function namespaceHalf(name: NamespacedName): string {
+  return name.slice(0, name.indexOf("/"));
+}
+
+/** Of a service its hostname. */
+export function nameHalf(name: NamespacedName): string {
+  return name.slice(name.indexOf("/") + 1);
+}

@@ -1,13 +1,12 @@
 // The main thread's side of spans and log records: takes them from the data threads, finds the collectors that they are for among the
 // mesh's services, and sends them off. What is decided there (queues, repeats, giving up) is the exporter's.
 
-import type { NamespacedName } from "../core/brand.ts";
+import { nameHalf, type NamespacedName, namespaceHalf } from "../core/brand.ts";
 import type { Clock, Random } from "../core/ports.ts";
 import type { OtlpCollector } from "../mesh/l7/telemetry.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import { chooseAddress, targetPortOf } from "../policy/candidates.ts";
-import type { MeshSnapshot } from "../resources/mesh-delta.ts";
-import { emptySnapshot } from "../resources/mesh-delta.ts";
+import { emptySnapshot, type MeshSnapshot } from "../resources/mesh-delta.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { VERSION } from "../runtime/version.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
@@ -138,10 +137,10 @@ export interface CollectorAddress {
 
 /** As Istio's waypoints name themselves: `NAME.NAMESPACE`. */
 function resourceOf({ gateway, node, clusterId }: CollectorsOptions): OtlpResource {
-  const [namespace, name] = gateway.split("/");
+  const namespace = namespaceHalf(gateway);
   return {
     attributes: [
-      ["service.name", `${name}.${namespace}`], ["service.namespace", namespace!], ["service.version", VERSION], ["k8s.namespace.name", namespace!], ["k8s.cluster.name", clusterId],
+      ["service.name", `${nameHalf(gateway)}.${namespace}`], ["service.namespace", namespace], ["service.version", VERSION], ["k8s.namespace.name", namespace], ["k8s.cluster.name", clusterId],
       ["host.name", node],
     ],
     scopeName: "weft", scopeVersion: VERSION,

@@ -1,6 +1,6 @@
 // The waypoint's own place in the mesh: its workload record where the configuration has one, else one that says only what it was told.
 
-import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
+import { nameHalf, type NamespacedName, namespaceHalf, type WorkloadUid } from "../core/brand.ts";
 import type { TrustDomain } from "../core/spiffe.ts";
 import type { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
@@ -8,7 +8,8 @@ import type { MeshStore } from "../mesh/store.ts";
 
 /** Of a process that no record describes: near to nobody, and on the network that it was told. */
 export function unrecordedWaypoint(gateway: NamespacedName, network: string): Workload {
-  const [namespace, name] = gateway.split("/") as [string, string];
+  const namespace = namespaceHalf(gateway);
+  const name = nameHalf(gateway);
   return {
     uid: `waypoint/${gateway}` as WorkloadUid, name, namespace, clusterId: "", trustDomain: "" as TrustDomain, serviceAccount: name, network, node: "", addresses: [], hostname: "",
     tunnelProtocol: "TCP", nativeTunnel: false, hostNetwork: false, canonicalName: name, canonicalRevision: "", workloadType: "deployment", workloadName: name, app: "", version: "",

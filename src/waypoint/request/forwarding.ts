@@ -1,6 +1,7 @@
 // A request on its way to servers, once the rules have said where to: the limits of the service, attempts and the waits between them, the
 // deadline of it all, copies to mirrors, and the one answer that goes back.
 
+import { nameHalf } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../../mesh/l7/route.ts";
@@ -125,7 +126,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#deadlineMs = requestDeadline(this.#timeouts, clientMs, nowMs);
     this.#clientMs = clientMs !== null && (this.#timeouts.requestMs === 0 || clientMs < this.#timeouts.requestMs) ? clientMs : null;
     this.request = outgoingOf(received, {
-      path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: hostOfService(cluster.target.service),
+      path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: nameHalf(cluster.target.service),
     });
     if (this.#retry.attempts === 0 && cluster.settings.hedging === null) body.forget();
     this.#session = plan.session ?? this.#serviceSession(host);
@@ -535,9 +536,4 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (attempt.limit === "request") return this.#timedOut(nowMs);
     attempt.timeOut(`attempt ${this.#account.attempts} at ${attempt.address} took longer than its ${attempt.limit === "perTry" ? "per-try" : "backend request"} timeout`);
   }
-}
-
-/** `ns/host`. */
-function hostOfService(service: string): string {
-  return service.slice(service.indexOf("/") + 1);
 }

@@ -1,7 +1,7 @@
 // The request as it goes to the server: the target that the plan says, and an upgrade in the form that the server's HTTP has for it.
 
 import { createHash } from "node:crypto";
-import type { NamespacedName } from "../../core/brand.ts";
+import { nameHalf, type NamespacedName } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
 import type { HttpFields } from "../../wire/http/fields.ts";
 import { type Host, parseHost } from "../../wire/http/host.ts";
@@ -49,7 +49,7 @@ export function outgoingOf(request: HttpRequest, wanted: OutgoingTarget): HttpRe
 
 /** The host of a service and port, for what the waypoint itself asks it. */
 export function serviceHost(service: NamespacedName, port: number): Host | null {
-  return hostOf(`${service.slice(service.indexOf("/") + 1)}:${port}`);
+  return hostOf(`${nameHalf(service)}:${port}`);
 }
 
 /** Rules were checked when they were read; one that slipped through leaves the host out, which the server will refuse. */

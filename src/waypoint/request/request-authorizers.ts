@@ -1,6 +1,7 @@
 // One request before its external authorisers: its body as far as they are to have it, the question, and what an answer that allows does to
 // it. Whom to ask, and what follows from an answer, is decided elsewhere (request-decisions.ts).
 
+import { nameHalf } from "../../core/brand.ts";
 import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import type { Due } from "../../net/due-list.ts";
 import { changeQuery } from "../../policy/http/query.ts";
@@ -147,7 +148,7 @@ export class RequestAuthorizers implements Due {
       id: fields.value("x-request-id") ?? "", method: upgrade !== null && head.method === "CONNECT" ? "GET" : head.method, path: head.path + head.query, host: target.host?.text ?? "", scheme: head.scheme,
       protocol: version, headers: pairs(fields), sizeBytes: contentLength, body,
       source: { ip: client.address.ip, port: client.address.port, principal: client.source.identity ?? "", service: "" },
-      destination: { ip: destinationIp, port: destinationPort, principal: client.mutualTls ? identityOf(this.#host.self()) : "", service: service.slice(service.indexOf("/") + 1) }, sni: client.sni ?? "", wallMs: this.#host.wallMs(),
+      destination: { ip: destinationIp, port: destinationPort, principal: client.mutualTls ? identityOf(this.#host.self()) : "", service: nameHalf(service) }, sni: client.sni ?? "", wallMs: this.#host.wallMs(),
     };
   }
 

@@ -1,7 +1,7 @@
 // One question to a service and its whole answer, while a request waits for it: how authorisers and rate limit services are asked. Over the
 // same clusters as traffic, hence balanced, ejected, limited and tunnelled like it; bounded in time, size and attempts.
 
-import type { NamespacedName } from "../../core/brand.ts";
+import { nameHalf, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { Due, DueList } from "../../net/due-list.ts";
@@ -250,8 +250,7 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     const { observer, nowMs } = this.#host;
     const { service } = this.#question;
     const labels = this.#cluster?.labels;
-    const slash = service.indexOf("/");
-    const asked = { namespace: service.slice(0, slash), name: labels?.destination_service_name ?? service.slice(slash + 1) };
+    const asked = { namespace: namespaceHalf(service), name: labels?.destination_service_name ?? nameHalf(service) };
     observer.upstream.serviceCall(asked, outcome, nowMs() - (this.#deadlineMs - this.#question.timeoutMs));
   }
 

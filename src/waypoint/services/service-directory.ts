@@ -1,7 +1,7 @@
 // What the name of a destination stands for: a service of the mesh, or one workload that is addressed by itself (a waypoint for workloads).
 // The latter is made to look like a service with one endpoint, so that everything behind it is the same.
 
-import { type NamespacedName, namespacedName } from "../../core/brand.ts";
+import { nameHalf, type NamespacedName, namespacedName } from "../../core/brand.ts";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
 import type { EndpointSet, MeshStore } from "../../mesh/store.ts";
@@ -47,7 +47,7 @@ export class ServiceDirectory {
   }
 
   #workload(name: NamespacedName): FoundService | null {
-    const ip = parseIp(name.slice(name.indexOf("/") + 1 + WORKLOAD_PREFIX.length));
+    const ip = parseIp(nameHalf(name).slice(WORKLOAD_PREFIX.length));
     const workload = ip === null ? undefined : this.#store.workloadByAddress(this.#network, ip);
     if (ip === null || workload === undefined) return null;
     let byIp = this.#made.get(workload);

@@ -1,7 +1,7 @@
 // One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives as long as
 // the service; what the configuration says of it may change meanwhile.
 
-import type { NamespacedName } from "../../core/brand.ts";
+import { nameHalf, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import type { BackendTls, HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
@@ -180,12 +180,11 @@ export class Cluster {
 
   get labels(): ClusterLabels {
     const { service, port, subset } = this.target;
-    return (this.#labels ??= { destination_service_namespace: service.slice(0, service.indexOf("/")), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.#host, port: String(port), subset: subset ?? "" });
+    return (this.#labels ??= { destination_service_namespace: namespaceHalf(service), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.#host, port: String(port), subset: subset ?? "" });
   }
 
   get #host(): string {
-    const { service } = this.target;
-    return service.slice(service.indexOf("/") + 1);
+    return nameHalf(this.target.service);
   }
 
   get protocol(): ServerProtocol {
