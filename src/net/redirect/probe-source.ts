@@ -6,14 +6,14 @@
 import { RETRY_NEVER } from "../../core/fault.ts";
 import { type IpAddress, ipToBytes, isIpv6 } from "../../core/ip.ts";
 import { err, ok, type Result } from "../../core/result.ts";
-import { type Expression, formatExpression, hexOf } from "../../wire/netlink/expression.ts";
+import { type Expression, hexOf } from "../../wire/netlink/expression.ts";
 import {
-  type Chain, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, readRule, readTable, type Rule, type Table, writeDeleteTable, writeGetRules, writeGetTables, writeNewChain, writeNewRule, writeNewTable,
+  type Chain, NFPROTO_INET, readRule, readTable, type Rule, type Table, writeDeleteTable, writeGetRules, writeGetTables, writeNewChain, writeNewRule, writeNewTable,
 } from "../../wire/netlink/nf-tables.ts";
 import { ENOENT } from "../libc.ts";
 import { NETLINK_NETFILTER, type NetlinkRequest, NetlinkSocket } from "../netlink-socket.ts";
-import type { RedirectFault } from "./redirect.ts";
-import { portRanges } from "./rules.ts";
+import { formatRule, type RedirectFault } from "./redirect.ts";
+import { ACCEPT, address, compare, COUNTER, portRange, portRanges, protocol, TCP, uidRange } from "./rules.ts";
 
 export interface ProbedWorkload {
   readonly address: IpAddress;
@@ -23,9 +23,8 @@ export interface ProbedWorkload {
 const TABLE: Table = { family: NFPROTO_INET, name: "weft-probes", comment: "weft: where the kubelet's probes come from" };
 /** Before the usual place of source translation (100), so that nobody's masquerading is quicker: the first one counts. */
 const CHAIN: Chain = { name: "postrouting", type: "nat", hook: "postrouting", priority: 90 };
-const TCP = "06";
 /** The kubelet needs root on its node. Other users' processes there are strangers to the workloads. */
-const ROOT = "00000000";
+const ROOT = { first: 0, last: 0 };
 const NOT_FORWARDED = "00000000";
 
 /**
@@ -65,27 +64,16 @@ export function removeProbeSource(namespaceFd: number | null): Result<void, Redi
 /** What is forwarded is decided by the first rule; of the rest only root's connections to a probed port are translated. */
 function probeRules(sources: readonly IpAddress[], workloads: readonly ProbedWorkload[]): Rule[] {
   const rule = (comment: string, expressions: readonly Expression[]): Rule => ({ chain: CHAIN.name, comment, expressions });
-  const accept: Expression = { kind: "verdict", verdict: "accept" };
   const rules = [
-    rule("forwarded", [{ kind: "meta", key: "iif" }, { kind: "compare", comparison: "neq", value: NOT_FORWARDED }, accept]),
+    rule("forwarded", [{ kind: "meta", key: "iif" }, compare("neq", NOT_FORWARDED), ACCEPT]),
   ];
-  for (const { address, ports } of workloads) {
-    const family = isIpv6(address) ? 6 : 4;
+  for (const { address: ip, ports } of workloads) {
+    const family = isIpv6(ip) ? 6 : 4;
     const source = sources.find((each) => isIpv6(each) === (family === 6));
     if (source === undefined) continue;
-    for (const { first, last } of portRanges(ports)) {
-      rules.push(rule(`probes of ${address}`, [
-        { kind: "meta", key: "nfproto" }, { kind: "compare", comparison: "eq", value: hex(family === 6 ? NFPROTO_IPV6 : NFPROTO_IPV4, 1) },
-        { kind: "payload", base: "network", offset: family === 6 ? 24 : 16, length: family === 6 ? 16 : 4 },
-        { kind: "compare", comparison: "eq", value: hexOf(ipToBytes(address)) },
-        { kind: "meta", key: "skuid" }, { kind: "compare", comparison: "eq", value: ROOT },
-        { kind: "meta", key: "l4proto" }, { kind: "compare", comparison: "eq", value: TCP },
-        { kind: "payload", base: "transport", offset: 2, length: 2 },
-        ...(first === last
-          ? [{ kind: "compare", comparison: "eq", value: hex(first, 2) } as const]
-          : [{ kind: "compare", comparison: "gte", value: hex(first, 2) } as const, { kind: "compare", comparison: "lte", value: hex(last, 2) } as const]),
-        { kind: "counter", packets: 0n, bytes: 0n },
-        { kind: "immediate", value: hexOf(ipToBytes(source)) }, { kind: "sourceNat", family },
+    for (const range of portRanges(ports)) {
+      rules.push(rule(`probes of ${ip}`, [
+        ...address("destination", ip), ...uidRange(ROOT), ...protocol(TCP), ...portRange(range), COUNTER, { kind: "immediate", value: hexOf(ipToBytes(source)) }, { kind: "sourceNat", family },
       ]));
     }
   }
@@ -102,11 +90,8 @@ function presentRules(socket: NetlinkSocket) {
 }
 
 function sameRules(present: readonly Rule[], wanted: readonly Rule[]): boolean {
-  const text = (rule: Rule): string => `${rule.expressions.map(formatExpression).join("; ")} # ${rule.comment}`;
-  return present.length === wanted.length && present.every((rule, i) => text(rule) === text(wanted[i]!));
+  return present.length === wanted.length && present.every((rule, i) => formatRule(rule) === formatRule(wanted[i]!));
 }
-
-const hex = (value: number, bytes: number): string => value.toString(16).padStart(bytes * 2, "0");
 
 function refused(cause: { readonly message: string; readonly blame: RedirectFault["blame"] }): { ok: false; error: RedirectFault } {
   return err({ code: "redirect_refused", message: `cannot set where probes come from: ${cause.message}`, blame: cause.blame, dies: "nothing", retry: RETRY_NEVER, cause });

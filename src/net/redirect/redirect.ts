@@ -441,7 +441,7 @@ function ruleDifferences(chain: string, present: readonly Rule[], wanted: readon
 }
 
 const rulesOf = (rules: readonly Rule[], chain: string): Rule[] => rules.filter((rule) => rule.chain === chain);
-const formatRule = (rule: Rule): string => `${rule.expressions.map(formatExpression).join("; ")} # ${rule.comment}`;
+export const formatRule = (rule: Rule): string => `${rule.expressions.map(formatExpression).join("; ")} # ${rule.comment}`;
 const sameChain = (a: Chain, b: Chain): boolean => a.type === b.type && a.hook === b.hook && a.priority === b.priority;
 
 function countersOf(rules: readonly Rule[]): RuleCounter[] {

@@ -14,7 +14,7 @@
 
 import { type Cidr, formatCidr, type IpAddress, ipToBytes, isIpv6 } from "../../core/ip.ts";
 import { type Comparison, type Expression, hexOf } from "../../wire/netlink/expression.ts";
-import type { Chain, Rule } from "../../wire/netlink/nf-tables.ts";
+import { type Chain, NFPROTO_IPV4, NFPROTO_IPV6, type Rule } from "../../wire/netlink/nf-tables.ts";
 import { type Mark, type RedirectOptions, SSH_PORT } from "./options.ts";
 
 export interface Ruleset {
@@ -40,12 +40,9 @@ const CHAINS = {
   natOutput: { name: "nat-output", type: "nat", hook: "output", priority: -100 },
 } as const satisfies Record<string, Chain>;
 
-const TCP = 6;
+export const TCP = 6;
 const UDP = 17;
 const DNS_PORT = 53;
-/** nf_tables' name for IPv4 and IPv6 in `meta nfproto`. */
-const NFPROTO_IPV4 = 2;
-const NFPROTO_IPV6 = 10;
 const FIB_TYPE_LOCAL = 2;
 /** Keeps our DNS questions to the upstream apart from the application's questions to us, which may have equal ports. */
 const DNS_CONNTRACK_ZONE = 1;
@@ -153,14 +150,14 @@ function outboundRules(options: RedirectOptions, cgroups: readonly CgroupMatch[]
   return rules;
 }
 
-const COUNTER: Expression = { kind: "counter", packets: 0n, bytes: 0n };
-const ACCEPT: Expression = { kind: "verdict", verdict: "accept" };
+export const COUNTER: Expression = { kind: "counter", packets: 0n, bytes: 0n };
+export const ACCEPT: Expression = { kind: "verdict", verdict: "accept" };
 
 function rule(chain: keyof typeof CHAINS, comment: string, expressions: readonly Expression[]): Rule {
   return { chain: CHAINS[chain].name, comment, expressions };
 }
 
-function compare(comparison: Comparison, value: string): Expression {
+export function compare(comparison: Comparison, value: string): Expression {
   return { kind: "compare", comparison, value };
 }
 
@@ -176,7 +173,7 @@ function withBits(mark: Mark): Expression {
   return { kind: "bitwise", mask: hex32Host(~mark.mask), xor: hex32Host(mark.value) };
 }
 
-function protocol(number: number, comparison: "eq" | "neq" = "eq"): Expression[] {
+export function protocol(number: number, comparison: "eq" | "neq" = "eq"): Expression[] {
   return [{ kind: "meta", key: "l4proto" }, compare(comparison, hex8(number))];
 }
 
@@ -194,7 +191,8 @@ interface Range {
   readonly last: number;
 }
 
-function portRange({ first, last }: Range): Expression[] {
+/** Of destination ports. */
+export function portRange({ first, last }: Range): Expression[] {
   return first === last ? port("destination", first) : [loadPort("destination"), compare("gte", hex16(first)), compare("lte", hex16(last))];
 }
 
@@ -209,7 +207,7 @@ export function portRanges(ports: readonly number[]): Range[] {
   return ranges;
 }
 
-function uidRange({ first, last }: Range): Expression[] {
+export function uidRange({ first, last }: Range): Expression[] {
   const load: Expression = { kind: "meta", key: "skuid" };
   if (first === last) return [load, compare("eq", hex32Host(first))];
   return [load, { kind: "toNetworkOrder" }, compare("gte", hex32(first)), compare("lte", hex32(last))];
@@ -222,7 +220,7 @@ function loadAddress(end: "source" | "destination", family: 4 | 6): Expression[]
   return [{ kind: "meta", key: "nfproto" }, compare("eq", hex8(nfproto)), { kind: "payload", base: "network", offset, length: family === 4 ? 4 : 16 }];
 }
 
-function address(end: "source" | "destination", ip: IpAddress): Expression[] {
+export function address(end: "source" | "destination", ip: IpAddress): Expression[] {
   return [...loadAddress(end, isIpv6(ip) ? 6 : 4), compare("eq", hexOf(ipToBytes(ip)))];
 }
 
