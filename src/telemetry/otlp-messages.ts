@@ -80,35 +80,28 @@ function unread(payload: Uint8Array): UnknownField {
 }
 
 function resourceSpans(resource: OtlpResource, spans: readonly SpanRecord[]): Uint8Array {
-  const writer = beginResource(resource);
-  for (const span of spans) {
-    writer.tag(2, WireType.LengthDelimited).fork();
-    writeSpan(writer, span);
-    writer.join();
-  }
-  return writer.join().finish();
+  return ofResource(resource, spans, writeSpan);
 }
 
 function resourceLogs(resource: OtlpResource, logs: readonly LogRecord[]): Uint8Array {
-  const writer = beginResource(resource);
-  for (const log of logs) {
-    writer.tag(2, WireType.LengthDelimited).fork();
-    writeLog(writer, log);
-    writer.join();
-  }
-  return writer.join().finish();
+  return ofResource(resource, logs, writeLog);
 }
 
-/** The resource, and the scope that is still open: its records follow. The same numbers for spans and for logs. */
-function beginResource({ attributes, scopeName, scopeVersion }: OtlpResource): BinaryWriter {
+/** The resource, and its one scope with the records. The same numbers for spans and for logs. */
+function ofResource<R>({ attributes, scopeName, scopeVersion }: OtlpResource, records: readonly R[], write: (writer: BinaryWriter, record: R) => void): Uint8Array {
   const writer = new BinaryWriter();
   writer.tag(1, WireType.LengthDelimited).fork();
   for (const attribute of attributes) writeAttribute(writer, 1, attribute);
   writer.join();
   writer.tag(2, WireType.LengthDelimited).fork();
   writer.tag(1, WireType.LengthDelimited).fork();
-  writer.tag(1, WireType.LengthDelimited).string(scopeName).tag(2, WireType.LengthDelimited).string(scopeVersion);
-  return writer.join();
+  writer.tag(1, WireType.LengthDelimited).string(scopeName).tag(2, WireType.LengthDelimited).string(scopeVersion).join();
+  for (const record of records) {
+    writer.tag(2, WireType.LengthDelimited).fork();
+    write(writer, record);
+    writer.join();
+  }
+  return writer.join().finish();
 }
 
 function writeSpan(writer: BinaryWriter, span: SpanRecord): void {
