@@ -21,7 +21,7 @@ import type { ClusterLabels, ClusterState } from "../../telemetry/upstream-metri
 import { declaresHttp2 } from "../downstream/declared-protocol.ts";
 import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
 import { endpointAddress } from "./endpoint-address.ts";
-import { EndpointPool, type UpstreamVersion } from "./endpoint-pool.ts";
+import { EndpointPool, type EndpointWay, type UpstreamVersion } from "./endpoint-pool.ts";
 import { HealthChecks, type ProbeGate } from "./health-checks.ts";
 import { HealthProbe, type ProbePlace } from "./health-probe.ts";
 import type { RequestObserver } from "../request/observer.ts";
@@ -290,17 +290,22 @@ export class Cluster {
   }
 
   #makePool(endpoint: UpstreamEndpoint): Pooled {
-    const { target } = endpoint;
-    const address = endpointAddress(target);
+    const way = this.#wayTo(endpoint.target);
     const pool = new EndpointPool({
-      host: this.#context.host, breaker: this.breaker, limits: () => this.settings.limits, name: address, scheme: this.#rules.origin === null ? "http" : "https",
-      spoken: (version, alpn) => this.#spoken(version, alpn),
+      ...way, breaker: this.breaker, limits: () => this.settings.limits,
       makeRoom: () => [...this.#pools].some(([other, pooled]) => other !== endpoint && pooled.pool.closeIdle()),
       told: (outcome) => this.#context.observer.upstream.connection(this.labels, outcome),
-      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
     });
     if (this.#closed) pool.retire();
-    return { address, pool };
+    return { address: way.name, pool };
+  }
+
+  #wayTo(target: Picked): EndpointWay {
+    return {
+      host: this.#context.host, name: endpointAddress(target), scheme: this.#rules.origin === null ? "http" : "https",
+      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
+      spoken: (version, alpn) => this.#spoken(version, alpn),
+    };
   }
 
   #healthChecks(): HealthChecks | null {
@@ -323,10 +328,7 @@ export class Cluster {
 
   #probePlace(endpoint: UpstreamEndpoint, { port }: HealthCheck): ProbePlace {
     const target = port === null ? endpoint.target : { ...endpoint.target, targetPort: port };
-    return {
-      host: this.#context.host, name: endpointAddress(target), serviceHost: this.#host, scheme: this.#rules.origin === null ? "http" : "https", version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1",
-      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]), spoken: (version, alpn) => this.#spoken(version, alpn),
-    };
+    return { ...this.#wayTo(target), serviceHost: this.#host, version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1" };
   }
 
   #tellTransitions(): void {

@@ -1,8 +1,7 @@
 // The connections to one endpoint, and the requests that wait for one. HTTP/1.1: one request at a time each, the last used first, so that
 // those beyond need go idle and close. HTTP/2: one connection for many requests, a further one when it is full.
 
-import type { CircuitBreaker, LimitRefusal } from "../../policy/upstream/circuit-breaker.ts";
-import { Permits } from "../../policy/upstream/circuit-breaker.ts";
+import { type CircuitBreaker, type LimitRefusal, Permits } from "../../policy/upstream/circuit-breaker.ts";
 import type { LimitSettings } from "../../policy/upstream/settings.ts";
 import type { ChannelWithUser } from "../channel/channel.ts";
 import type { ChannelOwner, ConnectFailure, PendingChannel } from "../channel/plain-channel.ts";
@@ -15,22 +14,26 @@ export type UpstreamVersion = UpstreamConnection["version"];
 /** Makes a channel to the endpoint, to speak `version` over; a failure is told later, never before it returns. */
 export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;
 
-export interface EndpointPoolOptions {
+/** How an endpoint is reached, for requests and for questions about its health alike. */
+export interface EndpointWay {
   readonly host: UpstreamHost;
-  readonly breaker: CircuitBreaker;
-  /** Those of the moment. */
-  readonly limits: () => LimitSettings;
+  /** For messages: `198.18.0.1:8080`. */
+  readonly name: string;
+  /** What requests are sent by, as HTTP/2 says it. */
+  readonly scheme: "http" | "https";
   readonly dial: DialEndpoint;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+}
+
+export interface EndpointPoolOptions extends EndpointWay {
+  readonly breaker: CircuitBreaker;
+  /** Those of the moment. */
+  readonly limits: () => LimitSettings;
   /** Closes an idle connection to another endpoint of the same service, which takes up room. False when there is none. */
   readonly makeRoom: () => boolean;
   /** A connection was made, or could not be. */
   readonly told: (outcome: "opened" | "failed") => void;
-  /** What requests are sent by, as HTTP/2 says it. */
-  readonly scheme: "http" | "https";
-  /** For messages: `198.18.0.1:8080`. */
-  readonly name: string;
 }
 
 export type Acquired =

@@ -12,25 +12,19 @@ import { type HeaderList, headerValue } from "../../wire/http/header-list.ts";
 import { parseHost } from "../../wire/http/host.ts";
 import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
 import type { ChannelWithUser } from "../channel/channel.ts";
-import type { UpstreamVersion } from "./endpoint-pool.ts";
+import type { EndpointWay, UpstreamVersion } from "./endpoint-pool.ts";
 import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "../channel/streams.ts";
-import type { UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
+import type { UpstreamConnection, UpstreamConnectionOwner } from "./upstream.ts";
 import { Http1Upstream } from "./upstream-http1.ts";
 import { Http2Upstream } from "./upstream-http2.ts";
 
 /** What a probe needs to know of the endpoint. */
-export interface ProbePlace {
-  readonly host: UpstreamHost;
-  /** For messages: `198.18.0.1:8080`. */
-  readonly name: string;
+export interface ProbePlace extends EndpointWay {
   /** Host name of its service. */
   readonly serviceHost: string;
-  readonly scheme: "http" | "https";
   /** What its servers speak where the probe itself does not say. */
   readonly version: UpstreamVersion;
-  readonly dial: (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;
-  readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
 }
 
 /** @param why null when it passed; for a person: `HTTP 503, wanted 200`. */
