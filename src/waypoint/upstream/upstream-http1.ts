@@ -4,40 +4,29 @@ import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
 import { type ClientExchange, Http1ClientConnection, type Http1ClientHandler, type IncomingResponse, outgoingRequest } from "../../wire/http1/client-connection.ts";
 import type { Http1Error } from "../../wire/http1/errors.ts";
-import { EngineConnection } from "../channel/engine-connection.ts";
 import type { UpstreamStream, UpstreamUser } from "../channel/streams.ts";
-import { CLOSE_MS, type PoolWaiter, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
+import { PooledConnection } from "./pooled-connection.ts";
+import type { PoolWaiter, UpstreamConnectionOptions } from "./upstream.ts";
 
-export class Http1Upstream extends EngineConnection implements Http1ClientHandler, UpstreamConnection {
+export class Http1Upstream extends PooledConnection implements Http1ClientHandler {
   readonly version = "HTTP/1.1";
   readonly takesExtendedConnect = false;
-  readonly openedMs: number;
-  requestsTotal = 0;
   readonly engine: Http1ClientConnection;
-  readonly #options: UpstreamConnectionOptions;
-  #retired = false;
   /** Why the engine gave up, for the exchange that dies of it. */
   #fault: Http1Error | null = null;
 
   constructor(options: UpstreamConnectionOptions) {
-    const { host } = options;
-    super(options.channel, host);
-    this.#options = options;
-    this.engine = new Http1ClientConnection({ handler: this, counters: host.http1Counters });
-    this.openedMs = host.nowMs();
+    super(options);
+    this.engine = new Http1ClientConnection({ handler: this, counters: options.host.http1Counters });
     this.begin(this.engine.output, this.engine, this.openedMs + options.idleTimeoutMs);
   }
 
   get room(): number {
-    return !this.#retired && this.engine.reusable ? 1 : 0;
+    return !this.isRetired && this.engine.reusable ? 1 : 0;
   }
 
   get idle(): boolean {
     return this.engine.reusable;
-  }
-
-  get used(): boolean {
-    return this.requestsTotal > 0;
   }
 
   request(request: HttpRequest, endStream: boolean, user: UpstreamUser): UpstreamStream | null {
@@ -59,7 +48,7 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
   forgetWaiter(): void {}
 
   retire(): void {
-    if (!this.#retire()) return;
+    if (!this.retireOnce()) return;
     this.engine.drain();
     this.settle();
   }
@@ -103,7 +92,7 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
     const stream = streamOf(exchange);
     const { user } = stream;
     stream.user = null;
-    const { name } = this.#options;
+    const { name } = this.options;
     // `truncated` is the server's end of the connection, early; every other fault is one of the protocol.
     if (error !== null && error.code !== "truncated") user?.onUpstreamFailed({ kind: "protocol", message: `the answer of ${name} breaks HTTP/1.1: ${error.message}` });
     else if (stream.reused && !this.engine.answered) user?.onUpstreamFailed({ kind: "stale", message: `a kept connection to ${name} was closed by the server before it answered` });
@@ -112,9 +101,9 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
 
   onClosed(exchange: ClientExchange): void {
     streamOf(exchange).user = null;
-    if (!this.engine.reusable) return void this.#retire();
-    this.dueAt(this.#options.host.nowMs() + this.#options.idleTimeoutMs);
-    if (!this.#retired) this.#options.owner.hasRoom(this);
+    if (!this.engine.reusable) return void this.retireOnce();
+    this.idleFrom(this.options.host.nowMs());
+    if (!this.isRetired) this.options.owner.hasRoom(this);
   }
 
   onError(error: Http1Error): void {
@@ -129,24 +118,16 @@ export class Http1Upstream extends EngineConnection implements Http1ClientHandle
 
   settle(): void {
     if (this.isGone || !this.engine.closed) return;
-    this.#retire();
+    this.retireOnce();
     // A fault, or an answer that nobody waits for: the server is not to think that it was read.
     if (this.#fault !== null) return this.destroy();
-    this.onFinished();
-    if (this.dueMs === Infinity || this.dueMs > this.#options.host.nowMs() + CLOSE_MS) this.dueAt(this.#options.host.nowMs() + CLOSE_MS);
-  }
-
-  #retire(): boolean {
-    if (this.#retired) return false;
-    this.#retired = true;
-    this.#options.owner.retired(this);
-    return true;
+    this.closeSoon();
   }
 
   protected override onGone(): void {
-    this.#retire();
+    this.retireOnce();
     this.engine.transportClosed();
-    this.#options.owner.gone(this);
+    this.options.owner.gone(this);
   }
 }
 

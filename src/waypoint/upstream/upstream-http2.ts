@@ -8,29 +8,23 @@ import { ErrorCode, errorName, type Http2Error } from "../../wire/http2/errors.t
 import { headerBlock } from "../../wire/http2/headers.ts";
 import type { Http2Stream } from "../../wire/http2/stream.ts";
 import type { EngineEnd } from "../channel/channel-writer.ts";
-import { EngineConnection } from "../channel/engine-connection.ts";
 import type { UpstreamFailure, UpstreamStream, UpstreamUser } from "../channel/streams.ts";
-import { CLOSE_MS, type PoolWaiter, type UpstreamConnection, type UpstreamConnectionOptions } from "./upstream.ts";
+import { PooledConnection } from "./pooled-connection.ts";
+import type { PoolWaiter, UpstreamConnectionOptions } from "./upstream.ts";
 
 const NO_TRAILERS: HeaderList = [];
 
-export class Http2Upstream extends EngineConnection implements Http2Handler, UpstreamConnection, EngineEnd {
+export class Http2Upstream extends PooledConnection implements Http2Handler, EngineEnd {
   readonly version = "HTTP/2";
-  readonly openedMs: number;
   readonly finished = false;
-  requestsTotal = 0;
   readonly h2: Http2Connection;
-  readonly #options: UpstreamConnectionOptions;
   readonly #settingsWaiters: PoolWaiter[] = [];
-  #retired = false;
   #fatal: Http2Error | null = null;
 
   constructor(options: UpstreamConnectionOptions) {
     const { host } = options;
-    super(options.channel, host);
-    this.#options = options;
+    super(options);
     this.h2 = new Http2Connection({ role: "client", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
-    this.openedMs = host.nowMs();
     this.begin(this.h2.output, this, this.openedMs + options.idleTimeoutMs);
   }
 
@@ -40,16 +34,12 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
   }
 
   get room(): number {
-    if (this.#retired || !this.h2.canRequest) return 0;
+    if (this.isRetired || !this.h2.canRequest) return 0;
     return this.h2.remoteMaxConcurrentStreams - this.h2.activeStreams;
   }
 
   get idle(): boolean {
     return this.h2.activeStreams === 0;
-  }
-
-  get used(): boolean {
-    return this.requestsTotal > 0;
   }
 
   get takesExtendedConnect(): boolean | null {
@@ -58,7 +48,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
 
   request(request: HttpRequest, endStream: boolean, user: UpstreamUser): UpstreamStream | null {
     const isTunnel = request.upgrade !== null;
-    const stream = this.h2.request(headerBlock(requestToHttp2(this.#options.scheme === "https" ? overTls(request) : request, "http")), endStream && !isTunnel);
+    const stream = this.h2.request(headerBlock(requestToHttp2(this.options.scheme === "https" ? overTls(request) : request, "http")), endStream && !isTunnel);
     if (stream === null) return null;
     this.requestsTotal++;
     this.dueMs = Infinity;
@@ -77,7 +67,7 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
   }
 
   retire(): void {
-    if (!this.#retire()) return;
+    if (!this.retireOnce()) return;
     this.h2.goaway(ErrorCode.noError, "retired");
     this.settle();
   }
@@ -134,26 +124,26 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     if (made !== null) made.user = null;
     if (this.isGone) return;
     if (this.h2.activeStreams === 0) {
-      this.dueAt(this.#options.host.nowMs() + this.#options.idleTimeoutMs);
+      this.idleFrom(this.options.host.nowMs());
       if (this.h2.drained) this.onFinished();
     }
-    if (this.room > 0) this.#options.owner.hasRoom(this);
+    if (this.room > 0) this.options.owner.hasRoom(this);
   }
 
   onSettings(): void {
     for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionReady(this);
-    if (this.room > 0) this.#options.owner.hasRoom(this);
+    if (this.room > 0) this.options.owner.hasRoom(this);
   }
 
   onGoaway(): void {
-    this.#retire();
+    this.retireOnce();
   }
 
   onPong(): void {}
 
   onFatal(error: Http2Error): void {
     this.#fatal = error;
-    this.#retire();
+    this.retireOnce();
     this.onFinished();
   }
 
@@ -164,14 +154,12 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
 
   settle(): void {
     if (this.isGone || !this.h2.drained) return;
-    this.#retire();
-    this.onFinished();
-    const atMs = this.#options.host.nowMs() + CLOSE_MS;
-    if (this.dueMs > atMs) this.dueAt(atMs);
+    this.retireOnce();
+    this.closeSoon();
   }
 
   #failureOf(code: number, by: ResetBy): UpstreamFailure {
-    const { name } = this.#options;
+    const { name } = this.options;
     if (this.#fatal !== null) return { kind: "protocol", message: `HTTP/2 with ${name} failed: ${this.#fatal.message}` };
     if (code === ErrorCode.refusedStream) return { kind: "refused", message: `${name} did not take the request (REFUSED_STREAM)` };
     if (by === "us") return { kind: "protocol", message: `the answer of ${name} breaks HTTP/2 (${errorName(code)})` };
@@ -179,18 +167,11 @@ export class Http2Upstream extends EngineConnection implements Http2Handler, Ups
     return { kind: "reset", message: `the connection to ${name} ended${this.channelError === null ? "" : ` (${this.channelError})`}` };
   }
 
-  #retire(): boolean {
-    if (this.#retired) return false;
-    this.#retired = true;
-    this.#options.owner.retired(this);
-    return true;
-  }
-
   protected override onGone(): void {
-    this.#retire();
-    for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionFailed(`the connection to ${this.#options.name} ended before its SETTINGS came`, "connect");
+    this.retireOnce();
+    for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionFailed(`the connection to ${this.options.name} ended before its SETTINGS came`, "connect");
     this.h2.receiveEnd();
-    this.#options.owner.gone(this);
+    this.options.owner.gone(this);
   }
 }
 

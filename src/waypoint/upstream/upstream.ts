@@ -69,6 +69,3 @@ export interface UpstreamConnectionOptions {
   readonly scheme: "http" | "https";
   readonly idleTimeoutMs: number;
 }
-
-/** A connection that has ended its requests waits this long for its last bytes to be written. */
-export const CLOSE_MS = 5_000;
