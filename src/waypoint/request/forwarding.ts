@@ -17,7 +17,7 @@ import { isFailure, type Outcome, outcomeOfAnswer } from "../../policy/upstream/
 import { type AttemptEnd, decideRetry } from "../../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../../policy/upstream/retry-after.ts";
 import { effectiveRetry, effectiveTimeouts, provenanceOfTimeout, type TimeoutSettings } from "../../policy/upstream/settings.ts";
-import { attemptTime, requestDeadline } from "../../policy/upstream/timeouts.ts";
+import { type AttemptTime, attemptTime, requestDeadline } from "../../policy/upstream/timeouts.ts";
 import { ViewFacts } from "../../policy/upstream/view-facts.ts";
 import type { FailedAttempt } from "../../telemetry/request-record.ts";
 import type { RequestTrace } from "../../telemetry/request-trace.ts";
@@ -147,10 +147,10 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     return Math.min(this.#wakeMs, this.#hedgeMs, this.#deadlineMs, this.#race.endsMs);
   }
 
-  start(): void {
+  start(nowMs: number): void {
     this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account);
     if (this.#mirrors.length > 0) this.#mirrorReceived();
-    this.#try(false);
+    this.#try(false, nowMs);
     // Whatever waits now, or may be sent again later, needs the head after this call.
     if (this.#phase !== "over" && (this.#race.lead?.phase === "connecting" || this.#retry.attempts > 0 || this.#isIdempotent)) this.#user.keepHead();
   }
@@ -159,7 +159,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   onDue(nowMs: number): boolean {
     if (nowMs >= this.#wakeMs) {
       this.#wakeMs = Infinity;
-      this.#try(false);
+      this.#try(false, nowMs);
     } else if (nowMs >= this.#deadlineMs) {
       this.#timedOut(nowMs);
     } else {
@@ -228,11 +228,10 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   // ── Attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** @param fresh over a connection made for it. */
-  #try(fresh: boolean): void {
+  #try(fresh: boolean, nowMs: number): void {
     const account = this.#account;
     const cluster = this.#cluster;
-    const nowMs = this.nowMs();
-    const time = attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
+    const time = this.#attemptTime(nowMs);
     if (time.kind === "expired") return this.#timedOut(nowMs);
     cluster.refresh(nowMs);
     const pick = cluster.upstream.pick({
@@ -249,6 +248,10 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#phase = "connecting";
     attempt.start(fresh);
     if (cluster.settings.hedging !== null) this.#planHedge(nowMs);
+  }
+
+  #attemptTime(nowMs: number): AttemptTime {
+    return attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
   }
 
   #tell(attempt: ServerAttempt): void {
@@ -289,7 +292,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #tryAgainFresh(): boolean {
     if (this.#staleRetries >= STALE_RETRIES_MAX || !this.#isIdempotent || !this.body.replayable) return false;
     this.#staleRetries++;
-    this.#try(true);
+    this.#try(true, this.nowMs());
     return true;
   }
 
@@ -341,7 +344,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const cluster = this.#cluster;
     const body = this.request.hasBody ? this.body.duplicate() : this.body;
     if (first === null || body === null || this.#decideHedge(nowMs).kind !== "now") return;
-    const time = attemptTime({ deadlineMs: this.#deadlineMs, perTryTimeoutMs: this.#retry.perTryTimeoutMs, backendRequestMs: this.#timeouts.backendRequestMs }, nowMs);
+    const time = this.#attemptTime(nowMs);
     if (time.kind === "expired" || this.#place.retry() !== null) return;
     const tried = [...(this.#tried ?? []), ...this.#race.endpoints];
     const pick = cluster.upstream.pick({ nowMs, hash: this.#hash, tried, sticky: null, mayProbe: false });
@@ -396,7 +399,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     answer.decorate(fields);
     this.#addOwnFields(fields, attempt);
     const source = endStream ? null : attempt.source;
-    if (endStream) this.#release(attempt);
+    if (endStream) this.#release(attempt, nowMs);
     answer.respond(response, endStream, source, this.#plan.bytesPerSecond, nowMs);
   }
 
@@ -428,8 +431,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   attemptBody(attempt: ServerAttempt, bytes: Uint8Array): void {
-    if (this.#owesStatus) this.#served(attempt, "success");
-    this.#user.touch(this.nowMs());
+    const nowMs = this.nowMs();
+    if (this.#owesStatus) this.#served(attempt, "success", nowMs);
+    this.#user.touch(nowMs);
     this.#account.sentMessages?.push(bytes);
     this.#user.answer.receive(bytes);
     if (this.#plan.bytesPerSecond !== null) this.#user.rearm();
@@ -437,22 +441,26 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   attemptEnded(attempt: ServerAttempt, trailers: HeaderList): void {
     const { answer } = this.#user;
-    if (this.#owesStatus) this.#served(attempt, outcomeOfAnswer(200, parseGrpcStatusField(headerValue(trailers, "grpc-status"))));
-    if (this.isGrpc && trailers.length > 0) this.#account.grpcEnded(parseGrpcStatusField(headerValue(trailers, "grpc-status")), headerValue(trailers, "grpc-message") ?? null);
+    const nowMs = this.nowMs();
+    if (this.isGrpc) {
+      const grpcStatus = parseGrpcStatusField(headerValue(trailers, "grpc-status"));
+      if (this.#owesStatus) this.#served(attempt, outcomeOfAnswer(200, grpcStatus), nowMs);
+      if (trailers.length > 0) this.#account.grpcEnded(grpcStatus, headerValue(trailers, "grpc-message") ?? null);
+    }
     if (!answer.begun) return;
     if (this.#phase === "tunnel") {
-      answer.receiveEnd(NO_TRAILERS, this.nowMs());
+      answer.receiveEnd(NO_TRAILERS, nowMs);
       return this.#user.rearm();
     }
     // Not our own calls into its engine any more: it goes on by itself with the next request.
-    this.#release(attempt);
-    answer.receiveEnd(trailers, this.nowMs());
+    this.#release(attempt, nowMs);
+    answer.receiveEnd(trailers, nowMs);
     if (!answer.finished) this.#user.rearm();
   }
 
-  #served(attempt: ServerAttempt, outcome: Outcome): void {
+  #served(attempt: ServerAttempt, outcome: Outcome, nowMs: number): void {
     this.#owesStatus = false;
-    attempt.settle(outcome, this.nowMs());
+    attempt.settle(outcome, nowMs);
   }
 
   attemptBroke(attempt: ServerAttempt, code: ReasonCode, message: string): void {
@@ -467,9 +475,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   }
 
   /** Nothing more is wanted from the server. */
-  #release(attempt: ServerAttempt): void {
+  #release(attempt: ServerAttempt, nowMs: number): void {
     this.#race.leave(attempt);
-    attempt.release();
+    attempt.release(nowMs);
   }
 
   #retryAfterOf(status: number, fields: HttpFields): number {

@@ -102,7 +102,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHo
     this.dueMs = now + MIRROR_MS_MAX;
     due.add(this);
     this.#pool = this.#cluster.poolOf(this.#attempt.start(this.#cluster.upstream, pick, now));
-    const acquired = this.#pool.acquire(this.#version, this, false);
+    const acquired = this.#pool.acquire(this.#version, this, false, now);
     if (acquired.kind === "connection") this.connectionReady(acquired.connection);
     else if (acquired.kind === "refused") this.#end();
     return !this.#ended;

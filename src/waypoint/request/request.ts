@@ -115,22 +115,21 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     if (found.kind === "refused") return this.#refuse(found);
     const { place } = found;
     const { globalLimits } = place;
-    if (globalLimits.length === 0) return this.#enter(plan, place);
+    if (globalLimits.length === 0) return this.#enter(plan, place, nowMs);
     this.keepHead();
     this.#limits = new GlobalLimits(this.#host, this, globalLimits, (outcome) => {
       this.#limits = null;
       if (outcome.kind === "refused") this.answerOwn(outcome.answer, outcome.detail);
       else {
         place.counted(outcome.state);
-        this.#enter(plan, place);
+        this.#enter(plan, place, this.#host.nowMs());
       }
       this.rearm();
     });
     this.#limits.start();
   }
 
-  #enter(plan: ForwardPlan, place: ClusterPlace): void {
-    const nowMs = this.#host.nowMs();
+  #enter(plan: ForwardPlan, place: ClusterPlace, nowMs: number): void {
     const refusal = place.enter(this.account.head, nowMs);
     if (refusal !== null) {
       place.leave(false, nowMs);
@@ -138,7 +137,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     }
     this.#phase = "forwarding";
     this.#forwarding = new Forwarding(this.#host, this, plan, place, this.#stream.request, nowMs);
-    this.#forwarding.start();
+    this.#forwarding.start(nowMs);
   }
 
   #refuse({ answer, detail, provenance }: PlaceRefusal): void {

@@ -124,7 +124,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
 
   /** @param fresh over a connection made for it. */
   start(fresh: boolean): void {
-    const acquired = this.#pool.acquire(this.version, this, fresh);
+    const acquired = this.#pool.acquire(this.version, this, fresh, this.startedMs);
     switch (acquired.kind) {
       case "connection":
         return this.#send(acquired.connection);
@@ -212,9 +212,9 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   }
 
   /** Nothing more is wanted from the server: the answer is complete. */
-  release(): void {
+  release(nowMs: number): void {
     // HTTP/2's connection takes the rest of the stream back once its engine has returned.
-    this.#end()?.release();
+    this.#end(nowMs)?.release();
   }
 
   /** Given up. Nothing is told of it any more. */
@@ -297,13 +297,14 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   }
 
   #fail(outcome: Outcome, end: AttemptEnd | null, code: ReasonCode, message: string, status: number | null = null, isStale = false): void {
-    this.#record.settle(outcome, this.#what.nowMs());
-    this.#end();
+    const nowMs = this.#what.nowMs();
+    this.#record.settle(outcome, nowMs);
+    this.#end(nowMs);
     this.#user.attemptFailed(this, { end, code, message, isStale, status });
   }
 
   /** Gives back what is held. The stream, for its last word. */
-  #end(): UpstreamStream | null {
+  #end(nowMs: number = this.#what.nowMs()): UpstreamStream | null {
     const stream = this.#stream;
     if (this.#phase === "ended") return null;
     if (this.#phase === "connecting") this.#pool.cancel(this);
@@ -314,7 +315,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     this.endsMs = Infinity;
     this.#stopWaiting();
     this.#what.body.detach();
-    this.#record.end(this.#what.nowMs());
+    this.#record.end(nowMs);
     return stream;
   }
 

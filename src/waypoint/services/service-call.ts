@@ -132,7 +132,7 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     this.#attempts++;
     const endpoint = this.#attempt.start(cluster.upstream, pick, nowMs);
     this.#pool = cluster.poolOf(endpoint);
-    const acquired = this.#pool.acquire(this.#version, this, fresh);
+    const acquired = this.#pool.acquire(this.#version, this, fresh, nowMs);
     if (acquired.kind === "connection") return this.#send(acquired.connection);
     if (acquired.kind === "refused") return this.#fail(explainRefusal(acquired.refusal), "neutral");
     const refusal = this.#permits!.acquire("pendingRequests");

@@ -65,9 +65,9 @@ export class EndpointPool {
   }
 
   /** @param fresh no connection that was used before: the server may have closed it. */
-  acquire(version: UpstreamVersion, waiter: PoolWaiter, fresh: boolean): Acquired {
+  acquire(version: UpstreamVersion, waiter: PoolWaiter, fresh: boolean, nowMs: number): Acquired {
     if (this.#declinesHttp2 && this.#http1.connections === 0) this.#declinesHttp2 = false;
-    return (version === "HTTP/2" && !this.#declinesHttp2 ? this.#http2 : this.#http1).acquire(waiter, fresh);
+    return (version === "HTTP/2" && !this.#declinesHttp2 ? this.#http2 : this.#http1).acquire(waiter, fresh, nowMs);
   }
 
   /** The waiter is not told any more. */
@@ -128,8 +128,8 @@ class VersionPool implements UpstreamConnectionOwner {
     return this.#waiters.length;
   }
 
-  acquire(waiter: PoolWaiter, fresh: boolean): Acquired {
-    const connection = fresh ? null : this.#take();
+  acquire(waiter: PoolWaiter, fresh: boolean, nowMs: number): Acquired {
+    const connection = fresh ? null : this.#take(nowMs);
     if (connection !== null) return { kind: "connection", connection };
     const refusal = this.#dialIfNeeded(1);
     // At the limit a request waits for a connection that is there; without any there is nothing to wait for.
@@ -174,8 +174,8 @@ class VersionPool implements UpstreamConnectionOwner {
 
   // Connections
 
-  hasRoom(connection: UpstreamConnection): void {
-    if (this.#isSpent(connection)) return connection.retire();
+  hasRoom(connection: UpstreamConnection, nowMs: number): void {
+    if (this.#isSpent(connection, nowMs)) return connection.retire();
     while (this.#waiters.length > 0 && connection.room > 0) this.#waiters.shift()!.connectionReady(connection);
     // Made for those who waited, after the pool was let go: nobody else comes.
     if (this.#retired && this.#waiters.length === 0) return connection.retire();
@@ -210,7 +210,7 @@ class VersionPool implements UpstreamConnectionOwner {
     const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
     channel.user = connection;
     this.#permits.set(connection, permits);
-    this.hasRoom(connection);
+    this.hasRoom(connection, connection.openedMs);
     if (this.#waiters.length > 0) this.#dialIfNeeded(0);
   }
 
@@ -223,11 +223,11 @@ class VersionPool implements UpstreamConnectionOwner {
     else this.#waiters.shift()?.connectionFailed(message, what);
   }
 
-  #take(): UpstreamConnection | null {
+  #take(nowMs: number): UpstreamConnection | null {
     for (;;) {
       const connection = this.#open[this.#open.length - 1];
       if (connection === undefined) return null;
-      if (this.#isSpent(connection)) {
+      if (this.#isSpent(connection, nowMs)) {
         connection.retire();
         if (this.#open[this.#open.length - 1] === connection) this.#open.pop();
         continue;
@@ -238,9 +238,9 @@ class VersionPool implements UpstreamConnectionOwner {
     }
   }
 
-  #isSpent(connection: UpstreamConnection): boolean {
+  #isSpent(connection: UpstreamConnection, nowMs: number): boolean {
     const { requestsPerConnectionMax, connectionAgeMaxMs } = this.#options.limits();
-    return connection.requestsTotal >= requestsPerConnectionMax || this.#options.host.nowMs() - connection.openedMs >= connectionAgeMaxMs;
+    return connection.requestsTotal >= requestsPerConnectionMax || nowMs - connection.openedMs >= connectionAgeMaxMs;
   }
 
   /** @param more waiters that are about to be added. */

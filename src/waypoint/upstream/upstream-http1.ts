@@ -102,8 +102,9 @@ export class Http1Upstream extends PooledConnection implements Http1ClientHandle
   onClosed(exchange: ClientExchange): void {
     streamOf(exchange).user = null;
     if (!this.engine.reusable) return void this.retireOnce();
-    this.idleFrom(this.options.host.nowMs());
-    if (!this.isRetired) this.options.owner.hasRoom(this);
+    const nowMs = this.options.host.nowMs();
+    this.idleFrom(nowMs);
+    if (!this.isRetired) this.options.owner.hasRoom(this, nowMs);
   }
 
   onError(error: Http1Error): void {

@@ -123,16 +123,17 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
     const made = stream.user as Http2UpstreamStream | null;
     if (made !== null) made.user = null;
     if (this.isGone) return;
+    const nowMs = this.options.host.nowMs();
     if (this.h2.activeStreams === 0) {
-      this.idleFrom(this.options.host.nowMs());
+      this.idleFrom(nowMs);
       if (this.h2.drained) this.onFinished();
     }
-    if (this.room > 0) this.options.owner.hasRoom(this);
+    if (this.room > 0) this.options.owner.hasRoom(this, nowMs);
   }
 
   onSettings(): void {
     for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionReady(this);
-    if (this.room > 0) this.options.owner.hasRoom(this);
+    if (this.room > 0) this.options.owner.hasRoom(this, this.options.host.nowMs());
   }
 
   onGoaway(): void {

@@ -20,7 +20,7 @@ export interface UpstreamHost {
 
 export interface UpstreamConnectionOwner {
   /** It can take a request, or one more. */
-  hasRoom(connection: UpstreamConnection): void;
+  hasRoom(connection: UpstreamConnection, nowMs: number): void;
   /** Once: it takes no more requests; those under way go on. */
   retired(connection: UpstreamConnection): void;
   /** Once, last. */
