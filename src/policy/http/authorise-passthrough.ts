@@ -6,10 +6,10 @@ import { formatNoneMatched, formatProvenance, type Provenance } from "../../core
 import type { IpAddress } from "../../core/ip.ts";
 import type { RequestPolicy, RequestPolicyMatch } from "../../mesh/l7/access.ts";
 import type { AccessSet } from "../../mesh/l7/l7-store.ts";
-import type { StringMatch } from "../../mesh/records.ts";
 import type { ConnectionFacts } from "../connection-facts.ts";
-import { type CompiledRules, findMatch, type FurtherTest, ipSet, isIn, RuleCompiler, stringSet } from "../rules.ts";
+import { type CompiledRules, findMatch, type FurtherTest, RuleCompiler } from "../rules.ts";
 import { allOf } from "./all-of.ts";
+import { fieldTests, remoteIpTests } from "./request-rules.ts";
 
 export interface PassthroughFacts extends ConnectionFacts {
   readonly remoteIp: IpAddress;
@@ -80,21 +80,8 @@ function testsOf(match: RequestPolicyMatch, opens: boolean): Test[] {
     match.methods, match.notMethods, match.paths, match.notPaths, match.hosts, match.notHosts, match.requestPrincipals, match.notRequestPrincipals,
     match.conditions.filter(({ key }) => key.kind !== "sni"),
   ];
-  const tests = match.conditions.flatMap(({ key, values, notValues }) => (key.kind === "sni" ? nameTests(values, notValues) : []));
-  const wanted = ipSet(match.remoteIps);
-  if (wanted !== null) tests.push(({ remoteIp }) => wanted.contains(remoteIp));
-  const unwanted = ipSet(match.notRemoteIps);
-  if (unwanted !== null) tests.push(({ remoteIp }) => !unwanted.contains(remoteIp));
+  const tests: Test[] = [...match.conditions.flatMap(({ key, values, notValues }) => (key.kind === "sni" ? fieldTests(values, notValues, ({ sni }: PassthroughFacts) => sni) : [])), ...remoteIpTests(match)];
   // A rule that opens fails; one that keeps out holds whatever else a request would have had.
   if (opens && ofRequests.some((fields) => fields.length > 0)) tests.push(() => false);
   return tests;
-}
-
-function nameTests(values: readonly StringMatch[], notValues: readonly StringMatch[]): Test[] {
-  const wanted = stringSet(values);
-  const unwanted = stringSet(notValues);
-  return [
-    ...(wanted === null ? [] : [({ sni }: PassthroughFacts) => sni !== null && isIn(wanted, sni)]),
-    ...(unwanted === null ? [] : [({ sni }: PassthroughFacts) => !(sni !== null && isIn(unwanted, sni))]),
-  ];
 }

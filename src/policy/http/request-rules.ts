@@ -36,29 +36,29 @@ export const requestRules = new RuleCompiler<RequestPolicy, RequestPolicyMatch, 
 /** Cheap ones first. */
 function testsOf(match: RequestPolicyMatch, opens: boolean): Test[] {
   return [
-    ...fieldTests(match.methods, match.notMethods, (facts) => facts.request.method),
+    ...fieldTests(match.methods, match.notMethods, (facts: RequestFacts) => facts.request.method),
     ...pathTests(match.paths, match.notPaths, opens),
     ...hostTests(match.hosts, match.notHosts),
-    ...fieldTests(match.requestPrincipals, match.notRequestPrincipals, (facts) => facts.token?.principal ?? null),
+    ...fieldTests(match.requestPrincipals, match.notRequestPrincipals, (facts: RequestFacts) => facts.token?.principal ?? null),
     ...remoteIpTests(match),
     ...match.conditions.flatMap((condition) => conditionTests(condition, opens)),
   ];
 }
 
 /** A field with at most one text. Without one it fails, and its `not` twin holds. */
-function fieldTests(values: readonly StringMatch[], notValues: readonly StringMatch[], textOf: (facts: RequestFacts) => string | null): Test[] {
+export function fieldTests<F>(values: readonly StringMatch[], notValues: readonly StringMatch[], textOf: (facts: F) => string | null): FurtherTest<F>[] {
   return listTests(values, notValues, (facts, set) => {
     const text = textOf(facts);
     return text !== null && isIn(set, text);
   });
 }
 
-function listTests(values: readonly StringMatch[], notValues: readonly StringMatch[], isAmong: (facts: RequestFacts, set: StringSet, wanted: boolean) => boolean): Test[] {
+function listTests<F>(values: readonly StringMatch[], notValues: readonly StringMatch[], isAmong: (facts: F, set: StringSet, wanted: boolean) => boolean): FurtherTest<F>[] {
   const wanted = stringSet(values);
   const unwanted = stringSet(notValues);
   return [
-    ...(wanted === null ? [] : [(facts: RequestFacts) => isAmong(facts, wanted, true)]),
-    ...(unwanted === null ? [] : [(facts: RequestFacts) => !isAmong(facts, unwanted, false)]),
+    ...(wanted === null ? [] : [(facts: F) => isAmong(facts, wanted, true)]),
+    ...(unwanted === null ? [] : [(facts: F) => !isAmong(facts, unwanted, false)]),
   ];
 }
 
@@ -67,7 +67,7 @@ function hostTests(hosts: readonly StringMatch[], notHosts: readonly StringMatch
   const lower = (match: StringMatch): StringMatch => 
     match.kind === "presence" ? match : { kind: match.kind, value: match.kind === "exact" ? normalHostText(match.value) : match.value.toLowerCase() };
   const namePort = [...hosts, ...notHosts].some((match) => match.kind !== "presence" && match.value.includes(":"));
-  return listTests(hosts.map(lower), notHosts.map(lower), ({ request, destinationPort }, set) =>
+  return listTests(hosts.map(lower), notHosts.map(lower), ({ request, destinationPort }: RequestFacts, set) =>
     request.host !== "" && (isIn(set, request.host) || namePort && isIn(set, authorityText(request.host, request.authorityPort ?? destinationPort))));
 }
 
@@ -109,33 +109,33 @@ function isPathIn({ texts, templates }: PathSet, path: string): boolean {
   return false;
 }
 
-function remoteIpTests({ remoteIps, notRemoteIps }: RequestPolicyMatch): Test[] {
+export function remoteIpTests({ remoteIps, notRemoteIps }: RequestPolicyMatch): FurtherTest<Pick<RequestFacts, "remoteIp">>[] {
   const wanted = ipSet(remoteIps);
   const unwanted = ipSet(notRemoteIps);
   return [
-    ...(wanted === null ? [] : [(facts: RequestFacts) => wanted.contains(facts.remoteIp)]),
-    ...(unwanted === null ? [] : [(facts: RequestFacts) => !unwanted.contains(facts.remoteIp)]),
+    ...(wanted === null ? [] : [({ remoteIp }: Pick<RequestFacts, "remoteIp">) => wanted.contains(remoteIp)]),
+    ...(unwanted === null ? [] : [({ remoteIp }: Pick<RequestFacts, "remoteIp">) => !unwanted.contains(remoteIp)]),
   ];
 }
 
 function conditionTests({ key, values, notValues }: RequestCondition, opens: boolean): Test[] {
   switch (key.kind) {
     case "unknown": return [() => !opens];
-    case "sni": return fieldTests(values, notValues, (facts) => facts.sni);
-    case "requestPrincipal": return fieldTests(values, notValues, (facts) => facts.token?.principal ?? null);
+    case "sni": return fieldTests(values, notValues, (facts: RequestFacts) => facts.sni);
+    case "requestPrincipal": return fieldTests(values, notValues, (facts: RequestFacts) => facts.token?.principal ?? null);
     case "presenter": return claimTests(["azp"], { values, notValues });
     case "audiences": return claimTests(["aud"], { values, notValues });
     case "claim": return claimTests(key.path, { values, notValues });
     case "header":
       // To let in, values must match strictly and unwanted ones must not match even loosely; to keep out, the other way round.
-      return listTests(values, notValues, (facts, set, wanted) => isHeaderIn(set, facts.request, key.name, wanted === opens ? "strictly" : "loosely"));
+      return listTests(values, notValues, (facts: RequestFacts, set, wanted) => isHeaderIn(set, facts.request, key.name, wanted === opens ? "strictly" : "loosely"));
     default: return key satisfies never;
   }
 }
 
 /** Any one of a list is enough: the issuer signed all of it. */
 function claimTests(path: readonly string[], { values, notValues }: Pick<RequestCondition, "values" | "notValues">): Test[] {
-  return listTests(values, notValues, ({ token }, set) => token !== null && claimTexts(token.payload, path, token.rule.spaceDelimitedClaims).some((text) => isIn(set, text)));
+  return listTests(values, notValues, ({ token }: RequestFacts, set) => token !== null && claimTexts(token.payload, path, token.rule.spaceDelimitedClaims).some((text) => isIn(set, text)));
 }
 
 /** @param how `strictly`: all its fields, or all of them as one text. `loosely`: any field, any part of one between commas, or all as one. */
