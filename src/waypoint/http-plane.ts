@@ -35,26 +35,16 @@ import { ProbeGate } from "./upstream/health-checks.ts";
 import { ServiceViews } from "./upstream/service-view.ts";
 import type { UpstreamHost } from "./upstream/upstream.ts";
 
-export interface HttpPlaneOptions {
+/** What its requests and clusters are given is named where they name it. */
+export interface HttpPlaneOptions
+  extends Pick<RequestHost, "self" | "tokens" | "logins" | "sessionSigner" | "observer" | "budget" | "random">, Pick<ClusterContext, "dialer" | "labels" | "names">, Pick<DownstreamHost, "pathNormalisation"> {
   readonly store: MeshStore;
   readonly l7: L7Store;
   /** `namespace/name` of the Gateway that this process is. */
   readonly waypoint: NamespacedName;
   /** Its own: where workloads are found by address. */
   readonly network: string;
-  readonly self: () => Workload;
-  readonly dialer: EndpointDialer;
-  readonly labels: LabelSource;
-  readonly names: NameSource | null;
-  readonly tokens: TokenChecker;
-  readonly logins: LoginChecker;
-  readonly sessionSigner: SessionSigner | null;
-  readonly observer: RequestObserver;
-  /** What requests and connections may hold for slow readers, all together. */
-  readonly budget: ByteBudget;
   readonly clock: Clock;
-  readonly random: Random;
-  readonly pathNormalisation: PathNormalisation;
 }
 
 /** Requests that one client connection may have under way: what gRPC channels open before they open a second connection. */

@@ -3,7 +3,7 @@
 
 import type { NamespacedName } from "../core/brand.ts";
 import { ipFromBytes, type IpAddress, type SocketAddress } from "../core/ip.ts";
-import type { SpiffeId } from "../core/spiffe.ts";
+import { parseSpiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { Service, Workload } from "../mesh/records.ts";
 import type { L7Store } from "../mesh/l7/l7-store.ts";
 import type { MeshStore } from "../mesh/store.ts";
@@ -17,7 +17,6 @@ import { formatAuthority } from "../wire/hbone/authority.ts";
 import { readConnect } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
-import { parseSpiffeId } from "../core/spiffe.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import type { Client } from "./downstream/client.ts";
 import { labelsOf } from "./upstream/labels.ts";

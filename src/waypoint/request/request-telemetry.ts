@@ -1,10 +1,9 @@
 // Tells of everything that goes through one data thread: requests by the reporter, connections that were none with lines of their own.
 
-import type { EffectiveTelemetry } from "../../mesh/l7/merge-telemetry.ts";
+import { type EffectiveTelemetry, mergeTelemetry } from "../../mesh/l7/merge-telemetry.ts";
 import type { Workload } from "../../mesh/records.ts";
 import { type ConnectionLabels, FLAG_INDEX } from "../../telemetry/connection-labels.ts";
 import { type ConnectionCounters, ConnectionMetrics } from "../../telemetry/connection-metrics.ts";
-import { mergeTelemetry } from "../../mesh/l7/merge-telemetry.ts";
 import type { MetricsSnapshot } from "../../telemetry/metrics-snapshot.ts";
 import type { RequestRecord } from "../../telemetry/request-record.ts";
 import { RequestReporter, type RequestReporterOptions } from "../../telemetry/request-reporter.ts";

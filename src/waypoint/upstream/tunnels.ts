@@ -1,7 +1,7 @@
 // The tunnels of one data thread: those accepted at port 15008, and those opened to endpoints; with what they share and what counts them.
 
 import type { SocketHandler } from "bun";
-import type { Clock, Random } from "../../core/ports.ts";
+import type { Clock } from "../../core/ports.ts";
 import { DescriptorLimit } from "../../net/descriptor-limit.ts";
 import type { DataPlaneConfig } from "../../runtime/data-plane-config.ts";
 import { ConnectionMetrics } from "../../telemetry/connection-metrics.ts";
@@ -26,7 +26,7 @@ export class Tunnels {
   readonly #accepted = new Set<ServerTunnel>();
 
   /** @param needSvid tells the main thread that a certificate is wanted. */
-  constructor(config: DataPlaneConfig, { clock }: { readonly clock: Clock; readonly random: Random }, needSvid: (id: SpiffeId) => void) {
+  constructor(config: DataPlaneConfig, { clock }: { readonly clock: Clock }, needSvid: (id: SpiffeId) => void) {
     const nowMs = (): number => clock.monotonicMs();
     const reporter = this.#reporter;
     const budget = new ByteBudget(config.bufferBytesMax, {
