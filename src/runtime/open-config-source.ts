@@ -1,10 +1,9 @@
-// The source of configuration that the settings name: a directory, or a control plane. What brings in the gRPC library is loaded only where
-// it is needed.
+// The source of configuration that the settings name: a directory, or a control plane. Each is loaded only where it is the one: a directory
+// brings in YAML and the schemas of every kind, a control plane the gRPC library.
 
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
-import { ConfigDirectory } from "./config-directory.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import { authToken, hostPortText, prefixedHeaders, rootCa } from "./control-plane-settings.ts";
 import type { Runtime } from "./runtime.ts";
@@ -32,6 +31,7 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
     if (settings.config === null) throw new Error("no configuration: --config is not set");
     const { readiness } = runtime.lifecycle;
     const tell = ({ diagnostics }: ConfigState): void => readiness.remark("configuration", diagnostics.find(({ file, severity }) => file === DIRECTORY && severity === "error")?.message ?? null);
+    const { ConfigDirectory } = await import("./config-directory.ts");
     const source = await ConfigDirectory.open({
       directory: settings.config,
       stateDirectory: settings.state,
