@@ -270,4 +270,13 @@ describe("changes", () => {
       }
     }
   });
+
+  test("labels of pods whose namespace comes with the rule that looks at them, though what the rule names was asked for before", () => {
+    const set = new ClusterSet(OPTIONS);
+    put(set, pod("a", { labels: { app: "web", track: "one" } }));
+    expect(set.evaluate().mesh.workloads.size).toBe(0);
+    put(set, namespace("shop"), service("web", { selector: { app: "web" } }), { apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: { name: "web", namespace: "shop" }, spec: { host: "web", subsets: [{ name: "one", labels: { track: "one" } }] } });
+    expect([...set.references()]).toEqual([]);
+    expect([...set.evaluate().l7.workloadLabels.values()].map(({ labels }) => labels)).toEqual([{ track: "one" }]);
+  });
 });

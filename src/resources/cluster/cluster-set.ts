@@ -16,7 +16,7 @@ import { type Pod, readPod } from "../kinds/pod.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { diffL7 } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
-import { L7Translator } from "../l7/translate-l7.ts";
+import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
 import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
@@ -101,6 +101,10 @@ export class ClusterSet {
   #l7Dirty = true;
   /** Something that may name a Secret or a ConfigMap has changed. */
   #namesDirty = true;
+  /** All resources in force, with those made for them; null when one has changed since. */
+  #resources: readonly Placed<Resource>[] | null = null;
+  /** Made to see what is named, and still true; null otherwise. */
+  #translatedL7: TranslatedL7 | null = null;
   readonly #dirtyPods = new Set<PodEntry>();
   readonly #dirtySlices = new Set<string>();
   readonly #removedWorkloads = new Set<WorkloadUid>();
@@ -174,7 +178,7 @@ export class ClusterSet {
 
   /** Secrets and ConfigMaps that the objects name as they are now. Tells nothing of what has changed: that is for `evaluate`. */
   references(): Iterable<TextReference> {
-    if (this.#namesDirty) this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
+    if (this.#namesDirty) this.#translatedL7 = this.#translateL7();
     this.#namesDirty = false;
     return this.#l7Translator.references;
   }
@@ -183,10 +187,15 @@ export class ClusterSet {
   evaluate(): ClusterEvaluation {
     const podsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0;
     const delta = this.#evaluateMesh();
-    if (podsMoved && this.#l7Translator.looksAtLabels) this.#l7Dirty = true;
+    if (this.#l7Translator.looksAtLabels) {
+      if (podsMoved) this.#l7Dirty = true;
+      // It may have been made before their workloads were.
+      if (podsMoved || delta.workloads.length > 0 || delta.removedWorkloads.length > 0) this.#translatedL7 = null;
+    }
     const l7Delta = this.#l7Dirty ? this.#evaluateL7() : EMPTY_L7_DELTA;
     this.#meshDirty = false;
     this.#l7Dirty = false;
+    this.#translatedL7 = null;
     return {
       mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken,
       diagnostics: [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe)],
@@ -194,7 +203,12 @@ export class ClusterSet {
   }
 
   #resourceList(): readonly Placed<Resource>[] {
-    return this.#waypointServices.complete([...this.#entries.values()].map(({ placed }) => placed));
+    this.#resources ??= this.#waypointServices.complete([...this.#entries.values()].map(({ placed }) => placed));
+    return this.#resources;
+  }
+
+  #translateL7(): TranslatedL7 {
+    return this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
   }
 
   #evaluateMesh(): MeshDelta {
@@ -235,7 +249,7 @@ export class ClusterSet {
   }
 
   #evaluateL7(): L7Delta {
-    const translated = this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
+    const translated = this.#translatedL7 ?? this.#translateL7();
     const delta = diffL7(this.#l7, translated.snapshot);
     this.#l7 = translated.snapshot;
     this.#statuses = translated.statuses;
@@ -329,6 +343,8 @@ export class ClusterSet {
   }
 
   #touch(kind: ClusterKind): void {
+    this.#resources = null;
+    this.#translatedL7 = null;
     if (!L7_ALONE.has(kind)) this.#meshDirty = true;
     if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
     if (NAMING.has(kind)) this.#namesDirty = true;

@@ -3,11 +3,11 @@
 
 import { namespacedName, parseWorkloadUid, type WorkloadUid } from "../../core/brand.ts";
 import type { Locality, PortMapping, ServiceMembership, Workload } from "../../mesh/records.ts";
-import { APP, CANONICAL_NAME, CANONICAL_REVISION, GATEWAY_NAME, INBOUND_BINDING, NATIVE_TUNNEL, REDIRECTION, VERSION } from "../annotations.ts";
+import { GATEWAY_NAME, INBOUND_BINDING, NATIVE_TUNNEL, REDIRECTION } from "../annotations.ts";
 import type { EndpointSlice, ListedEndpoint } from "../kinds/endpoint-slice.ts";
 import type { Pod } from "../kinds/pod.ts";
 import { type ServiceResource, tcpPorts } from "../kinds/service.ts";
-import { firstLabel, parseInboundBinding } from "../kinds/workload-entry.ts";
+import { labelledNames, parseInboundBinding } from "../kinds/workload-entry.ts";
 import type { TranslationOptions } from "../resource.ts";
 import type { NamespaceSurroundings } from "../translate-mesh.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
@@ -44,12 +44,7 @@ export function translatePod(pod: Pod, { options, namespace, locality, slices }:
     tunnelProtocol: nativeTunnel || pod.annotations[REDIRECTION] === "enabled" ? "HBONE" : "TCP",
     nativeTunnel,
     hostNetwork: pod.hostNetwork,
-    canonicalName: firstLabel(labels, CANONICAL_NAME) ?? pod.owner,
-    canonicalRevision: firstLabel(labels, CANONICAL_REVISION) ?? "latest",
-    workloadType: "pod",
-    workloadName: pod.owner,
-    app: firstLabel(labels, APP) ?? "",
-    version: firstLabel(labels, VERSION) ?? "",
+    ...labelledNames(labels, pod.owner),
     locality: locality ?? NOWHERE,
     status: pod.ready && pod.phase === "living" ? "healthy" : "unhealthy",
     capacity: 1,
