@@ -279,4 +279,45 @@ describe("changes", () => {
     expect([...set.references()]).toEqual([]);
     expect([...set.evaluate().l7.workloadLabels.values()].map(({ labels }) => labels)).toEqual([{ track: "one" }]);
   });
+
+  test("labels that a rule looks at: whatever the order of changes, and whatever was asked for in between, what is told is what a fresh start would tell", () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const random = seededRandom(seed);
+      const pick = <T>(items: readonly T[]): T => items[Math.floor(random.next() * items.length)]!;
+      const set = new ClusterSet(OPTIONS);
+      const objects = new Map<string, Json>();
+      const known = new Map<string, unknown>();
+      for (let step = 0; step < 120; step++) {
+        const name = pick(["a", "b", "c"]);
+        const labels = (): Json => pick([{ app: "web", track: "one" }, { app: "web", track: "two" }, {}]);
+        const made: Json = pick<() => Json>([
+          () => namespace("shop"),
+          () => pod(name, { labels: labels(), ip: pick([`198.18.1.${1 + name.charCodeAt(0)}`, null]) }),
+          () => ({ apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: { name, namespace: "shop" }, spec: { address: `198.18.2.${1 + name.charCodeAt(0)}`, labels: labels() } }),
+          () => service("web", { selector: { app: "web" } }),
+          () => ({ apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: { name: "web", namespace: "shop" }, spec: { host: "web", subsets: pick([[], [{ name: "one", labels: { track: "one" } }]]) } }),
+        ])();
+        const { name: called, namespace: at = "" } = made["metadata"] as { name: string; namespace?: string };
+        const key = `${String(made["kind"])}/${at}/${called}`;
+        if (random.next() < 0.3) {
+          set.remove(made["kind"] as ClusterKind, at, called);
+          objects.delete(key);
+        } else {
+          put(set, made);
+          objects.set(key, made);
+        }
+        if (random.next() < 0.5) [...set.references()];
+        if (random.next() < 0.5) continue;
+        const { l7, l7Delta } = set.evaluate();
+        for (const told of l7Delta.workloadLabels) known.set(told.uid, told);
+        for (const uid of l7Delta.removedWorkloadLabels) known.delete(uid);
+        const fresh = new ClusterSet(OPTIONS);
+        put(fresh, ...objects.values());
+        const wanted = fresh.evaluate().l7.workloadLabels;
+        for (const [part, ours] of [["labels", l7.workloadLabels], ["deltas", known]] as const) {
+          if (!deepEqual(ours, wanted)) expect({ seed, step, part, ours: [...ours.values()] }).toEqual({ seed, step, part, ours: [...wanted.values()] });
+        }
+      }
+    }
+  });
 });

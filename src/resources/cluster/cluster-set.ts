@@ -69,7 +69,7 @@ interface PodEntry {
 
 const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
-/** Kinds whose objects are never part of the ztunnel's records, and those that never matter to L7: what need not be looked at again. */
+/** Kinds whose objects are never part of the ztunnel's records, and those that matter to L7 by their labels at most: what need not be looked at again. */
 const L7_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>([
   "RequestAuthentication", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy", "VirtualService", "DestinationRule", "Telemetry",
   "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "ConfigMap", "Secret",
@@ -105,6 +105,8 @@ export class ClusterSet {
   #resources: readonly Placed<Resource>[] | null = null;
   /** Made to see what is named, and still true; null otherwise. */
   #translatedL7: TranslatedL7 | null = null;
+  /** A WorkloadEntry came, went or changed: of L7 only its labels matter, where some rule looks at labels. */
+  #entriesMoved = false;
   readonly #dirtyPods = new Set<PodEntry>();
   readonly #dirtySlices = new Set<string>();
   readonly #removedWorkloads = new Set<WorkloadUid>();
@@ -185,16 +187,17 @@ export class ClusterSet {
 
   /** What holds now, and how it came from what held at the last call. */
   evaluate(): ClusterEvaluation {
-    const podsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0;
+    const labelsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0 || this.#entriesMoved;
     const delta = this.#evaluateMesh();
     if (this.#l7Translator.looksAtLabels) {
-      if (podsMoved) this.#l7Dirty = true;
+      if (labelsMoved) this.#l7Dirty = true;
       // It may have been made before their workloads were.
-      if (podsMoved || delta.workloads.length > 0 || delta.removedWorkloads.length > 0) this.#translatedL7 = null;
+      if (labelsMoved || delta.workloads.length > 0 || delta.removedWorkloads.length > 0) this.#translatedL7 = null;
     }
     const l7Delta = this.#l7Dirty ? this.#evaluateL7() : EMPTY_L7_DELTA;
     this.#meshDirty = false;
     this.#l7Dirty = false;
+    this.#entriesMoved = false;
     this.#translatedL7 = null;
     return {
       mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken,
@@ -348,6 +351,7 @@ export class ClusterSet {
     if (!L7_ALONE.has(kind)) this.#meshDirty = true;
     if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
     if (NAMING.has(kind)) this.#namesDirty = true;
+    if (kind === "WorkloadEntry") this.#entriesMoved = true;
   }
 
   #setPod(pod: Pod): void {
