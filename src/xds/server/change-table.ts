@@ -21,7 +21,8 @@ interface Link extends Entry {
 export class ChangeTable {
   readonly #links = new Map<string, Link>();
   #newest: Link | null = null;
-  #removedCount = 0;
+  /** Removals that are still remembered, in the order in which they came. */
+  readonly #removed = new Set<Link>();
 
   /** @returns false when nothing changed: the content is what it was. */
   set(resource: EncodedResource, state: number): boolean {
@@ -33,7 +34,7 @@ export class ChangeTable {
       return true;
     }
     if (link.resource?.version === resource.version) return false;
-    if (link.resource === null) this.#removedCount--;
+    this.#removed.delete(link);
     link.resource = resource;
     this.#move(link, state);
     return true;
@@ -43,7 +44,7 @@ export class ChangeTable {
     const link = this.#links.get(name);
     if (link === undefined || link.resource === null) return false;
     link.resource = null;
-    this.#removedCount++;
+    this.#removed.add(link);
     this.#move(link, state);
     return true;
   }
@@ -69,22 +70,21 @@ export class ChangeTable {
   }
 
   get size(): number {
-    return this.#links.size - this.#removedCount;
+    return this.#links.size - this.#removed.size;
   }
 
   /** Removals that are still remembered. */
   get removedCount(): number {
-    return this.#removedCount;
+    return this.#removed.size;
   }
 
-  /** Forgets removals of `state` and before: every client has been told. */
+  /** Forgets removals of `state` and before: every client has been told. Costs what it forgets. */
   forgetRemoved(state: number): void {
-    if (this.#removedCount === 0) return;
-    for (const link of this.#links.values()) {
-      if (link.resource !== null || link.state > state) continue;
+    for (const link of this.#removed) {
+      if (link.state > state) return;
       this.#unlink(link);
       this.#links.delete(link.name);
-      this.#removedCount--;
+      this.#removed.delete(link);
     }
   }
 
