@@ -1,16 +1,16 @@
 // The CA from its settings: opens it, and its port where one is wanted. For `weft ca` and `weft up`.
 
 import { readFileSync } from "node:fs";
-import { hostname, networkInterfaces } from "node:os";
-import { formatSocketAddress, type IpAddress, ipToBytes, parseIp } from "../core/ip.ts";
+import { formatSocketAddress } from "../core/ip.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import type { ProcessListeners } from "../runtime/process-listeners.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
-import type { NewName } from "../wire/x509/build.ts";
 import type { PlugInCa } from "./authority-store.ts";
 import { type CertificateAuthority, openCertificateAuthority } from "./certificate-authority.ts";
 import type { CaServer } from "./server.ts";
+import { logCaEvent } from "./server-events.ts";
+import { serverNames } from "./server-names.ts";
 
 export interface RunningCa {
   readonly authority: CertificateAuthority;
@@ -67,16 +67,7 @@ async function openPort(settings: Settings, runtime: Runtime, authority: Certifi
     timers: systemTimers,
     serverNames: serverNames(listen.ip),
     record: authority.record,
-    onEvent: (event) => {
-      switch (event.kind) {
-        case "issued":
-          return log.info("certificate issued", { identity: event.spiffeId, caller: event.caller, serial: event.serialHex, until: new Date(event.notAfterMs).toISOString() });
-        case "refused":
-          return log.warn(event.message, { code: event.code, caller: event.caller });
-        case "serverCertificate":
-          return log.debug("own certificate renewed", { until: new Date(event.notAfterMs).toISOString() });
-      }
-    },
+    onEvent: (event) => logCaEvent(log, event),
   });
   const listener = listeners.listen("ca", listen);
   if (!listener.ok) throw new Error(`the CA ${listener.error}`);
@@ -92,15 +83,4 @@ function plugIn(settings: Settings): PlugInCa | null {
     throw new Error("a CA of your own needs all of --ca-certificate, --ca-key and --ca-trust-bundle");
   }
   return { chainPem: readFileSync(caCertificate, "utf8"), privateKeyPem: readFileSync(caKey, "utf8"), rootsPem: readFileSync(caTrustBundle, "utf8") };
-}
-
-/** The names clients may use for this machine: where it listens, or all its addresses when it listens everywhere. */
-function serverNames(ip: IpAddress): NewName[] {
-  const everywhere = ip === "::" || ip === "0.0.0.0";
-  const addresses = everywhere ? Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => parseIp(address.replace(/%.*$/, "")))) : [ip];
-  const dns = ["localhost", hostname()].filter((name) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(name));
-  return [
-    ...[...new Set(dns)].map((dnsName) => ({ kind: "dns" as const, dnsName })),
-    ...[...new Set(addresses)].filter((address) => address !== null).map((address) => ({ kind: "ip" as const, bytes: ipToBytes(address) })),
-  ];
 }

@@ -1,15 +1,16 @@
 // `weft control`: the control plane of a Kubernetes cluster. Watches, xDS and the CA behind one port; the CA's keys are shared by all
 // replicas through a Secret.
 
-import { hostname, networkInterfaces } from "node:os";
 import { SharedAuthority } from "../ca/shared-authority.ts";
-import { CaServer, type CaServerEvent } from "../ca/server.ts";
+import { CaServer } from "../ca/server.ts";
+import { logCaEvent } from "../ca/server-events.ts";
+import { serverNames } from "../ca/server-names.ts";
 import { type Api, apiOf } from "../control/api/api.ts";
 import { Secrets } from "../control/api/secrets.ts";
 import type { WaypointEnvironment } from "../control/waypoint/waypoint-objects.ts";
 import { ControlPlane } from "../control/control-plane.ts";
 import { controlMetrics } from "../control/metrics.ts";
-import { formatSocketAddress, type IpAddress, ipToBytes, parseIp, type SocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, parseIp } from "../core/ip.ts";
 import { unreachable } from "../core/result.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
@@ -25,7 +26,6 @@ import { hostPort } from "../runtime/setting-types.ts";
 import { StateLock } from "../runtime/state-lock.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
-import type { NewName } from "../wire/x509/build.ts";
 import { XdsServer, type XdsServerEvent } from "../xds/server.ts";
 
 const OPENING = "CA";
@@ -69,7 +69,7 @@ export const run: RoleMain = async (settings, runtime) => {
   const xds = new XdsServer({ authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });
   const listen = settings.caListen ?? LISTEN_DEFAULT;
   server = new CaServer({
-    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(settings, listen), record: authority.record, beside: xds, onEvent: (event) => tell(log, event),
+    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(listen.ip, agentNames(settings)), record: authority.record, beside: xds, onEvent: (event) => logCaEvent(log, event),
   });
   const listeners = new ProcessListeners(new InheritedSockets([], false));
   const listener = listeners.listen("control", listen);
@@ -129,17 +129,6 @@ async function openAuthority(settings: Settings, runtime: Runtime, api: Api, log
   }
 }
 
-function tell(log: Logger, event: CaServerEvent): void {
-  switch (event.kind) {
-    case "issued":
-      return log.info("certificate issued", { identity: event.spiffeId, caller: event.caller, serial: event.serialHex, until: new Date(event.notAfterMs).toISOString() });
-    case "refused":
-      return log.warn(event.message, { code: event.code, caller: event.caller });
-    case "serverCertificate":
-      return log.debug("own certificate renewed", { until: new Date(event.notAfterMs).toISOString() });
-  }
-}
-
 function tellXds(log: Logger, event: XdsServerEvent): void {
   switch (event.kind) {
     case "connected":
@@ -164,15 +153,7 @@ function waypointEnvironment(settings: Settings): WaypointEnvironment | null {
   return { image, imagePullPolicy, controlAddress: hostPort.format(at), audience, trustDomain, clusterId, clusterDomain, network, rootNamespace };
 }
 
-/** The names by which agents may know this replica: its Services in every form that DNS resolves, its own, and its addresses. */
-function serverNames(settings: Settings, { ip }: SocketAddress): NewName[] {
-  const services = SERVICES.flatMap((service) => ["", ".svc", `.svc.${settings.clusterDomain}`].map((suffix) => `${service}.${settings.podNamespace}${suffix}`));
-  const names = [...new Set([...services, ...settings.serverNames, "localhost", hostname()])].filter((name) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(name));
-  return [...names.map((dnsName) => ({ kind: "dns" as const, dnsName })), ...addresses(ip).map((address) => ({ kind: "ip" as const, bytes: ipToBytes(address) }))];
-}
-
-function addresses(ip: IpAddress): IpAddress[] {
-  if (ip !== "::" && ip !== "0.0.0.0") return [ip];
-  const all = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => parseIp(address.replace(/%.*$/, ""))));
-  return [...new Set(all)].filter((address) => address !== null);
+/** The names by which agents may know this replica: its Services in every form that DNS resolves, and those that the settings add. */
+function agentNames({ podNamespace, clusterDomain, serverNames: more }: Settings): string[] {
+  return [...SERVICES.flatMap((service) => ["", ".svc", `.svc.${clusterDomain}`].map((suffix) => `${service}.${podNamespace}${suffix}`)), ...more];
 }
