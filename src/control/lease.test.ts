@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../core/result.ts";
-import type { Timers } from "../identity/svid-cache.ts";
-import { quietLogger } from "./test-kit.ts";
+import { quietLogger, Time } from "./test-kit.ts";
 import type { Api, ApiFault, ApiRequest } from "./api/api.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 
@@ -34,30 +33,6 @@ class LeaseServer implements Api {
 }
 
 const fault = (code: ApiFault["code"], status: number): Result<never, ApiFault> => err({ code, status, message: code, blame: "peer", dies: "nothing", retry: { kind: "never" } });
-
-class Time implements Timers {
-  nowMs = 0;
-  #due: { readonly atMs: number; readonly run: () => void }[] = [];
-
-  after(delayMs: number, run: () => void): () => void {
-    const entry = { atMs: this.nowMs + delayMs, run };
-    this.#due.push(entry);
-    return () => void (this.#due = this.#due.filter((one) => one !== entry));
-  }
-
-  async advance(ms: number): Promise<void> {
-    const untilMs = this.nowMs + ms;
-    for (;;) {
-      for (let turn = 0; turn < 30; turn++) await Promise.resolve();
-      const next = this.#due.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
-      if (next === undefined) break;
-      this.#due = this.#due.filter((one) => one !== next);
-      this.nowMs = next.atMs;
-      next.run();
-    }
-    this.nowMs = untilMs;
-  }
-}
 
 describe("the Lease", () => {
   function replicas(): { readonly server: LeaseServer; readonly time: Time; readonly held: Record<string, boolean>; readonly a: Lease; readonly b: Lease } {

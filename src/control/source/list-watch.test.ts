@@ -1,41 +1,10 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../../core/result.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
 import type { Api, ApiFault, ApiRequest, WatchRequest } from "../api/api.ts";
-import { quietLogger } from "../test-kit.ts";
+import { quietLogger, Time } from "../test-kit.ts";
 import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, ListWatch, PAGE_OBJECTS } from "./list-watch.ts";
 
 const ROUTES = ["v1", "v1beta1"].map((version) => ({ group: "gateway.networking.k8s.io", version, plural: "httproutes", kind: "HTTPRoute", namespaced: true }));
-
-/** Time that a test moves. */
-class Time implements Timers {
-  nowMs = 0;
-  #due: { readonly atMs: number; readonly run: () => void }[] = [];
-
-  after(delayMs: number, run: () => void): () => void {
-    const entry = { atMs: this.nowMs + delayMs, run };
-    this.#due.push(entry);
-    return () => void (this.#due = this.#due.filter((one) => one !== entry));
-  }
-
-  async advance(ms: number): Promise<void> {
-    const untilMs = this.nowMs + ms;
-    for (;;) {
-      await settle();
-      const next = this.#due.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
-      if (next === undefined) break;
-      this.#due = this.#due.filter((one) => one !== next);
-      this.nowMs = Math.max(this.nowMs, next.atMs);
-      next.run();
-    }
-    this.nowMs = untilMs;
-    await settle();
-  }
-}
-
-async function settle(): Promise<void> {
-  for (let turn = 0; turn < 50; turn++) await Promise.resolve();
-}
 
 const fault = (status: number, message = ""): Result<never, ApiFault> => err({ code: status === 0 ? "api_unreachable" : status === 410 ? "api_gone" : status === 404 ? "api_not_found" : "api_failed", status, message: `status ${status} ${message}`, blame: "peer", dies: "nothing", retry: { kind: "never" } });
 
