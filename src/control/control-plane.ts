@@ -5,6 +5,7 @@ import type { Clock, Random } from "../core/ports.ts";
 import type { Timers } from "../identity/svid-cache.ts";
 import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { isEmptyDelta } from "../resources/mesh-delta.ts";
+import { headOf, metadataText } from "../resources/object-head.ts";
 import type { TranslationOptions } from "../resources/resource.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { PublishedState } from "../xds/serving.ts";
@@ -154,13 +155,4 @@ export class ControlPlane {
   }
 }
 
-const isLeaving = (object: Readonly<Record<string, unknown>>): boolean => metadataOf(object, "deletionTimestamp") !== "";
-
-const headOf = (object: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } => ({ namespace: metadataOf(object, "namespace"), name: metadataOf(object, "name") });
-
-/** "" for a field that is none. */
-function metadataOf(object: Readonly<Record<string, unknown>>, field: string): string {
-  const metadata: unknown = object["metadata"];
-  const value: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
-  return typeof value === "string" ? value : "";
-}
+const isLeaving = (object: Readonly<Record<string, unknown>>): boolean => metadataText(object, "deletionTimestamp") !== "";

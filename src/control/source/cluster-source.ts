@@ -5,6 +5,7 @@
 import type { Clock, Random } from "../../core/ports.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
 import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../resources/cluster/cluster-set.ts";
+import { headOf } from "../../resources/object-head.ts";
 import type { TranslationOptions } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api } from "../api/api.ts";
@@ -168,13 +169,4 @@ export class ClusterSource {
     this.#lastEndMs = clock.monotonicMs();
     this.#intervalMs = Math.max(INTERVAL_MS_MIN, INTERVAL_PER_EVALUATION * (this.#lastEndMs - startMs));
   }
-}
-
-function headOf(object: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } {
-  const metadata: unknown = object["metadata"];
-  const text = (field: string): string => {
-    const found: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
-    return typeof found === "string" ? found : "";
-  };
-  return { namespace: text("namespace"), name: text("name") };
 }

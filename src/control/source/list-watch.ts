@@ -11,9 +11,10 @@
 import { z } from "zod";
 import type { Clock, Random } from "../../core/ports.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
+import { metadataText } from "../../resources/object-head.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api, ApiFault } from "../api/api.ts";
-import { collectionPath, type ResourceType } from "../api/api-path.ts";
+import { apiVersionOf, collectionPath, type ResourceType } from "../api/api-path.ts";
 
 export const PAGE_OBJECTS = 500;
 /** How long a server keeps a watch: a little different each time, so that not all end together. */
@@ -80,7 +81,7 @@ function pruned(object: Record<string, unknown>, type: ResourceType): Record<str
     if (annotations !== null && typeof annotations === "object") Reflect.deleteProperty(annotations, "kubectl.kubernetes.io/last-applied-configuration");
   }
   // Items of a list carry neither.
-  return { apiVersion: type.group === "" ? type.version : `${type.group}/${type.version}`, kind: type.kind, ...object };
+  return { apiVersion: apiVersionOf(type), kind: type.kind, ...object };
 }
 
 export class ListWatch {
@@ -254,8 +255,8 @@ export class ListWatch {
       default:
         return;
     }
-    const version = metaVersion(object);
-    if (version !== null) this.#version = version;
+    const version = metadataText(object, "resourceVersion");
+    if (version !== "") this.#version = version;
   }
 
   /** @returns its key; null for what is no object. */
@@ -361,10 +362,4 @@ export class ListWatch {
       signal.addEventListener("abort", done);
     });
   }
-}
-
-function metaVersion(object: Readonly<Record<string, unknown>>): string | null {
-  const { metadata } = object;
-  const version: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, "resourceVersion") : undefined;
-  return typeof version === "string" ? version : null;
 }

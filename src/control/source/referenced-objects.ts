@@ -3,6 +3,7 @@
 
 import type { Timers } from "../../identity/svid-cache.ts";
 import type { TextReference } from "../../resources/l7/world.ts";
+import { metadataText } from "../../resources/object-head.ts";
 import { identityKey } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api } from "../api/api.ts";
@@ -112,7 +113,7 @@ export class ReferencedObjects {
     reference.awaited = false;
     if (answer.ok && answer.value !== null && typeof answer.value === "object") {
       const object: Record<string, unknown> = { ...answer.value };
-      const version = versionOf(object);
+      const version = metadataText(object, "resourceVersion");
       if (version !== reference.version) {
         reference.version = version;
         upsert(reference.identity, object);
@@ -127,10 +128,4 @@ export class ReferencedObjects {
     }
     if (first && !this.waiting) settled();
   }
-}
-
-function versionOf(object: Readonly<Record<string, unknown>>): string {
-  const metadata = object["metadata"];
-  const version: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, "resourceVersion") : undefined;
-  return typeof version === "string" ? version : "";
 }

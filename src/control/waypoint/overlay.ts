@@ -1,9 +1,7 @@
 // What an operator lays over the objects of a waypoint (`parametersRef`): maps are joined, lists of named things by their names, null
 // takes a field away, anything else replaces. The part of Kubernetes' strategic merge that such overlays use.
 
-export type Json = Readonly<Record<string, unknown>>;
-
-export const isJson = (value: unknown): value is Json => value !== null && typeof value === "object" && !Array.isArray(value);
+import { isJson, type Json } from "../json.ts";
 
 export function overlay(base: unknown, over: unknown): unknown {
   if (isJson(base) && isJson(over)) {

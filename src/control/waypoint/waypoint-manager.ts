@@ -8,10 +8,10 @@ import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import { type Api, APPLY_PATCH } from "../api/api.ts";
 import { objectPath, type ResourceType } from "../api/api-path.ts";
+import { isJson, type Json, sameJson } from "../json.ts";
 import type { ObjectEvent } from "../source/cluster-source.ts";
-import { CONTROLLER_NAME, sameJson } from "../writer/status-shape.ts";
+import { CONTROLLER_NAME } from "../writer/status-shape.ts";
 import type { WriteQueue } from "../writer/write-queue.ts";
-import { isJson, type Json } from "./overlay.ts";
 import { MANAGED_BY, MANAGED_KEYS, MANAGED_LABEL, MANAGED_TYPES, type ManagedKey, type WaypointEnvironment, type WaypointGateway, waypointObjects } from "./waypoint-objects.ts";
 
 const CONFIG_MAP: ResourceType = { group: "", version: "v1", plural: "configmaps", kind: "ConfigMap", namespaced: true };

@@ -3,8 +3,9 @@
 
 import { GATEWAY_NAME, NATIVE_TUNNEL, WAYPOINT_FOR } from "../../resources/annotations.ts";
 import { HBONE_PORT } from "../../resources/kinds/gateway.ts";
-import type { ResourceType } from "../api/api-path.ts";
-import { isJson, type Json, overlay } from "./overlay.ts";
+import { apiVersionOf, type ResourceType } from "../api/api-path.ts";
+import { isJson, type Json } from "../json.ts";
+import { overlay } from "./overlay.ts";
 
 export const MANAGED_LABEL = "gateway.istio.io/managed";
 export const MANAGED_BY = "weft.dev-waypoint";
@@ -58,7 +59,7 @@ export function waypointObjects(gateway: WaypointGateway, environment: WaypointE
   const selector = { [GATEWAY_NAME]: name };
   const labels = { ...infrastructure.labels, ...selector, [CLASS_LABEL]: className, [MANAGED_LABEL]: MANAGED_BY };
   const head = (key: ManagedKey, more: Readonly<Record<string, string>> = {}): Json => ({
-    apiVersion: MANAGED_TYPES[key].group === "" ? MANAGED_TYPES[key].version : `${MANAGED_TYPES[key].group}/${MANAGED_TYPES[key].version}`, kind: MANAGED_TYPES[key].kind,
+    apiVersion: apiVersionOf(MANAGED_TYPES[key]), kind: MANAGED_TYPES[key].kind,
     metadata: {
       name, namespace, labels: { ...labels, ...more }, annotations: { ...infrastructure.annotations },
       ownerReferences: [{ apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", name, uid, controller: true, blockOwnerDeletion: false }],

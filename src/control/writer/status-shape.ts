@@ -4,6 +4,7 @@
 import { formatFieldPath } from "../../resources/diagnostic.ts";
 import type { ClusterDiagnostic } from "../../resources/cluster/cluster-set.ts";
 import type { Condition, ResourceStatus } from "../../resources/l7/status.ts";
+import { type Json, sameJson } from "../json.ts";
 
 /** How the Gateway API calls us, in GatewayClasses and in statuses. */
 export const CONTROLLER_NAME = "weft.dev/waypoint";
@@ -13,8 +14,6 @@ const OWN_CONDITION = "weft.dev/Accepted";
 const MESSAGE_CHARS_MAX = 32_000;
 const ENTRIES_MAX = 32;
 const ANCESTORS_MAX = 16;
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** An object with a status, as it stands in the API. */
 export interface StatusSubject {
@@ -155,13 +154,4 @@ function sentence(diagnostics: readonly ClusterDiagnostic[]): string {
 
 function items(value: unknown): Json[] {
   return Array.isArray(value) ? value.filter((item): item is Json => item !== null && typeof item === "object") : [];
-}
-
-/** Equality of JSON, whatever the order of fields; a field that is missing is none that is empty. */
-export function sameJson(a: unknown, b: unknown): boolean {
-  if (a === b) return true;
-  if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((item, index) => sameJson(item, b[index]));
-  if (a === null || b === null || typeof a !== "object" || typeof b !== "object" || Array.isArray(a) || Array.isArray(b)) return false;
-  const [left, right] = [Object.entries(a), Object.keys(b)];
-  return left.length === right.length && left.every(([key, value]) => Object.hasOwn(b, key) && sameJson(value, Reflect.get(b, key)));
 }

@@ -8,12 +8,11 @@ import type { ResourceStatus } from "../../resources/l7/status.ts";
 import { describeIdentity } from "../../resources/resource.ts";
 import { type Api, MERGE_PATCH } from "../api/api.ts";
 import { objectPath, type ResourceType } from "../api/api-path.ts";
+import { isJson } from "../json.ts";
 import type { ObjectEvent } from "../source/cluster-source.ts";
 import { WATCHED_RESOURCES } from "../source/watched-kinds.ts";
 import { CONTROLLER_NAME, type Finding, KINDS_WITH_STATUS, type StatusSubject, wantedStatus } from "./status-shape.ts";
 import type { WriteQueue } from "./write-queue.ts";
-
-type Json = Readonly<Record<string, unknown>>;
 
 interface Known {
   readonly subject: StatusSubject;
@@ -155,5 +154,4 @@ function sameDiagnostics(a: readonly ClusterDiagnostic[], b: readonly ClusterDia
   return a.length === b.length && a.every(({ fieldPath, message, severity }, index) => fieldPath === b[index]!.fieldPath && message === b[index]!.message && severity === b[index]!.severity);
 }
 
-const isJson = (value: unknown): value is Json => value !== null && typeof value === "object" && !Array.isArray(value);
 const rfc3339 = (ms: number): string => new Date(ms).toISOString().replace(/\.\d{3}Z$/, "Z");

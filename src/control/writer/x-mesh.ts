@@ -3,9 +3,8 @@
 
 import { type Api, MERGE_PATCH } from "../api/api.ts";
 import { collectionPath, objectPath, type ResourceType } from "../api/api-path.ts";
-import { sameJson } from "./status-shape.ts";
+import { isJson, type Json, sameJson } from "../json.ts";
 import type { WriteQueue } from "./write-queue.ts";
-import { isJson, type Json } from "../waypoint/overlay.ts";
 
 export const X_MESH: ResourceType = { group: "gateway.networking.x-k8s.io", version: "v1alpha1", plural: "xmeshes", kind: "XMesh", namespaced: false };
 export const MESH_CONTROLLER = "weft.dev/mesh";

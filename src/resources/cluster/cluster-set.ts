@@ -19,6 +19,7 @@ import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
 import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
+import { headOf } from "../object-head.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
 import { MeshTranslator, type NamespaceSurroundings, type ResourceDiagnostic } from "../translate-mesh.ts";
@@ -439,16 +440,6 @@ function describe({ placed, severity, code, path, message }: ResourceDiagnostic)
 function isAlias(value: Readonly<Record<string, unknown>>): boolean {
   const spec = value["spec"];
   return value["kind"] === "Service" && spec !== null && typeof spec === "object" && "type" in spec && spec.type === "ExternalName";
-}
-
-/** Namespace and name of an object that may be anything else. */
-function headOf(value: Readonly<Record<string, unknown>>): { readonly namespace: string; readonly name: string } {
-  const metadata = value["metadata"];
-  const text = (field: string): string => {
-    const found: unknown = metadata !== null && typeof metadata === "object" ? Reflect.get(metadata, field) : undefined;
-    return typeof found === "string" ? found : "";
-  };
-  return { namespace: text("namespace"), name: text("name") };
 }
 
 const nameKey = ({ namespace, name }: { readonly namespace: string; readonly name: string }): string => `${namespace}/${name}`;
