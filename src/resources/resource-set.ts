@@ -1,16 +1,16 @@
 // The state of a configuration directory: what its files say, what of that is in force, and what was in force before
 // wherever a file no longer says it well. Pure: texts in, records and diagnostics out.
 
-import { EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../mesh/l7/delta.ts";
+import { EMPTY_L7_SNAPSHOT } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
-import type { MeshDelta } from "../mesh/records.ts";
 import { type Diagnostic, type DiagnosticCode, type FieldPath, formatFieldPath, type Severity } from "./diagnostic.ts";
+import type { EvaluatedState } from "./evaluated-state.ts";
 import type { Resource } from "./kinds.ts";
 import { diffL7 } from "./l7/l7-delta.ts";
 import type { ResourceStatus } from "./l7/status.ts";
 import { L7Translator } from "./l7/translate-l7.ts";
 import { DIAGNOSTICS_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, TOTAL_CHARS_MAX } from "./limits.ts";
-import { diff, emptySnapshot, type MeshSnapshot } from "./mesh-delta.ts";
+import { diff, emptySnapshot } from "./mesh-delta.ts";
 import { NAMESPACE_DEFAULT } from "./object-meta.ts";
 import { type ParsedItem, parseResources } from "./parse-resources.ts";
 import { describeIdentity, identityKey, type Placed, type ResourceIdentity, type TranslationOptions } from "./resource.ts";
@@ -33,12 +33,7 @@ export interface LastGoodFile {
   readonly denied: readonly ResourceIdentity[];
 }
 
-export interface Evaluation {
-  readonly mesh: MeshSnapshot;
-  /** From the state before to this one. */
-  readonly delta: MeshDelta;
-  readonly l7: L7Snapshot;
-  readonly l7Delta: L7Delta;
+export interface Evaluation extends EvaluatedState {
   /** What the status of each object in force would say. */
   readonly statuses: readonly ResourceStatus[];
   /** Workloads of this node, by uid. */

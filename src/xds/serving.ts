@@ -5,18 +5,10 @@ import type { ConnectRouter, ContextValues } from "@connectrpc/connect";
 import type { NamespacedName } from "../core/brand.ts";
 import type { Result } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
-import type { L7Delta, L7Snapshot } from "../mesh/l7/delta.ts";
-import type { MeshDelta } from "../mesh/records.ts";
-import type { MeshSnapshot } from "../resources/mesh-delta.ts";
+import type { EvaluatedState } from "../resources/evaluated-state.ts";
 
-/** One state of the configuration, and how it came from the one before. A ConfigState has this shape. */
-export interface PublishedState {
-  readonly mesh: MeshSnapshot;
-  /** From the state published before to this one; of the first, everything. */
-  readonly delta: MeshDelta;
-  readonly l7: L7Snapshot;
-  readonly l7Delta: L7Delta;
-}
+/** One state of the configuration, and how it came from the one published before. A ConfigState is one, too. */
+export type PublishedState = EvaluatedState;
 
 /**
  * What a client is, as its node says: a ztunnel of a node, which is told of every workload, service and L4 policy; or the waypoint of one

@@ -9,6 +9,7 @@ import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
 import { checkObject, identityOf } from "../check-object.ts";
 import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
+import type { EvaluatedState } from "../evaluated-state.ts";
 import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
 import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.ts";
 import { type Node, readNode } from "../kinds/node.ts";
@@ -45,12 +46,7 @@ export interface BrokenObject {
   readonly diagnostics: readonly ClusterDiagnostic[];
 }
 
-export interface ClusterEvaluation {
-  readonly mesh: MeshSnapshot;
-  /** From the evaluation before to this one. */
-  readonly delta: MeshDelta;
-  readonly l7: L7Snapshot;
-  readonly l7Delta: L7Delta;
+export interface ClusterEvaluation extends EvaluatedState {
   /** What the status of each object in force would say. The same list as before when nothing of L7 was touched. */
   readonly statuses: readonly ResourceStatus[];
   readonly broken: ReadonlyMap<string, BrokenObject>;
