@@ -234,12 +234,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     tunnelProtocol: tunnelProtocol({ captured, nativeTunnel, annotated, labels }),
     nativeTunnel,
     hostNetwork: false,
-    canonicalName: firstLabel(labels, CANONICAL_NAME) ?? entry.name,
-    canonicalRevision: firstLabel(labels, CANONICAL_REVISION) ?? "latest",
-    workloadType: "pod",
-    workloadName: entry.name,
-    app: firstLabel(labels, APP) ?? "",
-    version: firstLabel(labels, VERSION) ?? "",
+    ...labelledNames(labels, entry.name),
     locality: parseLocality(entry.spec.locality ?? ""),
     status: "healthy",
     capacity: entry.spec.weight ?? CAPACITY_DEFAULT,
@@ -292,7 +287,15 @@ function parseLocality(text: string): Locality {
   return { region, zone, subzone };
 }
 
-export function firstLabel(labels: Labels, keys: readonly string[]): string | undefined {
+/** How a workload is called in metrics and logs: by its labels, else by the name of what made it. */
+export function labelledNames(labels: Labels, workloadName: string): Pick<Workload, "canonicalName" | "canonicalRevision" | "workloadType" | "workloadName" | "app" | "version"> {
+  return {
+    canonicalName: firstLabel(labels, CANONICAL_NAME) ?? workloadName, canonicalRevision: firstLabel(labels, CANONICAL_REVISION) ?? "latest",
+    workloadType: "pod", workloadName, app: firstLabel(labels, APP) ?? "", version: firstLabel(labels, VERSION) ?? "",
+  };
+}
+
+function firstLabel(labels: Labels, keys: readonly string[]): string | undefined {
   for (const key of keys) if (Object.hasOwn(labels, key) && labels[key] !== "") return labels[key];
   return undefined;
 }
