@@ -7,7 +7,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Api, apiOf, APPLY_PATCH } from "../../src/control/api/api.ts";
-import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { unsealed } from "../kit/box.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";

@@ -1,7 +1,7 @@
 // A real cluster for the tests that need nodes: KUBECONFIG says which, WEFT_IMAGE and WEFT_TEST_IMAGE name images that its nodes have
 // (the program, and test/kubernetes/app.ts). These tests are not sealed: they speak to that cluster's API and to nothing else.
 
-import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../../src/cli/install/apply.ts";
 import type { KubernetesObject } from "../../src/cli/install/objects.ts";

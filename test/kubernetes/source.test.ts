@@ -5,7 +5,7 @@ import { apiOf } from "../../src/control/api/api.ts";
 import { ClusterSource } from "../../src/control/source/cluster-source.ts";
 import { systemClock, systemRandom } from "../../src/core/ports.ts";
 import { parseTrustDomain } from "../../src/core/spiffe.ts";
-import { kubeconfigAccess } from "../../src/runtime/kubernetes/access.ts";
+import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { systemTimers } from "../../src/identity/svid-cache.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";

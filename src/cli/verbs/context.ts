@@ -1,8 +1,9 @@
 // What the operator's verbs share: the cluster they speak to, and where they print.
 
 import { err, ok, type Result } from "../../core/result.ts";
-import { defaultAccess, type KubernetesAccess, kubeconfigAccess } from "../../runtime/kubernetes/access.ts";
+import type { KubernetesAccess } from "../../runtime/kubernetes/access.ts";
 import { KubernetesClient } from "../../runtime/kubernetes/client.ts";
+import { defaultAccess, kubeconfigAccess } from "../../runtime/kubernetes/kubeconfig.ts";
 
 export interface VerbContext {
   readonly environment: Readonly<Record<string, string | undefined>>;

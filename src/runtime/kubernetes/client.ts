@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { type Fault, RETRY_NEVER } from "../../core/fault.ts";
 import { err, ok, type Result } from "../../core/result.ts";
-import type { KubernetesAccess } from "./access.ts";
+import { type KubernetesAccess, words } from "./access.ts";
 
 export type KubernetesFault = Fault<"kubernetes_unreachable" | "kubernetes_refused" | "kubernetes_malformed"> & {
   /** HTTP status; 0 when there was no answer. */
@@ -147,5 +147,3 @@ function apiWords(text: string): { reason: string; message: string } {
   }
   return { reason: "", message: text.slice(0, MESSAGE_CHARS_MAX) };
 }
-
-const words = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));
