@@ -10,12 +10,15 @@ const TOLD_MAX = 500;
 export class DiagnosticTeller {
   readonly #log: Logger;
   #told = new Set<string>();
+  #last: readonly ClusterDiagnostic[] | null = null;
 
   constructor(log: Logger) {
     this.#log = log;
   }
 
   tell({ diagnostics }: Pick<ClusterEvaluation, "diagnostics">): void {
+    if (diagnostics === this.#last) return;
+    this.#last = diagnostics;
     const lines = new Map(diagnostics.slice(0, TOLD_MAX).map((one) => [lineOf(one), one]));
     for (const [line, { severity, code }] of lines) {
       if (this.#told.has(line)) continue;

@@ -38,6 +38,7 @@ export class StatusWriter {
   readonly #fresh = new Set<string>();
   #statuses: readonly ResourceStatus[] = [];
   #statusOf = new Map<string, ResourceStatus>();
+  #diagnostics: readonly ClusterDiagnostic[] = NO_DIAGNOSTICS;
   #diagnosticsOf = new Map<string, readonly ClusterDiagnostic[]>();
   readonly #addresses = new Map<string, boolean>();
   #unread: ReadonlySet<string> = new Set();
@@ -77,17 +78,20 @@ export class StatusWriter {
       this.#statuses = statuses;
       this.#statusOf = next;
     }
-    const said = new Map<string, ClusterDiagnostic[]>();
-    for (const one of diagnostics) {
-      const list = said.get(one.resource);
-      if (list === undefined) said.set(one.resource, [one]);
-      else list.push(one);
+    if (diagnostics !== this.#diagnostics) {
+      const said = new Map<string, ClusterDiagnostic[]>();
+      for (const one of diagnostics) {
+        const list = said.get(one.resource);
+        if (list === undefined) said.set(one.resource, [one]);
+        else list.push(one);
+      }
+      for (const [key, list] of said) if (!sameDiagnostics(list, this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS)) toCheck.add(key);
+      for (const key of this.#diagnosticsOf.keys()) if (!said.has(key)) toCheck.add(key);
+      this.#diagnosticsOf = said;
+      // An object that cannot be read keeps its last good version in force; its status speaks of the one that stands in the API.
+      this.#unread = new Set([...broken.values()].filter((one) => one.diagnostics.some(({ severity }) => severity === "error")).map(({ identity }) => describeIdentity(identity)));
+      this.#diagnostics = diagnostics;
     }
-    for (const [key, list] of said) if (!sameDiagnostics(list, this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS)) toCheck.add(key);
-    for (const key of this.#diagnosticsOf.keys()) if (!said.has(key)) toCheck.add(key);
-    this.#diagnosticsOf = said;
-    // An object that cannot be read keeps its last good version in force; its status speaks of the one that stands in the API.
-    this.#unread = new Set([...broken.values()].filter((one) => one.diagnostics.some(({ severity }) => severity === "error")).map(({ identity }) => describeIdentity(identity)));
     for (const [key, { subject }] of this.#known) {
       if (subject.kind !== "Gateway") continue;
       const has = this.#options.hasAddress(subject.namespace, subject.name);

@@ -271,6 +271,19 @@ describe("changes", () => {
     }
   });
 
+  test("what is to be told is the same list while pods come and go, and another when something of it has changed", () => {
+    const set = cluster(policy("odd", { action: "PERHAPS" }), pod("a"));
+    const { diagnostics } = set.evaluate();
+    expect(diagnostics.map(({ resource }) => resource)).toEqual(["AuthorizationPolicy shop/odd"]);
+    put(set, pod("a", { ip: "198.18.1.11" }), pod("b"));
+    expect(set.evaluate().diagnostics).toBe(diagnostics);
+    put(set, policy("odder", { action: "NEVER" }));
+    expect(set.evaluate().diagnostics).toHaveLength(2);
+    set.remove("AuthorizationPolicy", "shop", "odder");
+    put(set, policy("odd", { action: "DENY", rules: [{}] }));
+    expect(set.evaluate().diagnostics).toEqual([]);
+  });
+
   test("labels of pods whose namespace comes with the rule that looks at them, though what the rule names was asked for before", () => {
     const set = new ClusterSet(OPTIONS);
     put(set, pod("a", { labels: { app: "web", track: "one" } }));

@@ -50,6 +50,7 @@ export interface ClusterEvaluation extends EvaluatedState {
   /** What the status of each object in force would say. The same list as before when nothing of L7 was touched. */
   readonly statuses: readonly ResourceStatus[];
   readonly broken: ReadonlyMap<string, BrokenObject>;
+  /** The same list as before when nothing else is to be told. */
   readonly diagnostics: readonly ClusterDiagnostic[];
 }
 
@@ -117,6 +118,8 @@ export class ClusterSet {
   #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
   #statuses: readonly ResourceStatus[] = [];
   #l7Diagnostics: readonly ResourceDiagnostic[] = [];
+  /** Of all of these; null when one has changed since. */
+  #diagnostics: readonly ClusterDiagnostic[] | null = null;
 
   constructor(options: TranslationOptions) {
     this.#options = options;
@@ -165,7 +168,7 @@ export class ClusterSet {
 
   remove(kind: ClusterKind, namespace: string, name: string): void {
     const key = identityKey({ kind, namespace, name });
-    this.#broken.delete(key);
+    this.#setBroken(key, null);
     switch (kind) {
       case "Pod": return this.#removePod(`${namespace}/${name}`);
       case "Node": return this.#setNode(name, null);
@@ -196,10 +199,8 @@ export class ClusterSet {
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    return {
-      mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken,
-      diagnostics: [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe)],
-    };
+    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe)];
+    return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, diagnostics: this.#diagnostics };
   }
 
   #resourceList(): readonly Placed<Resource>[] {
@@ -219,6 +220,7 @@ export class ClusterSet {
       shared = diff(this.#shared, translated.mesh);
       this.#shared = translated.mesh;
       this.#sharedDiagnostics = translated.diagnostics;
+      this.#diagnostics = null;
       this.#findChangedNamespaces();
     }
     const upserted: Workload[] = [...shared.workloads];
@@ -254,6 +256,7 @@ export class ClusterSet {
     this.#l7 = translated.snapshot;
     this.#statuses = translated.statuses;
     this.#l7Diagnostics = translated.diagnostics;
+    this.#diagnostics = null;
     return delta;
   }
 
@@ -303,11 +306,11 @@ export class ClusterSet {
     const identity = { kind, ...headOf(value) };
     const key = identityKey(identity);
     if (read.ok) {
-      this.#broken.delete(key);
+      this.#setBroken(key, null);
       return set(read.value);
     }
     // As it was stays, and who reads the log learns that it is not as it is.
-    this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }] });
+    this.#setBroken(key, { identity, diagnostics: [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }] });
   }
 
   #upsertResource(definition: Kind, value: Readonly<Record<string, unknown>>): void {
@@ -316,7 +319,7 @@ export class ClusterSet {
     const key = identityKey(identity);
     if (isAlias(value)) {
       // In DNS alone: nobody stands behind it whom one could authenticate.
-      this.#broken.delete(key);
+      this.#setBroken(key, null);
       if (this.#entries.delete(key)) this.#touch(definition.kind);
       return;
     }
@@ -326,12 +329,12 @@ export class ClusterSet {
     const before = this.#entries.get(key);
     const diagnostics = faults.filter(({ severity }) => severity !== "info")
       .map(({ severity, code, path, message }): ClusterDiagnostic => ({ severity, code, resource: describeIdentity(identity), fieldPath: formatFieldPath(path), message }));
-    if (diagnostics.length === 0) this.#broken.delete(key);
-    else if (resource !== null) this.#broken.set(key, { identity, diagnostics });
+    if (diagnostics.length === 0) this.#setBroken(key, null);
+    else if (resource !== null) this.#setBroken(key, { identity, diagnostics });
     if (resource === null) {
       const standIn = before === undefined ? denyingStandIn(identity) : null;
       const outcome = before !== undefined ? (before.standIn ? "" : "; its last good version stays in force") : standIn === null ? "; nothing of it is in force" : "; until it can be read what it may cover is denied";
-      this.#broken.set(key, { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
+      this.#setBroken(key, { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
       if (standIn === null) return;
       this.#entries.set(key, { placed: placeOf(standIn), standIn: true });
       return this.#touch(definition.kind);
@@ -340,6 +343,12 @@ export class ClusterSet {
     if (before !== undefined && !before.standIn && before.placed.resource.resourceVersion === resource.resourceVersion && before.placed.resource.creationTimestamp === resource.creationTimestamp) return;
     this.#entries.set(key, { placed: placeOf(resource), standIn: false });
     this.#touch(definition.kind);
+  }
+
+  #setBroken(key: string, broken: BrokenObject | null): void {
+    if (broken !== null) this.#broken.set(key, broken);
+    else if (!this.#broken.delete(key)) return;
+    this.#diagnostics = null;
   }
 
   #touch(kind: ClusterKind): void {
