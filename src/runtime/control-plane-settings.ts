@@ -2,9 +2,6 @@
 
 import { existsSync } from "node:fs";
 import type { ChannelToken } from "../identity/grpc-channel.ts";
-import type { HostPort } from "./setting-types.ts";
-
-export const hostPortText = ({ host, port }: HostPort): string => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`);
 
 /** Null trusts the machine's own roots. */
 export const rootCa = (setting: string | null): string | null => (setting === "SYSTEM" ? null : setting);

@@ -5,8 +5,9 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
-import { authToken, hostPortText, prefixedHeaders, rootCa } from "./control-plane-settings.ts";
+import { authToken, prefixedHeaders, rootCa } from "./control-plane-settings.ts";
 import type { Runtime } from "./runtime.ts";
+import { hostPort } from "./setting-types.ts";
 import type { Settings } from "./settings.ts";
 import { VERSION } from "./version.ts";
 
@@ -52,7 +53,7 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
   const source = await XdsSource.open({
     client: {
       channel: {
-        address: hostPortText(settings.xdsAddress), serverName: settings.xdsHostname, rootCa: rootCa(settings.xdsRoot), token: authToken(settings.authToken),
+        address: hostPort.format(settings.xdsAddress), serverName: settings.xdsHostname, rootCa: rootCa(settings.xdsRoot), token: authToken(settings.authToken),
         clusterId: settings.clusterId, headers: prefixedHeaders(environment, "XDS_HEADER_"),
       },
       node: nodeMessage(settings, client, environment),

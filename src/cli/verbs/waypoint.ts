@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { stringify } from "yaml";
 import { z } from "zod";
 import { USE_WAYPOINT, WAYPOINT_FOR } from "../../resources/annotations.ts";
+import { HBONE_PORT, HBONE_PROTOCOL, WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../install/apply.ts";
 import { describeObject, objectPath } from "../install/object-paths.ts";
@@ -56,7 +57,7 @@ export async function waypoint([verb, ...args]: readonly string[], context: Verb
 function gateway(name: string, namespace: string, waypointFor: string): KubernetesObject {
   return {
     apiVersion: API_VERSION, kind: "Gateway", metadata: { name, namespace, labels: { [WAYPOINT_FOR]: waypointFor } },
-    spec: { gatewayClassName: CLASS, listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] },
+    spec: { gatewayClassName: CLASS, listeners: [{ name: "mesh", port: HBONE_PORT, protocol: HBONE_PROTOCOL }] },
   };
 }
 
@@ -73,7 +74,7 @@ const programmed = ({ status }: FoundGateway) => status?.conditions?.find(({ typ
 async function list(client: KubernetesClient, namespace: string | null, context: VerbContext): Promise<number> {
   const answer = await client.get(`/apis/${API_VERSION}/${namespace === null ? "" : `namespaces/${namespace}/`}gateways`);
   if (!answer.ok) return fail(context, answer.error.message);
-  const found = z.looseObject({ items: z.array(gatewaySchema) }).parse(answer.value).items.filter(({ spec }) => spec.gatewayClassName === CLASS || spec.gatewayClassName === "istio-waypoint");
+  const found = z.looseObject({ items: z.array(gatewaySchema) }).parse(answer.value).items.filter(({ spec }) => WAYPOINT_CLASSES.includes(spec.gatewayClassName));
   const rows = found.map((each) => [each.metadata.namespace, each.metadata.name, each.spec.gatewayClassName, each.metadata.labels?.[WAYPOINT_FOR] ?? "service", programmed(each)?.status ?? "Unknown"]);
   context.print(found.length === 0 ? "no waypoints\n" : table([["NAMESPACE", "NAME", "CLASS", "FOR", "PROGRAMMED"], ...rows]));
   return EXIT_OK;
