@@ -5,7 +5,6 @@ import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
 export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "install", "uninstall", "check", "status", "version", "help"] as const;
-export type Verb = (typeof VERBS)[number];
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
   up: {

@@ -106,10 +106,6 @@ class LeftPods {
     this.#capture = capture;
   }
 
-  get count(): number {
-    return this.#pods.size;
-  }
-
   add(pod: Pod, namespaceFd: number): void {
     this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now() });
     this.#timer ??= setInterval(() => this.look(), LEFT_POLL_MS);

@@ -38,10 +38,6 @@ export class ZtunnelConnection {
     this.#timer = setTimeout(() => this.close(`it has not said hello in ${ANSWER_MS / 1000} s`), ANSWER_MS);
   }
 
-  get greeted(): boolean {
-    return this.#greeted;
-  }
-
   /** Resolves with the ztunnel's answer: done, or why not. */
   send(message: ZdsMessage, namespaceFd: (() => number | null) | null = null): Promise<Result<void, string>> {
     if (this.#closed !== null) return Promise.resolve(err(this.#closed));

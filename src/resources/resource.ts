@@ -22,8 +22,6 @@ export interface TranslationOptions {
   readonly serviceCidrs: readonly Cidr[];
 }
 
-export const ROOT_NAMESPACE_DEFAULT = "istio-system";
-
 export interface ResourceIdentity {
   readonly kind: string;
   /** "" for kinds without namespace. */

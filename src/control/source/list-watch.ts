@@ -108,10 +108,6 @@ export class ListWatch {
     this.#parts = parts;
   }
 
-  get objectCount(): number {
-    return this.#versions.size;
-  }
-
   /** Why nothing is synced yet, for readiness; "" when all is well. */
   get trouble(): string {
     return this.#told;

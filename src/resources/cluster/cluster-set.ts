@@ -148,10 +148,6 @@ export class ClusterSet {
     return entry === undefined || entry.standIn ? null : entry.placed.resource;
   }
 
-  resources(): Resource[] {
-    return [...this.#entries.values()].filter(({ standIn }) => !standIn).map(({ placed }) => placed.resource);
-  }
-
   broken(): IterableIterator<BrokenObject> {
     return this.#broken.values();
   }

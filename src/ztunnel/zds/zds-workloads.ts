@@ -38,10 +38,6 @@ export class ZdsWorkloads {
     this.#named = new Set();
   }
 
-  get complete(): boolean {
-    return this.#named === null;
-  }
-
   get size(): number {
     return this.#known.size;
   }
