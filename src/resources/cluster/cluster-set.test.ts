@@ -282,6 +282,11 @@ describe("changes", () => {
     set.remove("AuthorizationPolicy", "shop", "odder");
     put(set, policy("odd", { action: "DENY", rules: [{}] }));
     expect(set.evaluate().diagnostics).toEqual([]);
+    // Of a pod nothing is translated that would have the list made anew.
+    put(set, pod("a", { spec: { containers: "none" } }));
+    expect(set.evaluate().diagnostics.map(({ resource }) => resource)).toEqual(["Pod shop/a"]);
+    put(set, pod("a"));
+    expect(set.evaluate().diagnostics).toEqual([]);
   });
 
   test("labels of pods whose namespace comes with the rule that looks at them, though what the rule names was asked for before", () => {
