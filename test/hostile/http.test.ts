@@ -11,7 +11,7 @@ import { item } from "../kit/bad-input.ts";
 import { data, frame, settings } from "../kit/hostile-peer.ts";
 import { until } from "../kit/mesh.ts";
 import { type Backend, backend2, RawClient } from "../kit/waypoint.ts";
-import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
+import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 setDefaultTimeout(60_000);
 
@@ -37,11 +37,6 @@ spec: { address: ${address}, ports: { http: ${port} }, labels: { app: ${name} },
 ---
 `;
 const REST = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: waypoint, namespace: shop }
-spec: { gatewayClassName: weft-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
----
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: { name: no-admin, namespace: shop }
@@ -165,7 +160,7 @@ beforeAll(async () => {
     stream.end(String(headers[":path"]));
   }, TWO);
   waypoint = await WaypointProcess.start({
-    yaml: { "shop.yaml": ["apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---\n", SERVICE("one", "198.18.250.1", "http"), SERVICE("two", "198.18.250.2", "http2"), ENTRY("one", ONE, one.port), ENTRY("two", TWO, two.port), REST].join("") },
+    yaml: { "shop.yaml": [`${WAYPOINT_YAML}\n---\n`, SERVICE("one", "198.18.250.1", "http"), SERVICE("two", "198.18.250.2", "http2"), ENTRY("one", ONE, one.port), ENTRY("two", TWO, two.port), REST].join("") },
     flags: ["--serve", `127.0.0.1:${TO_HTTP1}=shop/one.shop.svc.cluster.local:80,127.0.0.1:${TO_HTTP2}=shop/two.shop.svc.cluster.local:80`],
   });
   for (const port of PORTS) expect((await fetch(`http://127.0.0.1:${port}/warm`)).status).toBe(200);

@@ -10,11 +10,32 @@ import { ip } from "./mesh-records.ts";
 const ROOT = join(import.meta.dir, "../..");
 const READY_MS = 20_000;
 
+const json = (...objects: readonly object[]): string => objects.map((object) => JSON.stringify(object)).join("\n---\n");
+
+/** The namespace `shop` and the waypoint that is started here, as one YAML text of two documents. */
+export const WAYPOINT_YAML = json({ apiVersion: "v1", kind: "Namespace", metadata: { name: "shop" } }, {
+  apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" },
+  spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] },
+});
+
+/** A Service of `shop` with one endpoint, which is no workload of the mesh's own. */
+export function serviceYaml(name: string, address: string, targetPort: number, port = 80): string {
+  return json({
+    apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: { name, namespace: "shop" }, spec: { address, labels: { app: name, version: `of-${name}` }, serviceAccount: "web" },
+  }, {
+    apiVersion: "v1", kind: "Service", metadata: { name, namespace: "shop" },
+    spec: { clusterIP: `198.18.250.${address.slice(address.lastIndexOf(".") + 1)}`, selector: { app: name }, ports: [{ name: "http", port, targetPort }] },
+  });
+}
+
 /** Addresses on the loopback of this box. */
 export function ownAddresses(addresses: readonly string[]): void {
   using links = must(NamespaceLinks.open(null));
   for (const address of addresses) must(links.addAddress(must(links.loopback()), ip(address), 32));
 }
+
+/** What curl printed. Complaints of it are the test's own. */
+export const curl = async (...args: readonly string[]): Promise<string> => new Response(Bun.spawn(["curl", "-sS", "--max-time", "5", ...args], { stderr: "inherit" }).stdout).text();
 
 export interface WaypointProcessOptions {
   /** By file name; one is better than none: a directory without YAML is no configuration. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { until } from "../kit/mesh.ts";
 import { NameServer } from "../kit/name-server.ts";
 import { BackendAuthority, type TlsBackend, tlsBackend } from "../kit/tls-backends.ts";
-import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
+import { curl, ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 setDefaultTimeout(60_000);
 
@@ -23,10 +23,6 @@ const json = (...objects: readonly object[]): string => objects.map((object) => 
 const ENTRY = {
   apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "api", namespace: "shop" },
   spec: { hosts: [API], location: "MESH_EXTERNAL", resolution: "DNS", ports: [{ number: 80, name: "http", protocol: "HTTP", targetPort: PORT }] },
-};
-const GATEWAY = {
-  apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" },
-  spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] },
 };
 const authority = new BackendAuthority();
 const CA = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "api-ca", namespace: "shop" }, data: { "ca.crt": authority.caPem } };
@@ -56,7 +52,7 @@ beforeAll(async () => {
   });
   [one, two] = await Promise.all([serve("one", ONE), serve("two", TWO)]);
   waypoint = await WaypointProcess.start({
-    yaml: { "shop.yaml": json({ apiVersion: "v1", kind: "Namespace", metadata: { name: "shop" } }, GATEWAY, ENTRY, CA), "tls.yaml": json(backendTls()) },
+    yaml: { "shop.yaml": `${WAYPOINT_YAML}\n---\n${json(ENTRY, CA)}`, "tls.yaml": json(backendTls()) },
     flags: ["--workers", "1", "--serve", `127.0.0.1:8080=shop/${API}:80`],
   });
 });
@@ -68,7 +64,6 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-const curl = async (...args: string[]): Promise<string> => new Response(Bun.spawn(["curl", "-sS", "--max-time", "5", ...args], { stderr: "inherit" }).stdout).text();
 const status = (): Promise<string> => curl("-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", URL_BASE);
 /** Who answered, of some requests at once. */
 async function answers(count = 8): Promise<string> {

@@ -7,7 +7,7 @@ import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, program, serve, 
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
-import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
+import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 setDefaultTimeout(180_000);
 
@@ -38,10 +38,7 @@ describe("weft waypoint", () => {
   let server: Backend;
   let waypoint: WaypointProcess;
   const held: (() => void)[] = [];
-  const yaml = (port: number): string => `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop }
+  const yaml = (port: number): string => `${WAYPOINT_YAML}
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -52,11 +49,6 @@ apiVersion: v1
 kind: Service
 metadata: { name: web, namespace: shop }
 spec: { clusterIP: 198.18.250.1, selector: { app: web }, ports: [{ name: http, port: 80, targetPort: ${port} }] }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: waypoint, namespace: shop }
-spec: { gatewayClassName: weft-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
 `;
 
   beforeAll(async () => {

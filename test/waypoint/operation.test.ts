@@ -5,7 +5,7 @@ import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
 import { connect as connect2 } from "node:http2";
 import { until } from "../kit/mesh.ts";
 import { backend1, backend2, type Backend } from "../kit/waypoint.ts";
-import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
+import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 setDefaultTimeout(30_000);
 
@@ -36,11 +36,6 @@ apiVersion: v1
 kind: Service
 metadata: { name: private, namespace: shop }
 spec: { clusterIP: 198.18.250.2, selector: { app: web }, ports: [{ name: http, port: 80, targetPort: http }] }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: waypoint, namespace: shop }
-spec: { gatewayClassName: weft-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -90,7 +85,7 @@ beforeAll(async () => {
     stream.end("held");
   }), TWO);
   waypoint = await WaypointProcess.start({
-    yaml: { "shop.yaml": ["apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n", entry("good", GOOD, good.port), entry("bad", BAD, bad.port), entry("two", TWO, two.port, "two"), REST].join("---") },
+    yaml: { "shop.yaml": [`${WAYPOINT_YAML}\n`, entry("good", GOOD, good.port), entry("bad", BAD, bad.port), entry("two", TWO, two.port, "two"), REST].join("---") },
     flags: ["--workers", "2", "--drain", "10s", "--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80,127.0.0.1:8082=shop/two.shop.svc.cluster.local:80"],
   });
 });

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { until } from "../kit/mesh.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
-import { loopbackAddresses, serviceYaml, WaypointRole } from "../kit/waypoint-role.ts";
+import { curl, ownAddresses, serviceYaml, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 /** On the loopback of this box. */
 const [ONE, TWO] = ["198.18.7.1", "198.18.7.2"];
@@ -54,18 +54,19 @@ spec:
 
 let one: Backend;
 let two: Backend;
-let waypoint: WaypointRole;
+let waypoint: WaypointProcess;
 
 beforeAll(async () => {
-  loopbackAddresses(ONE, TWO);
+  ownAddresses([ONE, TWO]);
   one = await backend1((request, response) => {
     if (request.url === "/slow") setTimeout(() => response.end("slow one"), 600);
     else response.end(`one ${request.method} ${request.url}`);
   }, ONE);
   two = await backend1((_request, response) => response.end("two"), TWO);
-  waypoint = new WaypointRole();
-  waypoint.write("services.yaml", `${serviceYaml("one", ONE, one.port)}\n---\n${serviceYaml("two", TWO, two.port)}\n---${ROUTE}\n---${MESHED}`);
-  await waypoint.start("one", "--workers", "2", "--path-normalization", "MERGE_SLASHES");
+  waypoint = await WaypointProcess.start({
+    yaml: { "services.yaml": [WAYPOINT_YAML, serviceYaml("one", ONE, one.port), serviceYaml("two", TWO, two.port), ROUTE, MESHED].join("\n---\n") },
+    flags: ["--serve", "127.0.0.1:8080=shop/one.shop.svc.cluster.local:80", "--workers", "2", "--path-normalization", "MERGE_SLASHES"],
+  });
 }, 30_000);
 
 afterAll(async () => {
@@ -74,7 +75,6 @@ afterAll(async () => {
   await two[Symbol.asyncDispose]();
 });
 
-const curl = async (...args: string[]): Promise<string> => new Response(Bun.spawn(["curl", "-sS", "--max-time", "5", ...args], { stderr: "inherit" }).stdout).text();
 
 describe("weft waypoint", () => {
   test("routes by header, over HTTP/1.1 and over HTTP/2 with prior knowledge", async () => {
@@ -101,13 +101,13 @@ describe("weft waypoint", () => {
     const startedMs = performance.now();
     expect(await curl("-H", "x-mesh: yes", "-o", "/dev/null", "-w", "%{http_code}", `${URL_BASE}/meshed`)).toBe("503");
     expect(performance.now() - startedMs).toBeLessThan(4_000);
-    const line = await until("its line", 5_000, () => waypoint.requests.find(({ path }) => path === "/meshed") ?? null);
+    const line = await until("its line", 5_000, () => waypoint.lines.find(({ path }) => path === "/meshed") ?? null);
     expect(JSON.stringify(line)).toContain("give --ca-address");
   });
 
   test("each request has a line with route, rule, reason and endpoint", async () => {
     const lines = await until("the lines", 3_000, () => {
-      const found = waypoint.requests;
+      const found = waypoint.lines;
       return found.some(({ reason }) => reason === "access_denied") ? found : null;
     });
     expect(lines.find(({ reason }) => reason === "access_denied")).toMatchObject({ method: "DELETE", path: "/admin/x", response_code: 403, response_code_details: "access_denied", rule: "AuthorizationPolicy shop/no-delete spec.rules[0]" });

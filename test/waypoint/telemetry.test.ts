@@ -7,7 +7,7 @@ import { type CollectedSpan, OtlpCollectorServer } from "../kit/otlp-collector.t
 import { missingCollector, RealCollector } from "../kit/real-collector.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
-import { ownAddresses, WaypointProcess } from "../kit/waypoint-process.ts";
+import { curl, ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 setDefaultTimeout(60_000);
 
@@ -42,23 +42,15 @@ spec:
   defaultProviders: { tracing: [spans-grpc] }
 `;
 
-const GATEWAY = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: waypoint, namespace: shop }
-spec: { gatewayClassName: weft-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
-`;
-
 const telemetry = (spec: object): string => JSON.stringify({ apiVersion: "telemetry.istio.io/v1", kind: "Telemetry", metadata: { name: "shop", namespace: "shop" }, spec });
 
 const services = (server: Backend, grpcPort: number, httpPort: number): string => [
-  "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n", entry("web", SERVER, [{ name: "http", port: 80, targetPort: server.port }]),
-  entry("otel", COLLECTOR, [{ name: "grpc-otlp", port: grpcPort, targetPort: grpcPort }, { name: "http-otlp", port: httpPort, targetPort: httpPort }]), GATEWAY, meshConfig(grpcPort, httpPort),
+  `${WAYPOINT_YAML}\n`, entry("web", SERVER, [{ name: "http", port: 80, targetPort: server.port }]),
+  entry("otel", COLLECTOR, [{ name: "grpc-otlp", port: grpcPort, targetPort: grpcPort }, { name: "http-otlp", port: httpPort, targetPort: httpPort }]), meshConfig(grpcPort, httpPort),
 ].join("---");
 
 const FLAGS = ["--workers", "2", "--trace-sampling", "0", "--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80"];
 
-const curl = async (...args: string[]): Promise<string> => new Response(Bun.spawn(["curl", "-sS", "--max-time", "5", ...args], { stderr: "inherit" }).stdout).text();
 const sampled = (span: number): string => `traceparent: 00-${TRACE}-${span.toString(16).padStart(16, "0")}-01`;
 
 let server: Backend;

@@ -7,12 +7,13 @@ import { connect, type Socket } from "node:net";
 import { keySet, sign, testKey, type TestKey } from "../kit/issuer.ts";
 import { until } from "../kit/mesh.ts";
 import { type Backend, backend1 } from "../kit/waypoint.ts";
-import { loopbackAddresses, serviceYaml, WaypointRole } from "../kit/waypoint-role.ts";
+import { ownAddresses, serviceYaml, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
 const [WEB, ISSUER, BROKEN] = ["198.18.7.11", "198.18.7.12", "198.18.7.13"];
+const URL_BASE = "http://127.0.0.1:8080";
 const ISSUER_URL = "http://issuer.shop.svc.cluster.local:8000";
 
-let waypoint: WaypointRole;
+let waypoint: WaypointProcess;
 let web: Backend;
 let issuer: Issuer;
 let first: TestKey;
@@ -56,16 +57,19 @@ const targetRefs = [{ group: "", kind: "Service", name: "web" }];
 const authentication = (jwtRules: readonly object[]): string => object("security.istio.io/v1", "RequestAuthentication", "jwt", { targetRefs, jwtRules });
 
 beforeAll(async () => {
-  loopbackAddresses(WEB, ISSUER, BROKEN);
+  ownAddresses([WEB, ISSUER, BROKEN]);
   web = await backend1((request, response) => response.end(`${request.method} as ${request.headers["x-subject"] ?? "nobody"}`), WEB);
   first = await testKey("k1");
   issuer = new Issuer();
   issuer.keys = [first];
   await issuer.up();
-  waypoint = new WaypointRole();
-  waypoint.write("services.yaml", [serviceYaml("web", WEB, web.port), serviceYaml("issuer", ISSUER, 8000, { port: 8000 }), serviceYaml("broken", BROKEN, 8000, { port: 8000 })].join("\n---\n"));
-  waypoint.write("jwt.yaml", authentication([{ issuer: "https://issuer.example", jwksUri: `${ISSUER_URL}/keys`, outputClaimToHeaders: [{ header: "x-subject", claim: "sub" }], timeout: "2s" }]));
-  await waypoint.start("web", "--workers", "1");
+  waypoint = await WaypointProcess.start({
+    yaml: {
+      "services.yaml": [WAYPOINT_YAML, serviceYaml("web", WEB, web.port), serviceYaml("issuer", ISSUER, 8000, 8000), serviceYaml("broken", BROKEN, 8000, 8000)].join("\n---\n"),
+      "jwt.yaml": authentication([{ issuer: "https://issuer.example", jwksUri: `${ISSUER_URL}/keys`, outputClaimToHeaders: [{ header: "x-subject", claim: "sub" }], timeout: "2s" }]),
+    },
+    flags: ["--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80", "--workers", "1"],
+  });
 }, 30_000);
 
 afterAll(async () => {
@@ -80,7 +84,7 @@ const fresh = async (key: TestKey, claims: object = {}): Promise<string> => {
 };
 
 async function ask(token: string | null): Promise<string> {
-  const response = await fetch(waypoint.url, token === null ? {} : { headers: { authorization: `Bearer ${token}` } });
+  const response = await fetch(URL_BASE, token === null ? {} : { headers: { authorization: `Bearer ${token}` } });
   const text = await response.text();
   return response.ok ? text : `${response.status} ${response.headers.get("x-weft-reason")}`;
 }
@@ -116,7 +120,7 @@ describe("an issuer that is a service of the mesh", () => {
     const token = await fresh(first);
     await until("the new issuer to be in force", 3_000, async () => (await ask(token)) === "503 token_keys_unavailable");
     expect(await ask(null)).toBe("GET as nobody");
-    const line = await until("the line that says why", 3_000, () => waypoint.requests.find(({ response_code_details }) => response_code_details === "token_keys_unavailable") ?? null);
+    const line = await until("the line that says why", 3_000, () => waypoint.lines.find(({ response_code_details }) => response_code_details === "token_keys_unavailable") ?? null);
     expect(JSON.stringify(line)).toContain("broken.shop.svc.cluster.local:8000/keys, through the mesh");
   });
 });
@@ -154,7 +158,7 @@ describe("a login whose provider is down", () => {
     await issuer.down();
     waypoint.write("jwt.yaml", `${secrets}\n---\n${object("weft.dev/v1alpha1", "LoginPolicy", "login", { targetRefs, issuer: ISSUER_URL, clientId: "web", clientSecretRef: { name: "login", key: "secret" }, cookie: { keysRef: { name: "login", key: "keys" } } })}`);
     const page = async (): Promise<string> => {
-      const response = await fetch(waypoint.url, { redirect: "manual", headers: { accept: "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" } });
+      const response = await fetch(URL_BASE, { redirect: "manual", headers: { accept: "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" } });
       await response.text();
       return `${response.status} ${response.headers.get("x-weft-reason")} ${(response.headers.get("location") ?? "").split("?")[0]}`;
     };
