@@ -2,31 +2,21 @@
 // the bytes; results stay within the bounds; what we send is read back; an accepted authority has one form.
 
 import { parseIp } from "../../src/core/ip.ts";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { formatAuthority, parseAuthority, parseHostname } from "../../src/wire/hbone/authority.ts";
 import { type Baggage, BAGGAGE_BYTES_MAX, BAGGAGE_VALUE_CHARS_MAX, decodeBaggage, emptyBaggage, encodeBaggage } from "../../src/wire/hbone/baggage.ts";
 import { readConnect } from "../../src/wire/hbone/connect.ts";
 import { decodeForwardedHost, encodeForwarded } from "../../src/wire/hbone/forwarded.ts";
 import { decodeTraceparent, encodeTraceparent, randomTraceparent } from "../../src/wire/trace/traceparent.ts";
+import { below, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { takeTurns } from "./iterate.ts";
 
 export const name = "baggage";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      properties[i % properties.length]!(random);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, properties);
 
 const properties: readonly ((random: Random) => void)[] = [anyBaggageIsRead, sentBaggageIsReadBack, anyForwardedIsRead, anyTraceparentIsRead, authorityHasOneForm, anyListIsRead];
-
-const pick = <T>(random: Random, from: readonly T[]): T => from[Math.floor(random.next() * from.length)]!;
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
 
 /** Pieces that the grammars care about, and any byte. */
 function soup(random: Random, pieces: readonly string[], piecesMax: number): string {

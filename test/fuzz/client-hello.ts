@@ -1,25 +1,19 @@
 // ClientHellos: the name that was put in is read, wherever records and reads are cut; what is asked for bytes gets them at the end of the
 // message at the latest; nothing throws, and what was read once stays so with more bytes.
 
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { CLIENT_HELLO_BYTES_MAX, readServerName } from "../../src/wire/tls/client-hello.ts";
+import { below } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "client-hello";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      if (i % 3 === 0) sentIsReadBack(random);
-      else moreChangesNothing(random, i % 3 === 1 ? mutated(random, hello(random).bytes) : noise(random));
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => iterate(fuzzRun, (random, i) => {
+  if (i % 3 === 0) sentIsReadBack(random);
+  else moreChangesNothing(random, i % 3 === 1 ? mutated(random, hello(random).bytes) : noise(random));
+});
 
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
 const bytes = (random: Random, length: number): number[] => Array.from({ length }, () => below(random, 256));
 const u16 = (n: number): number[] => [n >> 8, n & 255];
 const block = (content: readonly number[]): number[] => [...u16(content.length), ...content];

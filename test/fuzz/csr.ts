@@ -11,7 +11,8 @@ import { readSinglePem, writePem } from "../../src/wire/x509/pem.ts";
 import { readRequest } from "../../src/wire/x509/request.ts";
 import { DAY_MS, testCa, WEB } from "../kit/certificates.ts";
 import { CORPUS_MS, REQUESTS } from "./corpus-x509.ts";
-import { below, mutate, pick, reencode } from "./mutate-der.ts";
+import { below } from "./choices.ts";
+import { mutate, pick, reencode } from "./mutate-der.ts";
 
 export const name = "csr";
 

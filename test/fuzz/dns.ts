@@ -1,27 +1,20 @@
 // DNS messages: no input throws or loops; what decodes encodes to a message that means the same; a size limit holds; a good
 // reply is told from one that answers something else. And resolv.conf, which a pod writes.
 
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { checkReply, decodeMessage, endOfQuestion, readHeaderOnly } from "../../src/wire/dns/decode.ts";
 import { encodeMessage, truncatedReply } from "../../src/wire/dns/encode.ts";
 import { type DnsMessage, type Edns, HEADER_BYTES, type ResourceRecord } from "../../src/wire/dns/message.ts";
 import { encodeName, labelsOf, readName, skipName } from "../../src/wire/dns/name.ts";
 import { parseResolvConf, RESOLV_CONF_SERVERS_MAX } from "../../src/wire/dns/resolv-conf.ts";
 import { rdataParts } from "../../src/wire/dns/types.ts";
+import { below, bytes, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { takeTurns } from "./iterate.ts";
 
 export const name = "dns";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      properties[i % properties.length]!(random);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, properties);
 
 const properties: readonly ((random: Random) => void)[] = [
   (random) => anyMessage(mutated(random, encodeMessage(message(random)))),
@@ -29,10 +22,6 @@ const properties: readonly ((random: Random) => void)[] = [
   (random) => anyMessage(bytes(random, below(random, 60))),
   madeIsReadBack, limitHolds, replyIsTold, namesRoundTrip, anyResolvConf,
 ];
-
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const pick = <T>(random: Random, from: readonly T[]): T => from[below(random, from.length)]!;
-const bytes = (random: Random, length: number): Uint8Array => Uint8Array.from({ length }, () => below(random, 256));
 
 function domainName(random: Random): string {
   const labels = ["web", "shop", "svc", "cluster", "local", "WEB", "a", "\\.", "\\000", "\\255", "x".repeat(63), "_http", "_tcp", "*"];

@@ -3,27 +3,18 @@
 //   - a refusal is final, and no state of either side is left for a better one after it failed
 //   - no more listeners are counted than were offered
 
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import {
   encodeFrame, FRAME_BYTES_MAX, FrameReader, HANDOVER_VERSION, type HandoverMessage, LISTENERS_MAX, type PredecessorState, stepPredecessor, stepSuccessor, type SuccessorState,
 } from "../../src/runtime/handover-protocol.ts";
+import { below, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { takeTurns } from "./iterate.ts";
 
 export const name = "handover";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      [sentIsReadBack, anythingIsSurvived, anyOrderIsSurvived][i % 3]!(random);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, [sentIsReadBack, anythingIsSurvived, anyOrderIsSurvived]);
 
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const pick = <T>(random: Random, from: readonly T[]): T => from[below(random, from.length)]!;
 const text = (random: Random, charsMax: number): string => Array.from({ length: below(random, charsMax) }, () => pick(random, ["a", "/", '"', "\\", "é", "\u2028", "0", "\n", "💡"])).join("");
 
 function message(random: Random): HandoverMessage {

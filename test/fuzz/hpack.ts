@@ -5,6 +5,7 @@ import { isName, isValue } from "../../src/wire/http/field-bytes.ts";
 import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
 import { encodeStateless, HpackEncoder } from "../../src/wire/http2/hpack-encoder.ts";
 import { huffmanDecode, huffmanDecodedBytesMax, huffmanEncode, huffmanEncodedBytes } from "../../src/wire/http2/huffman.ts";
+import { below } from "./choices.ts";
 
 export const name = "hpack";
 
@@ -37,10 +38,6 @@ export function run(options: { seed: number; iterations: number }): { iterations
     }
   }
   return { iterations: options.iterations };
-}
-
-function below(random: Random, n: number): number {
-  return Math.floor(random.next() * n);
 }
 
 function must(held: boolean, what: string): void {

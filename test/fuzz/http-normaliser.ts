@@ -6,7 +6,8 @@ import { requestFromHttp2, requestToHttp2 } from "../../src/wire/http/http2-mess
 import { type Host, parseHost } from "../../src/wire/http/host.ts";
 import { normalisePath, type PathNormalisation } from "../../src/wire/http/path.ts";
 import { readTarget } from "../../src/wire/http/request-target.ts";
-import { below, must, pick } from "./http1-grammar.ts";
+import { below, pick } from "./choices.ts";
+import { must } from "./http1-grammar.ts";
 
 export const name = "http-normaliser";
 

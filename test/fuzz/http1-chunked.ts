@@ -10,7 +10,8 @@ import { type ClientExchange, Http1ClientConnection, type Http1ClientHandler } f
 import { DEFAULT_LIMITS, type Http1Limits } from "../../src/wire/http1/limits.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../../src/wire/http1/server-connection.ts";
 import type { TransportSide } from "../../src/wire/http1/transport-side.ts";
-import { below, chunkedBody, must, mutate, pick, pieces } from "./http1-grammar.ts";
+import { below, pick } from "./choices.ts";
+import { chunkedBody, must, mutate, pieces } from "./http1-grammar.ts";
 
 export const name = "http1-chunked";
 

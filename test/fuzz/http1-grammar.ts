@@ -1,14 +1,7 @@
 // Random HTTP/1 messages, mostly right, with every mistake that readers are known to disagree about. One char per byte.
 
 import type { Random } from "../../src/core/ports.ts";
-
-export function below(random: Random, n: number): number {
-  return Math.floor(random.next() * n);
-}
-
-export function pick<T>(random: Random, of: readonly T[]): T {
-  return of[below(random, of.length)]!;
-}
+import { below, pick } from "./choices.ts";
 
 export function must(held: boolean, what: string): void {
   if (!held) throw new Error(what);

@@ -6,7 +6,8 @@ import { ListFields } from "../../src/wire/http/fields.ts";
 import type { HeaderList } from "../../src/wire/http/header-list.ts";
 import type { Http1Error } from "../../src/wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../../src/wire/http1/server-connection.ts";
-import { below, endToEnd, must, pieces, requests } from "./http1-grammar.ts";
+import { below } from "./choices.ts";
+import { endToEnd, must, pieces, requests } from "./http1-grammar.ts";
 import { askReference, type ReferenceMessage } from "./reference-http.ts";
 
 export const name = "http1-request";

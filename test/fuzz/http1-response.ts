@@ -6,7 +6,8 @@ import { LENGTH_UNKNOWN } from "../../src/wire/http/content-length.ts";
 import { ListFields } from "../../src/wire/http/fields.ts";
 import type { HeaderList } from "../../src/wire/http/header-list.ts";
 import { type ClientExchange, Http1ClientConnection, type Http1ClientHandler, type OutgoingRequest } from "../../src/wire/http1/client-connection.ts";
-import { below, endToEnd, must, pieces, responses } from "./http1-grammar.ts";
+import { below } from "./choices.ts";
+import { endToEnd, must, pieces, responses } from "./http1-grammar.ts";
 import { askReference, type ReferenceReading } from "./reference-http.ts";
 
 export const name = "http1-response";

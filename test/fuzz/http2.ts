@@ -20,6 +20,9 @@ import {
 import { CLIENT_PREFACE, Flag, FrameType, readUint31, writeFrameHeader, writeUint32 } from "../../src/wire/http2/frames.ts";
 import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
 import { HpackEncoder } from "../../src/wire/http2/hpack-encoder.ts";
+import { below, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "http2";
 
@@ -29,26 +32,10 @@ const PAIR_EVERY = 16;
 const PAIR_TURNS_MAX = 200_000;
 const HOSTILE_FRAMES_MAX = 24;
 
-export function run(options: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(options.seed);
-  for (let i = 0; i < options.iterations; i++) {
-    try {
-      if (i % PAIR_EVERY === PAIR_EVERY - 1) pair(random);
-      else hostile(random);
-    } catch (error) {
-      throw new Error(`http2 fuzz: seed ${options.seed}, iteration ${i}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-    }
-  }
-  return { iterations: options.iterations };
-}
-
-function below(random: Random, n: number): number {
-  return Math.floor(random.next() * n);
-}
-
-function pick<T>(random: Random, of: readonly T[]): T {
-  return of[below(random, of.length)]!;
-}
+export const run = (fuzzRun: FuzzRun) => iterate(fuzzRun, (random, i) => {
+  if (i % PAIR_EVERY === PAIR_EVERY - 1) pair(random);
+  else hostile(random);
+});
 
 function must(held: boolean, what: string): void {
   if (!held) throw new Error(what);

@@ -3,6 +3,7 @@
 
 import type { Random } from "../../src/core/ports.ts";
 import { encode } from "../../src/wire/x509/der.ts";
+import { below } from "./choices.ts";
 
 interface Node {
   tag: number;
@@ -12,8 +13,6 @@ interface Node {
   /** Written with more length octets than needed, as BER allows. */
   wide: boolean;
 }
-
-export const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);
 
 export function pick<T>(random: Random, items: readonly T[]): T {
   const item = items[below(random, items.length)];

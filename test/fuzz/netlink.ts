@@ -4,31 +4,23 @@
 //   - errors keep the kernel's words short and printable
 
 import { type Cidr, type IpAddress, ipFromBytes } from "../../src/core/ip.ts";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { readTcpConnection, writeNewTrackedConnection } from "../../src/wire/netlink/connections.ts";
 import { type Expression, EXPRESSIONS_MAX, formatExpression } from "../../src/wire/netlink/expression.ts";
 import { Attributes, type NetlinkMessage, NetlinkWriter, NLMSG_ERROR, readAnswer, readAttributeList, readMessages } from "../../src/wire/netlink/message.ts";
 import * as nft from "../../src/wire/netlink/nf-tables.ts";
 import * as route from "../../src/wire/netlink/route.ts";
+import { below, bytes, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "netlink";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      if (i % 3 === 0) writtenIsReadBack(random);
-      else anythingIsSurvived(random, i % 3 === 1 ? mutated(random, corpus(random)) : noise(random));
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => iterate(fuzzRun, (random, i) => {
+  if (i % 3 === 0) writtenIsReadBack(random);
+  else anythingIsSurvived(random, i % 3 === 1 ? mutated(random, corpus(random)) : noise(random));
+});
 
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const pick = <T>(random: Random, from: readonly T[]): T => from[below(random, from.length)]!;
-const bytes = (random: Random, length: number): Uint8Array => Uint8Array.from({ length }, () => below(random, 256));
 const hex = (random: Random, length: number): string => bytes(random, length).toHex();
 const word = (random: Random): string => Array.from({ length: 1 + below(random, 14) }, () => pick(random, [..."abcxyz019_-."])).join("");
 const u32 = (random: Random): number => below(random, 2 ** 32);

@@ -2,29 +2,21 @@
 // accepted and then refused; what was read does not depend on how it was cut.
 
 import { ipFromBytes, formatSocketAddress, type SocketAddress } from "../../src/core/ip.ts";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { parseSpiffeId, type SpiffeId } from "../../src/core/spiffe.ts";
 import { decodeProxyHeader } from "../../src/wire/proxy-protocol/decode.ts";
 import { PROXY_V1_BYTES_MAX } from "../../src/wire/proxy-protocol/v1.ts";
 import { encodeProxyV2, PROXY_V2_BYTES_MAX } from "../../src/wire/proxy-protocol/v2.ts";
+import { below, bytes } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "proxy-protocol";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      if (i % 4 === 0) sentIsReadBack(random);
-      else cutsDoNotMatter(random, i % 4 === 1 ? line(random) : i % 4 === 2 ? mutated(random, sent(random).bytes) : assembled(random));
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
-
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const bytes = (random: Random, length: number): Uint8Array => Uint8Array.from({ length }, () => below(random, 256));
+export const run = (fuzzRun: FuzzRun) => iterate(fuzzRun, (random, i) => {
+  if (i % 4 === 0) sentIsReadBack(random);
+  else cutsDoNotMatter(random, i % 4 === 1 ? line(random) : i % 4 === 2 ? mutated(random, sent(random).bytes) : assembled(random));
+});
 
 function address(random: Random): SocketAddress {
   return { ip: ipFromBytes(bytes(random, random.next() < 0.5 ? 4 : 16)), port: below(random, 65536) };

@@ -2,22 +2,14 @@
 // reading it again from what was understood gives the same.
 
 import { parseIp } from "../../src/core/ip.ts";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { parseResolvConf, RESOLV_CONF_BYTES_MAX, RESOLV_CONF_SEARCH_MAX, RESOLV_CONF_SERVERS_MAX } from "../../src/wire/dns/resolv-conf.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "resolv-conf";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      anythingIsRead(soup(random));
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => iterate(fuzzRun, (random) => anythingIsRead(soup(random)));
 
 const pieces = [
   "nameserver", "search", "domain", "options", " ", " ", "\t", "\n", "\n", "\r\n", "#", ";", "198.18.0.1", "2001:db8::53", "::ffff:198.18.0.1", "fe80::1%eth0", "010.0.0.1",

@@ -2,7 +2,7 @@
 // nothing that reaches a message is a header that may not stand there. Bodies of gRPC and gRPC-Web are read back wherever they are cut.
 
 import { fromBinary } from "@bufbuild/protobuf";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { isName, isValue } from "../../src/wire/http/field-bytes.ts";
 import { isConnectionSpecific } from "../../src/wire/http/fields.ts";
 import { frameGrpcMessage, readGrpcMessage } from "../../src/wire/grpc/message.ts";
@@ -15,6 +15,9 @@ import type { AnswerHeader } from "../../src/policy/upstream/service-answer.ts";
 import type { GlobalRateLimit } from "../../src/mesh/l7/traffic-policy.ts";
 import { AUTHORIZER } from "../kit/http-records.ts";
 import { field, message, number } from "../kit/protobuf-bytes.ts";
+import { below, bytes, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { takeTurns } from "./iterate.ts";
 
 export const name = "service-answers";
 
@@ -23,21 +26,8 @@ const LIMIT: GlobalRateLimit = {
   name: "l", service: AUTHORIZER.service, port: 1, domain: "d", descriptors: [], hits: 1, hitsHeader: null, timeoutMs: 1, onFailure: "deny", matches: [], fieldPath: "",
 };
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      [checked, limited, answered, framed][i % 4]!(random);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, [checked, limited, answered, framed]);
 
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const bytes = (random: Random, length: number): Uint8Array => Uint8Array.from({ length }, () => below(random, 256));
-const pick = <T>(random: Random, values: readonly T[]): T => values[below(random, values.length)]!;
 const some = <T>(random: Random, max: number, make: () => T): T[] => Array.from({ length: below(random, max + 1) }, make);
 
 const NAMES = ["x-user", "X-User", "Host", ":path", "content-length", "x y", "", "set-cookie", "location", "grpc-status", "\u00e9", "a\r\nb"];

@@ -1,7 +1,7 @@
 // What a request brings for its trace and its log: traceparent, tracestate, B3, x-request-id, grpc-status, grpc-message, and the commands
 // of a log's format. Nothing throws whatever the bytes; what is passed on is well-formed and of one trace; lines stay lines.
 
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { compileLogFormat, defaultLogFormat } from "../../src/telemetry/log-format.ts";
 import { KeptFields } from "../../src/telemetry/request-record.ts";
 import { readTrace, requestIdOf } from "../../src/telemetry/request-trace.ts";
@@ -13,26 +13,21 @@ import { fullTraceId, readB3 } from "../../src/wire/trace/b3.ts";
 import { IdSource, isRequestId } from "../../src/wire/trace/ids.ts";
 import { decodeTraceparent } from "../../src/wire/trace/traceparent.ts";
 import { readTracestate, TRACESTATE_CHARS_MAX } from "../../src/wire/trace/tracestate.ts";
+import { below, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { iterate } from "./iterate.ts";
 
 export const name = "trace";
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  const ids = new IdSource((bytes) => bytes.forEach((_, i) => (bytes[i] = below(random, 256))));
-  for (let i = 0; i < iterations; i++) {
-    try {
-      properties[i % properties.length]!(random, ids);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
+export function run(fuzzRun: FuzzRun) {
+  let ids: IdSource | null = null;
+  return iterate(fuzzRun, (random, i) => {
+    ids ??= new IdSource((target) => target.forEach((_, at) => (target[at] = below(random, 256))));
+    properties[i % properties.length]!(random, ids);
+  });
 }
 
 const properties: readonly ((random: Random, ids: IdSource) => void)[] = [anyContextGoesOn, anyTracestateIsRead, anyMessageIsRead, anyBodyIsCounted, anyLineIsOne];
-
-const pick = <T>(random: Random, from: readonly T[]): T => from[Math.floor(random.next() * from.length)]!;
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
 
 function soup(random: Random, pieces: readonly string[], piecesMax: number, chars: number): string {
   let text = "";

@@ -12,7 +12,8 @@ import { contextTag, encode, encodeOid, octetString, sequence, derTrue, sameByte
 import { OID } from "../../src/wire/x509/oids.ts";
 import { readRevocationList } from "../../src/wire/x509/revocation-list.ts";
 import { CERTIFICATES, CORPUS_MS, REVOCATION_LISTS } from "./corpus-x509.ts";
-import { below, mutate, pick, reencode } from "./mutate-der.ts";
+import { below } from "./choices.ts";
+import { mutate, pick, reencode } from "./mutate-der.ts";
 
 export const name = "x509";
 

@@ -4,7 +4,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Random, seededRandom } from "../../src/core/ports.ts";
+import type { Random } from "../../src/core/ports.ts";
 import { spiffeId } from "../../src/core/spiffe.ts";
 import type { L7Snapshot } from "../../src/mesh/l7/delta.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
@@ -21,6 +21,9 @@ import { Session } from "../../src/xds/server/session.ts";
 import { World } from "../../src/xds/server/world.ts";
 import { RandomMesh } from "../kit/mesh-records.ts";
 import { PublishedMesh } from "../kit/published-mesh.ts";
+import { below, pick } from "./choices.ts";
+import type { FuzzRun } from "./fuzz.ts";
+import { takeTurns } from "./iterate.ts";
 
 export const name = "xds";
 
@@ -28,22 +31,9 @@ const CORPUS = join(import.meta.dir, "../../src/resources/corpus");
 const KINDS = Object.keys(L7_CODECS) as L7Kind[];
 let corpus: readonly { readonly kind: L7Kind; readonly name: string; readonly json: string }[] | null = null;
 
-export function run({ seed, iterations }: { seed: number; iterations: number }): { iterations: number } {
-  const random = seededRandom(seed);
-  for (let i = 0; i < iterations; i++) {
-    try {
-      properties[i % properties.length]!(random);
-    } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${i}: ${(error as Error).message}`, { cause: error });
-    }
-  }
-  return { iterations };
-}
+export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, properties);
 
 const properties: readonly ((random: Random) => void)[] = [anyResponseIsTaken, anyRecordIsRead, anyRequestIsAnswered, anyLogIsRead];
-
-const below = (random: Random, max: number): number => Math.floor(random.next() * max);
-const pick = <T>(random: Random, from: readonly T[]): T => from[below(random, from.length)]!;
 
 /** Some bytes changed, cut off, doubled or put in. */
 function mutate(random: Random, bytes: Uint8Array): Uint8Array {

@@ -11,6 +11,7 @@ import { type Diagnostic, formatDiagnostic } from "../../src/resources/diagnosti
 import { deepEqual } from "../../src/resources/mesh-delta.ts";
 import { type Evaluation, type FileReading, ResourceSet } from "../../src/resources/resource-set.ts";
 import { describeIdentity, type ResourceIdentity } from "../../src/resources/resource.ts";
+import { below } from "./choices.ts";
 
 export const name = "yaml";
 
@@ -322,7 +323,6 @@ function isSlow(texts: Readonly<Record<string, string>>): boolean {
   return true;
 }
 
-const below = (random: Random, limit: number): number => Math.floor(random.next() * limit);
 
 function mutate(random: Random, text: string): string {
   const at = below(random, text.length + 1);
