@@ -8,8 +8,9 @@
 // Each fuzzer runs in a process of its own, in slices with seeds S, S+1, ...; a failure, a crash or a hang names the slice
 // and prints the command that repeats it. No fuzzer at all, or an unknown name, fails.
 
-import { readFileSync, writeSync } from "node:fs";
+import { writeSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { cpuSeconds } from "../../bench/lib/accounting.ts";
 
 const ITERATIONS_DEFAULT = 100_000;
 /** Small enough that repeating a failing slice takes seconds, large enough that its set-up does not count. */
@@ -18,8 +19,6 @@ const SLICE_ITERATIONS = 1_000;
 const SLICE_CPU_SECONDS_MAX = 60;
 const SLICE_SECONDS_MAX = 900;
 const LOOK_SECONDS = 5;
-/** USER_HZ: the unit of processor time in /proc/PID/stat. */
-const TICKS_PER_SECOND = 100;
 const SEED_MAX = 0x7fff_ffff;
 /** Marks a report line of the child among whatever the fuzzer prints. */
 const REPORT_MARK = "\u001efuzz ";
@@ -115,14 +114,14 @@ async function runInChild({ name, file, options }: ChildTask): Promise<FuzzVerdi
   let since = { seconds: started / 1000, cpuSeconds: 0 };
   // By processor time: on a busy machine a slice may wait for long, and a fuzzer that runs at low priority does.
   const watchdog = setInterval(() => {
-    const cpuSeconds = cpuSecondsOf(child.pid) - since.cpuSeconds;
+    const usedSeconds = cpuSeconds([child.pid]) - since.cpuSeconds;
     const seconds = performance.now() / 1000 - since.seconds;
-    if (cpuSeconds < SLICE_CPU_SECONDS_MAX && seconds < SLICE_SECONDS_MAX) return;
-    message ??= `no progress for ${seconds.toFixed(0)} s, ${cpuSeconds.toFixed(0)} s of processor time: it hangs, or a slice of ${SLICE_ITERATIONS} iterations is too slow`;
+    if (usedSeconds < SLICE_CPU_SECONDS_MAX && seconds < SLICE_SECONDS_MAX) return;
+    message ??= `no progress for ${seconds.toFixed(0)} s, ${usedSeconds.toFixed(0)} s of processor time: it hangs, or a slice of ${SLICE_ITERATIONS} iterations is too slow`;
     child.kill("SIGKILL");
   }, LOOK_SECONDS * 1000);
   for await (const report of reportsOf(child.stdout)) {
-    since = { seconds: performance.now() / 1000, cpuSeconds: cpuSecondsOf(child.pid) };
+    since = { seconds: performance.now() / 1000, cpuSeconds: cpuSeconds([child.pid]) };
     if (report.kind === "slice") slice = report;
     else if (report.kind === "sliceDone") iterations += report.iterations;
     else message = report.message;
@@ -134,18 +133,6 @@ async function runInChild({ name, file, options }: ChildTask): Promise<FuzzVerdi
   const seconds = (performance.now() - started) / 1000;
   const failure = message === null ? null : { message, repeat: repeatCommand(name, slice ?? options) };
   return { name, iterations, seconds, failure };
-}
-
-/** Processor time of a process so far; 0 once it is gone. */
-function cpuSecondsOf(pid: number): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // After the command name, which may hold anything: utime and stime are the 12th and 13th field.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-  } catch {
-    return 0;
-  }
 }
 
 const repeatCommand = (name: string, slice: FuzzRun): string =>

@@ -2,7 +2,6 @@
 // client to a server of either HTTP, nor from a server to a client; and what is left of it never becomes the next one's message.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout } from "bun:test";
-import { readFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { CLIENT_PREFACE, Flag, FrameType } from "../../src/wire/http2/frames.ts";
 import { headerValue } from "../../src/wire/http2/headers.ts";
@@ -164,7 +163,7 @@ beforeAll(async () => {
     flags: ["--serve", `127.0.0.1:${TO_HTTP1}=shop/one.shop.svc.cluster.local:80,127.0.0.1:${TO_HTTP2}=shop/two.shop.svc.cluster.local:80`],
   });
   for (const port of PORTS) expect((await fetch(`http://127.0.0.1:${port}/warm`)).status).toBe(200);
-  restingBytes = residentBytes();
+  restingBytes = waypoint.residentBytes();
 }, 60_000);
 
 afterAll(async () => {
@@ -172,10 +171,6 @@ afterAll(async () => {
   await one?.[Symbol.asyncDispose]();
   await two?.[Symbol.asyncDispose]();
 });
-
-function residentBytes(): number {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${waypoint.process.pid}/status`, "utf8"))![1]) * 1024;
-}
 
 /** Everything that either server was told. */
 const told = (): string => one.heard + JSON.stringify(two.seen);
@@ -340,7 +335,7 @@ describe("from servers", () => {
 
 describe("all of the above", () => {
   item("the waypoint is as it was before", async () => {
-    expect(residentBytes() - restingBytes).toBeLessThan(GROWTH_BYTES_MAX);
+    expect(waypoint.residentBytes() - restingBytes).toBeLessThan(GROWTH_BYTES_MAX);
     for (const port of PORTS) expect(await honest(port)).toBe("/honest");
     expect(waypoint.process.exitCode).toBeNull();
     expect(waypoint.log).not.toMatch(/"level":"(fatal|panic)"/);

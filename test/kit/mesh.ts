@@ -24,6 +24,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newToken } from "../../src/ca/tokens.ts";
 import type { MeshNetwork, Node, Place, Workload } from "./network.ts";
+import { residentBytes, sumOfSamples } from "./process-figures.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const READY_MS = 20_000;
@@ -151,8 +152,7 @@ export class Agent {
 
   /** Memory it holds now. */
   residentBytes(): number {
-    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1];
-    return Number(kilobytes) * 1024;
+    return residentBytes(this.pid);
   }
 
   /** Everything it has logged, over all its starts. */
@@ -172,7 +172,6 @@ export class Agent {
     await this.start(flags);
     return replaced;
   }
-
 
   /** Starts it and waits until it says that it is ready. */
   async start(flags: readonly string[] = []): Promise<void> {
@@ -207,10 +206,7 @@ export class Agent {
 
   /** The sum of a metric's samples that carry these labels; 0 where there are none. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
-    return (await this.metrics()).split("\n")
-      .filter((sample) => (sample.startsWith(`${name}{`) || sample.startsWith(`${name} `)) && wanted.every((label) => sample.includes(label)))
-      .reduce((sum, sample) => sum + Number(sample.split(" ").at(-1)), 0);
+    return sumOfSamples(await this.metrics(), name, labels);
   }
 
   /** Where the log ends now: what comes later is read with it. */

@@ -17,6 +17,7 @@ import { HbonePeer, type Leaf, RawPeer } from "./hostile-peer.ts";
 import { type Agent, documents, entryYaml, Mesh, type MeshOptions, namespaceYaml, serve, until } from "./mesh.ts";
 import { MeshNetwork, type NetworkOptions, type Node, type Workload } from "./network.ts";
 import { ECHO_PORT, GREETER_PORT, GREETING, HTTP_PORT } from "./shop.ts";
+import { sumOfSamples } from "./process-figures.ts";
 
 const COUNTED_MS = 5_000;
 export const RIVAL_ID = "spiffe://cluster.local/ns/shop/sa/rival";
@@ -118,10 +119,7 @@ export class Siege implements AsyncDisposable {
 
   /** The sum of a metric's samples with these labels, read by this process: fast enough to be asked often. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
-    return (await this.scrape()).split("\n")
-      .filter((line) => (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) && wanted.every((label) => line.includes(label)))
-      .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+    return sumOfSamples(await this.scrape(), name, labels);
   }
 
   async scrape(): Promise<string> {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { must, NamespaceLinks } from "../../src/net/links.ts";
 import { until } from "./mesh.ts";
 import { ip } from "./mesh-records.ts";
+import { residentBytes, sumOfSamples } from "./process-figures.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const READY_MS = 20_000;
@@ -120,12 +121,14 @@ export class WaypointProcess implements AsyncDisposable {
     return (await fetch(`http://127.0.0.1:15000/${path}`)).json();
   }
 
+  /** Memory it holds now. */
+  residentBytes(): number {
+    return residentBytes(this.process.pid);
+  }
+
   /** Sum of the samples of a metric with these labels. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const text = await (await fetch("http://127.0.0.1:15020/metrics")).text();
-    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
-    return text.split("\n").filter((line) => (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) && wanted.every((label) => line.includes(label)))
-      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
+    return sumOfSamples(await (await fetch("http://127.0.0.1:15020/metrics")).text(), name, labels);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

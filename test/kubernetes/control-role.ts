@@ -3,6 +3,8 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { cpuSeconds } from "../../bench/lib/accounting.ts";
+import { residentBytes } from "../kit/process-figures.ts";
 import type { ApiServer } from "./api-server.ts";
 import { until } from "./eventually.ts";
 
@@ -41,11 +43,8 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
   const log = (): string => readFileSync(logFile, "utf8");
   return {
     name, port, adminPort, metricsPort, log,
-    residentBytes: () => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? 0) * 1024,
-    cpuSeconds() {
-      const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ");
-      return (Number(fields[11]) + Number(fields[12])) / 100;
-    },
+    residentBytes: () => residentBytes(child.pid),
+    cpuSeconds: () => cpuSeconds([child.pid]),
     async ready() {
       await until(async () => {
         if (child.exitCode !== null) throw new Error(`${name} ended with status ${child.exitCode}:\n${log().slice(-3000)}`);
