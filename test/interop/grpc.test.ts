@@ -3,11 +3,11 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unsealed } from "../kit/box.ts";
 import { until } from "../kit/mesh.ts";
+import { freePort, takesConnections } from "../kit/ports.ts";
 import { describeUnless, firstReason, needsProgram, type SkipReason } from "../kit/skip.ts";
 import { WaypointFixture } from "../kit/waypoint.ts";
 
@@ -45,7 +45,7 @@ describeUnless(firstReason(unsealed, missing(CLIENT, "GRPC_INTEROP_CLIENT"), mis
   beforeAll(async () => {
     const port = await freePort();
     server = Bun.spawn([SERVER, `-port=${port}`], { stdout: "ignore", stderr: "ignore" });
-    await until("the interop server to listen", 10_000, () => answers(port));
+    await until("the interop server to listen", 10_000, () => takesConnections(port));
     waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "grpc" });
     directory = mkdtempSync(join(tmpdir(), "weft-grpc-"));
     writeFileSync(join(directory, "test.proto"), PROTO);
@@ -85,22 +85,3 @@ describeUnless(firstReason(unsealed, missing(CLIENT, "GRPC_INTEROP_CLIENT"), mis
     expect(slow.stderr).toContain("DeadlineExceeded");
   });
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}
-
-function answers(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on("error", () => resolve(false));
-  });
-}

@@ -3,13 +3,13 @@
 
 import { generateKeyPairSync } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Api, apiOf, APPLY_PATCH } from "../../src/control/api/api.ts";
 import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { unsealed } from "../kit/box.ts";
+import { freePorts } from "../kit/ports.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";
 import { testDefinitions } from "./definitions.ts";
 
@@ -140,18 +140,4 @@ export async function installDefinitions(client: Api, kinds: readonly string[] =
       await Bun.sleep(50);
     }
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, async () => {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return server;
-  }));
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return typeof address === "object" && address !== null ? address.port : 0;
-  });
-  for (const server of servers) server.close();
-  return ports;
 }

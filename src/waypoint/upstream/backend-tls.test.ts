@@ -3,11 +3,11 @@
 import { describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connect2 } from "node:http2";
-import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WEB } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/mesh.ts";
+import { freePort, takesConnections } from "../../../test/kit/ports.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { WaypointFixture } from "../../../test/kit/waypoint.ts";
@@ -193,7 +193,7 @@ describe("a server of another make", () => {
       const port = await freePort();
       const server = Bun.spawn(["openssl", "s_server", "-accept", `127.0.0.1:${port}`, "-cert", "leaf.pem", "-key", "leaf.key", ...chain, version, "-www"], { cwd: directory, stdout: "ignore", stderr: "ignore", stdin: "ignore" });
       try {
-        await until("it to listen", 10_000, () => canConnect(port));
+        await until("it to listen", 10_000, () => takesConnections(port));
         await using waypoint = new WaypointFixture({ endpoints: [{ port }], l7: policies(simple({ caPem })) });
         const answer = await waypoint.fetch("/");
         expect(answer.status).toBe(wanted);
@@ -206,18 +206,6 @@ describe("a server of another make", () => {
     }
     rmSync(directory, { recursive: true, force: true });
   }, 60_000);
-});
-
-const freePort = (): Promise<number> => new Promise((resolve) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo;
-    server.close(() => resolve(port));
-  });
-});
-
-const canConnect = (port: number): Promise<boolean> => new Promise((resolve) => {
-  const socket = connect({ port, host: "127.0.0.1" }, () => resolve((socket.destroy(), true)));
-  socket.on("error", () => resolve(false));
 });
 
 function get2(session: import("node:http2").ClientHttp2Session, path: string): Promise<string> {
