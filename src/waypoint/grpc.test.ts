@@ -114,13 +114,7 @@ describe("gRPC", () => {
     const timeouts: string[] = [];
     await using server = await backend2((_, headers) => void timeouts.push(String(headers["grpc-timeout"])));
     await using waypoint = new WaypointFixture({ endpoints: [server], portName: "grpc" });
-    const session = connect2(waypoint.url);
-    const headers = await new Promise<Record<string, unknown>>((resolve) => {
-      const stream = session.request({ ":method": "POST", ":path": "/a.B/C", "content-type": "application/grpc", "grpc-timeout": "300m" });
-      stream.on("response", resolve).resume();
-      stream.end(message());
-    });
-    session.close();
+    const headers = await waypoint.grpc(message(), { "grpc-timeout": "300m" });
     expect(headers).toMatchObject({ ":status": 200, "grpc-status": "4" });
     expect(timeouts[0]).toMatch(/^\d+u$/);
     expect(Number(timeouts[0]!.slice(0, -1))).toBeLessThanOrEqual(300_000);

@@ -3,7 +3,7 @@
 
 import { expect } from "bun:test";
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
-import { createServer as createServer2, type Http2Server } from "node:http2";
+import { connect as connect2, createServer as createServer2, type Http2Server } from "node:http2";
 import { connect, type AddressInfo, type Socket } from "node:net";
 import { namespacedName, type NamespacedName } from "../../src/core/brand.ts";
 import type { IpAddress } from "../../src/core/ip.ts";
@@ -170,6 +170,18 @@ export class WaypointFixture implements AsyncDisposable {
 
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
     return fetch(this.url + path, { redirect: "manual", ...init });
+  }
+
+  /** A call by gRPC. @param message with its prefix of five bytes. @returns the headers of the answer, which are also its trailers where it has nothing else. */
+  async grpc(message: Uint8Array = new Uint8Array(0), fields: Readonly<Record<string, string>> = {}): Promise<Readonly<Record<string, unknown>>> {
+    const session = connect2(this.url);
+    const headers = await new Promise<Record<string, unknown>>((resolve) => {
+      const stream = session.request({ ":method": "POST", ":path": "/a.B/C", "content-type": "application/grpc", ...fields });
+      stream.on("response", resolve).resume();
+      stream.end(message);
+    });
+    session.close();
+    return headers;
   }
 
   raw(): RawClient {

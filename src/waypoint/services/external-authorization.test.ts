@@ -69,13 +69,7 @@ describe("by gRPC", () => {
     await using server = await echo();
     await using authz = await authorizerService(() => ({ status: { code: 7 }, httpResponse: { case: "deniedResponse", value: { body: "not you" } } }));
     await using waypoint = fixture(server, authz, GRPC);
-    const session = connect2(waypoint.url);
-    const headers = await new Promise<Record<string, unknown>>((resolve) => {
-      const stream = session.request({ ":method": "POST", ":path": "/a.B/C", "content-type": "application/grpc" });
-      stream.on("response", resolve).resume();
-      stream.end();
-    });
-    session.close();
+    const headers = await waypoint.grpc();
     expect(headers).toMatchObject({ ":status": 200, "content-type": "application/grpc", "grpc-status": "7", "grpc-message": "not you" });
   });
 

@@ -1,7 +1,6 @@
 // Requests that a rate limit service counts, through the whole of a waypoint's HTTP, between real sockets.
 
 import { describe, expect, test } from "bun:test";
-import { connect as connect2 } from "node:http2";
 import { rateLimitService } from "../../../test/kit/decision-services.ts";
 import { when } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/mesh.ts";
@@ -64,13 +63,7 @@ describe("a request that a service counts", () => {
     await using server = await echo();
     await using limits = await rateLimitService(() => ({ overallCode: OVER }));
     await using waypoint = fixture(server, limits, [LIMIT]);
-    const session = connect2(waypoint.url);
-    const headers = await new Promise<Record<string, unknown>>((resolve) => {
-      const stream = session.request({ ":method": "POST", ":path": "/a.B/C", "content-type": "application/grpc" });
-      stream.on("response", resolve).resume();
-      stream.end();
-    });
-    session.close();
+    const headers = await waypoint.grpc();
     expect(headers).toMatchObject({ ":status": 200, "grpc-status": "8" });
   });
 
