@@ -20,10 +20,13 @@ import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../src/wire/protobuf/istio/workload/zds/zds_pb.ts";
 import { unsealed } from "../kit/box.ts";
 import { FakeKubernetesApi } from "../kit/kubernetes-api.ts";
+import { until } from "../kit/mesh.ts";
 import { MeshNetwork, type Workload } from "../kit/network.ts";
 import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
 import { quietLog } from "../kubernetes/eventually.ts";
 
+/** Longer than anything here takes on a busy machine. */
+const WAIT_MS = 10_000;
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 const UID = "6a0b3d8e-6d1f-4f0a-8f8e-0d6f6d1c2b3a";
 const REDIRECTION = "ambient.istio.io/redirection";
@@ -135,9 +138,6 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   };
   const rules = async (): Promise<string> => (await pod.run(["nft", "list", "tables"])).stdout.trim();
   const annotation = (): unknown => (api.get("pods", "shop/web-1")?.metadata["annotations"] as Record<string, string> | undefined)?.[REDIRECTION];
-  const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => {
-    while (!(await holds())) await Bun.sleep(5);
-  };
 
   test("ADD: the ztunnel has the pod's namespace, the rules are in force, the result is passed on, the pod is announced", async () => {
     using ztunnel = new Acknowledger(zds());
@@ -147,7 +147,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     expect(ztunnel.heard).toEqual(["snapshot", `add web-1 ${namespaceIdentity(pod.namespaceFd)}`]);
     expect(await rules()).toBe("table inet weft");
     expect((await pod.run(["nft", "list", "table", "inet", "weft"])).stdout).toContain('ip saddr 198.51.100.7 tcp dport 8080');
-    await until(() => annotation() === "enabled");
+    await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
     expect((await call("CHECK")).status).toBe(0);
     await pod.run(["nft", "flush", "table", "inet", "weft"]);
     const checked = await call("CHECK");
@@ -200,11 +200,11 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   test("unlabelled: rules redirect nothing and then go, the ztunnel lets go, the pod is announced as outside", async () => {
     using ztunnel = new Acknowledger(zds());
     await call("ADD");
-    await until(() => annotation() === "enabled");
+    await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
     api.put("namespaces", { metadata: { name: "shop", labels: {} } });
     await ztunnel.hears(`del ${UID}`);
     expect(annotation()).toBeUndefined();
-    await until(async () => (await rules()) === "");
+    await until("the rules to be gone", WAIT_MS, async () => (await rules()) === "");
   });
 
   test("a pod that runs and cannot join: the reason is in its events, once", async () => {
@@ -213,7 +213,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
       metadata: { name: "lost", namespace: "shop", uid: "11111111-2222-3333-4444-555555555555" }, spec: { nodeName: "east", containers: [] }, status: { phase: "Running", podIPs: [{ ip: "198.18.1.99" }] },
     });
     const events = () => api.everything.filter((id) => id.startsWith("events shop/lost."));
-    await until(() => events().length > 0 && api.requests.length > 0);
+    await until("the event", WAIT_MS, () => events().length > 0 && api.requests.length > 0);
     const [id = ""] = events();
     expect(api.get("events", id.slice("events ".length))).toMatchObject({
       involvedObject: { kind: "Pod", name: "lost", uid: "11111111-2222-3333-4444-555555555555" }, type: "Warning", reason: "NotInMesh",
@@ -276,10 +276,10 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     expect(states.at(-1)).toMatchObject({ kind: "waiting" });
     const path = join(conf, "10-pods.conflist");
     writeFileSync(path, list);
-    await until(() => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
+    await until("the plugin to be in the configuration", WAIT_MS, () => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
     expect(readFileSync(join(bin, PLUGIN_TYPE), "utf8")).toBe("a program");
     writeFileSync(path, list.replace('"pods"', '"others"'));
-    await until(() => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
+    await until("the plugin to be in the configuration", WAIT_MS, () => readFileSync(path, "utf8").includes(PLUGIN_TYPE));
     expect(readFileSync(path, "utf8")).toContain('"others"');
     expect(installer.remove()).toEqual([]);
     expect(readFileSync(path, "utf8")).toBe(list.replace('"pods"', '"others"'));
