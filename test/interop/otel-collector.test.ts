@@ -13,14 +13,14 @@ import { keepFields } from "../../src/telemetry/request-record.ts";
 import { request, role } from "../../src/telemetry/telemetry-fixtures.ts";
 import { ListFields } from "../../src/wire/http/fields.ts";
 import { unsealed } from "../kit/box.ts";
-import { missingCollector, RealCollector } from "../kit/real-collector.ts";
+import { needsCollector, RealCollector } from "../kit/real-collector.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 
 setDefaultTimeout(60_000);
 
 const REQUESTS = 700;
 
-describeUnless(firstReason(unsealed, missingCollector()))("a real collector", () => {
+describeUnless(firstReason(unsealed, needsCollector))("a real collector", () => {
   let collector: RealCollector;
   beforeAll(async () => void (collector = await RealCollector.start()));
   afterAll(async () => await collector?.[Symbol.asyncDispose]());

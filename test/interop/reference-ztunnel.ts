@@ -8,17 +8,13 @@ import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS } from "../../src/net/redirect/opti
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
 import { ask, type Mesh, until } from "../kit/mesh.ts";
 import type { Workload } from "../kit/network.ts";
-import type { SkipReason } from "../kit/skip.ts";
+import { needsBinary, type SkipReason } from "../kit/skip.ts";
 
 const READY_MS = 20_000;
 const READINESS_URL = "http://127.0.0.1:15021/healthz/ready";
 const CA_PORT = 15012;
 
-export function missingZtunnel(): SkipReason {
-  const binary = process.env["ZTUNNEL_BIN"] ?? "";
-  if (binary === "") return "ZTUNNEL_BIN is not set";
-  return existsSync(binary) ? null : `ZTUNNEL_BIN names no file: ${binary}`;
-}
+export const needsZtunnel: SkipReason = needsBinary("ZTUNNEL_BIN");
 
 export interface ReferenceWorkload {
   readonly workload: Workload;

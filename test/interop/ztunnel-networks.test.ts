@@ -11,7 +11,7 @@ import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, service
 import { MeshNetwork, type Workload } from "../kit/network.ts";
 import { ECHO_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
-import { missingZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
+import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
 /** On a machine that is busy; what must be quick has a limit of its own. */
 setDefaultTimeout(30_000);
@@ -20,7 +20,7 @@ const PORTS = { 80: HTTP_PORT, 90: ECHO_PORT, 91: GREETER_PORT } as const;
 const VIPS = { ours: "198.18.250.61", theirs: "198.18.250.62" } as const;
 const STREAM_BYTES = 32 * 1024 * 1024;
 
-describeUnless(firstReason(unsealed, missingZtunnel()))("the reference ztunnel on another network", () => {
+describeUnless(firstReason(unsealed, needsZtunnel))("the reference ztunnel on another network", () => {
   let network: MeshNetwork;
   let mesh: Mesh;
   let ours: Workload;

@@ -6,7 +6,7 @@ import { unsealed } from "../kit/box.ts";
 import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve, until } from "../kit/mesh.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
-import { missingZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
+import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
 setDefaultTimeout(30_000);
 
@@ -15,7 +15,7 @@ const HTTP_PORT = 8080;
 const GREETER_PORT = 9000;
 const PORTS = { 80: HTTP_PORT, 90: GREETER_PORT };
 
-describeUnless(firstReason(unsealed, missingZtunnel()))("the reference ztunnel and a waypoint", () => {
+describeUnless(firstReason(unsealed, needsZtunnel))("the reference ztunnel and a waypoint", () => {
   let network: MeshNetwork;
   let mesh: Mesh;
   let east: Node;

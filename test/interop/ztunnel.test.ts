@@ -7,7 +7,7 @@ import { ask, documents, entryYaml, Mesh, namespaceYaml, policyYaml, program, se
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { addressOf, ECHO_PORT, type Family, FAREWELL_PORT, GREETER_PORT, GREETING, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
-import { missingZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
+import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
 /** On a machine that is busy; what must be quick has a limit of its own. */
 setDefaultTimeout(30_000);
@@ -24,7 +24,7 @@ const SERVICES = {
   theirs: { vips: ["198.18.250.32", "2001:db8:250::32"], ports: { [SERVICE_HTTP]: HTTP_PORT, [SERVICE_ECHO]: ECHO_PORT } },
 } as const;
 
-describeUnless(firstReason(unsealed, missingZtunnel()))("the reference ztunnel", () => {
+describeUnless(firstReason(unsealed, needsZtunnel))("the reference ztunnel", () => {
   let network: MeshNetwork;
   let mesh: Mesh;
   let east: Node;

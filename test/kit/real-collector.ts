@@ -1,21 +1,17 @@
 // A real OpenTelemetry collector as a process, with what it passes on: what it could not read it would not. OTELCOL_BIN names one with the
 // otlp receiver and the otlp_http exporter.
 
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { until } from "./mesh.ts";
-import type { SkipReason } from "./skip.ts";
+import { needsBinary, type SkipReason } from "./skip.ts";
 
 const GRPC_PORT = 4317;
 const HTTP_PORT = 4318;
 const SINK_PORT = 4319;
 
-export function missingCollector(): SkipReason {
-  const binary = process.env["OTELCOL_BIN"] ?? "";
-  if (binary === "") return "OTELCOL_BIN is not set";
-  return existsSync(binary) ? null : `OTELCOL_BIN names no file: ${binary}`;
-}
+export const needsCollector: SkipReason = needsBinary("OTELCOL_BIN");
 
 /** OTLP as JSON (OTLP, "JSON Protobuf Encoding"): ids in hexadecimal, numbers of 64 bits as text. */
 export interface JsonSpan { traceId: string; spanId: string; parentSpanId: string; name: string; kind: number; startTimeUnixNano: string; endTimeUnixNano: string; traceState?: string; status: { code?: number; message?: string }; attributes: JsonAttribute[] }

@@ -7,6 +7,7 @@
 // or todo test without `[skipped: reason]` in its own name or in a describe around it as a failure.
 
 import { describe, test } from "bun:test";
+import { existsSync } from "node:fs";
 
 /** Why a test cannot run here; null when it can. */
 export type SkipReason = string | null;
@@ -18,6 +19,13 @@ export function skipReasonOf(fullName: string): string | null {
 
 export function needsProgram(program: string): SkipReason {
   return Bun.which(program) === null ? `needs ${program}` : null;
+}
+
+/** For a program that an environment variable names. */
+export function needsBinary(variable: string): SkipReason {
+  const binary = process.env[variable] ?? "";
+  if (binary === "") return `${variable} is not set`;
+  return existsSync(binary) ? null : `${variable} names no file: ${binary}`;
 }
 
 /** The first reason of several: `firstReason(needsProgram("wrk"), needsProgram("nginx"))`. */

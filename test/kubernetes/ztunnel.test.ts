@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import tls from "node:tls";
-import { missingZtunnel } from "../interop/reference-ztunnel.ts";
+import { needsZtunnel } from "../interop/reference-ztunnel.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, needsKubernetes, remove, startApiServer } from "./api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "./control-role.ts";
@@ -20,7 +20,7 @@ interface Dump {
   readonly certificates: readonly { readonly identity: string; readonly state: string }[];
 }
 
-describeUnless(firstReason(needsKubernetes, missingZtunnel()))("Istio's ztunnel under our control plane", () => {
+describeUnless(firstReason(needsKubernetes, needsZtunnel))("Istio's ztunnel under our control plane", () => {
   const folder = mkdtempSync(join(tmpdir(), "weft-ztunnel-"));
   let server: ApiServer;
   let control: ControlRole;

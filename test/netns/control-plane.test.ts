@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { namespacedName, type WorkloadUid } from "../../src/core/brand.ts";
 import { type Workload as WorkloadRecord } from "../../src/mesh/records.ts";
-import { missingZtunnel } from "../interop/reference-ztunnel.ts";
+import { needsZtunnel } from "../interop/reference-ztunnel.ts";
 import { unsealed } from "../kit/box.ts";
 import { TestControlPlane } from "../kit/control-plane.ts";
 import { ask, serve, until } from "../kit/mesh.ts";
@@ -67,7 +67,7 @@ class ReferenceCarrier implements Carrier {
 }
 
 for (const west of ["weft", "ztunnel", "ztunnel that asks for each address"] as const) {
-  describeUnless(firstReason(unsealed, west === "weft" ? null : missingZtunnel()))(`a control plane and CNI agents, weft on one node and ${west} on the other`, () => {
+  describeUnless(firstReason(unsealed, west === "weft" ? null : needsZtunnel))(`a control plane and CNI agents, weft on one node and ${west} on the other`, () => {
     let network: MeshNetwork;
     let control: TestControlPlane;
     const nodes = {} as Record<"east" | "west", Node>;

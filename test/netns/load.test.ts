@@ -75,6 +75,7 @@ describeUnless(unsealed)("load", () => {
     }
     for (const place of [shop.client, shop.near, shop.far, shop.stranger]) {
       const unfinished = async (): Promise<string[]> => (await place.run(["ss", "-tanH"])).stdout.split("\n").filter((line) => line !== "" && !/^(LISTEN|TIME-WAIT) /.test(line) && !/:15008(\s|$)/.test(line));
+      // What is left then fails the next line, which shows it.
       await until(`no socket half closed in ${place.name}`, ENDED_MS, async () => (await unfinished()).length === 0).catch(() => {});
       expect({ place: place.name, unfinished: (await unfinished()).slice(0, 5) }).toEqual({ place: place.name, unfinished: [] });
     }

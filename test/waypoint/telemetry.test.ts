@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { until } from "../kit/mesh.ts";
 import { type CollectedSpan, OtlpCollectorServer } from "../kit/otlp-collector.ts";
-import { missingCollector, RealCollector } from "../kit/real-collector.ts";
+import { needsCollector, RealCollector } from "../kit/real-collector.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
 import { curl, ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
@@ -171,7 +171,7 @@ describe("a waypoint and its collectors", () => {
   });
 });
 
-describeUnless(missingCollector())("with a real collector", () => {
+describeUnless(needsCollector)("with a real collector", () => {
   test("spans and log records of requests arrive as they were told", async () => {
     await using real = await RealCollector.start(COLLECTOR);
     await using waypoint = await WaypointProcess.start({ yaml: { "shop.yaml": services(server, real.grpcPort, real.httpPort) }, flags: FLAGS });
