@@ -11,6 +11,7 @@ import { err, ok } from "../core/result.ts";
 import { systemTimers, type Timers } from "../identity/svid-cache.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
+import { Pushed } from "../../test/kit/pushed.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ADDRESS_TYPE } from "./resource.ts";
 import { FIRST_REQUEST_MS, STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
@@ -48,28 +49,9 @@ async function start(sendingBytesMax?: number, timers: Timers = systemTimers): P
 }
 
 /** Requests that a test sends one by one. */
-class Requests implements AsyncIterable<DeltaDiscoveryRequest> {
-  readonly #queue: DeltaDiscoveryRequest[] = [];
-  #wake = Promise.withResolvers<void>();
-  #ended = false;
-
+class Requests extends Pushed<DeltaDiscoveryRequest> {
   send(fields: Parameters<typeof create<typeof DeltaDiscoveryRequestSchema>>[1]): void {
-    this.#queue.push(create(DeltaDiscoveryRequestSchema, fields));
-    this.#wake.resolve();
-  }
-
-  end(): void {
-    this.#ended = true;
-    this.#wake.resolve();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<DeltaDiscoveryRequest> {
-    for (;;) {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) yield next;
-      if (this.#ended) return;
-      await this.#wake.promise;
-      this.#wake = Promise.withResolvers();
-    }
+    this.push(create(DeltaDiscoveryRequestSchema, fields));
   }
 }
 

@@ -5,6 +5,7 @@ import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { type Address, AddressSchema } from "../../src/wire/protobuf/istio/workload/workload_pb.ts";
+import { Pushed } from "../kit/pushed.ts";
 
 export const ADDRESS_TYPE = "type.googleapis.com/istio.workload.Address";
 export const AUTHORIZATION_TYPE = "type.googleapis.com/istio.security.Authorization";
@@ -24,8 +25,8 @@ export interface XdsClientOptions {
 export async function followXds(options: XdsClientOptions, signal: AbortSignal): Promise<void> {
   const transport = createGrpcTransport({ baseUrl: `https://localhost:${options.port}`, nodeOptions: { ca: options.rootsPem, servername: options.serverName } });
   const client = createClient(AggregatedDiscoveryService, transport);
-  const requests = new Requests();
-  const ask = (request: Readonly<Record<string, unknown>>): void => requests.send(request as unknown as DeltaDiscoveryRequest);
+  const requests = new Pushed<DeltaDiscoveryRequest>();
+  const ask = (request: Readonly<Record<string, unknown>>): void => requests.push(request as unknown as DeltaDiscoveryRequest);
   const node = { id: `ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local`, metadata: { NODE_NAME: options.node } };
   for (const typeUrl of [ADDRESS_TYPE, AUTHORIZATION_TYPE]) ask({ typeUrl, node });
   const responses = client.deltaAggregatedResources(requests, { headers: { authorization: `Bearer ${options.token}`, clusterid: "Kubernetes" }, signal });
@@ -42,22 +43,4 @@ function take({ typeUrl, resources, removedResources }: DeltaDiscoveryResponse, 
   }
   for (const name of removedResources) onRemoved(typeUrl, name);
   onResponse(typeUrl, resources.length);
-}
-
-class Requests {
-  readonly #queue: DeltaDiscoveryRequest[] = [];
-  #wake = Promise.withResolvers<void>();
-
-  send(request: DeltaDiscoveryRequest): void {
-    this.#queue.push(request);
-    this.#wake.resolve();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<DeltaDiscoveryRequest> {
-    for (;;) {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) yield next;
-      await this.#wake.promise;
-      this.#wake = Promise.withResolvers();
-    }
-  }
 }
