@@ -56,14 +56,14 @@ function verdict(record: Record, row: Row): string {
   return meetsTarget(row, ratio) === true ? "met" : "SHORT";
 }
 
-function figureCell(value: number | null): string {
+export function figureCell(value: number | null): string {
   if (value === null) return "-";
   const digits = Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
   return value.toFixed(digits);
 }
 
 /** `1.52 (1.40-1.66)`: median, lowest and highest round. */
-function ratioCell(ratios: readonly number[]): string {
+export function ratioCell(ratios: readonly number[]): string {
   const spread = spreadOf(ratios);
   if (spread === null) return "-";
   return `${spread.median.toFixed(2)} (${spread.lowest.toFixed(2)}-${spread.highest.toFixed(2)})`;

@@ -1,7 +1,7 @@
 // The table of the waypoint's benchmark, and its rows as JSON.
 
-import { median, ratiosByRound, spreadOf } from "../lib/statistics.ts";
-import { alignColumns } from "../l4/report.ts";
+import { median, ratiosByRound } from "../lib/statistics.ts";
+import { alignColumns, figureCell, ratioCell } from "../l4/report.ts";
 import type { Record } from "../l4/record.ts";
 import { L7_ROWS } from "./rows.ts";
 
@@ -26,14 +26,7 @@ export function l7Entries(record: Record): L7Entry[] {
 export function l7Table(record: Record): string {
   const lines = L7_ROWS.map(({ name, unit, target }) => {
     const [ours, theirs] = [record.of(name, "weft"), record.of(name, "envoy")];
-    const spread = spreadOf(ratiosByRound(ours, theirs));
-    const ratio = spread === null ? "-" : `${spread.median.toFixed(2)} (${spread.lowest.toFixed(2)}-${spread.highest.toFixed(2)})`;
-    return [name, unit, figure(median([...ours.values()])), figure(median([...theirs.values()])), ratio, target ?? ""].join("\t");
+    return [name, unit, figureCell(median([...ours.values()])), figureCell(median([...theirs.values()])), ratioCell(ratiosByRound(ours, theirs)), target ?? ""].join("\t");
   });
   return alignColumns([["row", "unit", "weft", "envoy", "ratio", "target"].join("\t"), ...lines]).join("\n");
-}
-
-function figure(value: number | null): string {
-  if (value === null) return "-";
-  return value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 3);
 }
