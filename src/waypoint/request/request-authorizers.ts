@@ -10,7 +10,7 @@ import { identityOf } from "../../policy/waypoints.ts";
 import { type AuthorizationVerdict, type CheckFacts, mayAsk } from "../../policy/upstream/external-authorization.ts";
 import { ListFields } from "../../wire/http/fields.ts";
 import { LENGTH_UNKNOWN } from "../../wire/http/content-length.ts";
-import type { HeaderList } from "../../wire/http/header-list.ts";
+import { type HeaderList, headerPairs } from "../../wire/http/header-list.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
 import { applyAnswerHeaders } from "./answer-headers.ts";
 import { askAuthorizer } from "../services/authorizer-call.ts";
@@ -143,10 +143,12 @@ export class RequestAuthorizers implements Due {
     const { head, client, version } = this.#user.account;
     const { destinationIp, destinationPort } = client.facts;
     const { fields, contentLength, upgrade, target } = this.#request;
+    const headers: HeaderList = [];
+    fields.appendTo(headers);
     const service = client.destination.service;
     return {
       id: fields.value("x-request-id") ?? "", method: upgrade !== null && head.method === "CONNECT" ? "GET" : head.method, path: head.path + head.query, host: target.host?.text ?? "", scheme: head.scheme,
-      protocol: version, headers: pairs(fields), sizeBytes: contentLength, body,
+      protocol: version, headers: headerPairs(headers), sizeBytes: contentLength, body,
       source: { ip: client.address.ip, port: client.address.port, principal: client.source.identity ?? "", service: "" },
       destination: { ip: destinationIp, port: destinationPort, principal: client.mutualTls ? identityOf(this.#host.self()) : "", service: nameHalf(service) }, sni: client.sni ?? "", wallMs: this.#host.wallMs(),
     };
@@ -162,10 +164,4 @@ export class RequestAuthorizers implements Due {
     this.#late = null;
     this.#host.due.remove(this);
   }
-}
-
-function* pairs(fields: HttpRequest["fields"]): Iterable<readonly [string, string]> {
-  const list: HeaderList = [];
-  fields.appendTo(list);
-  for (let i = 0; i < list.length; i += 2) yield [list[i]!, list[i + 1]!];
 }

@@ -8,7 +8,7 @@ import {
   authorizationFailed, type AuthorizationVerdict, type CheckFacts, checkRequest, httpCheckHeaders, httpCheckPath, judgeCheckResponse, judgeHttpAnswer,
 } from "../../policy/upstream/external-authorization.ts";
 import { ListFields } from "../../wire/http/fields.ts";
-import type { HeaderList } from "../../wire/http/header-list.ts";
+import { type HeaderList, headerPairs } from "../../wire/http/header-list.ts";
 import { parseHost } from "../../wire/http/host.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
 import { callGrpc } from "./grpc-call.ts";
@@ -56,9 +56,7 @@ function askByHttp(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckF
     (answer) => {
       if (!answer.ok) return done(authorizationFailed(authorizer, answer.error));
       const { status, headers, body: answerBody } = answer.value;
-      const pairs: (readonly [string, string])[] = [];
-      for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
-      done(judgeHttpAnswer(authorizer, { status, headers: pairs, body: answerBody }));
+      done(judgeHttpAnswer(authorizer, { status, headers: headerPairs(headers), body: answerBody }));
     },
   );
 }

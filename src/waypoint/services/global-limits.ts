@@ -5,6 +5,7 @@ import type { GlobalRateLimitVerdict } from "../../policy/upstream/rate-limit/gl
 import { rateLimitHeaders, type RateLimitState } from "../../policy/upstream/rate-limit/headers.ts";
 import { type CompiledMatches, compileMatches, ViewFacts } from "../../policy/upstream/view-facts.ts";
 import { provenanceOfPart } from "../../policy/upstream/settings.ts";
+import { headerPairs } from "../../wire/http/header-list.ts";
 import { applyAnswerHeaders, pairsOf } from "../request/answer-headers.ts";
 import type { ClientAnswer } from "../request/client-answer.ts";
 import { type OwnedLimit, tellRateLimit } from "../upstream/cluster-place.ts";
@@ -74,8 +75,8 @@ export class GlobalLimits {
     tellRateLimit(this.#host.observer, owner, limit.name, verdict.reason === "serviceFailed" ? "failed" : verdict.allowed ? "allowed" : "refused");
     if (!verdict.allowed) {
       const pairs = pairsOf(verdict.responseHeaders);
-      const own = verdict.state === null ? [] : rateLimitHeaders(verdict.state);
-      for (let i = 0; i < own.length; i += 2) if (!pairs.some(([name]) => name === own[i])) pairs.push([own[i]!, own[i + 1]!]);
+      const own = verdict.state === null ? [] : headerPairs(rateLimitHeaders(verdict.state));
+      for (const pair of own) if (!pairs.some(([name]) => name === pair[0])) pairs.push(pair);
       const failed = verdict.reason === "serviceFailed";
       account.provenance = provenanceOfPart(owner.settings, "globalRateLimits", limit.name, limit.fieldPath) ?? account.provenance;
       this.#done({

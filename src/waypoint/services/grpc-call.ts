@@ -28,7 +28,6 @@ export interface GrpcQuestion {
 
 /** Of an answer: what its headers and body may be at most (policy/upstream/defaults.ts), and room for the rest of the message. */
 const ANSWER_BYTES_MAX = 256 * 1024;
-const OK = 0;
 
 /** @param done as ServiceCall's; with the bytes of the one message of an answer with status OK. */
 export function callGrpc(host: CallHost, question: GrpcQuestion, done: (answer: Result<Uint8Array, string>) => void): ServiceCall {
@@ -59,7 +58,7 @@ function readAnswer(answer: ServiceAnswer): Result<Uint8Array, string> {
   if (httpStatus !== 200 || !type.startsWith("application/grpc")) return err(`it answered HTTP ${httpStatus} with content type ${JSON.stringify(type)}, wanted gRPC`);
   const status = statusOf(answer);
   if (status === null) return err("its answer ended without a grpc-status");
-  if (status !== OK) return err(`it answered with gRPC status ${status} (${nameOf(status)}) ${JSON.stringify(decodeGrpcMessage(headerValue(trailers, "grpc-message") ?? headerValue(headers, "grpc-message") ?? ""))}`);
+  if (status !== GRPC_STATUS.OK) return err(`it answered with gRPC status ${status} (${nameOf(status)}) ${JSON.stringify(decodeGrpcMessage(headerValue(trailers, "grpc-message") ?? headerValue(headers, "grpc-message") ?? ""))}`);
   const message = readGrpcMessage(body);
   return message.ok ? message : err(`it answered with ${message.error}`);
 }

@@ -9,6 +9,7 @@ import { explainRefusal, type LimitRefusal, Permits } from "../../policy/upstrea
 import { rateLimitHeaders, type RateLimitState } from "../../policy/upstream/rate-limit/headers.ts";
 import { provenanceOfPart } from "../../policy/upstream/settings.ts";
 import { ViewFacts } from "../../policy/upstream/view-facts.ts";
+import { headerPairs } from "../../wire/http/header-list.ts";
 import type { ServiceTarget } from "../../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Clusters } from "./clusters.ts";
@@ -178,12 +179,9 @@ export class ClusterPlace {
       if (verdict.state.remaining < this.#remaining) this.#nearest(verdict.state);
       return null;
     }
-    const headers = rateLimitHeaders(verdict.state);
-    const pairs: [string, string][] = [];
-    for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
     const { quota, windowMs } = verdict.state;
     return {
-      answer: ownAnswer("rate_limited", { headers: pairs }), detail: `${limit.name}: ${quota} in ${Math.round(windowMs)} ms are used up`,
+      answer: ownAnswer("rate_limited", { headers: headerPairs(rateLimitHeaders(verdict.state)) }), detail: `${limit.name}: ${quota} in ${Math.round(windowMs)} ms are used up`,
       provenance: provenanceOfPart(owner.settings, "localRateLimits", limit.name, limit.fieldPath),
     };
   }

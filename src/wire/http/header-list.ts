@@ -9,6 +9,13 @@ export function headerValue(list: readonly string[], name: string): string | und
   return undefined;
 }
 
+/** The same fields, as pairs of name and value. */
+export function headerPairs(list: readonly string[]): [name: string, value: string][] {
+  const pairs: [string, string][] = [];
+  for (let i = 0; i < list.length; i += 2) pairs.push([list[i]!, list[i + 1]!]);
+  return pairs;
+}
+
 /** Every value of `name`, in order. */
 export function headerValues(list: readonly string[], name: string): string[] {
   const values: string[] = [];
