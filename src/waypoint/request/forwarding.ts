@@ -147,6 +147,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     return Math.min(this.#wakeMs, this.#hedgeMs, this.#deadlineMs, this.#race.endsMs);
   }
 
+  /** In the event in which its place was found, or looked at again. */
   start(nowMs: number): void {
     this.#mirrors = startMirrors(this.#host, this, this.#plan.mirrors, this.#account);
     if (this.#mirrors.length > 0) this.#mirrorReceived();
@@ -159,6 +160,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   onDue(nowMs: number): boolean {
     if (nowMs >= this.#wakeMs) {
       this.#wakeMs = Infinity;
+      this.#cluster.refresh(nowMs);
       this.#try(false, nowMs);
     } else if (nowMs >= this.#deadlineMs) {
       this.#timedOut(nowMs);
@@ -227,13 +229,12 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   // ── Attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** @param fresh over a connection made for it. */
+  /** After a `refresh` of the cluster. @param fresh over a connection made for it. */
   #try(fresh: boolean, nowMs: number): void {
     const account = this.#account;
     const cluster = this.#cluster;
     const time = this.#attemptTime(nowMs);
     if (time.kind === "expired") return this.#timedOut(nowMs);
-    cluster.refresh(nowMs);
     const pick = cluster.upstream.pick({
       nowMs, hash: this.#hash, tried: this.#tried ?? NO_TRIED, sticky: this.#session?.current?.endpoint ?? null,
       mayProbe: this.#isIdempotent && this.#retry.attempts > 0,
@@ -292,7 +293,9 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   #tryAgainFresh(): boolean {
     if (this.#staleRetries >= STALE_RETRIES_MAX || !this.#isIdempotent || !this.body.replayable) return false;
     this.#staleRetries++;
-    this.#try(true, this.nowMs());
+    const nowMs = this.nowMs();
+    this.#cluster.refresh(nowMs);
+    this.#try(true, nowMs);
     return true;
   }
 

@@ -122,7 +122,9 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
       if (outcome.kind === "refused") this.answerOwn(outcome.answer, outcome.detail);
       else {
         place.counted(outcome.state);
-        this.#enter(plan, place, this.#host.nowMs());
+        const answeredMs = this.#host.nowMs();
+        place.cluster.refresh(answeredMs);
+        this.#enter(plan, place, answeredMs);
       }
       this.rearm();
     });
