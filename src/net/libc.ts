@@ -36,13 +36,11 @@ function openLibc() {
     madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     flock: { args: ["i32", "i32"], returns: "i32" },
     sendto: { args: ["i32", "ptr", FFIType.u64_fast, "i32", "ptr", "u32"], returns: FFIType.i64_fast },
-    prctl: { args: ["i32", FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast], returns: "i32" },
   } as const;
   return dlopen("libc.so.6", symbols);
 }
 
 export const CLONE_NEWNET = 0x40000000;
-export const CLONE_NEWNS = 0x00020000;
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -58,30 +56,24 @@ export const SOCK_CLOEXEC = 0x80000;
 
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
-export const SO_ERROR = 4;
 export const SO_KEEPALIVE = 9;
-export const SO_LINGER = 13;
 export const SO_REUSEPORT = 15;
 export const SO_RCVTIMEO = 20;
 export const SO_ACCEPTCONN = 30;
 export const SO_RCVBUFFORCE = 33;
 export const SO_MARK = 36;
-export const SO_NETNS_COOKIE = 71;
 export const IPPROTO_TCP = 6;
 export const TCP_NODELAY = 1;
 export const TCP_KEEPIDLE = 4;
 export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
-export const TCP_USER_TIMEOUT = 18;
 export const SOL_IP = 0;
-export const IP_FREEBIND = 15;
 export const IP_TRANSPARENT = 19;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
 export const SO_ORIGINAL_DST = 80;
 export const SOL_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const IPV6_TRANSPARENT = 75;
-export const IPV6_FREEBIND = 78;
 
 export const F_SETFD = 2;
 export const F_DUPFD_CLOEXEC = 1030;
@@ -95,8 +87,6 @@ export const O_NONBLOCK = 0x800;
 export const O_CLOEXEC = 0x80000;
 
 export const MS_BIND = 4096;
-export const MS_REC = 16384;
-export const MS_PRIVATE = 1 << 18;
 export const MNT_DETACH = 2;
 
 export const MSG_TRUNC = 0x20;
@@ -169,7 +159,6 @@ export const accept = (fd: number): number => checked(C.accept4(fd, null, null, 
 export const close = (fd: number): number => checked(C.close(fd));
 export const flock = (fd: number, operation: number): number => checked(C.flock(fd, operation));
 export const fcntl = (fd: number, command: number, argument: number): number => checked(C.fcntl(fd, command, argument));
-export const prctl = (option: number, a: number, b = 0, c = 0, d = 0): number => checked(C.prctl(option, a, b, c, d));
 
 export function open(path: string, flags: number, mode = 0): number {
   const text = cString(path);

@@ -55,10 +55,6 @@ export class AdaptiveLimit {
     return this.#inFlight;
   }
 
-  get baseLatencyMs(): number {
-    return this.#baseMs;
-  }
-
   /** Class of a request by the value of the priority header; what is unknown or missing is of the lowest. 0 is the highest. */
   classOf(value: string | null): number {
     const { priorities } = this.#settings;

@@ -1,8 +1,6 @@
 // Every default of a service's upstream settings, each with its reason and with what Envoy and Istio do where nothing is said.
 // Nobody else writes one of these numbers; relations between them are checked when this file is loaded.
 
-import type { HashKey } from "../../mesh/l7/traffic-policy.ts";
-
 /** No limit: larger than anything that is counted here, and an exact integer. */
 export const UNLIMITED = Number.MAX_SAFE_INTEGER;
 
@@ -42,8 +40,6 @@ export const MAGLEV_TABLE_SIZE = 65_537;
 export const MAGLEV_TABLE_SIZE_MAX = 5_000_011;
 /** Steps from a key's own endpoint to one that may be used, before another way of choosing is taken. */
 export const HASH_STEPS_MAX = 64;
-/** What is hashed when a consistent hash is asked for without a key. */
-export const HASH_KEY_DEFAULT: HashKey = { kind: "sourceIp" };
 /**
  * A locality with this share of its endpoints usable still takes all its traffic; below, the missing part goes to the next.
  * Envoy's overprovisioning factor of 1.4 is 1 / 0.714.

@@ -75,10 +75,6 @@ export class BodyDecoder {
     return this.state === State.fault;
   }
 
-  get endsWithConnection(): boolean {
-    return this.state === State.untilClose;
-  }
-
   /** Bytes still to come where that is known and nothing else can follow: what it would cost to read the rest away. */
   get leftBytes(): number {
     return this.state === State.done ? 0 : this.state === State.length ? this.left : Number.POSITIVE_INFINITY;

@@ -155,7 +155,6 @@ export class Http2Connection {
   private peerInitialWindowBytes = DEFAULT_WINDOW_BYTES;
   private peerMaxFrameBytes = FRAME_BYTES_MIN;
   private peerMaxStreams = ASSUMED_CONCURRENT_STREAMS;
-  private peerMaxHeaderListBytes = Number.POSITIVE_INFINITY;
   private peerConnectProtocol = false;
 
   // Ours
@@ -247,22 +246,8 @@ export class Http2Connection {
     return this.peerConnectProtocol;
   }
 
-  /** Largest header list the peer wants; advice, not enforced here. */
-  get remoteMaxHeaderListBytes(): number {
-    return this.peerMaxHeaderListBytes;
-  }
-
-  get remoteMaxFrameBytes(): number {
-    return this.peerMaxFrameBytes;
-  }
-
   get remoteSettingsSeen(): boolean {
     return this.sawSettings;
-  }
-
-  /** The peer has acknowledged our SETTINGS; when it has not after a while, the shell ends the connection with SETTINGS_TIMEOUT. */
-  get localSettingsAcked(): boolean {
-    return this.settingsAcked;
   }
 
   get canRequest(): boolean {
@@ -1075,8 +1060,7 @@ export class Http2Connection {
         this.peerMaxFrameBytes = value;
         return;
       case SettingId.maxHeaderListSize:
-        this.peerMaxHeaderListBytes = value;
-        return;
+        return; // advice, which nobody here asks for
       case SettingId.enableConnectProtocol:
         if (value > 1 || (value === 0 && this.peerConnectProtocol)) return this.protocolError(`SETTINGS_ENABLE_CONNECT_PROTOCOL of ${value}`);
         this.peerConnectProtocol = value === 1;

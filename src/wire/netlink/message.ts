@@ -9,7 +9,6 @@ import { RETRY_NEVER } from "../../core/fault.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 
 export const NLM_F_REQUEST = 0x001;
-export const NLM_F_MULTI = 0x002;
 export const NLM_F_ACK = 0x004;
 export const NLM_F_DUMP_INTR = 0x010;
 /** A dump: NLM_F_ROOT | NLM_F_MATCH. */

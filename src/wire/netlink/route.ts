@@ -4,7 +4,7 @@
 import { type Cidr, type IpAddress, ipFromBytes, ipToBytes, isIpv6 } from "../../core/ip.ts";
 import { ok, type Result } from "../../core/result.ts";
 import {
-  Attributes, type MalformedNetlink, malformedNetlink, type NetlinkMessage, type NetlinkWriter, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, type Stamp, viewOf,
+  Attributes, type MalformedNetlink, malformedNetlink, type NetlinkMessage, type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, type Stamp, viewOf,
 } from "./message.ts";
 
 const RTM_NEWLINK = 16;
@@ -197,10 +197,6 @@ export function writeNewRoute(writer: NetlinkWriter, stamp: Stamp, route: Route)
 
 export function writeReplaceRoute(writer: NetlinkWriter, stamp: Stamp, route: Route): void {
   writeRoute(writer, RTM_NEWROUTE, { ...stamp, flags: stamp.flags | NLM_F_CREATE | NLM_F_REPLACE }, route);
-}
-
-export function writeAppendRoute(writer: NetlinkWriter, stamp: Stamp, route: Route): void {
-  writeRoute(writer, RTM_NEWROUTE, { ...stamp, flags: stamp.flags | NLM_F_CREATE | NLM_F_APPEND }, route);
 }
 
 export function writeDeleteRoute(writer: NetlinkWriter, stamp: Stamp, route: Route): void {
