@@ -6,6 +6,7 @@ import { err, ok, type Result } from "../../core/result.ts";
 import type { ExternalAuthorizer, TextName } from "../../mesh/l7/access.ts";
 import type { HeaderValueOption } from "../../wire/protobuf/envoy/config/core/v3/base_pb.ts";
 import type { CheckRequestSchema, CheckResponse, DeniedHttpResponse, OkHttpResponse } from "../../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
+import { wireText } from "../http/wire-text.ts";
 import { ANSWER_BODY_BYTES_MAX, ANSWER_HEADERS_MAX } from "./defaults.ts";
 import { checkHeaders, checkRemovals, type HeaderAction, type AnswerHeader, type SentHeader } from "./service-answer.ts";
 
@@ -117,7 +118,7 @@ export function httpCheckHeaders(authorizer: ExternalAuthorizer, facts: CheckFac
     if (facts.body === null && name.startsWith("content-")) continue;
     list.push(name, value);
   }
-  for (const [name, value] of own) list.push(name, latin1Of(value));
+  for (const [name, value] of own) list.push(name, wireText(value));
   if (facts.body !== null) list.push(PARTIAL_BODY_HEADER, facts.body.isWhole ? "false" : "true");
   return list;
 }
@@ -248,11 +249,6 @@ const strictDecoder = new TextDecoder("utf-8", { fatal: true });
 /** One char per byte to text; bytes that are not UTF-8 become U+FFFD. */
 function readable(bytes: string): string {
   return /^[\x00-\x7f]*$/.test(bytes) ? bytes : decoder.decode(Uint8Array.from(bytes, (char) => char.charCodeAt(0)));
-}
-
-/** Text as the wire has it: one char per byte of its UTF-8. */
-function latin1Of(text: string): string {
-  return /^[\x00-\x7f]*$/.test(text) ? text : String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 function utf8OrNull(bytes: Uint8Array): string | null {
