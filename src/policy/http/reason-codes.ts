@@ -70,7 +70,6 @@ export const REASON_CODES = {
   overloaded: { status: 503, grpc: "UNAVAILABLE", flag: "OM", meaning: "This proxy sheds load before it runs out of memory or time.", action: "Add waypoint instances, or lower the load." },
   concurrency_limited: { status: 503, grpc: "UNAVAILABLE", flag: "UO", meaning: "The service answers more slowly than it is asked; requests of this priority are shed.", action: "Add endpoints to the service, or give the request a higher priority." },
   circuit_open: { status: 503, grpc: "UNAVAILABLE", flag: "UO", meaning: "A limit on connections, pending or active requests is reached.", action: "Raise the limit that is named, or add endpoints." },
-  retries_exhausted: { status: 503, grpc: "UNAVAILABLE", flag: "URX", meaning: "Every attempt failed in a way that leaves no answer to pass on.", action: "Look at the attempts in the access log; each has its own cause." },
   // ---- endpoints
   service_unknown: { status: 503, grpc: "UNAVAILABLE", flag: "NC", meaning: "The service that the request is for is not known.", action: "Check the host that the client uses and the Service." },
   no_endpoints: { status: 503, grpc: "UNAVAILABLE", flag: "UH", meaning: "The service has no endpoints.", action: "Check its selector and that its workloads run." },
@@ -86,7 +85,6 @@ export const REASON_CODES = {
   stream_idle_timeout: { status: 504, grpc: "DEADLINE_EXCEEDED", flag: "SI", meaning: "No byte moved in either direction for longer than allowed.", action: "Raise the idle timeout, or let the application send keepalives." },
   draining: { status: 503, grpc: "UNAVAILABLE", flag: "", meaning: "This proxy is shutting down.", action: "Repeat the request; another instance takes it." },
   upgrade_refused: { status: 403, grpc: null, flag: "", meaning: "The request asks for a protocol that may not be changed to here.", action: "Check the protocol's name and the rule's upgrades." },
-  loop_detected: { status: 508, grpc: "INTERNAL", flag: "", meaning: "The request has come through this proxy before.", action: "Look for a route that points back to its own service through another waypoint." },
 } as const satisfies Readonly<Record<string, ReasonCodeEntry>>;
 
 export type ReasonCode = keyof typeof REASON_CODES;
