@@ -48,7 +48,9 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
     tell(source.state);
     return { source, setLocalWorkloads: null };
   }
-  const [{ XdsSource }, { ADDRESS_TYPE, AUTHORIZATION_TYPE }, { L7_CODECS }] = await Promise.all([import("./xds-source.ts"), import("../xds/resource.ts"), import("../xds/l7/kinds.ts")]);
+  const [{ XdsSource }, { ADDRESS_TYPE, AUTHORIZATION_TYPE }] = await Promise.all([import("./xds-source.ts"), import("../xds/resource.ts")]);
+  // The schemas of L7 are some MiB that a node has no use for.
+  const l7 = client === "waypoint" ? (await import("../xds/client/l7-reader.ts")).L7_READER : null;
   const { lifecycle, log, random } = runtime;
   const source = await XdsSource.open({
     client: {
@@ -57,8 +59,9 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
         clusterId: settings.clusterId, headers: prefixedHeaders(environment, "XDS_HEADER_"),
       },
       node: nodeMessage(settings, client, environment),
-      types: [AUTHORIZATION_TYPE, ADDRESS_TYPE, ...(client === "waypoint" ? Object.values(L7_CODECS).map(({ typeUrl }) => typeUrl) : [])],
+      types: [AUTHORIZATION_TYPE, ADDRESS_TYPE, ...(l7 === null ? [] : Object.values(l7.codecs).map(({ typeUrl }) => typeUrl))],
     },
+    l7,
     stateDirectory: settings.state,
     onChange,
     onConnection: (amiss) => lifecycle.readiness.remark("control plane", amiss),

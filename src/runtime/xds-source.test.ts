@@ -55,7 +55,7 @@ async function agent(port: number, directory: string | null, { token = TOKEN, ro
       node: { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1" } },
       types: [AUTHORIZATION_TYPE, ADDRESS_TYPE],
     },
-    stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
+    l7: null, stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
   }, signal);
   if (source === null) return null;
   closers.push(() => source[Symbol.asyncDispose]());

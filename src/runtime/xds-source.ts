@@ -13,6 +13,7 @@ import { deepEqual, diff, emptySnapshot, isEmptyDelta } from "../resources/mesh-
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { AdsClient, type AdsClientEvent, type AdsClientOptions } from "../xds/client/ads-client.ts";
 import { type Refusal, type Response, type Told, XdsRecords } from "../xds/client/records.ts";
+import type { L7Reader } from "../xds/client/l7-reader.ts";
 import { type LoggedChange, ResourceLog } from "../xds/client/resource-log.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
@@ -22,6 +23,8 @@ const WAITING_CHANGES_MAX = 1_000;
 
 export interface XdsSourceOptions {
   readonly client: Pick<AdsClientOptions, "channel" | "node" | "types">;
+  /** Of who asks for types of L7; null for who asks for none. */
+  readonly l7: L7Reader | null;
   /** Where the last good state is kept; null keeps none. */
   readonly stateDirectory: string | null;
   /** Called for each state after the first. Must not throw. */
@@ -36,7 +39,7 @@ export interface XdsSourceOptions {
 
 export class XdsSource implements ConfigSource {
   readonly #options: XdsSourceOptions;
-  readonly #records = new XdsRecords();
+  readonly #records: XdsRecords;
   readonly #store: ResourceLog | null;
   readonly #client: AdsClient;
   readonly #refused = new Map<string, Diagnostic>();
@@ -54,6 +57,7 @@ export class XdsSource implements ConfigSource {
   private constructor(options: XdsSourceOptions, store: ResourceLog | null) {
     this.#options = options;
     this.#store = store;
+    this.#records = new XdsRecords(options.l7);
     this.#awaited = new Set(options.client.types);
     this.#client = new AdsClient({
       ...options.client, random: options.random, timers: options.timers,

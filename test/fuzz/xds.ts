@@ -13,6 +13,7 @@ import { evaluate } from "../../src/resources/test-kit.ts";
 import { DeltaDiscoveryRequestSchema, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { RecordSchema } from "../../src/wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { StoredChangeSchema } from "../../src/wire/protobuf/weft/state/v1/state_pb.ts";
+import { L7_READER } from "../../src/xds/client/l7-reader.ts";
 import { XdsRecords } from "../../src/xds/client/records.ts";
 import { frameOf, readFrames } from "../../src/xds/client/resource-log.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../../src/xds/l7/kinds.ts";
@@ -59,7 +60,7 @@ function suffered(random: Random, { bytes }: EncodedResource): Uint8Array {
 
 function anyResponseIsTaken(random: Random): void {
   const mesh = new RandomMesh(random);
-  const records = new XdsRecords();
+  const records = new XdsRecords(L7_READER);
   const store = new MeshStore();
   for (let n = 1 + below(random, 3); n > 0; n--) {
     const typeUrl = random.next() < 0.5 ? ADDRESS_TYPE : AUTHORIZATION_TYPE;
@@ -127,7 +128,7 @@ function anyRecordIsRead(random: Random): void {
   }
   const codec = L7_CODECS[one.kind] as L7Codec<unknown>;
   const received = { name: one.name, version: "v", typeUrl: codec.typeUrl, value: toBinary(RecordSchema, create(RecordSchema, { json })) };
-  const records = new XdsRecords();
+  const records = new XdsRecords(L7_READER);
   const told = records.take({ typeUrl: codec.typeUrl, resources: [received], removed: [], first: true });
   const read = codec.decode(received);
   if (read.ok !== (told.refused.length === 0)) throw new Error("a record is taken and refused");

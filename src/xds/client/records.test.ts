@@ -10,6 +10,7 @@ import { AuthorizationSchema } from "../../wire/protobuf/istio/security/authoriz
 import { RecordSchema } from "../../wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { L7_CODECS } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readResource, type ReceivedResource } from "../resource.ts";
+import { L7_READER } from "./l7-reader.ts";
 import { type Told, XdsRecords } from "./records.ts";
 
 const A = "Kubernetes//Pod/shop/a";
@@ -22,7 +23,7 @@ const broken = (name: string, typeUrl = ADDRESS_TYPE): ReceivedResource => ({ na
 
 describe("addresses", () => {
   test("are workloads and services, each removed by its name", () => {
-    const records = new XdsRecords();
+    const records = new XdsRecords(L7_READER);
     const told = records.take({ typeUrl: ADDRESS_TYPE, resources: [received(encodeWorkload(workload({ name: "a" }))), received(encodeService(service({ name: "web" })))], removed: [], first: true });
     expect([told.delta.workloads.length, told.delta.services.length, records.count]).toEqual([1, 1, 2]);
     const gone = records.take({ typeUrl: ADDRESS_TYPE, resources: [], removed: [A, "shop/web.shop.svc.cluster.local", "shop/never"], first: false });
@@ -30,7 +31,7 @@ describe("addresses", () => {
   });
 
   test("that are refused leave the state before, and its version, and take nobody along", () => {
-    const records = new XdsRecords();
+    const records = new XdsRecords(L7_READER);
     const good = received(encodeWorkload(workload({ name: "a" })));
     records.take({ typeUrl: ADDRESS_TYPE, resources: [good], removed: [], first: true });
     const told = records.take({ typeUrl: ADDRESS_TYPE, resources: [broken(A), received(encodeWorkload(workload({ name: "b" })))], removed: [], first: false });
@@ -53,7 +54,7 @@ describe("a policy that cannot be read", () => {
   });
 
   test("and has no state before it denies all that it may be about", () => {
-    const records = new XdsRecords();
+    const records = new XdsRecords(L7_READER);
     const told = records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: true });
     expect(told.refused.length).toBe(1);
     expect(told.delta.policies).toMatchObject([{ namespace: "shop", name: "p", scope: "namespace", action: "deny" }]);
@@ -63,7 +64,7 @@ describe("a policy that cannot be read", () => {
   });
 
   test("denies as widely as it says itself, and not where it would decide nothing or is named by who it binds", () => {
-    const standIn = (resource: ReceivedResource) => new XdsRecords().take({ typeUrl: AUTHORIZATION_TYPE, resources: [resource], removed: [], first: true }).delta.policies.map(({ scope }) => scope);
+    const standIn = (resource: ReceivedResource) => new XdsRecords(L7_READER).take({ typeUrl: AUTHORIZATION_TYPE, resources: [resource], removed: [], first: true }).delta.policies.map(({ scope }) => scope);
     expect(standIn(ofScope(0))).toEqual(["global"]);
     expect(standIn(ofScope(2))).toEqual([]);
     expect(standIn(ofScope(1, { dryRun: true }))).toEqual([]);
@@ -71,12 +72,12 @@ describe("a policy that cannot be read", () => {
   });
 
   test("and is not even named as one is refused alone: nothing could take a denial away again", () => {
-    const told = new XdsRecords().take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("nameless", AUTHORIZATION_TYPE)], removed: [], first: true });
+    const told = new XdsRecords(L7_READER).take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("nameless", AUTHORIZATION_TYPE)], removed: [], first: true });
     expect([told.refused.length, told.delta.policies, told.keep]).toEqual([1, [], []]);
   });
 
   test("keeps its last good state where it has one", () => {
-    const records = new XdsRecords();
+    const records = new XdsRecords(L7_READER);
     const good = policy({ name: "p", rules: [[[match({ principals: [exact("cluster.local/ns/shop/sa/web")] })]]] });
     records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [received(encodePolicy(good))], removed: [], first: true });
     const told = records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: false });
@@ -85,7 +86,7 @@ describe("a policy that cannot be read", () => {
 
   test("stops denying when it can be read, when it is removed, and when a new stream no longer names it", () => {
     const begin = () => {
-      const records = new XdsRecords();
+      const records = new XdsRecords(L7_READER);
       records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: true });
       return records;
     };
@@ -107,7 +108,7 @@ describe("what guards requests and cannot be read", () => {
 
   test("denies at its targets, or in its namespace where they are not known", () => {
     const take = (kind: "requestPolicies" | "loginPolicies", text: string) =>
-      new XdsRecords().take({ typeUrl: L7_CODECS[kind].typeUrl, resources: [json(kind, "shop/p", text)], removed: [], first: true }).l7Delta.requestPolicies.map(({ name, targets, action }) => ({ name, targets, action }));
+      new XdsRecords(L7_READER).take({ typeUrl: L7_CODECS[kind].typeUrl, resources: [json(kind, "shop/p", text)], removed: [], first: true }).l7Delta.requestPolicies.map(({ name, targets, action }) => ({ name, targets, action }));
     expect(take("requestPolicies", JSON.stringify({ targets: [target], news: 1 }))).toEqual([{ name: "p", targets: [target as never], action: { kind: "deny" } }]);
     expect(take("requestPolicies", "{")).toEqual([{ name: "p", targets: [{ kind: "namespace", namespace: "shop" }], action: { kind: "deny" } }]);
     expect(take("loginPolicies", JSON.stringify({ targets: [target] }))).toEqual([{ name: "p-login-refused", targets: [target as never], action: { kind: "deny" } }]);
@@ -115,7 +116,7 @@ describe("what guards requests and cannot be read", () => {
 
   test("stops denying when it is gone", () => {
     for (const kind of ["requestPolicies", "loginPolicies"] as const) {
-      const records = new XdsRecords();
+      const records = new XdsRecords(L7_READER);
       const { typeUrl } = L7_CODECS[kind];
       const [standIn] = records.take({ typeUrl, resources: [json(kind, "shop/p", "{")], removed: [], first: true }).l7Delta.requestPolicies;
       expect(records.l7.requestPolicies.size).toBe(1);
@@ -126,5 +127,6 @@ describe("what guards requests and cannot be read", () => {
 });
 
 test("a type that nobody asked for is refused", () => {
-  expect(new XdsRecords().take({ typeUrl: "else", resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: "else", reason: "nobody here asked for this type" }]);
+  expect(new XdsRecords(L7_READER).take({ typeUrl: "else", resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: "else", reason: "nobody here asked for this type" }]);
+  expect(new XdsRecords(null).take({ typeUrl: L7_CODECS.routes.typeUrl, resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: L7_CODECS.routes.typeUrl, reason: "nobody here asked for this type" }]);
 });

@@ -9,12 +9,10 @@ import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../../mesh/l7/del
 import { Interner } from "../../mesh/intern.ts";
 import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, type Workload } from "../../mesh/records.ts";
 import type { MeshSnapshot } from "../../resources/mesh-delta.ts";
-import { L7_CODECS, type L7Codec, type L7Kind, type L7Records } from "../l7/kinds.ts";
+import type { L7Codec, L7Kind, L7Records } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, readAddress, readAuthorization, type ReceivedResource } from "../resource.ts";
-import { policyInPlaceOf, requestPolicyInPlaceOf } from "./stand-in.ts";
-
-const KINDS = Object.keys(L7_CODECS) as L7Kind[];
-const KIND_BY_TYPE: ReadonlyMap<string, L7Kind> = new Map(KINDS.map((kind) => [L7_CODECS[kind].typeUrl, kind]));
+import type { L7Reader } from "./l7-reader.ts";
+import { policyInPlaceOf } from "./stand-in.ts";
 
 export interface Refusal {
   readonly name: string;
@@ -39,6 +37,8 @@ export interface Response {
 }
 
 export class XdsRecords {
+  readonly #reader: L7Reader | null;
+  readonly #kindByType: ReadonlyMap<string, L7Kind>;
   readonly #interner = new Interner();
   readonly #workloads = new Map<WorkloadUid, Workload>();
   readonly #services = new Map<NamespacedName, Service>();
@@ -51,6 +51,12 @@ export class XdsRecords {
   /** By type: what a denial stands in for. The value is the name of the request policy that does, of L7 types. */
   readonly #standIns = new Map<string, Map<string, string>>();
 
+  /** @param reader of L7 records; null for a client that asks for none, which then refuses them. */
+  constructor(reader: L7Reader | null) {
+    this.#reader = reader;
+    this.#kindByType = new Map(reader === null ? [] : (Object.keys(reader.codecs) as L7Kind[]).map((kind) => [reader.codecs[kind].typeUrl, kind]));
+  }
+
   /** A live view: it moves with every response. */
   get mesh(): MeshSnapshot {
     return { workloads: this.#workloads, services: this.#services, policies: this.#policies };
@@ -62,7 +68,7 @@ export class XdsRecords {
   }
 
   get count(): number {
-    return this.#workloads.size + this.#services.size + this.#policies.size + KINDS.reduce((sum, kind) => sum + this.#l7[kind].size, 0);
+    return this.#workloads.size + this.#services.size + this.#policies.size + Object.values(this.#l7).reduce((sum, { size }) => sum + size, 0);
   }
 
   /** What is told to a server of what this client has. */
@@ -74,8 +80,8 @@ export class XdsRecords {
     const { typeUrl } = response;
     if (typeUrl === ADDRESS_TYPE) return this.#takeAddresses(response);
     if (typeUrl === AUTHORIZATION_TYPE) return this.#takePolicies(response);
-    const kind = KIND_BY_TYPE.get(typeUrl);
-    if (kind !== undefined) return this.#takeL7(kind, response);
+    const kind = this.#kindByType.get(typeUrl);
+    if (kind !== undefined && this.#reader !== null) return this.#takeL7(this.#reader, kind, response);
     return { ...NOTHING, refused: [{ name: typeUrl, reason: "nobody here asked for this type" }] };
   }
 
@@ -140,12 +146,12 @@ export class XdsRecords {
     return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: [...gone], delta: { ...emptyDelta, policies: [...policies.values()], removedPolicies } };
   }
 
-  #takeL7(kind: L7Kind, response: Response): Told {
+  #takeL7(reader: L7Reader, kind: L7Kind, response: Response): Told {
     const { typeUrl, resources, first } = response;
     const refused: Refusal[] = [];
     const keep: ReceivedResource[] = [];
     const gone = new Set(response.removed);
-    const upserts = this.#readL7(kind, resources, refused, keep);
+    const upserts = this.#readL7(reader.codecs[kind], kind, resources, refused, keep);
     // Denials in the place of what guards requests are request policies themselves.
     const standIns = new Map<string, L7Records["requestPolicies"]>();
     const endedStandIns: string[] = [];
@@ -154,7 +160,7 @@ export class XdsRecords {
       for (const resource of resources) {
         if (upserts.has(resource.name)) continue;
         if (this.#l7[kind].has(resource.name) && !this.#standsIn(typeUrl, resource.name)) continue;
-        const standIn = requestPolicyInPlaceOf(kind, resource);
+        const standIn = reader.requestPolicyInPlaceOf(kind, resource);
         if (standIn === null) continue;
         const standInName = namespacedName(standIn.namespace, standIn.name);
         standIns.set(standInName, standIn);
@@ -182,8 +188,7 @@ export class XdsRecords {
     };
   }
 
-  #readL7<K extends L7Kind>(kind: K, resources: readonly ReceivedResource[], refused: Refusal[], keep: ReceivedResource[]): ReadonlyMap<string, L7Records[K]> {
-    const codec: L7Codec<L7Records[K]> = L7_CODECS[kind];
+  #readL7<K extends L7Kind>(codec: L7Codec<L7Records[K]>, kind: K, resources: readonly ReceivedResource[], refused: Refusal[], keep: ReceivedResource[]): ReadonlyMap<string, L7Records[K]> {
     const upserts = new Map<string, L7Records[K]>();
     for (const resource of resources) {
       const read: Result<L7Records[K], string> = codec.decode(resource);
