@@ -27,7 +27,11 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   const cluster = openCluster(flags, context);
   if (!cluster.ok) return fail(context, cluster.error);
   const client = cluster.value;
-  if (flags["dry-run"]) return await tell(client, [...agents, ...rest, ...(await left(client, namespace, flags["keep-ca"]))], context);
+  if (flags["dry-run"]) {
+    const { objects: made, unseen } = await left(client, namespace, flags["keep-ca"]);
+    const status = await tell(client, [...agents, ...rest, ...made], context);
+    return unseen === null ? status : fail(context, unseen);
+  }
   const troubles: string[] = [];
   const remove = async (object: Removable, waitMs: number): Promise<void> => {
     const removed = await removeObject(client, object, waitMs);
@@ -37,7 +41,9 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   for (const object of agents) await remove(object, DAEMON_SET_MS);
   if (troubles.length > 0) return fail(context, `${troubles.join("\n")}\nThe rest stays: without the ztunnels, pods that are still in the mesh would be cut off. Try again`);
   for (const object of rest) await remove(object, object.kind === "Deployment" ? DAEMON_SET_MS : 0);
-  for (const object of await left(client, namespace, flags["keep-ca"])) await remove(object, 0);
+  const { objects: made, unseen } = await left(client, namespace, flags["keep-ca"]);
+  for (const object of made) await remove(object, 0);
+  if (unseen !== null) troubles.push(unseen);
   for (const trouble of troubles) context.complain(`weft: ${trouble}\n`);
   if (troubles.length > 0) return EXIT_FAILED;
   context.print(`the mesh is gone${flags["keep-ca"] ? "; the CA's keys are kept" : ""}. Namespace ${namespace} and the labels of others are left as they are\n`);
@@ -60,11 +66,18 @@ async function tell(client: KubernetesClient, objects: readonly Removable[], con
 
 const listSchema = z.looseObject({ items: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string(), namespace: z.string(), managedFields: z.array(z.looseObject({ manager: z.string().optional() })).nullish() }) })) });
 
-/** What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace; those of another mesh are left. */
-async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<Removable[]> {
+/**
+ * What the control plane made by itself: its Lease, its keys, and the trust bundle in every namespace; those of another mesh are left.
+ * `unseen`: why the trust bundles are not among it, and stay; null when they are.
+ */
+async function left(client: KubernetesClient, namespace: string, keepCa: boolean): Promise<{ readonly objects: Removable[]; readonly unseen: string | null }> {
   const object = (apiVersion: string, kind: string, name: string, where: string) => ({ apiVersion, kind, metadata: { name, namespace: where, labels: {} } });
   const bundles = await client.get(`/api/v1/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert`);
-  const parsed = bundles.ok ? listSchema.safeParse(bundles.value) : null;
-  const found = parsed?.success === true ? parsed.data.items.filter(({ metadata }) => (metadata.managedFields ?? []).some(({ manager }) => manager === FIELD_MANAGER)).map(({ metadata }) => object("v1", "ConfigMap", metadata.name, metadata.namespace)) : [];
-  return [object("coordination.k8s.io/v1", "Lease", CONTROL, namespace), ...(keepCa ? [] : [object("v1", "Secret", "weft-ca", namespace)]), ...found];
+  const own = [object("coordination.k8s.io/v1", "Lease", CONTROL, namespace), ...(keepCa ? [] : [object("v1", "Secret", "weft-ca", namespace)])];
+  const stay = (why: string) => ({ objects: own, unseen: `the ConfigMaps istio-ca-root-cert of the namespaces cannot be listed and stay: ${why}` });
+  if (!bundles.ok) return stay(bundles.error.message);
+  const parsed = listSchema.safeParse(bundles.value);
+  if (!parsed.success) return stay(z.prettifyError(parsed.error));
+  const ours = parsed.data.items.filter(({ metadata }) => (metadata.managedFields ?? []).some(({ manager }) => manager === FIELD_MANAGER));
+  return { objects: [...own, ...ours.map(({ metadata }) => object("v1", "ConfigMap", metadata.name, metadata.namespace))], unseen: null };
 }

@@ -115,6 +115,14 @@ describe("uninstall", () => {
     expect(err).toContain("cannot look for DaemonSet istio-system/weft-cni");
   });
 
+  test("trust bundles that cannot be listed are told of: the mesh is not gone while they stay", async () => {
+    api.fixed.set("/api/v1/configmaps", { kind: "ConfigMapList", items: "none" });
+    const { status, out, err } = await run(uninstall);
+    expect([status, out]).toEqual([1, ""]);
+    expect(err).toMatch(/^weft: the ConfigMaps istio-ca-root-cert of the namespaces cannot be listed and stay: /);
+    expect((await run(uninstall, "--dry-run")).status).toBe(1);
+  });
+
   test("a second time there is nothing to remove", async () => {
     expect((await run(uninstall)).status).toBe(0);
   });
