@@ -11,6 +11,7 @@ import type { WaypointEnvironment } from "../control/waypoint/waypoint-objects.t
 import { ControlPlane } from "../control/control-plane.ts";
 import { controlMetrics } from "../control/metrics.ts";
 import { formatSocketAddress, parseIp } from "../core/ip.ts";
+import { pause } from "../core/pause.ts";
 import { unreachable } from "../core/result.ts";
 import { systemTimers } from "../identity/svid-cache.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
@@ -119,13 +120,7 @@ async function openAuthority(settings: Settings, runtime: Runtime, api: Api, log
     if (opened.error !== told) log.error("the CA cannot be opened; trying again", { error: opened.error, everyMs: OPEN_AGAIN_MS });
     told = opened.error;
     readiness.set(OPENING, opened.error);
-    await new Promise<void>((resolve) => {
-      const cancel = systemTimers.after(OPEN_AGAIN_MS, resolve);
-      stop.addEventListener("abort", () => {
-        cancel();
-        resolve();
-      }, { once: true });
-    });
+    await pause(systemTimers, OPEN_AGAIN_MS, stop);
     if (stop.aborted) throw new Error(`stopped before the CA could be opened: ${opened.error}`);
   }
 }

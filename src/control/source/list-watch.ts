@@ -9,6 +9,7 @@
 // Every COMPARE_MS the versions of all objects are compared with the API's: a server, a proxy or we may have lost an event.
 
 import { z } from "zod";
+import { pause } from "../../core/pause.ts";
 import type { Clock, Random } from "../../core/ports.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
 import { metadataText } from "../../resources/object-head.ts";
@@ -346,16 +347,6 @@ export class ListWatch {
   }
 
   #pause(ms: number): Promise<void> {
-    const { signal } = this.#stop;
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const done = (): void => {
-        cancel();
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const cancel = this.#parts.timers.after(ms, done);
-      signal.addEventListener("abort", done);
-    });
+    return pause(this.#parts.timers, ms, this.#stop.signal);
   }
 }

@@ -3,6 +3,7 @@
 
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { pause } from "../../core/pause.ts";
 import type { Random } from "../../core/ports.ts";
 import { type GrpcChannelOptions, GrpcChannel } from "../../identity/grpc-channel.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
@@ -69,7 +70,7 @@ export class AdsClient {
         this.#retryMs = Math.min(RETRY_MS_MAX, this.#retryMs * 2);
       }
       onEvent({ kind: "disconnected", ...outcome, retryMs: Math.round(waitMs) });
-      await this.#wait(waitMs);
+      await pause(this.#options.timers, waitMs, this.#end.signal);
     }
     this.#channel.destroy();
   }
@@ -131,17 +132,6 @@ export class AdsClient {
     this.#options.onEvent({ kind: "refused", typeUrl, refusals });
     const message = refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; ").slice(0, COMPLAINT_CHARS_MAX);
     return create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce, errorDetail: { code: REFUSED_CODE, message } });
-  }
-
-  async #wait(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const cancel = this.#options.timers.after(ms, resolve);
-    const { signal } = this.#end;
-    const ended = (): void => resolve();
-    signal.addEventListener("abort", ended, { once: true });
-    await promise;
-    signal.removeEventListener("abort", ended);
-    cancel();
   }
 }
 
