@@ -5,6 +5,7 @@ import { create, type JsonObject } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { pause } from "../../core/pause.ts";
 import type { Random } from "../../core/ports.ts";
+import { Pushed } from "../../core/pushed.ts";
 import { type GrpcChannelOptions, GrpcChannel } from "../../identity/grpc-channel.ts";
 import type { Timers } from "../../identity/svid-cache.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
@@ -87,7 +88,8 @@ export class AdsClient {
     const failure = await prepared.value.connect(CONNECT_TIMEOUT_MS);
     if (failure !== null) return { reason: `connecting to ${address}: ${failure}`, how: "ConnectionError" };
     const { types } = this.#options;
-    const outgoing = new Outgoing(types.map((typeUrl) => this.#initialRequest(typeUrl)));
+    // The first requests, then at most one answer for each response that came.
+    const outgoing = new Pushed(types.map((typeUrl) => this.#initialRequest(typeUrl)));
     const seen = new Set<string>();
     try {
       const client = createClient(AggregatedDiscoveryService, prepared.value.transport);
@@ -96,7 +98,7 @@ export class AdsClient {
           this.#retryMs = RETRY_FIRST_MS;
           this.#options.onEvent({ kind: "connected" });
         }
-        outgoing.send(this.#take(response, !seen.has(response.typeUrl)));
+        outgoing.push(this.#take(response, !seen.has(response.typeUrl)));
         seen.add(response.typeUrl);
       }
       return { reason: `${address} ended the stream`, how: seen.size > 0 ? "Complete" : "Error" };
@@ -132,35 +134,5 @@ export class AdsClient {
     this.#options.onEvent({ kind: "refused", typeUrl, refusals });
     const message = refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; ").slice(0, COMPLAINT_CHARS_MAX);
     return create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce, errorDetail: { code: REFUSED_CODE, message } });
-  }
-}
-
-/** Requests of one stream: the first ones, then answers as they are made. Holds at most one answer for each response that came. */
-class Outgoing implements AsyncIterable<DeltaDiscoveryRequest> {
-  readonly #queue: DeltaDiscoveryRequest[];
-  #wake = Promise.withResolvers<void>();
-  #ended = false;
-
-  constructor(first: readonly DeltaDiscoveryRequest[]) {
-    this.#queue = [...first];
-  }
-
-  send(request: DeltaDiscoveryRequest): void {
-    this.#queue.push(request);
-    this.#wake.resolve();
-  }
-
-  end(): void {
-    this.#ended = true;
-    this.#wake.resolve();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<DeltaDiscoveryRequest> {
-    for (;;) {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) yield next;
-      if (this.#ended) return;
-      await this.#wake.promise;
-      this.#wake = Promise.withResolvers();
-    }
   }
 }
