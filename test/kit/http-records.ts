@@ -73,7 +73,7 @@ export function backend(name: string, fields: { readonly weight?: number; readon
 export const invalidBackend = (reason: string, weight = 1): RouteBackend => ({ weight, filters: [], target: { kind: "invalid", reason } });
 
 export const rule = (fields: Partial<HttpRule>): Omit<HttpRule, "fieldPath"> => ({
-  name: null, matches: [], filters: [], backends: [], timeouts: INHERITED_TIMEOUTS, retry: null, sessionPersistence: null, faults: [], broken: null, ...fields,
+  name: null, matches: [], matchPaths: null, filters: [], backends: [], timeouts: INHERITED_TIMEOUTS, retry: null, sessionPersistence: null, faults: [], broken: null, ...fields,
 });
 
 export interface RouteFields {

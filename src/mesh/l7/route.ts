@@ -131,6 +131,8 @@ export interface HttpRule {
   readonly name: string | null;
   /** Joined by OR; empty matches every request. */
   readonly matches: readonly RequestMatch[];
+  /** Where each of them is written; null: under `fieldPath`, in their order. */
+  readonly matchPaths: readonly string[] | null;
   /** In the order in which they are applied. */
   readonly filters: readonly RouteFilter[];
   /** Without any, and without a redirect or an answer of its own, requests get 500. */

@@ -92,7 +92,7 @@ function prepareRoute(route: Route, problems: RouteProblem[]): Prepared[] {
     const wrong: string[] = [];
     const matches = (rule.matches.length === 0 ? [ANY_REQUEST] : rule.matches).map((written, matchIndex) => {
       const match = { ...written, path: normalPathPattern(written.path) };
-      const fieldPath = rule.matches.length === 0 ? rule.fieldPath : `${rule.fieldPath}.${route.provenance.kind === "VirtualService" ? "match" : "matches"}[${matchIndex}]`;
+      const fieldPath = rule.matches.length === 0 ? rule.fieldPath : rule.matchPaths?.[matchIndex] ?? `${rule.fieldPath}.${route.provenance.kind === "VirtualService" ? "match" : "matches"}[${matchIndex}]`;
       const { conditions, problems: ofMatch } = compileConditions(match, precedence);
       const regex = match.path?.kind === "regex" ? compilePath(match.path, match.pathIgnoresCase) : null;
       const said = regex === null || regex.ok ? ofMatch : [...ofMatch, `path: ${regex.error}`];

@@ -19,6 +19,8 @@ export interface WrittenRule {
   /** In the root. */
   readonly at: FieldPath;
   readonly fieldPath: string;
+  /** Where each of its matches is written. */
+  readonly matchPaths: readonly string[];
   /** Requests that it matches get 500 with this reason. */
   readonly broken: string | null;
   /** Where it stands, when that is not in the root. */
@@ -29,7 +31,8 @@ export function withDelegates({ namespace, spec }: VirtualServiceResource, view:
   const rules: WrittenRule[] = [];
   (spec.http ?? []).forEach((rule, index) => {
     const at = ["spec", "http", index];
-    const own: WrittenRule = { rule, namespace, at, fieldPath: `spec.http[${index}]`, broken: null, inside: null };
+    const fieldPath = `spec.http[${index}]`;
+    const own: WrittenRule = { rule, namespace, at, fieldPath, matchPaths: placedMatches(rule, fieldPath).map(({ path }) => path), broken: null, inside: null };
     rules.push(...(rule.delegate === undefined ? [own] : delegated(own, view, report)));
   });
   if (rules.length > MERGED_RULES_MAX) report("error", "fail_closed", ["spec", "http"], `found ${rules.length} rules with those of the delegates, at most ${MERGED_RULES_MAX} are taken; the others do not hold`);
@@ -50,12 +53,15 @@ function delegated(root: WrittenRule, view: View, report: Report): WrittenRule[]
   return (delegate.spec.http ?? []).flatMap((leaf, index): WrittenRule[] => {
     const inside = `VirtualService ${inNamespace}/${name} spec.http[${index}]`;
     if (leaf.delegate !== undefined) return broken(`found a delegate in the delegate ${inside}, which may not delegate further`);
-    const match = mergeMatches(rule.match ?? [], leaf.match ?? []);
-    if (match === null) {
+    const leafPath = `${fieldPath}.delegate.http[${index}]`;
+    const matches = mergeMatches(placedMatches(rule, fieldPath), placedMatches(leaf, leafPath));
+    if (matches === null) {
       report("warning", "conflict", [...at, "delegate"], `found ${inside}, whose match holds outside of this rule's; it is left out`);
       return [];
     }
-    return [{ rule: mergeRules(rule, leaf, match), namespace: inNamespace, at, fieldPath: `${fieldPath}.delegate.http[${index}]`, broken: null, inside }];
+    return [{
+      rule: mergeRules(rule, leaf, matches.map(({ match }) => match)), namespace: inNamespace, at, fieldPath: leafPath, matchPaths: matches.map(({ path }) => path), broken: null, inside,
+    }];
   });
 }
 
@@ -69,15 +75,24 @@ function mergeRules(root: VirtualServiceRoute, leaf: VirtualServiceRoute, match:
   };
 }
 
+interface PlacedMatch {
+  readonly match: VirtualServiceMatch;
+  readonly path: string;
+}
+
+function placedMatches({ match }: VirtualServiceRoute, fieldPath: string): PlacedMatch[] {
+  return (match ?? []).map((each, index) => ({ match: each, path: `${fieldPath}.match[${index}]` }));
+}
+
 /** Null when a match of the delegate holds where none of the root's does, or cannot be compared with it. */
-function mergeMatches(roots: readonly VirtualServiceMatch[], leaves: readonly VirtualServiceMatch[]): readonly VirtualServiceMatch[] | null {
+function mergeMatches(roots: readonly PlacedMatch[], leaves: readonly PlacedMatch[]): readonly PlacedMatch[] | null {
   if (roots.length === 0) return leaves;
   if (leaves.length === 0) return roots;
-  const merged: VirtualServiceMatch[] = [];
-  for (const leaf of leaves) {
-    const holding = roots.filter((root) => isWithin(root, leaf));
+  const merged: PlacedMatch[] = [];
+  for (const { match: leaf, path } of leaves) {
+    const holding = roots.filter(({ match }) => isWithin(match, leaf));
     if (holding.length === 0) return null;
-    merged.push(...holding.map((root) => mergeMatch(root, leaf)));
+    merged.push(...holding.map(({ match }) => ({ match: mergeMatch(match, leaf), path })));
   }
   return merged.length <= MERGED_MATCHES_MAX ? merged : null;
 }

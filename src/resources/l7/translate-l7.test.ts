@@ -2,6 +2,8 @@ import { describe, expect, test } from "bun:test";
 import type { L7Delta, L7Snapshot } from "../../mesh/l7/delta.ts";
 import { L7Store } from "../../mesh/l7/l7-store.ts";
 import { namespacedName } from "../../core/brand.ts";
+import { Router } from "../../policy/http/router.ts";
+import { request } from "../../../test/kit/http-records.ts";
 import type { Resource } from "../kinds.ts";
 import { parseResources } from "../parse-resources.ts";
 import type { Placed } from "../resource.ts";
@@ -126,6 +128,36 @@ describe("conflicts", () => {
     const store = new L7Store();
     store.apply(evaluation.l7Delta);
     expect(store.routes(web, 80, null).routes.map(({ name }) => name)).toEqual(["old", "young"]);
+  });
+  test("a match of a VirtualService keeps its place, whatever is left out before it", () => {
+    const vs = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: places, namespace: shop}
+spec:
+  hosts: [two]
+  http:
+  - match: [{gateways: [edge]}, {port: 81, uri: {prefix: /a}}, {port: 80, uri: {prefix: /b}}, {uri: {prefix: /c}}]
+    route: [{destination: {host: a}}]
+  - match: [{gateways: [edge]}, {uri: {prefix: /d}}]
+    delegate: {name: leaf}
+  - match: [{uri: {prefix: /e}}]
+    route: [{destination: {host: a}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaf, namespace: shop}
+spec: {http: [{match: [{port: 80, uri: {prefix: /d/1}}, {uri: {prefix: /d/2}}], route: [{destination: {host: a}}]}, {route: [{destination: {host: a}}]}]}
+`;
+    const evaluation = evaluate(documents(base, service("two", "[{name: http, port: 80}, {name: web, port: 81}]"), vs));
+    const routes = [...evaluation.l7.routes.values()];
+    const decidedBy = (port: number, path: string): string => {
+      const result = new Router(routes.filter(({ parents }) => parents.some((parent) => parent.port === port))).match(request({ url: path }));
+      return result.kind === "matched" ? result.provenance.fieldPath : result.kind;
+    };
+    expect([80, 81].map((port) => ["/a", "/b", "/c", "/d/1", "/d/2", "/d/3", "/e"].map((path) => decidedBy(port, path)))).toEqual([
+      ["unmatched", "spec.http[0].match[2]", "spec.http[0].match[3]", "spec.http[1].delegate.http[0].match[0]", "spec.http[1].delegate.http[0].match[1]", "spec.http[1].match[1]", "spec.http[2].match[0]"],
+      ["spec.http[0].match[1]", "unmatched", "spec.http[0].match[3]", "spec.http[1].match[1]", "spec.http[1].delegate.http[0].match[1]", "spec.http[1].match[1]", "spec.http[2].match[0]"],
+    ]);
   });
   test("a rule for every service covers them, one by one", () => {
     const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: all, namespace: istio-system}\nspec: {host: '*.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n";

@@ -93,7 +93,7 @@ function httpRule(rule: HttpRouteRule, route: HttpRouteResource, index: number, 
   const { request, backendRequest } = rule.timeouts ?? {};
   return {
     name: rule.name ?? null,
-    matches: (rule.matches?.length ? rule.matches : [{}]).map(httpMatch),
+    matches: (rule.matches?.length ? rule.matches : [{}]).map(httpMatch), matchPaths: null,
     filters,
     backends: backends(rule.backendRefs ?? [], route.namespace, [...at, "backendRefs"], findings, view, report),
     timeouts: { ...INHERITED_TIMEOUTS, requestMs: request === undefined ? null : gatewayDurationMs(request), backendRequestMs: backendRequest === undefined ? null : gatewayDurationMs(backendRequest) },
@@ -109,7 +109,7 @@ function grpcRule(rule: GrpcRouteRule, route: GrpcRouteResource, index: number, 
   findings.faults.push(...faults);
   if (broken !== null) findings.broken.push(broken);
   return {
-    name: rule.name ?? null, matches: (rule.matches?.length ? rule.matches : [{}]).map(grpcMatch), filters,
+    name: rule.name ?? null, matches: (rule.matches?.length ? rule.matches : [{}]).map(grpcMatch), matchPaths: null, filters,
     backends: backends(rule.backendRefs ?? [], route.namespace, [...at, "backendRefs"], findings, view, report),
     timeouts: INHERITED_TIMEOUTS, retry: null,
     sessionPersistence: rule.sessionPersistence === undefined ? null : persistence(rule.sessionPersistence, `${route.kind}/${route.namespace}/${route.name}/${index}`),

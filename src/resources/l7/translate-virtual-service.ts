@@ -119,12 +119,21 @@ function rulesOf({ spec }: VirtualServiceResource, written: readonly WrittenRule
 }
 
 /** Matches that can hold here; null when the rule has matches and none of them can. */
-function matchesHere<T extends { readonly port?: number | undefined; readonly gateways?: readonly string[] | undefined }>(matches: readonly T[] | undefined, port: number | null): readonly T[] | null {
-  const here = (matches ?? []).filter((match) => (match.port === undefined || match.port === port) && (match.gateways === undefined || match.gateways.includes(MESH_GATEWAY)));
+function matchesHere<T extends PortMatch>(matches: readonly T[] | undefined, port: number | null): readonly T[] | null {
+  const here = (matches ?? []).filter((match) => holdsHere(match, port));
   return here.length === 0 && (matches?.length ?? 0) > 0 ? null : here;
 }
 
-function httpRule({ rule, at, fieldPath, namespace, broken: why, inside }: WrittenRule, from: Context): HttpRule | null {
+interface PortMatch {
+  readonly port?: number | undefined;
+  readonly gateways?: readonly string[] | undefined;
+}
+
+function holdsHere(match: PortMatch, port: number | null): boolean {
+  return (match.port === undefined || match.port === port) && (match.gateways === undefined || match.gateways.includes(MESH_GATEWAY));
+}
+
+function httpRule({ rule, at, fieldPath, matchPaths, namespace, broken: why, inside }: WrittenRule, from: Context): HttpRule | null {
   const report: Report = inside === null ? from.report : (severity, code, _path, message) => from.report(severity, code, at, `${inside}: ${message}`);
   const context: Context = { ...from, namespace, report };
   const matches = matchesHere(rule.match, context.port);
@@ -143,11 +152,17 @@ function httpRule({ rule, at, fieldPath, namespace, broken: why, inside }: Writt
     report("info", "not_supported", [...at, "retries"], "where a retry goes is not chosen by retryRemoteLocalities and retryIgnorePreviousHosts: it goes to another endpoint when there is one");
   }
   return {
-    name: rule.name ?? null, matches: matches.map(requestMatch), filters: filters(rule, at, context), backends: single,
+    name: rule.name ?? null, matches: matches.map(requestMatch), matchPaths: placesHere(rule, matchPaths, fieldPath, context.port), filters: filters(rule, at, context), backends: single,
     timeouts: rule.timeout === undefined ? INHERITED_TIMEOUTS : { ...INHERITED_TIMEOUTS, requestMs: durationMs(rule.timeout) },
     retry: retries === undefined ? null : retryPolicy(retries, [...at, "retries", "retryOn"], report),
     sessionPersistence: null, faults: faults(rule.fault, `${fieldPath}.fault`), broken, fieldPath,
   };
+}
+
+/** Null where all of its own matches are left, in their order. */
+function placesHere({ match }: VirtualServiceRoute, paths: readonly string[], fieldPath: string, port: number | null): readonly string[] | null {
+  const here = paths.filter((_, index) => holdsHere(match![index]!, port));
+  return here.every((path, index) => path === `${fieldPath}.match[${index}]`) ? null : here;
 }
 
 function requestMatch(match: VirtualServiceMatch): RequestMatch {

@@ -60,7 +60,7 @@ export const sessionPersistence = exactly<SessionPersistence>()(z.strictObject({
 export const routeTimeouts = exactly<RouteTimeouts>()(z.strictObject({ requestMs: nullable(number), backendRequestMs: nullable(number), streamIdleMs: nullable(number) }));
 
 const httpRule = exactly<HttpRule>()(z.strictObject({
-  name: nullable(text), matches: list(requestMatch), filters: list(filter), backends: list(backend), timeouts: routeTimeouts, retry: nullable(retryPolicy),
+  name: nullable(text), matches: list(requestMatch), matchPaths: nullable(list(text)), filters: list(filter), backends: list(backend), timeouts: routeTimeouts, retry: nullable(retryPolicy),
   sessionPersistence: nullable(sessionPersistence), faults: list(fault), broken: nullable(text), fieldPath: text,
 }));
 
