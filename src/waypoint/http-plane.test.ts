@@ -345,6 +345,29 @@ describe("when servers fail", () => {
     expect(await waypoint.ended(2)).toMatchObject({ attempts: 2, status: 200 });
   });
 
+  test("the timeout that was too short is named: the whole request's, one attempt's, the route's or a policy's", async () => {
+    await using server = await backend1(() => {});
+    const at = `127.0.0.1:${server.port}`;
+    const ms = (fields: object) => ({ ...INHERITED_TIMEOUTS, ...fields });
+    const routed = (fields: object, kind: "HTTPRoute" | "VirtualService" = "HTTPRoute") => ({ routes: [route({ kind, rules: [rule({ backends: [backend("web")], ...fields })] })] });
+    const retried = { ...RETRY_DEFAULT, attempts: 1, perTryTimeoutMs: 20, onReset: true };
+    const policy = { ...trafficPolicy({}), service: WEB, provenance: { timeouts: provenance("TrafficPolicy", "shop", "web"), retry: provenance("TrafficPolicy", "shop", "web") } };
+    const cases: readonly (readonly [what: string, config: object, code: string, rule: string, detail: string])[] = [
+      ["a route's request", routed({ timeouts: ms({ requestMs: 20 }) }), "request_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.request", `the request's 20 ms were over while awaiting the answer of ${at}`],
+      ["a VirtualService's", routed({ timeouts: ms({ requestMs: 20 }) }, "VirtualService"), "request_timeout", "VirtualService shop/route spec.http[0].timeout", `the request's 20 ms were over while awaiting the answer of ${at}`],
+      ["a route's backend request", routed({ timeouts: ms({ backendRequestMs: 20 }) }), "per_try_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.backendRequest", `attempt 1 at ${at}: no answer within the 20 ms of its backend request timeout (HTTPRoute shop/route spec.rules[0].timeouts.backendRequest)`],
+      ["a VirtualService's try", routed({ retry: retried }, "VirtualService"), "per_try_timeout", "VirtualService shop/route spec.http[0].retries.perTryTimeout", `attempt 2 at ${at}: no answer within the 20 ms of its per-try timeout (VirtualService shop/route spec.http[0].retries.perTryTimeout)`],
+      ["a policy's backend request", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, timeouts: ms({ backendRequestMs: 20 }) }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.timeouts.backendRequest", `attempt 1 at ${at}: no answer within the 20 ms of its backend request timeout (TrafficPolicy shop/web spec.timeouts.backendRequest)`],
+      ["a policy's try", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, retry: retried }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.retry.perTryTimeout", `attempt 2 at ${at}: no answer within the 20 ms of its per-try timeout (TrafficPolicy shop/web spec.retry.perTryTimeout)`],
+    ];
+    for (const [what, l7, code, ruleName, detail] of cases) {
+      await using waypoint = new WaypointFixture({ endpoints: [server], l7 });
+      const answer = await waypoint.fetch("/");
+      const record = await waypoint.ended();
+      expect({ what, status: answer.status, code: record.code, rule: record.provenance, detail: record.detail.split("; ").at(-1) }).toEqual({ what, status: 504, code, rule: ruleName, detail });
+    }
+  });
+
   test("gRPC learns it in gRPC's own way", async () => {
     await using waypoint = new WaypointFixture({ endpoints: [], portName: "grpc" });
     const answer = await waypoint.fetch("/s/m", { method: "POST", body: "x", headers: { "content-type": "application/grpc" } });

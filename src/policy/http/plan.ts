@@ -43,6 +43,8 @@ export interface ForwardPlan extends Common {
   /** Null: to the service that the request was for. */
   readonly backend: ServiceTarget | null;
   readonly backendProvenance: Provenance | null;
+  /** The rule as a whole, whose timeouts and retries these are; null where none decided. */
+  readonly rule: Provenance | null;
   readonly path: string;
   readonly query: string;
   /** The host to send, when a rule changes it. */
@@ -117,7 +119,7 @@ function planWithoutRoutes(request: RequestView, context: PlanContext): RequestP
   const faults = drawFaults(request, [], context);
   const common: Common = { ...UNROUTED, injected: faults.injected, delayMs: faults.delayMs };
   return endedByFault(request, common, faults) ?? {
-    ...common, kind: "forward", backend: null, backendProvenance: null, path: request.path, query: request.query, host: null, requestHeaders: NO_OPERATIONS,
+    ...common, kind: "forward", backend: null, backendProvenance: null, rule: null, path: request.path, query: request.query, host: null, requestHeaders: NO_OPERATIONS,
     mirrors: NO_MIRRORS, timeouts: null, retry: null, session: null, bytesPerSecond: faults.bytesPerSecond,
   };
 }
@@ -180,7 +182,7 @@ class Planner {
     const answered = this.#applyFilters(drawn.filters);
     if (answered !== null) return answered;
     return {
-      ...this.#common(), kind: "forward", backend: target, backendProvenance: drawn.provenance, path: this.#target.path, query: this.#target.query,
+      ...this.#common(), kind: "forward", backend: target, backendProvenance: drawn.provenance, rule: this.#rule.provenance, path: this.#target.path, query: this.#target.query,
       host: this.#host, requestHeaders: this.#requestHeaders, mirrors: this.#mirrors, timeouts: rule.timeouts, retry: rule.retry,
       session: scope === null ? null : { scope, backend: drawn.key, current }, bytesPerSecond: this.#faults.bytesPerSecond,
     };

@@ -135,13 +135,6 @@ export function provenanceOfPart({ provenance }: UpstreamSettings, field: string
   return origin === undefined ? null : { ...origin, fieldPath };
 }
 
-/** The policy whose request or idle timeout holds, in the order of `effectiveTimeouts`; null: the route's own, or our default. */
-export function provenanceOfTimeout(field: "requestMs" | "streamIdleMs", route: RouteTimeouts, named: UpstreamSettings | null, backend: UpstreamSettings): Provenance | null {
-  if (route[field] !== null) return null;
-  const settings = named !== null && named.said[field] !== null ? named : backend;
-  return settings.said[field] === null ? null : provenanceOfPart(settings, "timeouts", field, field === "requestMs" ? "spec.timeouts.request" : "spec.timeouts.streamIdle");
-}
-
 function limitSettings(limits: ConnectionLimits | null): LimitSettings {
   return {
     connectionsMax: limits?.connectionsMax ?? CONNECTIONS_MAX,

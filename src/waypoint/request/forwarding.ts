@@ -2,6 +2,7 @@
 // deadline of it all, copies to mirrors, and the one answer that goes back.
 
 import { nameHalf } from "../../core/brand.ts";
+import { formatProvenance, type Provenance } from "../../core/fault.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy } from "../../mesh/l7/route.ts";
@@ -16,8 +17,8 @@ import { decideHedge, type HedgeDecision } from "../../policy/upstream/hedging.t
 import { isFailure, type Outcome, outcomeOfAnswer } from "../../policy/upstream/outcome.ts";
 import { type AttemptEnd, decideRetry } from "../../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../../policy/upstream/retry-after.ts";
-import { effectiveRetry, effectiveTimeouts, provenanceOfTimeout, type TimeoutSettings } from "../../policy/upstream/settings.ts";
-import { type AttemptTime, attemptTime, requestDeadline } from "../../policy/upstream/timeouts.ts";
+import { effectiveRetry, effectiveTimeouts, type TimeoutSettings } from "../../policy/upstream/settings.ts";
+import { type AttemptTime, attemptTime, provenanceOfTimeout, requestDeadline, type TimeLimit } from "../../policy/upstream/timeouts.ts";
 import { ViewFacts } from "../../policy/upstream/view-facts.ts";
 import type { FailedAttempt } from "../../telemetry/request-record.ts";
 import type { RequestTrace } from "../../telemetry/request-trace.ts";
@@ -283,6 +284,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     if (end !== null && this.#retryAfter(attempt, end)) return;
     const { attempts } = this.#account;
     if (attempts > 1 && attempts > this.#retry.attempts) this.#account.flag("URX");
+    if (code === "per_try_timeout") this.#blameTimeout(limitOf(attempt));
     this.#user.answerOwn(ownAnswer(code, { status }), "");
   }
 
@@ -523,9 +525,15 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#user.answerOwn(ownAnswer("stream_idle_timeout"), `no byte moved for ${this.streamIdleMs} ms while ${this.#doing}`);
   }
 
-  #blameTimeout(field: "requestMs" | "streamIdleMs"): void {
+  #blameTimeout(limit: TimeLimit): void {
+    this.#account.provenance = this.#sourceOf(limit) ?? this.#account.provenance;
+  }
+
+  /** Null: it is a default. */
+  #sourceOf(limit: TimeLimit): Provenance | null {
     const { cluster, namedApart } = this.#place;
-    this.#account.provenance = provenanceOfTimeout(field, this.#plan.timeouts ?? INHERITED_TIMEOUTS, namedApart?.settings ?? null, cluster.settings) ?? this.#account.provenance;
+    const { rule, timeouts, retry } = this.#plan;
+    return provenanceOfTimeout(limit, { rule, timeouts: timeouts ?? INHERITED_TIMEOUTS, retry, named: namedApart?.settings ?? null, backend: cluster.settings });
   }
 
   /** What goes on, to be read after "while". */
@@ -545,6 +553,14 @@ export class Forwarding implements AttemptUser, AttemptRequest {
 
   #attemptTimedOut(attempt: ServerAttempt, nowMs: number): void {
     if (attempt.limit === "request") return this.#timedOut(nowMs);
-    attempt.timeOut(`attempt ${this.#account.attempts} at ${attempt.address} took longer than its ${attempt.limit === "perTry" ? "per-try" : "backend request"} timeout`);
+    const perTry = attempt.limit === "perTry";
+    const source = this.#sourceOf(limitOf(attempt));
+    const ms = perTry ? this.#retry.perTryTimeoutMs : this.#timeouts.backendRequestMs;
+    attempt.timeOut(`attempt ${this.#account.attempts} at ${attempt.address}: no answer within the ${ms} ms of its ${perTry ? "per-try" : "backend request"} timeout${source === null ? "" : ` (${formatProvenance(source)})`}`);
   }
+}
+
+/** Of one whose own time is over. */
+function limitOf({ limit }: ServerAttempt): "perTryMs" | "backendRequestMs" {
+  return limit === "perTry" ? "perTryMs" : "backendRequestMs";
 }
