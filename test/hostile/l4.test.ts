@@ -163,7 +163,7 @@ describeUnless(unsealed)("hostile kernel", () => {
     const before = siege.agent.residentBytes();
     const idle: RawPeer[] = [];
     for (let i = 0; i < 2_000; i++) idle.push(await RawPeer.open(siege.rival, siege.at(ECHO_PORT)));
-    await until("all to be open", 10_000, async () => (await socketsOpen()) === 2_000);
+    await until("all to be open", 30_000, async () => (await socketsOpen()) === 2_000);
     const each = (siege.agent.residentBytes() - before) / idle.length;
     expect(each).toBeLessThan(24 * 1024);
     expect(await siege.lives()).toBe(true);

@@ -96,6 +96,7 @@ export class WaypointFixture implements AsyncDisposable {
   readonly telemetry: RequestTelemetry;
   readonly port: number;
   readonly #listener: Listener;
+  readonly #clients: RawClient[] = [];
 
   constructor(options: WaypointOptions) {
     const services = [...new Set(["web", ...options.endpoints.map(({ service: name = "web" }) => name)])];
@@ -185,12 +186,16 @@ export class WaypointFixture implements AsyncDisposable {
   }
 
   raw(): RawClient {
-    return new RawClient(this.port);
+    const client = new RawClient(this.port);
+    this.#clients.push(client);
+    return client;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.stop();
     const { plane } = this;
+    // A failed expectation may have left them; what it said is not to be covered by what they make fail here.
+    for (const client of this.#clients) client.destroy();
     await until("requests to end", 5_000, () => plane.requests.size === 0 || null);
     plane.destroy();
     // Channels that close in order are gone after their last bytes.

@@ -21,49 +21,48 @@ function lazy(waypoint: WaypointFixture, count: number, send: string): RawClient
   });
 }
 
+const refusal = async (response: Response): Promise<Response | null> => (await response.text(), response.status === 503 ? response : null);
+
 test("overload: readers that do not read cost no more than the limit, and those who read are served", async () => {
   let largest = 0;
   await using server = await backend1((request, response) => (request.url === "/large" ? large(request, response) : response.end("small")));
   await using waypoint = new WaypointFixture({ endpoints: [server], bufferBytesMax: LIMIT_BYTES });
   const clients = lazy(waypoint, 24, GET);
-  await until("some of them to be ended", 10_000, () => {
+  await until("some of them to be ended", 20_000, () => {
     largest = Math.max(largest, waypoint.budget.heldBytes);
     return waypoint.shed.length > 4 || null;
   });
   // One turn of reading from all servers may go beyond the limit before the turn ends.
   expect(largest).toBeLessThan(LIMIT_BYTES + 24 * MIB);
-  await until("what is held to be below the limit", 5_000, () => waypoint.budget.heldBytes <= LIMIT_BYTES || null);
+  await until("what is held to be below the limit", 20_000, () => waypoint.budget.heldBytes <= LIMIT_BYTES || null);
   expect(waypoint.told.every(({ flags }) => flags === "DC")).toBe(true);
   for (const client of clients) client.destroy();
-  await until("nothing to be held", 5_000, () => waypoint.budget.heldBytes === 0 || null);
+  await until("nothing to be held", 20_000, () => waypoint.budget.heldBytes === 0 || null);
   expect(await (await waypoint.fetch("/small")).text()).toBe("small");
-}, 30_000);
+}, 60_000);
 
 test("overload: new requests are refused with the reason while little room is left, over HTTP/1.1 and HTTP/2", async () => {
   await using server = await backend1((request, response) => (request.url === "/large" ? large(request, response) : response.end("small")));
   await using waypoint = new WaypointFixture({ endpoints: [server], bufferBytesMax: LIMIT_BYTES });
   const clients = lazy(waypoint, 16, GET);
-  let before = -1;
-  // Until all buffers of the kernel on the way are full too.
-  await until("little room to be left, and nothing to move", 10_000, async () => {
-    const stands = waypoint.budget.heldBytes === before;
-    before = waypoint.budget.heldBytes;
-    await Bun.sleep(100);
-    return (waypoint.budget.tight && stands) || null;
-  });
-  const refused = await waypoint.fetch("/small");
-  expect([refused.status, refused.headers.get("x-weft-reason")]).toEqual([503, "overloaded"]);
+  // Buffers of the kernel still fill behind them: now and then one takes some and there is room for a moment.
+  const refused = await until("a request over HTTP/1.1 to be refused", 20_000, async () => refusal(await waypoint.fetch("/small")));
+  expect(refused.headers.get("x-weft-reason")).toBe("overloaded");
   const session = connect2(waypoint.url);
-  const status = await new Promise<unknown>((resolve) => session.request({ ":path": "/small", ":authority": "web" }).once("response", (headers) => resolve(headers[":status"])).resume());
-  expect(status).toBe(503);
+  await until("a request over HTTP/2 to be refused", 20_000, async () => {
+    const { promise, resolve } = Promise.withResolvers<unknown>();
+    session.request({ ":path": "/small", ":authority": "web" }).once("response", (headers) => resolve(headers[":status"])).resume();
+    return (await promise) === 503 || null;
+  });
   session.close();
-  const told = waypoint.told.filter(({ path }) => path === "/small");
-  expect(told[0]).toMatchObject({ code: "overloaded", flags: "OM", attempts: 0 });
+  const told = waypoint.told.filter(({ status }) => status === 503);
+  expect(told.map(({ path, code, flags, attempts }) => [path, code, flags, attempts])).toEqual(told.map(() => ["/small", "overloaded", "OM", 0]));
+  expect(told.length).toBe(2);
   expect(told[0]!.detail).toMatch(/^\d+ of 8388608 bytes are held for slow readers \(--buffer-limit\)$/);
   for (const client of clients) client.destroy();
-  await until("nothing to be held", 5_000, () => waypoint.budget.heldBytes === 0 || null);
+  await until("nothing to be held", 20_000, () => waypoint.budget.heldBytes === 0 || null);
   expect(await (await waypoint.fetch("/small")).text()).toBe("small");
-}, 30_000);
+}, 60_000);
 
 test("overload: uploads to a server that does not read are given up with 503, the largest first", async () => {
   const sockets: import("node:net").Socket[] = [];
@@ -77,8 +76,8 @@ test("overload: uploads to a server that does not read are given up with 503, th
     client.socket.write(Buffer.alloc(16 * MIB));
     return client;
   });
-  await until("some of them to be ended", 10_000, () => waypoint.shed.length > 0 || null);
-  await until("one to be told why", 10_000, () => clients.find(({ received }) => /^HTTP\/1\.1 503 [^]*x-weft-reason: (overloaded|upstream_reset|connect_failed)/.test(received)) ?? null);
-  await until("what is held to be below the limit", 5_000, () => waypoint.budget.heldBytes <= 4 * MIB || null);
+  await until("some of them to be ended", 20_000, () => waypoint.shed.length > 0 || null);
+  await until("one to be told why", 20_000, () => clients.find(({ received }) => /^HTTP\/1\.1 503 [^]*x-weft-reason: (overloaded|upstream_reset|connect_failed)/.test(received)) ?? null);
+  await until("what is held to be below the limit", 20_000, () => waypoint.budget.heldBytes <= 4 * MIB || null);
   for (const client of clients) client.destroy();
-}, 30_000);
+}, 60_000);
