@@ -6,7 +6,7 @@ import { RETRY_NEVER } from "../core/fault.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import type { SpiffeId, TrustDomain } from "../core/spiffe.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import { type Authority, type IssuedCertificate, LEAF_LIFETIME_MS } from "./authority.ts";
 import { type AuthorityStore, type AuthorityStoreFault, openAuthority, type PlugInCa } from "./authority-store.ts";
 import { InProcessSource } from "./in-process-source.ts";

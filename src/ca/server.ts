@@ -11,7 +11,7 @@ import { Code, ConnectError, type ConnectRouter, type ContextValues, type Handle
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Clock } from "../core/ports.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import type { NewName } from "../wire/x509/build.ts";
 import { IstioCertificateService, type IstioCertificateRequest } from "../wire/protobuf/istio/v1/auth/ca_pb.ts";
 import type { Authority, IssuedCertificate, SigningFaultCode } from "./authority.ts";

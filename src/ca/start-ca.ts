@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { formatSocketAddress } from "../core/ip.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import type { ProcessListeners } from "../runtime/process-listeners.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";

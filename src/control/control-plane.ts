@@ -2,7 +2,7 @@
 // writes. The CA and the port are put beside it by whoever composes the role.
 
 import type { Clock, Random } from "../core/ports.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import { headOf, metadataText } from "../resources/object-head.ts";

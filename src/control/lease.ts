@@ -3,7 +3,7 @@
 
 import { z } from "zod";
 import type { Clock, Random } from "../core/ports.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Api } from "./api/api.ts";
 import { collectionPath, objectPath, type ResourceType } from "./api/api-path.ts";

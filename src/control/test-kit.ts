@@ -1,6 +1,6 @@
 // What tests of a control plane share: a log that nobody reads, and time that they move.
 
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import { parseLogFilter } from "../runtime/log-filter.ts";
 import { descriptorSink, LogWriter } from "../runtime/log-writer.ts";
 import { Log, type Logger } from "../runtime/logger.ts";

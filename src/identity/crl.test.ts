@@ -9,7 +9,7 @@ import { createRevocationList } from "../ca/authority.ts";
 import { readRevocationList } from "../wire/x509/revocation-list.ts";
 import { createRequest } from "./csr.ts";
 import { CRL_DEBOUNCE_MS, CrlWatch, knownIssuers, readRevocations, type SerialsByIssuer } from "./crl.ts";
-import type { Timers } from "./svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 
 const ca = testCa({ nowMs: NOON_MS - DAY_MS });
 const issuers = [ca.intermediate.certificate, ca.root.certificate];

@@ -11,7 +11,7 @@ import { KEY_USAGE } from "../wire/x509/oids.ts";
 import { readPem } from "../wire/x509/pem.ts";
 import { readRevocationList, REVOCATION_LIST_BYTES_MAX, type RevocationListFields } from "../wire/x509/revocation-list.ts";
 import { readCertificates, verifyChain } from "./chain.ts";
-import type { Timers } from "./svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import { verifySignature } from "./x509-crypto.ts";
 
 /** Editors and mounts change a file in several steps; they are one change. */

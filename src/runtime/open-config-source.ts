@@ -3,7 +3,7 @@
 
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import { authToken, prefixedHeaders, rootCa } from "./control-plane-settings.ts";
 import type { Runtime } from "./runtime.ts";

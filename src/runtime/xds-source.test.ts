@@ -9,7 +9,7 @@ import { policy, service, uid, workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { TestXdsServer, XDS_SERVER_NAME } from "../../test/kit/xds-server.ts";
 import { systemRandom } from "../core/ports.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../xds/resource.ts";
 import type { ConfigState } from "./config-source.ts";

@@ -5,7 +5,7 @@ import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta } from "../mesh/l7/delt
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { emptyDelta, type MeshDelta } from "../mesh/records.ts";
 import type { Random } from "../core/ports.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
 import { diffL7, isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { DIAGNOSTICS_MAX } from "../resources/limits.ts";

@@ -13,7 +13,7 @@ import { controlMetrics } from "../control/metrics.ts";
 import { formatSocketAddress, parseIp } from "../core/ip.ts";
 import { pause } from "../core/pause.ts";
 import { unreachable } from "../core/result.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import { listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { inClusterAccess } from "../runtime/kubernetes/access.ts";
 import { KubernetesClient } from "../runtime/kubernetes/client.ts";

@@ -9,7 +9,7 @@ import type { AddressInfo } from "node:net";
 import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
 import { Pushed } from "../core/pushed.ts";
 import { err, ok } from "../core/result.ts";
-import { systemTimers, type Timers } from "../identity/svid-cache.ts";
+import { systemTimers, type Timers } from "../net/timers.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";

@@ -9,7 +9,7 @@ import { Code, ConnectError, type ConnectRouter, type ContextValues, createConte
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock, Random } from "../core/ports.ts";
 import { parseSpiffeId, type SpiffeId } from "../core/spiffe.ts";
-import type { Timers } from "../identity/svid-cache.ts";
+import type { Timers } from "../net/timers.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponseSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { readNode } from "./node-message.ts";
 import type { Authenticator, ClientStatus, ClientView, PublishedState, XdsCaller, XdsServing } from "./serving.ts";

@@ -2,7 +2,7 @@
 
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { NodeAgent } from "./node-agent.ts";
 import { ZdsClient } from "./zds/zds-client.ts";

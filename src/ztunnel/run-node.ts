@@ -7,7 +7,7 @@ import { spiffeId } from "../core/spiffe.ts";
 import { CrlWatch, knownIssuers } from "../identity/crl.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { openSvidStore } from "../identity/svid-store.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
 import { configDump } from "../runtime/config-dump.ts";

@@ -9,7 +9,7 @@ import { newToken, parseTokens } from "../../src/ca/tokens.ts";
 import { RULES_OWNER } from "../../src/cni/pod-capture.ts";
 import { type MeshedPod, ZdsServer } from "../../src/cni/zds-server.ts";
 import { systemClock } from "../../src/core/ports.ts";
-import { systemTimers } from "../../src/identity/svid-cache.ts";
+import { systemTimers } from "../../src/net/timers.ts";
 import { REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
 import { HOUR_MS, testCa } from "./certificates.ts";

@@ -7,7 +7,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { seededRandom, systemClock } from "../../src/core/ports.ts";
 import { err, ok } from "../../src/core/result.ts";
-import { systemTimers } from "../../src/identity/svid-cache.ts";
+import { systemTimers } from "../../src/net/timers.ts";
 import type { ClientView } from "../../src/xds/serving.ts";
 import { XdsServer, type XdsServerEvent } from "../../src/xds/server.ts";
 import { HOUR_MS, type testCa } from "./certificates.ts";

@@ -7,7 +7,7 @@ import { systemClock, systemRandom } from "../../src/core/ports.ts";
 import { parseTrustDomain } from "../../src/core/spiffe.ts";
 import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
-import { systemTimers } from "../../src/identity/svid-cache.ts";
+import { systemTimers } from "../../src/net/timers.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, remove, startApiServer } from "./api-server.ts";

@@ -3,7 +3,7 @@
 // Nothing is handed on before every list is complete: half of the policies would open what the other half closes.
 
 import type { Clock, Random } from "../../core/ports.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../resources/cluster/cluster-set.ts";
 import { headOf } from "../../resources/object-head.ts";
 import type { TranslationOptions } from "../../resources/resource.ts";

@@ -11,7 +11,7 @@
 import { z } from "zod";
 import { pause } from "../../core/pause.ts";
 import type { Clock, Random } from "../../core/ports.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import { metadataText } from "../../resources/object-head.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Api, ApiFault } from "../api/api.ts";

@@ -1,7 +1,7 @@
 // ConfigMaps and Secrets that resources name, read one by one: a control plane need not see any other. Each is read when it is first named,
 // and again every LOOK_MS: those who rotate keys wait half a minute, and nobody needs a watch for each.
 
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import type { TextReference } from "../../resources/l7/world.ts";
 import { metadataText } from "../../resources/object-head.ts";
 import { identityKey } from "../../resources/resource.ts";

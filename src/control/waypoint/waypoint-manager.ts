@@ -3,7 +3,7 @@
 
 import { parse } from "yaml";
 import { z } from "zod";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import { type Api, APPLY_PATCH } from "../api/api.ts";

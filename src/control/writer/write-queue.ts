@@ -2,7 +2,7 @@
 // from everybody else. One entry for each subject: a newer write takes the place of one that waits.
 
 import type { Clock } from "../../core/ports.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { ApiFault } from "../api/api.ts";
 

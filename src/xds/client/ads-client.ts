@@ -7,7 +7,7 @@ import { pause } from "../../core/pause.ts";
 import type { Random } from "../../core/ports.ts";
 import { Pushed } from "../../core/pushed.ts";
 import { type GrpcChannelOptions, GrpcChannel } from "../../identity/grpc-channel.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { type ReceivedResource, readResource } from "../resource.ts";
 import type { Refusal, Response } from "./records.ts";

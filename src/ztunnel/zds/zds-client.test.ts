@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ZdsServer } from "../../cni/zds-server.ts";
 import { seededRandom } from "../../core/ports.ts";
-import { systemTimers } from "../../identity/svid-cache.ts";
+import { systemTimers } from "../../net/timers.ts";
 import type { LocalWorkload } from "../../mesh/local-workload.ts";
 import { closeAll, receiveWithDescriptors, sendWithDescriptors } from "../../net/fd-passing.ts";
 import { accept, close, SOCK_SEQPACKET } from "../../net/libc.ts";

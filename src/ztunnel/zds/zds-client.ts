@@ -6,7 +6,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { WorkloadUid } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
 import { err, ok, type Result } from "../../core/result.ts";
-import type { Timers } from "../../identity/svid-cache.ts";
+import type { Timers } from "../../net/timers.ts";
 import type { LocalWorkload } from "../../mesh/local-workload.ts";
 import { closeAll, receiveWithDescriptors, sendWithDescriptors } from "../../net/fd-passing.ts";
 import { close, EAGAIN, EINTR, errnoName, SOCK_SEQPACKET } from "../../net/libc.ts";
