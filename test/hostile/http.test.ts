@@ -2,12 +2,11 @@
 // client to a server of either HTTP, nor from a server to a client; and what is left of it never becomes the next one's message.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout } from "bun:test";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
-import { CLIENT_PREFACE, Flag, FrameType } from "../../src/wire/http2/frames.ts";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { Flag, FrameType } from "../../src/wire/http2/frames.ts";
 import { headerValue } from "../../src/wire/http2/headers.ts";
-import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
 import { item } from "../kit/bad-input.ts";
-import { data, frame, settings } from "../kit/hostile-peer.ts";
+import { data, frame, Http2Peer } from "../kit/http2-peer.ts";
 import { until } from "../kit/mesh.ts";
 import { type Backend, backend2, RawClient } from "../kit/waypoint.ts";
 import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
@@ -87,61 +86,13 @@ function literals(fields: readonly (readonly [name: string, value: string])[]): 
   return Buffer.concat(fields.map(([name, value]) => Buffer.concat([Buffer.from([0, name.length]), Buffer.from(name, "latin1"), Buffer.from([value.length]), Buffer.from(value, "latin1")])));
 }
 
-/** A client that speaks HTTP/2 in frames of its own making. */
-class RawHttp2 {
-  readonly frames: { readonly type: number; readonly flags: number; readonly stream: number; readonly payload: Buffer }[] = [];
-  ended = false;
-  readonly #socket: Socket;
-  #unread = Buffer.alloc(0);
+/** A request whose fields nobody has looked at. */
+const unchecked = (stream: number, fields: readonly (readonly [string, string])[], endStream = true): Uint8Array => frame(FrameType.headers, Flag.endHeaders | (endStream ? Flag.endStream : 0), stream, literals(fields));
 
-  constructor(port: number) {
-    this.#socket = connect(port, "127.0.0.1");
-    this.#socket.on("error", () => {});
-    this.#socket.on("close", () => (this.ended = true));
-    this.#socket.on("data", (bytes: Buffer) => {
-      this.#unread = Buffer.concat([this.#unread, bytes]);
-      for (let length = this.#length(); length >= 0; length = this.#length()) {
-        const unread = this.#unread;
-        this.frames.push({ type: unread[3]!, flags: unread[4]!, stream: unread.readUInt32BE(5), payload: unread.subarray(9, 9 + length) });
-        this.#unread = unread.subarray(9 + length);
-      }
-    });
-    this.write(CLIENT_PREFACE, settings());
-  }
-
-  #length(): number {
-    const length = this.#unread.length < 9 ? -1 : this.#unread.readUIntBE(0, 3);
-    return this.#unread.length < 9 + length ? -1 : length;
-  }
-
-  write(...frames: readonly Uint8Array[]): this {
-    for (const each of frames) this.#socket.write(each);
-    return this;
-  }
-
-  request(stream: number, fields: readonly (readonly [string, string])[], endStream = true): this {
-    return this.write(frame(FrameType.headers, Flag.endHeaders | (endStream ? Flag.endStream : 0), stream, literals(fields)));
-  }
-
-  /** How a stream ended: its status as it stands in the block, or RST_STREAM, or the connection's GOAWAY. */
-  async outcome(stream: number): Promise<string> {
-    return until(`the end of stream ${stream}`, 8_000, () => {
-      for (const { type, stream: of, payload } of this.frames) {
-        if (type === FrameType.rstStream && of === stream) return `reset ${payload.readUInt32BE(0)}`;
-        if (type === FrameType.headers && of === stream) {
-          // The first block of the connection: no table is needed but an empty one.
-          const fields = new HpackDecoder(1 << 16).decode(payload, 0, payload.length) ?? [];
-          return `answered ${headerValue(fields, ":status") ?? ""} ${headerValue(fields, "x-weft-reason") ?? ""}`.trim();
-        }
-        if (type === FrameType.goaway && payload.readUInt32BE(4) !== 0) return `goaway ${payload.readUInt32BE(4)}`;
-      }
-      return this.ended ? "closed" : null;
-    });
-  }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
+/** How a stream ended: its status with our reason, or RST_STREAM, or the connection's GOAWAY. */
+async function outcomeOf(peer: Http2Peer, stream: number): Promise<string> {
+  const fields = await peer.answer(stream);
+  return fields === null ? await peer.status(stream) : `answered ${headerValue(fields, ":status") ?? ""} ${headerValue(fields, "x-weft-reason") ?? ""}`.trim();
 }
 
 let one: Witness1;
@@ -280,10 +231,10 @@ describe("from HTTP/2 clients", () => {
   item("header lists that would be another message in HTTP/1", async () => {
     for (const port of PORTS) {
       for (const fields of forms) {
-        const client = new RawHttp2(port).request(1, fields);
-        const outcome = await client.outcome(1);
+        using client = await Http2Peer.plain(port);
+        client.write(unchecked(1, fields));
+        const outcome = await outcomeOf(client, 1);
         if (!/^(reset 1|answered 400 bad_request|goaway 1)$/.test(outcome)) expect({ port, fields, outcome }).toEqual({ port, fields, outcome: "reset 1, goaway 1 or bad_request" });
-        client.destroy();
       }
       expect(await honest(port)).toBe("/honest");
     }
@@ -294,9 +245,9 @@ describe("from HTTP/2 clients", () => {
     for (const port of PORTS) {
       for (const [length, body] of [["5", "hello GET /smuggled HTTP/1.1\r\nhost: web\r\n\r\n"], ["50", "hello"], ["0", "GET /smuggled HTTP/1.1\r\nhost: web\r\n\r\n"]] as const) {
         const fields = request(["content-length", length]).map(([name, value]) => [name, name === ":path" ? "/held" : value] as const);
-        const client = new RawHttp2(port).request(1, fields, false).write(data(1, body, true));
-        expect(await client.outcome(1)).toMatch(/^(reset 1|answered 200)$/);
-        client.destroy();
+        using client = await Http2Peer.plain(port);
+        client.write(unchecked(1, fields, false), data(1, body, true));
+        expect(await outcomeOf(client, 1)).toMatch(/^(reset 1|answered 200)$/);
         expect(await honest(port)).toBe("/honest");
       }
     }

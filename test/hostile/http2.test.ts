@@ -7,7 +7,8 @@ import { CLIENT_PREFACE, Flag, FrameType } from "../../src/wire/http2/frames.ts"
 import { encodeStateless } from "../../src/wire/http2/hpack-encoder.ts";
 import { item } from "../kit/bad-input.ts";
 import { unsealed } from "../kit/box.ts";
-import { data, frame, type HbonePeer, headers, reset, settings, StalledServer, TlsPeer, uint32, windowUpdate } from "../kit/hostile-peer.ts";
+import { type HbonePeer, StalledServer, TlsPeer } from "../kit/hostile-peer.ts";
+import { data, frame, headers, reset, settings, uint32, windowUpdate } from "../kit/http2-peer.ts";
 import { until } from "../kit/mesh.ts";
 import { Siege } from "../kit/siege.ts";
 import { ECHO_PORT, HTTP_PORT } from "../kit/shop.ts";

@@ -4,7 +4,8 @@
 import { afterAll, beforeAll, expect } from "bun:test";
 import { item } from "../kit/bad-input.ts";
 import { unsealed } from "../kit/box.ts";
-import { data, HbonePeer, settings, StalledServer } from "../kit/hostile-peer.ts";
+import { HbonePeer, StalledServer } from "../kit/hostile-peer.ts";
+import { data, settings } from "../kit/http2-peer.ts";
 import { serve, until } from "../kit/mesh.ts";
 import { Siege } from "../kit/siege.ts";
 import { HTTP_PORT } from "../kit/shop.ts";

@@ -7,11 +7,12 @@ import { connect as connect2, createServer as createServer2, type Http2Server } 
 import { connect, type AddressInfo, type Socket } from "node:net";
 import { namespacedName, type NamespacedName } from "../../src/core/brand.ts";
 import type { IpAddress } from "../../src/core/ip.ts";
-import { seededRandom, systemClock } from "../../src/core/ports.ts";
+import { type Clock, seededRandom, systemClock } from "../../src/core/ports.ts";
 import { formatProvenance } from "../../src/core/fault.ts";
 import { EMPTY_L7_DELTA, type L7Delta } from "../../src/mesh/l7/delta.ts";
 import { L7Store } from "../../src/mesh/l7/l7-store.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
+import type { Due } from "../../src/net/due-list.ts";
 import { listenTcp } from "../../src/net/listen.ts";
 import { OWN_NAMESPACE } from "../../src/net/namespace.ts";
 import { localAddress } from "../../src/net/original-destination.ts";
@@ -82,6 +83,7 @@ export class WaypointFixture implements AsyncDisposable {
   readonly plane: HttpPlane;
   readonly store = new MeshStore();
   readonly l7 = new L7Store();
+  readonly #clock = new HurriedClock();
   readonly told: Told[] = [];
   readonly malformed: string[] = [];
   readonly budget: ByteBudget;
@@ -107,14 +109,14 @@ export class WaypointFixture implements AsyncDisposable {
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
     const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
     this.telemetry = new RequestTelemetry({
-      role: { ...QUIET, ...options.telemetry }, clock: systemClock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
+      role: { ...QUIET, ...options.telemetry }, clock: this.#clock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
       postLines: (lines) => void (this.lines += lines), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
       store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: (of, label) => this.l7.labels(of.uid)?.[label], names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       budget: (this.budget = new ByteBudget(options.bufferBytesMax ?? 1 << 30, { pressed: () => {}, relieved: () => {}, shedding: (why) => void this.shed.push(why) })),
-      clock: systemClock, random: seededRandom(7), pathNormalisation: "base",
+      clock: this.#clock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {
         dial: ({ ip: address, targetPort }, { service: meant }, owner, timeoutMs, nowMs) =>
           // A dialer of the mesh looks at the service: whoever dials has to know it.
@@ -169,6 +171,17 @@ export class WaypointFixture implements AsyncDisposable {
     this.plane.changed();
   }
 
+  /** Time passes: what has become due by then is called before this resolves. */
+  async later(ms: number): Promise<void> {
+    this.#clock.aheadMs += ms;
+    // The list sleeps by real time: a member that is due at once makes it look.
+    const called = Promise.withResolvers<void>();
+    const look: Due = { dueMs: -Infinity, dueIndex: -1, onDue: () => called.resolve() };
+    this.plane.due.add(look);
+    await called.promise;
+    this.plane.due.remove(look);
+  }
+
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
     return fetch(this.url + path, { redirect: "manual", ...init });
   }
@@ -204,6 +217,17 @@ export class WaypointFixture implements AsyncDisposable {
     expect([this.budget.heldBytes, this.budget.holderCount]).toEqual([0, 0]);
     expect(plane.due.size).toBe(0);
     for (const cluster of plane.clusters) expect(cluster.empty).toBe(true);
+  }
+}
+
+/** Real time, and what a test adds to it. */
+class HurriedClock implements Clock {
+  aheadMs = 0;
+  monotonicMs(): number {
+    return systemClock.monotonicMs() + this.aheadMs;
+  }
+  wallMs(): number {
+    return systemClock.wallMs() + this.aheadMs;
   }
 }
 
