@@ -147,7 +147,7 @@ describe("gRPC", () => {
     await using failing = await serving("failing", null, "13");
     await using partial = await serving("partial", message(1), "13");
     const outliers = {
-      consecutive5xx: 2, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
+      consecutive5xx: 2, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
     };
     const policy = trafficPolicy({ outliers, balancing: { kind: "roundRobin" } });
     await using waypoint = new WaypointFixture({ endpoints: [failing, partial], portName: "grpc", l7: { trafficPolicies: [{ service: policy.service, policies: [policy] }] } });

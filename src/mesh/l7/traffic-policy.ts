@@ -55,6 +55,8 @@ export interface OutlierDetection {
   readonly consecutiveConnectFailures: number | null;
   /** Connections that could not be made are counted apart, and not among the errors that answers are. */
   readonly splitConnectFailures: boolean | null;
+  /** Statuses of answers that count as errors, instead of all from 500 on. */
+  readonly errorStatuses: readonly number[] | null;
   readonly successRate: { readonly requestsMin: number; readonly hostsMin: number; readonly stdevFactor: number } | null;
   readonly intervalMs: number | null;
   readonly baseEjectionMs: number | null;

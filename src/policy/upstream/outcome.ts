@@ -14,10 +14,12 @@ const HTTP_OF_GRPC: readonly number[] = [200, 499, 500, 400, 504, 404, 409, 403,
  * Of an answer that arrived.
  * @param httpStatus as received
  * @param grpcStatus value of grpc-status when it is known, else null; unknown codes count as UNKNOWN
+ * @param errorStatuses those that count as errors, of gRPC the statuses that it stands for; null: all from 500 on
  */
-export function outcomeOfAnswer(httpStatus: number, grpcStatus: number | null): Outcome {
+export function outcomeOfAnswer(httpStatus: number, grpcStatus: number | null, errorStatuses: ReadonlySet<number> | null): Outcome {
   const status = grpcStatus === null || httpStatus !== 200 ? httpStatus : HTTP_OF_GRPC[grpcStatus] ?? 500;
-  if (status < 500) return status === 429 ? "overloaded" : "success";
+  const isError = errorStatuses === null ? status >= 500 : errorStatuses.has(status);
+  if (!isError) return status === 429 ? "overloaded" : "success";
   return status === 502 || status === 503 || status === 504 ? "gatewayError" : "serverError";
 }
 

@@ -197,5 +197,8 @@ describe("what an answer says of the endpoint", () => {
   test.each([
     [200, null, "success"], [404, null, "success"], [429, null, "overloaded"], [500, null, "serverError"], [501, null, "serverError"], [502, null, "gatewayError"], [503, null, "gatewayError"], [504, null, "gatewayError"],
     [200, 0, "success"], [200, 5, "success"], [200, 8, "overloaded"], [200, 13, "serverError"], [200, 14, "gatewayError"], [200, 4, "gatewayError"], [200, 1, "success"], [200, 99, "serverError"], [503, 0, "gatewayError"],
-  ] as const)("%i with gRPC status %p: %s", (status, grpc, outcome) => expect(outcomeOfAnswer(status, grpc)).toBe(outcome));
+  ] as const)("%i with gRPC status %p: %s", (status, grpc, outcome) => expect(outcomeOfAnswer(status, grpc, null)).toBe(outcome));
+  test.each([
+    [404, null, "serverError"], [429, null, "serverError"], [503, null, "gatewayError"], [500, null, "success"], [200, 5, "serverError"], [200, 13, "success"], [200, 14, "gatewayError"], [200, 0, "success"],
+  ] as const)("where 404, 429 and 503 are named as errors: %i with gRPC status %p: %s", (status, grpc, outcome) => expect(outcomeOfAnswer(status, grpc, new Set([404, 429, 503]))).toBe(outcome));
 });

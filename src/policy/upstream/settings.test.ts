@@ -14,7 +14,7 @@ const NO_LIMITS: ConnectionLimits = {
   connectionAgeMaxMs: null, upgradeToHttp2: null,
 };
 const NO_OUTLIERS: OutlierDetection = {
-  consecutive5xx: null, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, successRate: null, intervalMs: null, baseEjectionMs: null, ejectionMaxMs: null,
+  consecutive5xx: null, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: null, ejectionMaxMs: null,
   ejectedShareMax: null, panicThreshold: null,
 };
 const v1 = { name: "v1", labels: { version: "v1" } };

@@ -28,6 +28,8 @@ export interface OutlierSettings {
   readonly consecutiveGatewayErrors: number;
   readonly consecutiveConnectFailures: number;
   readonly splitConnectFailures: boolean;
+  /** Null: all from 500 on. */
+  readonly errorStatuses: ReadonlySet<number> | null;
   readonly successRate: NonNullable<OutlierDetection["successRate"]> | null;
   readonly intervalMs: number;
   readonly baseEjectionMs: number;
@@ -156,6 +158,7 @@ function outlierSettings(outliers: OutlierDetection | null): OutlierSettings {
     consecutiveGatewayErrors: outliers?.consecutiveGatewayErrors ?? 0,
     consecutiveConnectFailures: outliers?.consecutiveConnectFailures ?? CONSECUTIVE_CONNECT_FAILURES,
     splitConnectFailures: outliers?.splitConnectFailures ?? false,
+    errorStatuses: outliers === null || outliers.errorStatuses === null ? null : new Set(outliers.errorStatuses),
     successRate: outliers?.successRate ?? null,
     intervalMs: outliers?.intervalMs ?? OUTLIER_INTERVAL_MS,
     baseEjectionMs,

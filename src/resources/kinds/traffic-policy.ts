@@ -60,7 +60,7 @@ const schemas = collectable(() => {
       connectTimeout: positiveDuration.optional(), idleTimeout: duration.optional(), connectionAge: positiveDuration.optional(), upgradeToHttp2: z.boolean().optional(),
     }).optional(),
     outlierDetection: z.strictObject({
-      consecutive5xx: count.optional(), consecutiveGatewayErrors: count.optional(), consecutiveConnectFailures: count.optional(),
+      consecutive5xx: count.optional(), consecutiveGatewayErrors: count.optional(), consecutiveConnectFailures: count.optional(), httpErrorCodes: z.array(httpStatus).min(1).max(500).optional(),
       successRate: z.strictObject({ minimumRequests: some.optional(), minimumHosts: some.optional(), stdevFactor: z.number().min(0.1).max(100).optional() }).optional(),
       interval: positiveDuration.optional(), baseEjectionTime: positiveDuration.optional(), maxEjectionTime: positiveDuration.optional(), maxEjectionPercent: percentOfHundred.optional(), panicThresholdPercent: percentOfHundred.optional(),
     }).optional(),

@@ -110,10 +110,7 @@ function settings({ loadBalancer, connectionPool, outlierDetection, tls }: Desti
       if (value !== undefined) report("info", "not_supported", [...at, "connectionPool", ...path], "not taken: the tunnels between proxies have their own");
     }
   }
-  if (outlierDetection !== undefined) {
-    set("outliers", outliers(outlierDetection), "outlierDetection");
-    if (outlierDetection.outlierDetectionHttpErrorCodes !== undefined) report("warning", "not_supported", [...at, "outlierDetection", "outlierDetectionHttpErrorCodes"], "not taken: 5xx answers count as errors");
-  }
+  if (outlierDetection !== undefined) set("outliers", outliers(outlierDetection), "outlierDetection");
   if (tls !== undefined) set("tls", backendTls(tls, resource, [...at, "tls"], view, report), "tls");
   return { fields, paths };
 }
@@ -159,7 +156,8 @@ function outliers(spec: NonNullable<DestinationSettings["outlierDetection"]>): O
   const ms = (text: string | undefined): number | null => (text === undefined ? null : durationMs(text));
   const share = (percent: number | undefined): number | null => (percent === undefined ? null : percent / 100);
   return {
-    consecutive5xx: spec.consecutive5xxErrors ?? null, consecutiveGatewayErrors: spec.consecutiveGatewayErrors ?? spec.consecutiveErrors ?? null, consecutiveConnectFailures: spec.consecutiveLocalOriginFailures ?? null, splitConnectFailures: spec.splitExternalLocalOriginErrors ?? null, successRate: null,
+    consecutive5xx: spec.consecutive5xxErrors ?? null, consecutiveGatewayErrors: spec.consecutiveGatewayErrors ?? spec.consecutiveErrors ?? null, consecutiveConnectFailures: spec.consecutiveLocalOriginFailures ?? null, splitConnectFailures: spec.splitExternalLocalOriginErrors ?? null,
+    errorStatuses: (spec.outlierDetectionHttpErrorCodes?.length ?? 0) > 0 ? spec.outlierDetectionHttpErrorCodes! : null, successRate: null,
     intervalMs: ms(spec.interval), baseEjectionMs: ms(spec.baseEjectionTime), ejectionMaxMs: null, ejectedShareMax: share(spec.maxEjectionPercent), panicThreshold: share(spec.minHealthPercent),
   };
 }

@@ -189,7 +189,7 @@ function ownFields(resource: TrafficPolicyResource, view: View, report: Report):
   if (outliers !== undefined) {
     const rate = outliers.successRate;
     set("outliers", {
-      consecutive5xx: outliers.consecutive5xx ?? null, consecutiveGatewayErrors: outliers.consecutiveGatewayErrors ?? null, consecutiveConnectFailures: outliers.consecutiveConnectFailures ?? null, splitConnectFailures: null,
+      consecutive5xx: outliers.consecutive5xx ?? null, consecutiveGatewayErrors: outliers.consecutiveGatewayErrors ?? null, consecutiveConnectFailures: outliers.consecutiveConnectFailures ?? null, splitConnectFailures: null, errorStatuses: outliers.httpErrorCodes ?? null,
       // Envoy's defaults.
       successRate: rate === undefined ? null : { requestsMin: rate.minimumRequests ?? 100, hostsMin: rate.minimumHosts ?? 5, stdevFactor: rate.stdevFactor ?? 1.9 },
       intervalMs: ms(outliers.interval), baseEjectionMs: ms(outliers.baseEjectionTime), ejectionMaxMs: ms(outliers.maxEjectionTime), ejectedShareMax: share(outliers.maxEjectionPercent), panicThreshold: share(outliers.panicThresholdPercent),

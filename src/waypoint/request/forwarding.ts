@@ -380,7 +380,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const grpcStatus = this.isGrpc && endStream ? parseGrpcStatusField(fields.value("grpc-status")) : null;
     const retryAfterMs = this.#retryAfterOf(status, fields);
     const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
-    const outcome = outcomeOfAnswer(status, grpcStatus);
+    const outcome = outcomeOfAnswer(status, grpcStatus, this.#cluster.settings.outliers.errorStatuses);
     // Of gRPC the status is yet to come; a message before it says that the call was served.
     this.#owesStatus = this.isGrpc && !endStream && status === 200;
     if (!this.#owesStatus) attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
@@ -449,7 +449,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const nowMs = this.nowMs();
     if (this.isGrpc) {
       const grpcStatus = parseGrpcStatusField(headerValue(trailers, "grpc-status"));
-      if (this.#owesStatus) this.#served(attempt, outcomeOfAnswer(200, grpcStatus), nowMs);
+      if (this.#owesStatus) this.#served(attempt, outcomeOfAnswer(200, grpcStatus, this.#cluster.settings.outliers.errorStatuses), nowMs);
       if (trailers.length > 0) this.#account.grpcEnded(grpcStatus, headerValue(trailers, "grpc-message") ?? null);
     }
     if (!answer.begun) return;

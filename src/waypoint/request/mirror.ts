@@ -147,7 +147,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHo
   onInformational(): void {}
 
   onResponse(response: HttpResponse, endStream: boolean): void {
-    this.#attempt.settle(outcomeOfAnswer(response.status, null), this.#host.nowMs());
+    this.#attempt.settle(outcomeOfAnswer(response.status, null, this.#cluster.settings.outliers.errorStatuses), this.#host.nowMs());
     if (endStream) this.#end();
   }
 

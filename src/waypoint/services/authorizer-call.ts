@@ -52,7 +52,7 @@ function askByHttp(host: CallHost, authorizer: ExternalAuthorizer, facts: CheckF
     method: facts.method, target, fields: new ListFields([...list]), contentLength: body.length, hasBody: body.length > 0, acceptsTrailers: false, expectsContinue: false, upgrade: null,
   });
   return new ServiceCall(
-    host, { service, port, version: null, request, body, timeoutMs, repeatable: true, answerBytesMax: ANSWER_BODY_BYTES_MAX, longAnswer: "isCut", outcomeOf: null },
+    host, { service, port, version: null, request, body, timeoutMs, repeatable: true, answerBytesMax: ANSWER_BODY_BYTES_MAX, longAnswer: "isCut", grpcStatusOf: null },
     (answer) => {
       if (!answer.ok) return done(authorizationFailed(authorizer, answer.error));
       const { status, headers, body: answerBody } = answer.value;

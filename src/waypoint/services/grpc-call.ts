@@ -4,7 +4,6 @@ import type { NamespacedName } from "../../core/brand.ts";
 import { err, type Result } from "../../core/result.ts";
 import { GRPC_STATUS } from "../../policy/http/reason-codes.ts";
 import { formatGrpcTimeout } from "../../policy/upstream/grpc-timeout.ts";
-import { type Outcome, outcomeOfAnswer } from "../../policy/upstream/outcome.ts";
 import { frameGrpcMessage, readGrpcMessage } from "../../wire/grpc/message.ts";
 import { decodeGrpcMessage, parseGrpcStatusField } from "../../wire/grpc/status.ts";
 import { ListFields } from "../../wire/http/fields.ts";
@@ -39,17 +38,13 @@ export function callGrpc(host: CallHost, question: GrpcQuestion, done: (answer: 
     contentLength: body.length, hasBody: true, acceptsTrailers: true, expectsContinue: false, upgrade: null,
   });
   return new ServiceCall(
-    host, { service, port, version: "HTTP/2", request, body, timeoutMs, repeatable, answerBytesMax: ANSWER_BYTES_MAX, longAnswer: "fails", outcomeOf },
+    host, { service, port, version: "HTTP/2", request, body, timeoutMs, repeatable, answerBytesMax: ANSWER_BYTES_MAX, longAnswer: "fails", grpcStatusOf: statusOf },
     (answer) => done(answer.ok ? readAnswer(answer.value) : answer),
   );
 }
 
 function statusOf({ headers, trailers }: ServiceAnswer): number | null {
   return parseGrpcStatusField(headerValue(trailers, "grpc-status") ?? headerValue(headers, "grpc-status"));
-}
-
-function outcomeOf(answer: ServiceAnswer): Outcome {
-  return outcomeOfAnswer(answer.status, statusOf(answer));
 }
 
 function readAnswer(answer: ServiceAnswer): Result<Uint8Array, string> {

@@ -50,7 +50,7 @@ function ask(host: CallHost, service: Service, port: number, url: URL, request: 
     };
     const call = new ServiceCall(host, {
       service: namespacedName(service.namespace, service.hostname), port, version: null, request: message, body, timeoutMs: request.timeoutMs, repeatable: true, answerBytesMax: request.bodyBytesMax,
-      longAnswer: "fails", outcomeOf: null,
+      longAnswer: "fails", grpcStatusOf: null,
     }, (answer) => {
       request.signal.removeEventListener("abort", giveUp);
       done(answer.ok ? ok(responseOf(answer.value)) : err(`${what}: ${answer.error}`));

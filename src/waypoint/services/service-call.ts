@@ -43,8 +43,8 @@ export interface ServiceQuestion {
   readonly answerBytesMax: number;
   /** An answer with a longer body: none at all, or one with an empty body. */
   readonly longAnswer: "fails" | "isCut";
-  /** What the end of an answer says of the endpoint; null: by its HTTP status. */
-  readonly outcomeOf: ((answer: ServiceAnswer) => Outcome) | null;
+  /** Of an answer of gRPC, null where it has none; null: the answer is none of gRPC. */
+  readonly grpcStatusOf: ((answer: ServiceAnswer) => number | null) | null;
 }
 
 export interface ServiceAnswer {
@@ -234,7 +234,7 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     const { status, headers } = this.#response!;
     const body = this.#chunks.length === 1 ? this.#chunks[0]! : this.#chunks.length === 0 ? NO_BODY : new Uint8Array(Buffer.concat(this.#chunks));
     const answer: ServiceAnswer = { status, headers, body, trailers };
-    this.#end(this.#question.outcomeOf?.(answer) ?? outcomeOfAnswer(status, null));
+    this.#end(outcomeOfAnswer(status, this.#question.grpcStatusOf?.(answer) ?? null, this.#cluster!.settings.outliers.errorStatuses));
     this.#tell("answered");
     this.#done(ok(answer));
   }

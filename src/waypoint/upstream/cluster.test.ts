@@ -14,7 +14,7 @@ import { RETRY_DEFAULT } from "../../policy/upstream/settings.ts";
 
 const NO_RETRY = { ...RETRY_DEFAULT, attempts: 0 };
 const LIMITS: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
-const OUTLIERS: OutlierDetection = { consecutive5xx: 2, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 0.5, panicThreshold: null };
+const OUTLIERS: OutlierDetection = { consecutive5xx: 2, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 0.5, panicThreshold: null };
 const policies = (...all: Partial<TrafficPolicy>[]) => ({ trafficPolicies: [{ service: WEB, policies: all.map((fields) => trafficPolicy(fields)) }] });
 const socketsOf = (backend: Backend): Promise<number> => new Promise((resolve) => backend.server.getConnections((_error, count) => resolve(count)));
 

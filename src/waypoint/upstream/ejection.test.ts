@@ -11,7 +11,7 @@ import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
 import { RETRY_DEFAULT } from "../../policy/upstream/settings.ts";
 
 const QUIET: OutlierDetection = {
-  consecutive5xx: 0, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
+  consecutive5xx: 0, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
 };
 const LIMITS: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
 const NO_RETRY = { ...RETRY_DEFAULT, attempts: 0 };
@@ -122,6 +122,18 @@ describe("an endpoint is ejected", () => {
       one.status = 504;
       await ask(waypoint, 6);
       expect(at(waypoint, one).outlier).toMatchObject({ kind: "ejected", reason: "consecutiveGatewayErrors" });
+    });
+  });
+
+  test("by the statuses that are named as errors, and by no other", async () => {
+    await trio(async ([one, two], make) => {
+      const waypoint = make({ consecutive5xx: 2, errorStatuses: [404] });
+      two.status = 500;
+      await ask(waypoint, 9);
+      expect(ejected(waypoint)).toBe(0);
+      one.status = 404;
+      await ask(waypoint, 9);
+      expect([at(waypoint, one).outlier, at(waypoint, two).outlier.kind]).toEqual([expect.objectContaining({ kind: "ejected", reason: "consecutive5xx" }), "healthy"]);
     });
   });
 

@@ -35,7 +35,7 @@ const limits = exactly<ConnectionLimits>()(z.strictObject({
 }));
 
 const outliers = exactly<OutlierDetection>()(z.strictObject({
-  consecutive5xx: nullable(number), consecutiveGatewayErrors: nullable(number), consecutiveConnectFailures: nullable(number), splitConnectFailures: nullable(z.boolean()),
+  consecutive5xx: nullable(number), consecutiveGatewayErrors: nullable(number), consecutiveConnectFailures: nullable(number), splitConnectFailures: nullable(z.boolean()), errorStatuses: nullable(list(number)),
   successRate: nullable(z.strictObject({ requestsMin: number, hostsMin: number, stdevFactor: number })), intervalMs: nullable(number), baseEjectionMs: nullable(number), ejectionMaxMs: nullable(number),
   ejectedShareMax: nullable(number), panicThreshold: nullable(number),
 }));
