@@ -56,18 +56,6 @@ export class PlainChannel extends SocketChannel implements SocketOwner {
 
   opened(): void {}
 
-  data(chunk: Uint8Array): void {
-    this.user?.onBytes(chunk);
-  }
-
-  drain(): void {
-    this.user?.onWritable();
-  }
-
-  ended(): void {
-    this.tellEnd();
-  }
-
   closed(error: string | null): void {
     this.tellClosed(error);
   }

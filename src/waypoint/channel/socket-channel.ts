@@ -1,4 +1,5 @@
-// A channel that is a socket of the runtime, plain or with TLS on it: what is asked of it is asked of the socket.
+// A channel that is a socket of the runtime, plain or with TLS on it: what is asked of it is asked of the socket, and what the socket tells
+// goes to the channel's user. How it ends is the business of its kinds.
 
 import type { Socket } from "bun";
 import type { Channel } from "./channel.ts";
@@ -30,5 +31,19 @@ export abstract class SocketChannel extends ToldChannel implements Channel {
   destroy(): void {
     this.user = null;
     this.socket.terminate();
+  }
+
+  // What the socket tells
+
+  data(chunk: Uint8Array): void {
+    this.user?.onBytes(chunk);
+  }
+
+  drain(): void {
+    this.user?.onWritable();
+  }
+
+  ended(): void {
+    this.tellEnd();
   }
 }

@@ -56,18 +56,6 @@ export class TlsChannel extends SocketChannel {
     user.secured(this, { chainDer, chainError: serverChainError(this.socket as NativeTlsSocket<unknown>, error as Error | null), alpn: agreed(alpnProtocol) });
   }
 
-  received(chunk: Uint8Array): void {
-    this.user?.onBytes(chunk);
-  }
-
-  writable(): void {
-    this.user?.onWritable();
-  }
-
-  ended(): void {
-    this.tellEnd();
-  }
-
   /** `close` follows, and may not say why. */
   failed(error: SocketError): void {
     this.#error = error;
@@ -85,8 +73,8 @@ export class TlsChannel extends SocketChannel {
 const handler: SocketHandler<TlsChannel> = {
   open: () => {},
   handshake: (socket, _ok, error) => socket.data.handshaken(error as SocketError),
-  data: (socket, chunk) => socket.data.received(chunk),
-  drain: (socket) => socket.data.writable(),
+  data: (socket, chunk) => socket.data.data(chunk),
+  drain: (socket) => socket.data.drain(),
   end: (socket) => socket.data.ended(),
   close: (socket, error) => socket.data.closed(error as SocketError),
   error: (socket, error) => socket.data.failed(error as SocketError),
