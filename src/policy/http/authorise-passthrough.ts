@@ -9,6 +9,7 @@ import type { AccessSet } from "../../mesh/l7/l7-store.ts";
 import type { ConnectionFacts } from "../connection-facts.ts";
 import { type CompiledRules, findMatch, type FurtherTest, RuleCompiler } from "../rules.ts";
 import { allOf } from "./all-of.ts";
+import { policiesByUse } from "./policies-by-use.ts";
 import { fieldTests, remoteIpTests } from "./request-rules.ts";
 
 export interface PassthroughFacts extends ConnectionFacts {
@@ -64,12 +65,10 @@ export function asksForServerName(set: AccessSet): boolean {
 function compile(set: AccessSet): CompiledAccess {
   const known = compiledSets.get(set);
   if (known !== undefined) return known;
-  const enforced = set.policies.filter(({ dryRun }) => !dryRun);
-  const of = (kind: RequestPolicy["action"]["kind"]): RequestPolicy[] => enforced.filter(({ action }) => action.kind === kind);
-  const allow = of("allow");
+  const { custom, deny, allow } = policiesByUse(set.policies);
   const compiled: CompiledAccess = {
-    custom: passthroughRules.compile(of("custom")), deny: passthroughRules.compile(of("deny")), allow: passthroughRules.compile(allow), allowing: allow.map(({ provenance }) => provenance),
-    asksForName: enforced.some(({ rules }) => rules.some(({ clauses }) => clauses.some(({ matches }) => matches.some(({ conditions }) => conditions.some(({ key }) => key.kind === "sni"))))),
+    custom: passthroughRules.compile(custom), deny: passthroughRules.compile(deny), allow: passthroughRules.compile(allow), allowing: allow.map(({ provenance }) => provenance),
+    asksForName: [...custom, ...deny, ...allow].some(({ rules }) => rules.some(({ clauses }) => clauses.some(({ matches }) => matches.some(({ conditions }) => conditions.some(({ key }) => key.kind === "sni"))))),
   };
   compiledSets.set(set, compiled);
   return compiled;

@@ -7,6 +7,7 @@ import type { ExternalAuthorizer, RequestPolicy } from "../../mesh/l7/access.ts"
 import type { AccessSet } from "../../mesh/l7/l7-store.ts";
 import { type DryRunVerdict, rehearsePolicy } from "../dry-run.ts";
 import { type CompiledRules, findMatch } from "../rules.ts";
+import { policiesByUse } from "./policies-by-use.ts";
 import type { ReasonCode } from "./reason-codes.ts";
 import { type RequestFacts, requestRules } from "./request-rules.ts";
 
@@ -178,16 +179,14 @@ function rehearse(policy: RequestPolicy, match: Provenance | null, decision: { r
 function compile(set: AccessSet): CompiledAccess {
   const known = compiledSets.get(set);
   if (known !== undefined) return known;
-  const enforced = set.policies.filter(({ dryRun }) => !dryRun);
-  const of = (kind: RequestPolicy["action"]["kind"]): RequestPolicy[] => enforced.filter(({ action }) => action.kind === kind);
-  const allow = of("allow");
+  const { custom, deny, allow, audit, dryRun } = policiesByUse(set.policies);
   const compiled: CompiledAccess = {
-    custom: compileCustom(enforced),
-    deny: requestRules.compile(of("deny")),
+    custom: compileCustom(custom),
+    deny: requestRules.compile(deny),
     allow: requestRules.compile(allow),
     allowing: allow.map(({ provenance }) => provenance),
-    audit: of("audit").map((policy) => requestRules.compile([policy])),
-    dryRun: set.policies.filter(({ dryRun }) => dryRun).map((policy) => ({ policy, rules: requestRules.compile([policy]) })),
+    audit: audit.map((policy) => requestRules.compile([policy])),
+    dryRun: dryRun.map((policy) => ({ policy, rules: requestRules.compile([policy]) })),
   };
   compiledSets.set(set, compiled);
   return compiled;
