@@ -7,6 +7,7 @@ import type { ProcessListeners } from "../runtime/process-listeners.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { Settings } from "../runtime/settings.ts";
 import type { PlugInCa } from "./authority-store.ts";
+import { authorityOptions } from "./authority-options.ts";
 import { type CertificateAuthority, openCertificateAuthority } from "./certificate-authority.ts";
 import type { CaServer } from "./server.ts";
 import { logCaEvent } from "./server-events.ts";
@@ -26,14 +27,8 @@ export async function startCa(settings: Settings, runtime: Runtime, listeners: P
   const log = runtime.log.scope("ca");
   let server: CaServer | null = null;
   const opened = openCertificateAuthority({
-    directory: `${settings.state}/ca`,
-    trustDomain: settings.trustDomain,
+    ...authorityOptions(settings, runtime.clock, log),
     plugIn: plugIn(settings),
-    clock: runtime.clock,
-    timers: systemTimers,
-    leafLifetimeMs: settings.certificateLifetimeMs,
-    leafLifetimeMsMax: settings.certificateLifetimeMaxMs,
-    onNotice: (message) => log.warn(message),
     onChange: () => server?.renewServerCertificate(),
   });
   if (!opened.ok) throw new Error(opened.error.message);

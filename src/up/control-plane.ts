@@ -1,6 +1,7 @@
 // `weft control`: the control plane of a Kubernetes cluster. Watches, xDS and the CA behind one port; the CA's keys are shared by all
 // replicas through a Secret.
 
+import { authorityOptions } from "../ca/authority-options.ts";
 import { SharedAuthority } from "../ca/shared-authority.ts";
 import { CaServer } from "../ca/server.ts";
 import { logCaEvent } from "../ca/server-events.ts";
@@ -105,10 +106,7 @@ export const run: RoleMain = async (settings, runtime) => {
 };
 
 async function openAuthority(settings: Settings, runtime: Runtime, api: Api, log: Logger, onChange: () => void): Promise<SharedAuthority> {
-  const open = () => SharedAuthority.open({
-    directory: `${settings.state}/ca`, trustDomain: settings.trustDomain, clock: runtime.clock, timers: systemTimers, leafLifetimeMs: settings.certificateLifetimeMs, leafLifetimeMsMax: settings.certificateLifetimeMaxMs,
-    onNotice: (message) => log.warn(message), onChange, secrets: new Secrets(api, settings.podNamespace),
-  });
+  const open = () => SharedAuthority.open({ ...authorityOptions(settings, runtime.clock, log), onChange, secrets: new Secrets(api, settings.podNamespace) });
   // An API server that is away, or permissions that are still to come: whoever runs us sees it in the readiness, and nothing is lost.
   const { readiness, stop } = runtime.lifecycle;
   for (let told = ""; ; ) {
