@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../core/result.ts";
-import { quietLogger, Time } from "./test-kit.ts";
+import { FakeTime } from "../../test/kit/fake-time.ts";
+import { quietLog } from "../../test/kit/quiet-log.ts";
 import type { Api, ApiFault, ApiRequest } from "./api/api.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 
@@ -35,12 +36,12 @@ class LeaseServer implements Api {
 const fault = (code: ApiFault["code"], status: number): Result<never, ApiFault> => err({ code, status, message: code, blame: "peer", dies: "nothing", retry: { kind: "never" } });
 
 describe("the Lease", () => {
-  function replicas(): { readonly server: LeaseServer; readonly time: Time; readonly held: Record<string, boolean>; readonly a: Lease; readonly b: Lease } {
+  function replicas(): { readonly server: LeaseServer; readonly time: FakeTime; readonly held: Record<string, boolean>; readonly a: Lease; readonly b: Lease } {
     const server = new LeaseServer();
-    const time = new Time();
+    const time = new FakeTime();
     const held: Record<string, boolean> = { a: false, b: false };
     const make = (identity: string) => new Lease({
-      api: server.as(identity), clock: { monotonicMs: () => time.nowMs, wallMs: () => time.nowMs }, random: { next: () => 0.5 }, timers: time, log: quietLogger(), namespace: "istio-system", name: "weft-control", identity,
+      api: server.as(identity), clock: time, random: { next: () => 0.5 }, timers: time, log: quietLog(), namespace: "istio-system", name: "weft-control", identity,
       onChange: (holds) => {
         held[identity] = holds;
         expect(Object.values(held).filter(Boolean).length).toBeLessThanOrEqual(1);
@@ -53,34 +54,34 @@ describe("the Lease", () => {
     const { time, held, a, b } = replicas();
     a.start();
     b.start();
-    await time.advance(120_000);
+    await time.pass(120_000);
     expect([held["a"], held["b"], b.holder]).toEqual([true, false, "a"]);
   });
 
   test("one that reaches nobody any more stops before the other begins", async () => {
     const { server, time, held, a, b } = replicas();
     a.start();
-    await time.advance(1_000);
+    await time.pass(1_000);
     b.start();
-    await time.advance(10_000);
+    await time.pass(10_000);
     server.away.add("a");
-    await time.advance(11_000);
+    await time.pass(11_000);
     expect([held["a"], held["b"]]).toEqual([false, false]);
-    await time.advance(LEASE_MS);
+    await time.pass(LEASE_MS);
     expect([held["a"], held["b"], server.stored?.spec.leaseTransitions]).toEqual([false, true, 2]);
     server.away.delete("a");
-    await time.advance(60_000);
+    await time.pass(60_000);
     expect([held["a"], held["b"]]).toEqual([false, true]);
   });
 
   test("given back, it is taken at once", async () => {
     const { time, held, a, b } = replicas();
     a.start();
-    await time.advance(1_000);
+    await time.pass(1_000);
     b.start();
-    await time.advance(1_000);
+    await time.pass(1_000);
     await a.stop();
-    await time.advance(4_000);
+    await time.pass(4_000);
     expect([held["a"], held["b"]]).toEqual([false, true]);
   });
 });

@@ -1,13 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import { DAY_MS, HOUR_MS, NOON_MS, TEST_DOMAIN, testCa, WEB } from "../../test/kit/certificates.ts";
-import { type Clock, seededRandom } from "../core/ports.ts";
+import { FakeTime } from "../../test/kit/fake-time.ts";
+import { seededRandom } from "../core/ports.ts";
 import { err, ok } from "../core/result.ts";
 import { spiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { CertificateSource, IssueRequest } from "./certificate-source.ts";
 import { createRequest } from "./csr.ts";
 import {
   BACKOFF_MS_MAX, FETCH_TIMEOUT_MS, FETCHES_MAX, heldSvid, IDENTITIES_MAX, newSvidCacheState, nextAlarmMs, step, SvidCache, type SvidCacheState, type SvidEffect,
-  type SvidEvent, TICK_MS, type Times, type Timers, UNOWNED_IDLE_MS,
+  type SvidEvent, TICK_MS, type Times, UNOWNED_IDLE_MS,
 } from "./svid-cache.ts";
 import type { Svid } from "./svid.ts";
 
@@ -309,46 +310,6 @@ describe("the wall clock jumps", () => {
   });
 });
 
-/** Timers and clocks that move when told to. */
-class FakeTime implements Clock, Timers {
-  #nowMs = 0;
-  wallOffsetMs = NOON_MS;
-  readonly #timers = new Map<number, { readonly atMs: number; readonly run: () => void }>();
-  #nextId = 1;
-
-  monotonicMs(): number {
-    return this.#nowMs;
-  }
-
-  wallMs(): number {
-    return this.#nowMs + this.wallOffsetMs;
-  }
-
-  after(delayMs: number, run: () => void): () => void {
-    const timerId = this.#nextId++;
-    this.#timers.set(timerId, { atMs: this.#nowMs + delayMs, run });
-    return () => this.#timers.delete(timerId);
-  }
-
-  get pending(): number {
-    return this.#timers.size;
-  }
-
-  async pass(ms: number): Promise<void> {
-    const untilMs = this.#nowMs + ms;
-    for (;;) {
-      const next = [...this.#timers].filter(([, timer]) => timer.atMs <= untilMs).sort((a, b) => a[1].atMs - b[1].atMs)[0];
-      if (next === undefined) break;
-      this.#timers.delete(next[0]);
-      this.#nowMs = Math.max(this.#nowMs, next[1].atMs);
-      next[1].run();
-      await Bun.sleep(0);
-    }
-    this.#nowMs = untilMs;
-    await Bun.sleep(0);
-  }
-}
-
 describe("the shell", () => {
   interface Shell {
     readonly cache: SvidCache;
@@ -359,7 +320,7 @@ describe("the shell", () => {
   }
 
   function shell(source: CertificateSource): Shell {
-    const time = new FakeTime();
+    const time = new FakeTime(NOON_MS);
     const published: Svid[] = [];
     const failures: string[] = [];
     const saved: string[] = [];

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../../core/result.ts";
 import type { Api, ApiFault, ApiRequest, WatchRequest } from "../api/api.ts";
-import { quietLogger, Time } from "../test-kit.ts";
+import { FakeTime } from "../../../test/kit/fake-time.ts";
+import { quietLog } from "../../../test/kit/quiet-log.ts";
 import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, ListWatch, PAGE_OBJECTS } from "./list-watch.ts";
 
 const ROUTES = ["v1", "v1beta1"].map((version) => ({ group: "gateway.networking.k8s.io", version, plural: "httproutes", kind: "HTTPRoute", namespaced: true }));
@@ -56,12 +57,12 @@ describe("list and watch", () => {
     await Promise.all(all.map((one) => one.stop()));
   });
 
-  async function start(server: Server): Promise<{ readonly time: Time; readonly seen: string[]; readonly held: Map<string, unknown>; readonly watch: ListWatch }> {
-    const time = new Time();
+  async function start(server: Server): Promise<{ readonly time: FakeTime; readonly seen: string[]; readonly held: Map<string, unknown>; readonly watch: ListWatch }> {
+    const time = new FakeTime();
     const seen: string[] = [];
     const held = new Map<string, unknown>();
     const watch = new ListWatch({ types: ROUTES, namespace: null }, {
-      api: server, clock: { monotonicMs: () => time.nowMs, wallMs: () => time.nowMs }, random: { next: () => 0.5 }, timers: time, log: quietLogger(),
+      api: server, clock: time, random: { next: () => 0.5 }, timers: time, log: quietLog(),
       sink: {
         upsert: (object) => {
           const { name, resourceVersion } = object["metadata"] as { name: string; resourceVersion: string };
@@ -77,7 +78,7 @@ describe("list and watch", () => {
     });
     started.push(watch);
     watch.start();
-    await time.advance(0);
+    await time.pass(0);
     return { time, seen, held, watch };
   }
 
@@ -102,7 +103,7 @@ describe("list and watch", () => {
     server.send("NONSENSE", 7);
     server.watch_!.onEvent("not an event");
     server.watch_!.end(ok(undefined));
-    await time.advance(1_000);
+    await time.pass(1_000);
     expect(seen).toEqual(["synced", "+a@2", "+a@3"]);
     expect([server.watches, server.watch_?.query["resourceVersion"], server.lists.length]).toEqual([2, "9", 1]);
   });
@@ -113,7 +114,7 @@ describe("list and watch", () => {
     const { seen, watch, time } = await start(server);
     server.items = [{ name: "b", version: 1 }, { name: "c", version: 5 }];
     gone(server);
-    await time.advance(0);
+    await time.pass(0);
     expect(seen.slice(3)).toEqual(["+c@5", "-a"]);
     expect([watch.counters.gone, server.lists.length]).toEqual([1, 2]);
   });
@@ -124,9 +125,9 @@ describe("list and watch", () => {
     const { held, time } = await start(server);
     server.send("ERROR", { code: 410 });
     server.answers.push(ok({ metadata: { continue: "500" }, items: [] }), fault(410));
-    await time.advance(0);
+    await time.pass(0);
     expect(held.size).toBe(PAGE_OBJECTS + 1);
-    await time.advance(1_000);
+    await time.pass(1_000);
     expect([held.size, server.watches]).toEqual([PAGE_OBJECTS + 1, 2]);
   });
 
@@ -140,7 +141,7 @@ describe("list and watch", () => {
       return Promise.resolve(fault(0));
     };
     server.watch_!.end(fault(0, "reset"));
-    await time.advance(3_600_000);
+    await time.pass(3_600_000);
     expect(held.size).toBe(1);
     expect(tried).toBeGreaterThan(100);
     expect(tried).toBeLessThan(300);
@@ -155,7 +156,7 @@ describe("list and watch", () => {
     expect(seen).toEqual(["synced"]);
     server.served = ["v1beta1"];
     server.items = [{ name: "a", version: 1 }];
-    await time.advance(CRD_LOOK_MS);
+    await time.pass(CRD_LOOK_MS);
     expect(seen).toEqual(["synced", "+a@1"]);
     expect(server.watch_?.path).toContain("/v1beta1/");
   });
@@ -166,7 +167,7 @@ describe("list and watch", () => {
     const { seen, time } = await start(server);
     server.served = [];
     server.watch_!.end(fault(404));
-    await time.advance(0);
+    await time.pass(0);
     expect(seen).toEqual(["+a@1", "synced", "-a"]);
   });
 
@@ -175,14 +176,14 @@ describe("list and watch", () => {
     server.items = [{ name: "a", version: 1 }, { name: "b", version: 1 }];
     const { seen, time, watch } = await start(server);
     server.items = [{ name: "a", version: 4 }, { name: "b", version: 1 }];
-    await time.advance(COMPARE_MS);
+    await time.pass(COMPARE_MS);
     server.send("MODIFIED", objectOf({ name: "a", version: 4 }));
-    await time.advance(COMPARE_GRACE_MS);
+    await time.pass(COMPARE_GRACE_MS);
     expect([watch.counters.drifted, seen.slice(3)]).toEqual([0, ["+a@4"]]);
     server.items = [{ name: "c", version: 9 }];
     server.watch_!.end(ok(undefined));
-    await time.advance(COMPARE_MS + COMPARE_GRACE_MS + 1_000);
-    await time.advance(0);
+    await time.pass(COMPARE_MS + COMPARE_GRACE_MS + 1_000);
+    await time.pass(0);
     expect(watch.counters.drifted).toBe(3);
     expect(seen.slice(4)).toEqual(["+c@9", "-a", "-b"]);
   });
@@ -191,7 +192,7 @@ describe("list and watch", () => {
     const server = new Server();
     server.answers.push(ok({ items: "none" }), ok({ metadata: { resourceVersion: "3" }, items: [{}, { metadata: { name: 7 } }, objectOf({ name: "a", version: 2 })] }));
     const { seen, time } = await start(server);
-    await time.advance(1_000);
+    await time.pass(1_000);
     expect(seen).toEqual(["+a@2", "synced"]);
   });
 });
