@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unsealed } from "../test/kit/box.ts";
-import { until } from "../test/kit/mesh.ts";
+import { until } from "../test/kit/until.ts";
 import { describeUnless } from "../test/kit/skip.ts";
 
 /** The demo itself takes five seconds on an idle machine. */

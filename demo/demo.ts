@@ -5,7 +5,8 @@ import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { enteringArgv, runSealed } from "../test/kit/box.ts";
-import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, until } from "../test/kit/mesh.ts";
+import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve } from "../test/kit/mesh.ts";
+import { until } from "../test/kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../test/kit/network.ts";
 import { Narrator, type Timing } from "./narrator.ts";
 

@@ -5,7 +5,8 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unsealed } from "../test/kit/box.ts";
-import { documents, entryYaml, namespaceYaml, until } from "../test/kit/mesh.ts";
+import { documents, entryYaml, namespaceYaml } from "../test/kit/mesh.ts";
+import { until } from "../test/kit/until.ts";
 import { MeshNetwork } from "../test/kit/network.ts";
 import { testUnless } from "../test/kit/skip.ts";
 

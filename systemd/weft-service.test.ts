@@ -11,7 +11,8 @@ import { AF_UNIX, bind, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket } from "
 import { unixAddress } from "../src/net/unix-socket.ts";
 import { parseSettings } from "../src/runtime/settings.ts";
 import { unsealed } from "../test/kit/box.ts";
-import { ask, documents, entryYaml, namespaceYaml, serve, until } from "../test/kit/mesh.ts";
+import { ask, documents, entryYaml, namespaceYaml, serve } from "../test/kit/mesh.ts";
+import { until } from "../test/kit/until.ts";
 import { MeshNetwork } from "../test/kit/network.ts";
 import { freezeThread } from "../test/kit/thread.ts";
 import { firstReason, needsProgram, testUnless } from "../test/kit/skip.ts";

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ApiServer, apply, installDefinitions, type KubeObject, pathOf, startApiServer } from "../../test/kubernetes/api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "../../test/kubernetes/control-role.ts";
-import { until } from "../../test/kubernetes/eventually.ts";
+import { until } from "../../test/kit/until.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "../../test/kubernetes/objects.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, followXds } from "../../test/kubernetes/xds-client.ts";
 import { MERGE_PATCH } from "../../src/control/api/api.ts";
@@ -60,22 +60,22 @@ export async function benchControl(size: ControlSize, progress: (line: string) =
   progress("a control plane that starts with nothing, and an agent that waits for it");
   const startedMs = performance.now();
   const control = stack.adopt(startControl(server, "bench", [], "info"), (one) => one.kill());
-  const roots = await until(() => rootsOf(server), "the roots", SYNC_MS).catch((cause: unknown) => {
+  const roots = await until("the roots", SYNC_MS, () => rootsOf(server)).catch((cause: unknown) => {
     throw new Error(`${String(cause)}\n${control.log().slice(-3000)}`);
   });
   const token = await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod: "ztunnel-1" });
   const agent = new Agent(control, roots, token);
   stack.defer(() => agent.end());
-  await until(async () => agent.workloads >= pods && agent.policies >= size.namespaces * size.servicesPerNamespace, `an agent that knows ${pods} pods`, SYNC_MS);
+  await until(`an agent that knows ${pods} pods`, SYNC_MS, async () => agent.workloads >= pods && agent.policies >= size.namespaces * size.servicesPerNamespace);
   const firstSyncS = (performance.now() - startedMs) / 1000;
   // What a restart of the agent costs: everything is there and encoded.
   const again = performance.now();
   const second = new Agent(control, roots, token);
   stack.defer(() => second.end());
-  await until(async () => second.workloads >= pods, "a second agent", SYNC_MS);
+  await until("a second agent", SYNC_MS, async () => second.workloads >= pods);
   const resyncS = (performance.now() - again) / 1000;
   second.end();
-  await until(async () => Number(/^weft_control_writes_waiting (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1]) === 0, "all statuses are written", SYNC_MS);
+  await until("all statuses are written", SYNC_MS, async () => Number(/^weft_control_writes_waiting (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1]) === 0);
 
   progress(`${size.churnPerS} changes a second for ${size.churnS} s`);
   const cpuBefore = control.cpuSeconds();
@@ -219,7 +219,7 @@ async function churn(server: ApiServer, size: ControlSize, agent: Agent): Promis
     }));
   }
   await Promise.all(sent);
-  await until(async () => [...changes.values()].every(({ arrivedMs }) => arrivedMs !== null), "every change has arrived", SYNC_MS);
+  await until("every change has arrived", SYNC_MS, async () => [...changes.values()].every(({ arrivedMs }) => arrivedMs !== null));
   const sorted = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
   return { pushedMs: sorted([...changes.values()].map(({ arrivedMs, acceptedMs }) => Math.max(0, (arrivedMs ?? Number.NaN) - (acceptedMs ?? Number.NaN)))), writtenMs: sorted(writtenMs) };
 }
@@ -245,10 +245,10 @@ async function referenceMemory(control: ControlRole, roots: string, token: strin
     },
   });
   try {
-    await until(async () => {
+    await until("the reference ztunnel knows every pod", 60_000, async () => {
       const dump = await fetch("http://127.0.0.1:15000/config_dump").then(async (answer) => (await answer.json()) as { workloads: unknown[] }, () => null);
       return dump !== null && dump.workloads.length >= pods;
-    }, "the reference ztunnel knows every pod", 60_000);
+    });
     return memoryOf([child.pid]).rssBytes / 1e6;
   } finally {
     child.kill("SIGKILL");

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { HOUR_MS, testCa } from "../../test/kit/certificates.ts";
 import { policy, service, uid, workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { TestXdsServer, XDS_SERVER_NAME } from "../../test/kit/xds-server.ts";
 import { systemRandom } from "../core/ports.ts";
 import { systemTimers } from "../net/timers.ts";
@@ -62,13 +63,7 @@ async function agent(port: number, directory: string | null, { token = TOKEN, ro
   return { source, states, connection };
 }
 
-async function until(condition: () => boolean, what: string): Promise<void> {
-  const endMs = Date.now() + 15_000;
-  while (!condition()) {
-    if (Date.now() > endMs) throw new Error(`not within 15 s: ${what}; ${lines.join(" | ")}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
+const soon = (what: string, condition: () => boolean) => until(() => `${what}; the log: ${lines.join(" | ")}`, 15_000, condition);
 
 const names = (state: ConfigState): string[] => [...state.mesh.workloads.values()].map(({ name, capacity }) => `${name}@${capacity}`).sort();
 
@@ -80,7 +75,7 @@ describe("with a control plane", () => {
     const { source, states } = (await agent(server.port, null))!;
     expect([source.state.version, source.state.delta.workloads.length, source.state.delta.services.length, source.state.delta.policies.length, source.state.resourceCount]).toEqual([1, 1, 1, 1, 3]);
     server.xds.publish(mesh.change({ workloads: [workload({ name: "b" })], removedWorkloads: [uid("Kubernetes//Pod/shop/a")] }));
-    await until(() => source.state.mesh.workloads.size === 1 && names(source.state)[0] === "b@1", "the change");
+    await soon("the change", () => source.state.mesh.workloads.size === 1 && names(source.state)[0] === "b@1");
     expect(states.map(({ version }) => version)).toEqual(states.map((_, i) => i + 2));
     expect(states.flatMap(({ delta }) => [...delta.workloads.map(({ name }) => `+${name}`), ...delta.removedWorkloads.map((name) => `-${name}`)])).toEqual(["+b", "-Kubernetes//Pod/shop/a"]);
   });
@@ -93,12 +88,12 @@ describe("with a control plane", () => {
     const { source, connection } = (await agent(first.port, null))!;
     const { port } = first;
     await first[Symbol.asyncDispose]();
-    await until(() => connection.amiss !== null, "the loss is noticed");
+    await soon("the loss is noticed", () => connection.amiss !== null);
     expect(names(source.state)).toEqual(["a@1", "b@1"]);
     const second = await serve(port);
     const { mesh: records } = mesh.change({ workloads: [workload({ name: "a", capacity: 2 })], removedWorkloads: [uid("Kubernetes//Pod/shop/b")] });
     second.xds.publish({ ...new PublishedMesh().change({ workloads: [...records.workloads.values()] }) });
-    await until(() => names(source.state).join() === "a@2", "the difference");
+    await soon("the difference", () => names(source.state).join() === "a@2");
     expect(connection.amiss).toBeNull();
     expect([second.xds.counters.resources, second.xds.counters.removals]).toEqual([1, 1]);
   });
@@ -109,12 +104,12 @@ describe("with a control plane", () => {
     server.xds.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
     const { source } = (await agent(server.port, null))!;
     server.xds.publish(mesh.change({ workloads: [workload({ name: "a", capacity: 2, serviceAccount: "not an account" })] }));
-    await until(() => source.state.diagnostics.length === 1, "the diagnostic");
+    await soon("the diagnostic", () => source.state.diagnostics.length === 1);
     expect(source.state.diagnostics[0]).toMatchObject({ severity: "error", resource: "Address Kubernetes//Pod/shop/a", message: expect.stringContaining("service_account") });
     expect(names(source.state)).toEqual(["a@1"]);
-    await until(() => server.xds.clients()[0]?.types.find(({ typeUrl }) => typeUrl === ADDRESS_TYPE)?.rejected !== null, "the rejection");
+    await soon("the rejection", () => server.xds.clients()[0]?.types.find(({ typeUrl }) => typeUrl === ADDRESS_TYPE)?.rejected !== null);
     server.xds.publish(mesh.change({ workloads: [workload({ name: "a", capacity: 3 })] }));
-    await until(() => names(source.state)[0] === "a@3", "the good state");
+    await soon("the good state", () => names(source.state)[0] === "a@3");
     expect(source.state.diagnostics).toEqual([]);
     expect(metrics.cell("weft_xds_refused_total", { url: ADDRESS_TYPE }).value).toBe(1);
     expect(metrics.cell("istio_xds_message_total", { url: ADDRESS_TYPE }).value).toBeGreaterThanOrEqual(3);
@@ -147,7 +142,7 @@ describe("without a control plane", () => {
     expect(again.source.state.delta.policies.length).toBe(1);
     const second = await serve(port);
     second.xds.publish(new PublishedMesh().change({ workloads: [workload({ name: "a", capacity: 5 })], policies: [policy({ name: "p", rules: [] })] }));
-    await until(() => names(again.source.state).join() === "a@5", "up to date");
+    await soon("up to date", () => names(again.source.state).join() === "a@5");
     expect([second.xds.counters.resources, second.xds.counters.removals]).toEqual([1, 1]);
     await again.source.stored();
     await second[Symbol.asyncDispose]();
@@ -160,7 +155,7 @@ describe("without a control plane", () => {
     await server[Symbol.asyncDispose]();
     const giveUp = new AbortController();
     const waiting = agent(port, stateDirectory(), { signal: giveUp.signal });
-    await until(() => lines.some((line) => line.startsWith(`no connection to the control plane: connecting to 127.0.0.1:${port}`)), "it is said");
+    await soon("it is said", () => lines.some((line) => line.startsWith(`no connection to the control plane: connecting to 127.0.0.1:${port}`)));
     giveUp.abort();
     expect(await waiting).toBeNull();
   });
@@ -172,7 +167,7 @@ describe("what keeps it out is said", () => {
     server.xds.publish(new PublishedMesh().change({}));
     const giveUp = new AbortController();
     const waiting = agent(server.port, null, { ...options, signal: giveUp.signal });
-    await until(() => lines.some((line) => line.includes(wanted)), wanted);
+    await soon(wanted, () => lines.some((line) => line.includes(wanted)));
     giveUp.abort();
     expect(await waiting).toBeNull();
   };

@@ -7,7 +7,7 @@ import { createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect
 import { authorizerService } from "../../test/kit/decision-services.ts";
 import { backend, requestPolicy, route, rule } from "../../test/kit/http-records.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
-import { until } from "../../test/kit/mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { backend2, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { Authorization } from "../wire/protobuf/envoy/service/auth/v3/external_auth_pb.ts";
 

@@ -7,7 +7,7 @@ import { keySet, sign, testKey } from "../../test/kit/issuer.ts";
 import { identity, provenance } from "../../test/kit/mesh-records.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
-import { until } from "../../test/kit/mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { seededRandom, systemClock } from "../core/ports.ts";
 import { err } from "../core/result.ts";
 import { IntrospectionCache } from "../identity/jwt/introspection.ts";

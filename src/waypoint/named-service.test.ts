@@ -4,7 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { rateLimitService } from "../../test/kit/decision-services.ts";
 import { backend, route, rule } from "../../test/kit/http-records.ts";
-import { until } from "../../test/kit/mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { namespacedName } from "../core/brand.ts";

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { type ClientHttp2Session, connect as connect2, type IncomingHttpHeaders } from "node:http2";
-import { until } from "../../test/kit/mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 

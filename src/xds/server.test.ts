@@ -12,10 +12,12 @@ import { err, ok } from "../core/result.ts";
 import { systemTimers, type Timers } from "../net/timers.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
+import { until } from "../../test/kit/until.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ADDRESS_TYPE } from "./resource.ts";
 import { FIRST_REQUEST_MS, STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
 
+const WAIT_MS = 10_000;
 const events: XdsServerEvent[] = [];
 let aheadMs = 0;
 const clock: Clock = { wallMs: () => systemClock.wallMs(), monotonicMs: () => systemClock.monotonicMs() + aheadMs };
@@ -66,14 +68,6 @@ function connect(port: number, token = "good"): { requests: Requests; responses:
   return { requests, responses, abort };
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  const endMs = Date.now() + 10_000;
-  while (!condition()) {
-    if (Date.now() > endMs) throw new Error("not within 10 s");
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}
-
 const failureOf = async (promise: Promise<unknown>): Promise<string> => {
   const failure = await promise.then(() => null, (cause: unknown) => ConnectError.from(cause));
   return failure === null ? "none" : `${Code[failure.code]}: ${failure.rawMessage}`;
@@ -113,7 +107,7 @@ describe("a stream", () => {
     const closed = Promise.withResolvers<void>();
     stream.on("error", () => {});
     stream.on("close", () => closed.resolve());
-    await until(() => waiting.length === 1);
+    await until("the timer", WAIT_MS, () => waiting.length === 1);
     waiting[0]!();
     await closed.promise;
     expect(xds.clients()).toEqual([]);
@@ -125,18 +119,18 @@ describe("a stream", () => {
     const { requests, responses } = connect(port);
     requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
     const first = responses.next();
-    await until(() => xds.clients().length === 1);
+    await until("a client", WAIT_MS, () => xds.clients().length === 1);
     xds.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
     const { value } = await first;
     expect(value?.resources.length).toBe(1);
     requests.send({ typeUrl: ADDRESS_TYPE, responseNonce: value?.nonce ?? "" });
-    await until(() => xds.clients()[0]?.types[0]?.ackedState === 1);
+    await until("the ACK", WAIT_MS, () => xds.clients()[0]?.types[0]?.ackedState === 1);
     expect(xds.clients()[0]).toMatchObject({ id: NODE.id, caller: "node-1", view: { kind: "node", node: "node-1" }, agentVersion: "9", types: [{ typeUrl: ADDRESS_TYPE, sentState: 1, resourceCount: 1, rejected: null }] });
     xds.publish(mesh.change({ workloads: [workload({ name: "b" })] }));
     const second = (await responses.next()).value;
     expect(second?.resources.length).toBe(1);
     requests.send({ typeUrl: ADDRESS_TYPE, responseNonce: second?.nonce ?? "", errorDetail: { code: 3, message: "b is wrong" } });
-    await until(() => xds.clients()[0]?.types[0]?.rejected?.message === "b is wrong");
+    await until("the NACK", WAIT_MS, () => xds.clients()[0]?.types[0]?.rejected?.message === "b is wrong");
     expect(events.filter(({ kind }) => kind === "rejected")).toMatchObject([{ typeUrl: ADDRESS_TYPE, message: "b is wrong" }]);
   });
 
@@ -147,8 +141,8 @@ describe("a stream", () => {
     requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
     await responses.next();
     abort.abort();
-    await until(() => xds.clients().length === 0);
-    await until(() => events.some(({ kind }) => kind === "disconnected"));
+    await until("the client to be gone", WAIT_MS, () => xds.clients().length === 0);
+    await until("its event", WAIT_MS, () => events.some(({ kind }) => kind === "disconnected"));
     expect(xds.sendingBytes).toBe(0);
   });
 
@@ -189,7 +183,7 @@ describe("a client that does not read", () => {
     const mesh = new PublishedMesh();
     xds.publish(mesh.change({ workloads: large(5_000, 0) }));
     await slowClient(port);
-    await until(() => xds.sendingBytes > 0);
+    await until("bytes under way", WAIT_MS, () => xds.sendingBytes > 0);
     const inFlight = xds.sendingBytes;
     for (let generation = 1; generation <= 20; generation++) xds.publish(mesh.change({ workloads: large(5_000, generation) }));
     await new Promise((resolve) => setImmediate(resolve));
@@ -201,16 +195,16 @@ describe("a client that does not read", () => {
     const { xds, port } = await start();
     xds.publish(new PublishedMesh().change({ workloads: large(5_000, 0) }));
     const stream = await slowClient(port);
-    await until(() => xds.sendingBytes > 0);
+    await until("bytes under way", WAIT_MS, () => xds.sendingBytes > 0);
     stream.session?.destroy();
-    await until(() => xds.sendingBytes === 0 && xds.clients().length === 0);
+    await until("their room to be given back", WAIT_MS, () => xds.sendingBytes === 0 && xds.clients().length === 0);
   });
 
   test("gives way when others wait for room", async () => {
     const { xds, port } = await start(1);
     xds.publish(new PublishedMesh().change({ workloads: large(5_000, 0) }));
     await slowClient(port);
-    await until(() => xds.sendingBytes > 0);
+    await until("bytes under way", WAIT_MS, () => xds.sendingBytes > 0);
     aheadMs = STALLED_MS + 1;
     const { requests, responses } = connect(port);
     requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });

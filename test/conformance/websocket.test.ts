@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { connect as connect2, createServer as createServer2, type ClientHttp2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { unsealed } from "../kit/box.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { trafficPolicy } from "../kit/upstreams.ts";
 import { WaypointFixture } from "../kit/waypoint.ts";

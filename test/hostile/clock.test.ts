@@ -9,7 +9,7 @@ import { item } from "../kit/bad-input.ts";
 import { unsealed } from "../kit/box.ts";
 import { DAY_MS, HOUR_MS } from "../kit/certificates.ts";
 import { HbonePeer, type Leaf, TlsPeer } from "../kit/hostile-peer.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { Siege } from "../kit/siege.ts";
 import { ECHO_PORT } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";

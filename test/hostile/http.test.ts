@@ -7,7 +7,7 @@ import { Flag, FrameType } from "../../src/wire/http2/frames.ts";
 import { headerValue } from "../../src/wire/http2/headers.ts";
 import { item } from "../kit/bad-input.ts";
 import { data, frame, Http2Peer } from "../kit/http2-peer.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { type Backend, backend2, RawClient } from "../kit/waypoint.ts";
 import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 

@@ -9,7 +9,7 @@ import { item } from "../kit/bad-input.ts";
 import { unsealed } from "../kit/box.ts";
 import { type HbonePeer, StalledServer, TlsPeer } from "../kit/hostile-peer.ts";
 import { data, frame, headers, reset, settings, uint32, windowUpdate } from "../kit/http2-peer.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { Siege } from "../kit/siege.ts";
 import { ECHO_PORT, HTTP_PORT } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";

@@ -18,7 +18,7 @@ import {
   caExtensions, DAY_MS, dnsName, ekuExtension, type Forgery, forge, forgeHierarchy, goodLeafExtensions, HOUR_MS, sanExtension, testCa, uriName, writePem,
 } from "../kit/certificates.ts";
 import { HbonePeer, type Leaf, RawPeer, TlsPeer } from "../kit/hostile-peer.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { RIVAL_ID, Siege } from "../kit/siege.ts";
 import { ECHO_PORT } from "../kit/shop.ts";
 import { describeUnless, needsProgram } from "../kit/skip.ts";

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unsealed } from "../kit/box.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { freePort, takesConnections } from "../kit/ports.ts";
 import { describeUnless, firstReason, needsProgram, type SkipReason } from "../kit/skip.ts";
 import { WaypointFixture } from "../kit/waypoint.ts";

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { stringify } from "yaml";
 import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
-import { ask, type Mesh, until } from "../kit/mesh.ts";
+import { ask, type Mesh } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
 import { needsBinary, type SkipReason } from "../kit/skip.ts";
 

@@ -3,7 +3,8 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve, until } from "../kit/mesh.ts";
+import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";

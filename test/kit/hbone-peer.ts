@@ -22,7 +22,8 @@ import { dial } from "../../src/net/dial.ts";
 import { close, connect, errnoName } from "../../src/net/libc.ts";
 import { listenTcpAnyAddress } from "../../src/net/listen.ts";
 import { encodeSockaddr } from "../../src/net/socket-address.ts";
-import { type Mesh, until } from "./mesh.ts";
+import type { Mesh } from "./mesh.ts";
+import { until } from "./until.ts";
 import type { Place } from "./network.ts";
 
 export const HBONE_PORT = 15008;

@@ -8,7 +8,7 @@ import { CLIENT_PREFACE, Flag, FRAME_HEADER_BYTES, FrameType, readUint31, readUi
 import { headerValue } from "../../src/wire/http2/headers.ts";
 import { HpackDecoder } from "../../src/wire/http2/hpack-decoder.ts";
 import { encodeStateless } from "../../src/wire/http2/hpack-encoder.ts";
-import { until } from "./mesh.ts";
+import { until } from "./until.ts";
 
 const ANSWER_MS = 10_000;
 

@@ -25,10 +25,10 @@ import { join } from "node:path";
 import { newToken } from "../../src/ca/tokens.ts";
 import type { MeshNetwork, Node, Place, Workload } from "./network.ts";
 import { residentBytes, sumOfSamples } from "./process-figures.ts";
+import { until } from "./until.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const READY_MS = 20_000;
-const POLL_MS = 20;
 
 /** An argv that runs one of programs.ts. */
 export function program(name: string, ...args: readonly (string | number)[]): string[] {
@@ -44,17 +44,6 @@ export async function ask(place: Place, name: string, ...args: readonly (string 
 export async function serve(place: Place, name: string, port: number, ...args: readonly (string | number)[]): Promise<void> {
   place.exec(program(name, port, ...args), { stdout: "ignore", stderr: "inherit" });
   await place.listening(port);
-}
-
-/** Awaits a condition; the message says what was waited for. */
-export async function until<T>(what: string, timeoutMs: number, probe: () => T | Promise<T>): Promise<NonNullable<T>> {
-  const endMs = performance.now() + timeoutMs;
-  for (;;) {
-    const value = await probe();
-    if (value) return value as NonNullable<T>;
-    if (performance.now() >= endMs) throw new Error(`waited ${timeoutMs} ms for ${what}`);
-    await Bun.sleep(POLL_MS);
-  }
 }
 
 export interface MeshOptions {
@@ -181,7 +170,7 @@ export class Agent {
     const { exited } = this.#process;
     let status: number | null = null;
     void exited.then((code) => (status = code));
-    await until(`the agent of ${this.node.name} to be ready; its log:\n${this.log.slice(-2000)}`, READY_MS, () => {
+    await until(() => `the agent of ${this.node.name} to be ready; its log:\n${this.log.slice(before).slice(-2000)}`, READY_MS, () => {
       if (status !== null) throw new Error(`the agent of ${this.node.name} ended with status ${status}; its log:\n${this.log.slice(before).slice(-4000)}`);
       return /\tinfo\tweft\tready\b/.test(this.log.slice(before));
     });

@@ -4,7 +4,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { until } from "./mesh.ts";
+import { until } from "./until.ts";
 import { needsBinary, type SkipReason } from "./skip.ts";
 
 const GRPC_PORT = 4317;

@@ -14,7 +14,8 @@
 //   await shop.under(policy, { settled }, async () => ...)     a policy for the length of a body
 //   shop.wire()                                                a witness of the wire between the nodes
 
-import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, serviceYaml, until, type MeshOptions } from "./mesh.ts";
+import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, serviceYaml, type MeshOptions } from "./mesh.ts";
+import { until } from "./until.ts";
 import { MeshNetwork, type Node, type Place, type Workload } from "./network.ts";
 import type { WireWitness } from "./witness.ts";
 

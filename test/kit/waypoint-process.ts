@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { must, NamespaceLinks } from "../../src/net/links.ts";
-import { until } from "./mesh.ts";
+import { until } from "./until.ts";
 import { ip } from "./mesh-records.ts";
 import { residentBytes, sumOfSamples } from "./process-figures.ts";
 

@@ -29,7 +29,7 @@ import type { RoleTelemetry } from "../../src/telemetry/service-telemetry.ts";
 import { dialPlain, listenOn, type Listener } from "../../src/waypoint/channel/plain-channel.ts";
 import type { LoginChecker, TokenChecker } from "../../src/waypoint/request/request-host.ts";
 import { KEY_SEPARATOR } from "../../src/telemetry/connection-labels.ts";
-import { until } from "./mesh.ts";
+import { until } from "./until.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
 /** What is kept of a request that has ended. */

@@ -10,7 +10,8 @@ import { GrpcCertificateSource } from "../../src/identity/grpc-certificate-sourc
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, needsKubernetes, remove, startApiServer } from "./api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "./control-role.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 import { namespace, node, pod, serviceAccount, tokenFor } from "./objects.ts";
 
 const id = (at: string, account: string): SpiffeId => spiffeId(parseTrustDomain("cluster.local")!, at, account);
@@ -28,7 +29,7 @@ describeUnless(needsKubernetes)("the CA of a control plane", () => {
   /** The identity of the certificate that came, or the CA's words. */
   const ask = async (role: ControlRole, token: string, wanted: SpiffeId): Promise<{ readonly roots: string } | string> => {
     const rootPath = join(folder, "root.pem");
-    writeFileSync(rootPath, await until(() => rootsIn("shop"), "roots in namespace shop"));
+    writeFileSync(rootPath, await until("roots in namespace shop", SHOWS_MS, () => rootsIn("shop")));
     const source = new GrpcCertificateSource({ address: `127.0.0.1:${role.port}`, serverName: `istiod.${CONTROL_NAMESPACE}.svc`, rootCaPath: rootPath, token: { kind: "literal", value: token }, clusterId: "Kubernetes", headers: {}, impersonate: true });
     const request = createRequest(wanted);
     const issued = await source.issue({ spiffeId: wanted, csrPem: request.csrPem, lifetimeMs: 3_600_000, signal: AbortSignal.timeout(20_000) });
@@ -86,14 +87,14 @@ describeUnless(needsKubernetes)("the CA of a control plane", () => {
   test("a deleted pod's identity is not given again", async () => {
     const agent = await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod: "ztunnel-1" });
     await remove(server.client, pod("web-1", "shop", { labels: {}, node: "node1", ip: "198.18.1.2" }));
-    await until(async () => typeof (await ask(one, agent, id("shop", "web"))) === "string", "the identity is refused");
+    await until("the identity is refused", SHOWS_MS, async () => typeof (await ask(one, agent, id("shop", "web"))) === "string");
   }, 60_000);
 
   test("a namespace that comes later has the roots, and has them again when somebody changes them", async () => {
     await apply(server.client, namespace("late"));
-    const roots = await until(() => rootsIn("late"), "roots in namespace late");
+    const roots = await until("roots in namespace late", SHOWS_MS, () => rootsIn("late"));
     await server.client.request({ method: "PATCH", path: "/api/v1/namespaces/late/configmaps/istio-ca-root-cert", contentType: "application/merge-patch+json", body: { data: { "root-cert.pem": "forged" } } });
-    await until(async () => (await rootsIn("late")) === roots, "the roots are as they were");
+    await until("the roots are as they were", SHOWS_MS, async () => (await rootsIn("late")) === roots);
     expect(await rootsIn("kube-system")).toBeNull();
   }, 60_000);
 
@@ -102,11 +103,11 @@ describeUnless(needsKubernetes)("the CA of a control plane", () => {
       const answer = await server.client.request({ method: "GET", path: `/apis/coordination.k8s.io/v1/namespaces/${CONTROL_NAMESPACE}/leases/weft-control` });
       return answer.ok ? (answer.value as { spec: { holderIdentity: string } }).spec.holderIdentity : "";
     };
-    const holder = await until(async () => (await lease()) || null, "somebody holds the Lease");
+    const holder = await until("somebody holds the Lease", SHOWS_MS, async () => (await lease()) || null);
     const [leader, other] = holder === one.name ? [one, two] : [two, one];
     await leader.kill();
-    await until(async () => (await lease()) === other.name, `${other.name} holds the Lease`, 40_000);
+    await until(`${other.name} holds the Lease`, 40_000, async () => (await lease()) === other.name);
     await apply(server.client, namespace("later"));
-    expect(await until(() => rootsIn("later"), "roots in namespace later")).toContain("BEGIN CERTIFICATE");
+    expect(await until("roots in namespace later", SHOWS_MS, () => rootsIn("later"))).toContain("BEGIN CERTIFICATE");
   }, 90_000);
 });

@@ -8,7 +8,7 @@ import type { KubernetesObject } from "../../src/cli/install/objects.ts";
 import type { VerbContext } from "../../src/cli/verbs/context.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";
 import { isSealed } from "../runner/sealed.ts";
-import { until } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 
 const environment = (name: string): string => process.env[name] ?? "";
 export const KUBECONFIG = environment("KUBECONFIG");
@@ -90,19 +90,19 @@ export class Cluster {
 
   async ready(namespace: string, ...pods: readonly string[]): Promise<void> {
     for (const name of pods) {
-      await until(async () => {
+      await until(`pod ${namespace}/${name} is ready`, WAIT_MS, async () => {
         const pod = await this.get<PodNow>(`/api/v1/namespaces/${namespace}/pods/${name}`);
         return pod?.status.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
-      }, `pod ${namespace}/${name} is ready`, WAIT_MS);
+      });
     }
   }
 
   /** How a pod that runs once ended: its log, and its exit status. */
   async finished(namespace: string, name: string): Promise<{ readonly log: string; readonly succeeded: boolean }> {
-    const phase = await until(async () => {
+    const phase = await until(`pod ${namespace}/${name} has ended`, WAIT_MS, async () => {
       const pod = await this.get<PodNow>(`/api/v1/namespaces/${namespace}/pods/${name}`);
       return pod?.status.phase === "Succeeded" || pod?.status.phase === "Failed" ? pod.status.phase : null;
-    }, `pod ${namespace}/${name} has ended`, WAIT_MS);
+    });
     return { log: await this.log(namespace, name), succeeded: phase === "Succeeded" };
   }
 

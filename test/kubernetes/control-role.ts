@@ -6,7 +6,7 @@ import { join, resolve } from "node:path";
 import { cpuSeconds } from "../../bench/lib/accounting.ts";
 import { residentBytes } from "../kit/process-figures.ts";
 import type { ApiServer } from "./api-server.ts";
-import { until } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 
 const ROOT = resolve(import.meta.dir, "../..");
 export const CONTROL_NAMESPACE = "istio-system";
@@ -46,10 +46,10 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
     residentBytes: () => residentBytes(child.pid),
     cpuSeconds: () => cpuSeconds([child.pid]),
     async ready() {
-      await until(async () => {
+      await until(`${name} is ready`, 60_000, async () => {
         if (child.exitCode !== null) throw new Error(`${name} ended with status ${child.exitCode}:\n${log().slice(-3000)}`);
         return fetch(`http://127.0.0.1:${readinessPort}/healthz/ready`).then((answer) => answer.ok, () => false);
-      }, `${name} is ready`, 60_000).catch((cause: unknown) => {
+      }).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\n${log().slice(-3000)}`);
       });
     },

@@ -1,11 +1,7 @@
 // States that come one after the other, and waiting for one that is as it should be.
 
-import { systemClock } from "../../src/core/ports.ts";
-import { parseLogFilter } from "../../src/runtime/log-filter.ts";
-import { descriptorSink, LogWriter } from "../../src/runtime/log-writer.ts";
-import { Log, type Logger } from "../../src/runtime/logger.ts";
-
-const WAIT_MS = 45_000;
+/** Until what was changed at the API server shows elsewhere, on a machine with much else to do. */
+export const SHOWS_MS = 45_000;
 
 export class Eventually<T> {
   #last: { readonly value: T } | null = null;
@@ -26,28 +22,11 @@ export class Eventually<T> {
   when(holds: (value: T) => boolean): Promise<T> {
     if (this.#last !== null && holds(this.#last.value)) return Promise.resolve(this.#last.value);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`no such state came; the last one: ${Bun.inspect(this.#last?.value, { depth: 3 }).slice(0, 4000)}`)), WAIT_MS);
+      const timer = setTimeout(() => reject(new Error(`no such state came; the last one: ${Bun.inspect(this.#last?.value, { depth: 3 }).slice(0, 4000)}`)), SHOWS_MS);
       this.#waiting.push({ holds, resolve: (value) => {
         clearTimeout(timer);
         resolve(value);
       } });
     });
   }
-}
-
-/** Waits for a condition that nobody announces. */
-export async function until<T>(look: () => Promise<T | null | undefined | false>, what: string, waitMs = WAIT_MS): Promise<T> {
-  const deadline = Date.now() + waitMs;
-  for (;;) {
-    const found = await look();
-    if (found !== null && found !== undefined && found !== false) return found;
-    if (Date.now() > deadline) throw new Error(`not within ${waitMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-export function quietLog(scope = "control"): Logger {
-  const filter = parseLogFilter(process.env["TEST_LOG"] ?? "off");
-  if (!filter.ok) throw new Error(filter.error);
-  return new Log({ writer: new LogWriter({ sink: descriptorSink(2), onDropped: () => {}, droppedLine: () => "" }), clock: systemClock, format: "text", filter: filter.value }).scope(scope);
 }

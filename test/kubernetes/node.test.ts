@@ -11,7 +11,8 @@ import { defaultValues } from "../../src/cli/install/values.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { appPod, Cluster, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 
 const MESH = "istio-system";
 const SHOP = "weft-e2e-shop";
@@ -46,10 +47,10 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     const before = await Promise.all(loads.map(counts));
     await change();
     const middle = await Promise.all(loads.map(counts));
-    const after = await until(async () => {
+    const after = await until("the loads go on", WAIT_MS, async () => {
       const now = await Promise.all(loads.map(counts));
       return now.every((each, i) => each.fresh >= middle[i]!.fresh + ENOUGH && each.kept >= middle[i]!.kept + ENOUGH && each.names >= middle[i]!.names + ENOUGH) ? now : null;
-    }, "the loads go on", WAIT_MS);
+    });
     expect(after.map(({ failures }, i) => failures.slice(before[i]!.failures.length))).toEqual(loads.map(() => []));
   };
   const ztunnelMetrics = async (): Promise<string> => {
@@ -92,7 +93,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
       await cluster.apply(appPod({ name: `web-${i}`, namespace: SHOP, node, args: ["serve", String(PORT)], labels: { app: "web" }, probe: PORT }));
     }
     await cluster.apply(serviceObject("web", SHOP, PORT));
-    for (const namespace of [SHOP, OUTSIDE]) await until(() => cluster.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`), "the service account");
+    for (const namespace of [SHOP, OUTSIDE]) await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`));
     for (const name of ["friend", "stranger"]) await cluster.apply({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace: SHOP, labels: {} } });
     await cluster.ready(SHOP, "web-0", "web-1");
     await cluster.apply(
@@ -100,7 +101,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
       appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web")], serviceAccount: "friend", labels: { app: "load" } }),
     );
     await cluster.ready(SHOP, ...loads);
-    await until(async () => (await Promise.all(loads.map(counts))).every(({ fresh }) => fresh > 0), "the loads have begun", WAIT_MS);
+    await until("the loads have begun", WAIT_MS, async () => (await Promise.all(loads.map(counts))).every(({ fresh }) => fresh > 0));
   }, LONG);
 
   afterAll(async () => {
@@ -124,51 +125,51 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     const before = await shopPods();
     await withoutLoss(async () => {
       await label("ambient");
-      await until(async () => announced(await shopPods()).length === before.length, "every pod is announced", WAIT_MS);
+      await until("every pod is announced", WAIT_MS, async () => announced(await shopPods()).length === before.length);
     });
     expect((await shopPods()).map(({ metadata }) => metadata.uid).sort()).toEqual(before.map(({ metadata }) => metadata.uid).sort());
     const first = await mutualConnections();
-    await until(async () => (await mutualConnections()) > first, "connections with mutual TLS", WAIT_MS);
+    await until("connections with mutual TLS", WAIT_MS, async () => (await mutualConnections()) > first);
   }, LONG);
 
   test("unlabel and label again under load: no request fails", async () => {
     await withoutLoss(async () => {
       await label(null);
-      await until(async () => announced(await shopPods()).length === 0, "nobody is announced", WAIT_MS);
+      await until("nobody is announced", WAIT_MS, async () => announced(await shopPods()).length === 0);
     });
     await withoutLoss(async () => {
       await label("ambient");
-      await until(async () => announced(await shopPods()).length === 4, "every pod is announced", WAIT_MS);
+      await until("every pod is announced", WAIT_MS, async () => announced(await shopPods()).length === 4);
     });
   }, LONG);
 
   test("an ALLOW policy by identity: who is named gets through, from a pod's first packet on; everybody else is refused", async () => {
     await applyRaw(policyPath("friends"), policy("friends", { selector: { matchLabels: { app: "web" } }, action: "ALLOW", rules: [{ from: [{ source: { principals: [`cluster.local/ns/${SHOP}/sa/friend`] } }] }] }));
-    await until(async () => !(await once("stranger", { namespace: SHOP, node: near, serviceAccount: "stranger" }, url("web"))).succeeded, "the stranger is refused", WAIT_MS);
+    await until("the stranger is refused", WAIT_MS, async () => !(await once("stranger", { namespace: SHOP, node: near, serviceAccount: "stranger" }, url("web"))).succeeded);
     expect((await once("outsider", { namespace: OUTSIDE, node: far }, url("web"))).succeeded).toBeFalse();
     const friend = await once("friend", { namespace: SHOP, node: far, serviceAccount: "friend", initArgs: ["get", url("web")] }, url("web"));
     expect(friend.log).toMatch(/^got 200 web-/);
     await withoutLoss(async () => {});
     await removeRaw(policyPath("friends"));
-    await until(async () => (await once("stranger", { namespace: SHOP, node: near, serviceAccount: "stranger" }, url("web"))).succeeded, "the stranger is let in again", WAIT_MS);
+    await until("the stranger is let in again", WAIT_MS, async () => (await once("stranger", { namespace: SHOP, node: near, serviceAccount: "stranger" }, url("web"))).succeeded);
   }, LONG);
 
   test("STRICT: plaintext from outside is refused, the kubelet's probes go on", async () => {
     expect((await once("outsider", { namespace: OUTSIDE, node: far }, url("web"))).succeeded).toBeTrue();
     await applyRaw(peerPath, { apiVersion: "security.istio.io/v1", kind: "PeerAuthentication", metadata: { name: "strict", namespace: SHOP }, spec: { mtls: { mode: "STRICT" } } });
-    await until(async () => !(await once("outsider", { namespace: OUTSIDE, node: near }, url("web"))).succeeded, "the outsider is refused", WAIT_MS);
+    await until("the outsider is refused", WAIT_MS, async () => !(await once("outsider", { namespace: OUTSIDE, node: near }, url("web"))).succeeded);
     const before = (await shopPods()).filter(({ metadata }) => metadata.name.startsWith("web-"));
     const probes = async () => Promise.all(["web-0", "web-1"].map(async (name) => {
       const result = await once(`ask-${name}`, { namespace: SHOP, node: near, serviceAccount: "friend" }, `http://${(await cluster.get<PodNow>(`/api/v1/namespaces/${SHOP}/pods/${name}`))?.status.podIP}:${PORT}/probes`);
       return Number(/got 200 (\d+)/.exec(result.log)?.[1] ?? Number.NaN);
     }));
     const first = await probes();
-    await until(async () => (await probes()).every((count, i) => count >= first[i]! + 6), "probes are answered", WAIT_MS);
+    await until("probes are answered", WAIT_MS, async () => (await probes()).every((count, i) => count >= first[i]! + 6));
     const after = (await shopPods()).filter(({ metadata }) => metadata.name.startsWith("web-"));
     const life = (pods: readonly PodNow[]) => pods.map(({ metadata, status }) => [metadata.name, status.containerStatuses?.[0]?.restartCount, status.conditions?.find(({ type }) => type === "Ready")?.lastTransitionTime]);
     expect(life(after)).toEqual(life(before));
     await removeRaw(peerPath);
-    await until(async () => (await once("outsider", { namespace: OUTSIDE, node: near }, url("web"))).succeeded, "the outsider is let in again", WAIT_MS);
+    await until("the outsider is let in again", WAIT_MS, async () => (await once("outsider", { namespace: OUTSIDE, node: near }, url("web"))).succeeded);
   }, LONG);
 
   test("a pod that opts out, one of the host's network, and one that comes by itself into a namespace outside", async () => {
@@ -180,7 +181,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     await cluster.ready(SHOP, "out", "host");
     await cluster.ready(OUTSIDE, "alone");
     expect(announced(await shopPods())).toEqual(["load-far", "load-near", "web-0", "web-1"]);
-    await until(async () => announced(await cluster.pods(OUTSIDE)).join() === "alone", "the pod that comes by itself is announced", WAIT_MS);
+    await until("the pod that comes by itself is announced", WAIT_MS, async () => announced(await cluster.pods(OUTSIDE)).join() === "alone");
   }, LONG);
 
   test("the control plane is killed under load: nobody notices", async () => {

@@ -7,7 +7,8 @@ import { defaultValues } from "../../src/cli/install/values.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, pathOf, startApiServer } from "./api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "./control-role.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 import { namespace, service, tokenFor } from "./objects.ts";
 
 const RIGHTS: readonly string[] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
@@ -44,14 +45,14 @@ describeUnless(needsKubernetes)("the control plane with the rights of an install
       { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "tuned", namespace: "shop" }, data: { horizontalPodAutoscaler: "spec: {maxReplicas: 3}" } },
       { apiVersion: GATEWAY_API, kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" }, spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }], infrastructure: { parametersRef: { group: "", kind: "ConfigMap", name: "tuned" } } } });
     for (const [apiVersion, kind, name] of [["v1", "ConfigMap", "istio-ca-root-cert"], ["v1", "Service", "waypoint"], ["v1", "ServiceAccount", "waypoint"], ["apps/v1", "Deployment", "waypoint"], ["policy/v1", "PodDisruptionBudget", "waypoint"], ["autoscaling/v2", "HorizontalPodAutoscaler", "waypoint"]] as const) {
-      await until(exists(apiVersion, kind, name), `${kind} ${name}`).catch((cause: unknown) => {
+      await until(`${kind} ${name}`, SHOWS_MS, exists(apiVersion, kind, name)).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\n${control.log().slice(-3000)}`);
       });
     }
-    await until(async () => {
+    await until("the status of the route", SHOWS_MS, async () => {
       const answer = await server.client.request({ method: "GET", path: pathOf({ apiVersion: GATEWAY_API, kind: "HTTPRoute", metadata: { name: "web", namespace: "shop" } }) });
       return answer.ok && JSON.stringify(answer.value).includes('"controllerName":"weft.dev/waypoint"');
-    }, "the status of the route");
+    });
   }, 90_000);
 
   test("is refused nothing", () => {

@@ -10,7 +10,8 @@ import { waypoint } from "../../src/cli/verbs/waypoint.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { appPod, appPodSpec, Cluster, namespaceObject, needsCluster, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 
 const SHOP = "weft-e2e-kinds";
 const LONG = 240_000;
@@ -24,14 +25,14 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
   const host = (service: string) => `${service}.${SHOP}.svc.cluster.local`;
   /** Asks from a new pod of the namespace, as often as it takes: what was applied a moment ago is on its way. */
   const says = async (args: readonly string[], wanted: RegExp, node = near): Promise<string> =>
-    until(async () => {
+    until(`${args.join(" ")} says ${wanted}`, WAIT_MS, async () => {
       const name = `ask-${asked++}`;
       const pod = appPod({ name, namespace: SHOP, node, args });
       await cluster.apply(pod);
       const { log } = await cluster.finished(SHOP, name);
       await cluster.remove(pod);
       return wanted.test(log) ? log : null;
-    }, `${args.join(" ")} says ${wanted}`, WAIT_MS);
+    });
   const raw = async (path: string, body: object): Promise<void> => {
     const applied = await cluster.client.request("PATCH", `${path}?fieldManager=test&force=true`, { body, contentType: "application/apply-patch+yaml" });
     if (!applied.ok) throw new Error(applied.error.message);
@@ -49,7 +50,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     const addresses = process.env["WEFT_PROBE_ADDRESSES"];
     await cluster.weft(install, ["--set", `image=${WEFT_IMAGE}`, "--set", "imagePullPolicy=Never", "--set", "control.replicas=1", "--set", "ztunnel.drainSeconds=5", ...(addresses === undefined ? [] : ["--set", `cni.probeAddresses=${addresses}`])]);
     await cluster.apply(namespaceObject(SHOP, { "istio.io/dataplane-mode": "ambient" }));
-    await until(() => cluster.get(`/api/v1/namespaces/${SHOP}/serviceaccounts/default`), "the service account");
+    await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${SHOP}/serviceaccounts/default`));
   }, LONG);
 
   afterAll(async () => {
@@ -75,7 +76,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
       apiVersion: "batch/v1", kind: "Job", metadata: { name: "job", namespace: SHOP, labels: {} },
       spec: { backoffLimit: 0, template: { metadata: { labels: { app: "job" } }, spec: appPodSpec({ node: near, args: ["ask", `${host("tcp")}:7000`] }) } },
     });
-    await until(async () => (await cluster.get<{ status: { succeeded?: number } }>(`/apis/batch/v1/namespaces/${SHOP}/jobs/job`))?.status.succeeded === 1, "the Job has succeeded", WAIT_MS);
+    await until("the Job has succeeded", WAIT_MS, async () => (await cluster.get<{ status: { succeeded?: number } }>(`/apis/batch/v1/namespaces/${SHOP}/jobs/job`))?.status.succeeded === 1);
   }, LONG);
 
   test("a StatefulSet behind a headless service: each by its name", async () => {

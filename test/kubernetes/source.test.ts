@@ -11,7 +11,8 @@ import { systemTimers } from "../../src/net/timers.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, remove, startApiServer } from "./api-server.ts";
-import { Eventually, quietLog } from "./eventually.ts";
+import { quietLog } from "../kit/quiet-log.ts";
+import { Eventually } from "./eventually.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "./objects.ts";
 
 const OPTIONS = { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] };

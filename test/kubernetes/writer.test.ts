@@ -4,7 +4,8 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, pathOf, remove, startApiServer } from "./api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "./control-role.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 import { namespace, service } from "./objects.ts";
 
 const GATEWAY_API = "gateway.networking.k8s.io/v1";
@@ -42,10 +43,10 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
   const managed = <T>(apiVersion: string, kind: string, name: string) => read<T>({ apiVersion, kind, metadata: { name, namespace: "shop" } });
   const parents = async (name: string): Promise<readonly Entry[]> => (await read<{ status?: { parents?: Entry[] } }>(route(name, {})))?.status?.parents ?? [];
   const ours = async (name: string, holds: (conditions: readonly Condition[]) => boolean): Promise<readonly Condition[]> =>
-    until(async () => {
+    until(`the status of HTTPRoute ${name}`, SHOWS_MS, async () => {
       const conditions = (await parents(name)).find(({ controllerName }) => controllerName === OURS)?.conditions;
       return conditions !== undefined && holds(conditions) ? conditions : null;
-    }, `the status of HTTPRoute ${name}`);
+    });
   const says = (type: string, status: string, reason: string) => (conditions: readonly Condition[]): boolean => conditions.some((one) => one.type === type && one.status === status && one.reason === reason);
 
   beforeAll(async () => {
@@ -92,15 +93,15 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     const policy: KubeObject = { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name: "allow", namespace: "shop" }, spec: { action: "ALLOW", rules: [{ from: [{ source: { principals: ["spiffe://wrong"] } }] }] } };
     const condition = async (): Promise<Condition | null> => (await read<{ status?: { conditions?: Condition[] } }>(policy))?.status?.conditions?.find(({ type }) => type === "weft.dev/Accepted") ?? null;
     await apply(server.client, policy);
-    expect(await until(condition, "the status of the policy")).toMatchObject({ status: "False", reason: "Invalid", message: expect.stringContaining("principals") });
+    expect(await until("the status of the policy", SHOWS_MS, condition)).toMatchObject({ status: "False", reason: "Invalid", message: expect.stringContaining("principals") });
     await apply(server.client, { ...policy, spec: { action: "ALLOW", rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/front"] } }] }] } });
-    await until(async () => (await condition())?.status === "True", "the policy is in force");
+    await until("the policy is in force", SHOWS_MS, async () => (await condition())?.status === "True");
   }, 60_000);
 
   test("classes are there, and a Gateway of one becomes a waypoint", async () => {
-    for (const name of ["weft-waypoint", "istio-waypoint"]) await until(() => read({ apiVersion: GATEWAY_API, kind: "GatewayClass", metadata: { name } }), `GatewayClass ${name}`);
+    for (const name of ["weft-waypoint", "istio-waypoint"]) await until(`GatewayClass ${name}`, SHOWS_MS, () => read({ apiVersion: GATEWAY_API, kind: "GatewayClass", metadata: { name } }));
     await apply(server.client, gateway("waypoint", { infrastructure: { labels: { team: "shop" }, annotations: { "example.com/note": "yes" } } }, { "istio.io/waypoint-for": "all" }));
-    const deployment = await until(() => managed<KubeObject & { spec: { template: { spec: { containers: { image: string; env: { name: string; value?: string }[] }[] } } } }>("apps/v1", "Deployment", "waypoint"), "the Deployment");
+    const deployment = await until("the Deployment", SHOWS_MS, () => managed<KubeObject & { spec: { template: { spec: { containers: { image: string; env: { name: string; value?: string }[] }[] } } } }>("apps/v1", "Deployment", "waypoint"));
     const made = await read<{ metadata: { uid: string } }>(gateway("waypoint"));
     expect(deployment.metadata).toMatchObject({
       labels: { team: "shop", "gateway.networking.k8s.io/gateway-name": "waypoint" }, annotations: { "example.com/note": "yes" }, ownerReferences: [{ kind: "Gateway", name: "waypoint", uid: made!.metadata.uid, controller: true }],
@@ -108,13 +109,13 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     const [container] = deployment.spec.template.spec.containers;
     expect(container!.image).toBe("localhost/weft:1");
     expect(container!.env).toContainEqual({ name: "WAYPOINT_GATEWAY", value: "shop/waypoint" });
-    await until(() => managed("v1", "ServiceAccount", "waypoint"), "the ServiceAccount");
-    await until(() => managed("policy/v1", "PodDisruptionBudget", "waypoint"), "the PodDisruptionBudget");
-    expect(await until(() => managed<KubeObject>("v1", "Service", "waypoint"), "the Service")).toMatchObject({ metadata: { labels: { "istio.io/waypoint-for": "all" } }, spec: { ports: expect.arrayContaining([expect.objectContaining({ port: 15008 })]) } });
-    const status = await until(async () => {
+    await until("the ServiceAccount", SHOWS_MS, () => managed("v1", "ServiceAccount", "waypoint"));
+    await until("the PodDisruptionBudget", SHOWS_MS, () => managed("policy/v1", "PodDisruptionBudget", "waypoint"));
+    expect(await until("the Service", SHOWS_MS, () => managed<KubeObject>("v1", "Service", "waypoint"))).toMatchObject({ metadata: { labels: { "istio.io/waypoint-for": "all" } }, spec: { ports: expect.arrayContaining([expect.objectContaining({ port: 15008 })]) } });
+    const status = await until("the Gateway is programmed", SHOWS_MS, async () => {
       const found = (await read<{ status?: { conditions?: Condition[]; addresses?: unknown[]; listeners?: { conditions: Condition[] }[] } }>(gateway("waypoint")))?.status;
       return found?.conditions?.some(({ type, status: holds }) => type === "Programmed" && holds === "True") ? found : null;
-    }, "the Gateway is programmed");
+    });
     expect(status.addresses).toEqual([{ type: "Hostname", value: "waypoint.shop.svc.cluster.local" }]);
     expect(status.listeners?.[0]?.conditions.map(({ type, status: holds }) => [type, holds])).toEqual([["Accepted", "True"], ["Programmed", "True"], ["ResolvedRefs", "True"]]);
   }, 60_000);
@@ -125,12 +126,12 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     const forged = before!.spec.template.spec.containers.map((container) => ({ ...container, image: "localhost/forged:1" }));
     const changed = await server.client.request({ method: "PATCH", path, contentType: "application/merge-patch+json", body: { metadata: { annotations: { "example.com/added": "mine" } }, spec: { template: { spec: { containers: forged } } } } });
     expect(changed.ok).toBe(true);
-    await until(async () => {
+    await until("the image is ours again", SHOWS_MS, async () => {
       const found = await managed<{ metadata: { annotations: Record<string, string> }; spec: { template: { spec: { containers: { image: string }[] } } } }>("apps/v1", "Deployment", "waypoint");
       return found?.spec.template.spec.containers[0]?.image === "localhost/weft:1" && found.metadata.annotations["example.com/added"] === "mine";
-    }, "the image is ours again");
+    });
     await server.client.request({ method: "DELETE", path: pathOf({ apiVersion: "v1", kind: "Service", metadata: { name: "waypoint", namespace: "shop" } }) });
-    await until(() => managed("v1", "Service", "waypoint"), "the Service is back");
+    await until("the Service is back", SHOWS_MS, () => managed("v1", "Service", "waypoint"));
   }, 60_000);
 
   test("parameters are laid over, but give nobody the node or another account", async () => {
@@ -142,30 +143,30 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
       },
     });
     await apply(server.client, gateway("tuned", { infrastructure: { parametersRef: { group: "", kind: "ConfigMap", name: "tuned" } } }));
-    const found = await until(() => managed<{ spec: { replicas?: number; template: { spec: Record<string, unknown> & { containers: Record<string, unknown>[]; volumes: { name: string }[] } } } }>("apps/v1", "Deployment", "tuned"), "the Deployment");
+    const found = await until("the Deployment", SHOWS_MS, () => managed<{ spec: { replicas?: number; template: { spec: Record<string, unknown> & { containers: Record<string, unknown>[]; volumes: { name: string }[] } } } }>("apps/v1", "Deployment", "tuned"));
     const pod = found.spec.template.spec;
     expect(pod).toMatchObject({ serviceAccountName: "tuned", containers: [{ name: "istio-proxy", image: "localhost/weft:1", resources: { limits: { memory: "2Gi" } }, securityContext: { privileged: false } }] });
     expect(pod["hostNetwork"]).toBeUndefined();
     expect(pod.volumes.map(({ name }) => name)).not.toContain("host");
-    expect(await until(() => managed<{ spec: unknown }>("autoscaling/v2", "HorizontalPodAutoscaler", "tuned"), "the autoscaler")).toMatchObject({ spec: { minReplicas: 2, maxReplicas: 7, scaleTargetRef: { name: "tuned" } } });
+    expect(await until("the autoscaler", SHOWS_MS, () => managed<{ spec: unknown }>("autoscaling/v2", "HorizontalPodAutoscaler", "tuned"))).toMatchObject({ spec: { minReplicas: 2, maxReplicas: 7, scaleTargetRef: { name: "tuned" } } });
   }, 60_000);
 
   test("the mesh is an object, accepted, with the features that it has in order", async () => {
     const mesh = { apiVersion: "gateway.networking.x-k8s.io/v1alpha1", kind: "XMesh", metadata: { name: "weft" } };
-    const status = await until(async () => (await read<{ status?: { conditions: Condition[]; supportedFeatures: { name: string }[] } }>(mesh))?.status, "the XMesh has a status");
+    const status = await until("the XMesh has a status", SHOWS_MS, async () => (await read<{ status?: { conditions: Condition[]; supportedFeatures: { name: string }[] } }>(mesh))?.status);
     expect(status.conditions).toMatchObject([{ type: "Accepted", status: "True", observedGeneration: 1 }]);
     const names = status.supportedFeatures.map(({ name }) => name);
     expect(names).toEqual([...names].sort());
     expect(names).toContain("MeshConsumerRoute");
     await apply(server.client, { ...mesh, metadata: { name: "theirs" }, spec: { controllerName: "example.com/mesh" } }, { ...mesh, metadata: { name: "tuned" }, spec: { controllerName: "weft.dev/mesh", parametersRef: { group: "", kind: "ConfigMap", name: "x" } } });
-    await until(async () => (await read<{ status?: { conditions: Condition[] } }>({ ...mesh, metadata: { name: "tuned" } }))?.status?.conditions[0]?.reason === "InvalidParameters", "parameters are refused");
+    await until("parameters are refused", SHOWS_MS, async () => (await read<{ status?: { conditions: Condition[] } }>({ ...mesh, metadata: { name: "tuned" } }))?.status?.conditions[0]?.reason === "InvalidParameters");
     expect((await read<{ status?: unknown }>({ ...mesh, metadata: { name: "theirs" } }))?.status).toBeUndefined();
   }, 60_000);
 
   test("nothing is written again while nothing changes", async () => {
     const written = async (): Promise<number> => Number(/^weft_control_writes_total (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1] ?? "-1");
     const waiting = async (): Promise<number> => Number(/^weft_control_writes_waiting (\d+)/m.exec(await (await fetch(`http://127.0.0.1:${control.metricsPort}/metrics`)).text())?.[1] ?? "-1");
-    await until(async () => (await waiting()) === 0, "all is written");
+    await until("all is written", SHOWS_MS, async () => (await waiting()) === 0);
     const before = await written();
     // A change that says nothing new is looked at, and its look is over when one that does say something has been answered.
     await apply(server.client, { ...route("odd", { parentRefs: [webParent], rules: toWeb }), metadata: { name: "odd", namespace: "shop", annotations: { "example.com/note": "1" } } });

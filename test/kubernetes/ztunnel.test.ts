@@ -10,7 +10,8 @@ import { needsZtunnel } from "../interop/reference-ztunnel.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, needsKubernetes, remove, startApiServer } from "./api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "./control-role.ts";
-import { until } from "./eventually.ts";
+import { SHOWS_MS } from "./eventually.ts";
+import { until } from "../kit/until.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "./objects.ts";
 
 interface Dump {
@@ -28,10 +29,10 @@ describeUnless(firstReason(needsKubernetes, needsZtunnel))("Istio's ztunnel unde
 
   const log = (): string => readFileSync(join(folder, "ztunnel.log"), "utf8");
   const dump = async (): Promise<Dump | null> => fetch("http://127.0.0.1:15000/config_dump").then(async (answer) => (await answer.json()) as Dump, () => null);
-  const dumpWhen = (holds: (dump: Dump) => boolean, what: string): Promise<Dump> => until(async () => {
+  const dumpWhen = (holds: (dump: Dump) => boolean, what: string): Promise<Dump> => until(what, SHOWS_MS, async () => {
     const found = await dump();
     return found !== null && holds(found) ? found : null;
-  }, what).catch((cause: unknown) => {
+  }).catch((cause: unknown) => {
     throw new Error(`${String(cause)}\n${log().slice(-3000)}`);
   });
   const web = (name: string, ip: string) => pod(name, "shop", { labels: { app: "web" }, annotations: { "ambient.istio.io/redirection": "enabled" }, node: "node1", ip, serviceAccount: "web", ports: [{ name: "http", containerPort: 8080 }] });
@@ -47,10 +48,10 @@ describeUnless(firstReason(needsKubernetes, needsZtunnel))("Istio's ztunnel unde
       { apiVersion: "security.istio.io/v1", kind: "PeerAuthentication", metadata: { name: "default", namespace: "shop" }, spec: { mtls: { mode: "STRICT" } } });
     control = startControl(server, "control-1");
     await control.ready();
-    const roots = await until(async () => {
+    const roots = await until("the roots", SHOWS_MS, async () => {
       const answer = await server.client.request({ method: "GET", path: `/api/v1/namespaces/${CONTROL_NAMESPACE}/configmaps/istio-ca-root-cert` });
       return answer.ok ? (answer.value as { data: Record<string, string> }).data["root-cert.pem"] : null;
-    }, "the roots");
+    });
     writeFileSync(join(folder, "root.pem"), roots);
     writeFileSync(join(folder, "token"), await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod: "ztunnel-1" }));
     const address = `https://127.0.0.1:${control.port}`;
@@ -81,10 +82,10 @@ describeUnless(firstReason(needsKubernetes, needsZtunnel))("Istio's ztunnel unde
 
   test("refuses nothing of it, as the control plane sees", async () => {
     const clients = async () => ((await (await fetch(`http://127.0.0.1:${control.adminPort}/config_dump`)).json()) as { clients: { id: string; types: { typeUrl: string; ackedState: number; sentState: number; rejected: unknown }[] }[] }).clients;
-    const [client] = await until(async () => {
+    const [client] = await until("everything is confirmed", SHOWS_MS, async () => {
       const found = await clients();
       return found.length === 1 && found[0]!.types.length === 2 && found[0]!.types.every(({ ackedState, sentState }) => ackedState === sentState) ? found : null;
-    }, "everything is confirmed");
+    });
     expect(client!.id).toStartWith("ztunnel~");
     expect(client!.types.map(({ rejected }) => rejected)).toEqual([null, null]);
   }, 60_000);

@@ -20,10 +20,10 @@ import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../src/wire/protobuf/istio/workload/zds/zds_pb.ts";
 import { unsealed } from "../kit/box.ts";
 import { FakeKubernetesApi } from "../kit/kubernetes-api.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Workload } from "../kit/network.ts";
 import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
-import { quietLog } from "../kubernetes/eventually.ts";
+import { quietLog } from "../kit/quiet-log.ts";
 
 /** Longer than anything here takes on a busy machine. */
 const WAIT_MS = 10_000;

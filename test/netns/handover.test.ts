@@ -3,7 +3,8 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { ask, policyYaml, program, until } from "../kit/mesh.ts";
+import { ask, policyYaml, program } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, HTTP_PORT, RESTART_MS, Shop, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";

@@ -6,7 +6,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { LEAVE_MS } from "../../src/ztunnel/workload-attacher.ts";
 import { unsealed } from "../kit/box.ts";
-import { program, until } from "../kit/mesh.ts";
+import { program } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
 import { CHANGE_MS, ECHO_PORT, HTTP_PORT, SERVICE_ECHO, Shop, urlOf, VIP } from "../kit/shop.ts";
 import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";

@@ -2,7 +2,8 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, until } from "../kit/mesh.ts";
+import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless } from "../kit/skip.ts";
 

@@ -3,7 +3,8 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { type Agent, until } from "../kit/mesh.ts";
+import type { Agent } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { Answerer, Conversation } from "../kit/conversation.ts";
 import type { Workload } from "../kit/network.ts";
 import { addressOf, type Family, HTTP_PORT, SERVICE_HTTP, Shop, urlOf, VIP, VIP6 } from "../kit/shop.ts";

@@ -4,7 +4,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
 import { Conversation } from "../kit/conversation.ts";
-import { policyYaml, until } from "../kit/mesh.ts";
+import { policyYaml } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
 import { addressOf, CHANGE_MS, ECHO_PORT, type Family, GREETER_PORT, GREETING, Shop } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";

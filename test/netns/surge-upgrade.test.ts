@@ -4,7 +4,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
 import { TestControlPlane } from "../kit/control-plane.ts";
-import { type Agent, ask, program, serve, until } from "../kit/mesh.ts";
+import { type Agent, ask, program, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { workload } from "../kit/mesh-records.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { ECHO_PORT, HTTP_PORT, urlOf } from "../kit/shop.ts";

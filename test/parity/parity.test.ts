@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { must, NamespaceLinks } from "../../src/net/links.ts";
 import { unsealed } from "../kit/box.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { ip } from "../kit/mesh-records.ts";
 import { describeUnless, needsBinary, testUnless } from "../kit/skip.ts";
 import { CORPUS } from "./corpus.ts";

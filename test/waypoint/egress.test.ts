@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { NameServer } from "../kit/name-server.ts";
 import { BackendAuthority, type TlsBackend, tlsBackend } from "../kit/tls-backends.ts";
 import { curl, ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";

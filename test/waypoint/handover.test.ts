@@ -3,7 +3,8 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
-import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, program, serve, until } from "../kit/mesh.ts";
+import { documents, entryYaml, Mesh, namespaceYaml, policyYaml, program, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";

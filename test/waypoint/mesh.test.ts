@@ -1,7 +1,8 @@
 // A waypoint in the mesh: client ─▶ its ztunnel ─▶ waypoint ─▶ the server's ztunnel ─▶ server, between network namespaces on two nodes.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { type AccessFields, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve, until } from "../kit/mesh.ts";
+import { type AccessFields, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 
 const VIP = "198.18.250.10";

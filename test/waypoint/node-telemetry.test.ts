@@ -4,7 +4,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { unsealed } from "../kit/box.ts";
-import { documents, entryYaml, Mesh, namespaceYaml, serve, until } from "../kit/mesh.ts";
+import { documents, entryYaml, Mesh, namespaceYaml, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless } from "../kit/skip.ts";
 

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
 import { connect as connect2 } from "node:http2";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { backend1, backend2, type Backend } from "../kit/waypoint.ts";
 import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 

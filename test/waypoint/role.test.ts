@@ -1,7 +1,7 @@
 // `weft waypoint` as a process: a directory of YAML, real clients, a change in force within a second, the end by SIGTERM.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { backend1, type Backend } from "../kit/waypoint.ts";
 import { curl, ownAddresses, serviceYaml, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 

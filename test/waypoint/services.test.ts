@@ -3,7 +3,8 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { selfSigned } from "../kit/certificates.ts";
-import { type AccessFields, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve, until } from "../kit/mesh.ts";
+import { type AccessFields, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 
 const WEB = "198.18.250.20";

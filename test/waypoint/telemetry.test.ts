@@ -2,7 +2,7 @@
 // there is one a real OpenTelemetry collector.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { type CollectedSpan, OtlpCollectorServer } from "../kit/otlp-collector.ts";
 import { needsCollector, RealCollector } from "../kit/real-collector.ts";
 import { describeUnless } from "../kit/skip.ts";

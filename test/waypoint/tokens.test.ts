@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createServer, type Server } from "node:http";
 import { connect, type Socket } from "node:net";
 import { keySet, sign, testKey, type TestKey } from "../kit/issuer.ts";
-import { until } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { type Backend, backend1 } from "../kit/waypoint.ts";
 import { ownAddresses, serviceYaml, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 

@@ -8,7 +8,8 @@ import { parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
 import { EastWestGateway } from "../kit/east-west-gateway.ts";
 import { issueSvid } from "../kit/hbone-peer.ts";
-import { documents, entryYaml, Mesh, namespaceYaml, serve, until } from "../kit/mesh.ts";
+import { documents, entryYaml, Mesh, namespaceYaml, serve } from "../kit/mesh.ts";
+import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { BackendAuthority } from "../kit/tls-backends.ts";
 

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { selfSigned } from "../../../test/kit/certificates.ts";
 import { requestPolicy } from "../../../test/kit/http-records.ts";
 import { delta, identity, provenance } from "../../../test/kit/mesh-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";

@@ -3,7 +3,7 @@
 
 import { expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { backend1, type RawClient, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 
 const MIB = 1 << 20;

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { backend, path, requestPolicy, route, rule, when } from "../../../test/kit/http-records.ts";
 import { provenance } from "../../../test/kit/mesh-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import { namespacedName } from "../../core/brand.ts";

@@ -8,7 +8,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { authorizerService, headerOption } from "../../../test/kit/decision-services.ts";
 import { AUTHORIZER, backend, requestPolicy, route, rule, when } from "../../../test/kit/http-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";

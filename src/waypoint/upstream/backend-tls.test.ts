@@ -6,7 +6,7 @@ import { connect as connect2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WEB } from "../../../test/kit/http-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { freePort, takesConnections } from "../../../test/kit/ports.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";

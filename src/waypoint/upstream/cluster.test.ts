@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { backend, route, rule, WEB } from "../../../test/kit/http-records.ts";
 import { ip, uid } from "../../../test/kit/mesh-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../../test/kit/waypoint.ts";

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { WEB } from "../../../test/kit/http-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, backend2, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { ConnectionLimits, OutlierDetection, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { WEB } from "../../../test/kit/http-records.ts";
-import { until } from "../../../test/kit/mesh.ts";
+import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";

@@ -4,6 +4,7 @@ import { unsealed } from "../../../test/kit/box.ts";
 import { delta, ip, member, service, workload } from "../../../test/kit/mesh-records.ts";
 import { MeshNetwork, type Place, type Workload as PlaceOfWorkload } from "../../../test/kit/network.ts";
 import { describeUnless, firstReason, needsProgram } from "../../../test/kit/skip.ts";
+import { until } from "../../../test/kit/until.ts";
 import type { IpAddress, SocketAddress } from "../../core/ip.ts";
 import { systemClock } from "../../core/ports.ts";
 import { MeshStore } from "../../mesh/store.ts";
@@ -117,13 +118,7 @@ class Counts implements DnsMetrics {
   }
 }
 
-async function until(condition: () => boolean, what: string): Promise<void> {
-  const deadlineMs = performance.now() + 5_000;
-  while (!condition()) {
-    if (performance.now() > deadlineMs) throw new Error(`never: ${what}`);
-    await Bun.sleep(1);
-  }
-}
+const WAIT_MS = 5_000;
 
 /** At most as many as before: a program of an earlier test may still have had its pipes open then. */
 const openFds = (): number => readdirSync("/proc/self/fd").length;
@@ -194,7 +189,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
       replies,
       send: (bytes) => void socket.send(bytes, DNS_PORT, "127.0.0.1"),
       async reply() {
-        await until(() => replies.length > taken, "a reply");
+        await until("a reply", WAIT_MS, () => replies.length > taken);
         const read = decodeMessage(replies[taken++]!);
         if (!read.ok) throw new Error(read.error);
         return read.value;
@@ -448,7 +443,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     expect(first.seen.length + second.seen.length).toBe(4);
     expect(counts.of("upstream failure")).toBe(1);
     expect(dns.underWay).toBe(0);
-    await until(() => openFds() <= before, "sockets closed");
+    await until("sockets closed", WAIT_MS, () => openFds() <= before);
   });
 
   test("all resolvers say SERVFAIL: that is passed on", async () => {
@@ -484,7 +479,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     first.behave = () => [];
     const raw = await rawUdp();
     for (let id = 1; id <= 30; id++) raw.send(encodeMessage(question("same.test", "A", { id })));
-    await until(() => counts.of("request A udp") === 30, "30 questions");
+    await until("30 questions", WAIT_MS, () => counts.of("request A udp") === 30);
     first.behave = second.behave = (query) => [answer(query, ["198.18.200.1"])];
     const ids = new Set<number>();
     for (let i = 0; i < 30; i++) ids.add((await raw.reply()).id);
@@ -498,24 +493,24 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     first.behave = second.behave = () => [];
     const raw = await rawUdp();
     for (let i = 0; i < 500; i++) raw.send(encodeMessage(question(`n${i}.test`)));
-    await until(() => counts.of("refused busy") > 0, "refusals");
+    await until("refusals", WAIT_MS, () => counts.of("refused busy") > 0);
     expect(dns.underWay).toBeLessThanOrEqual(50);
     raw.send(encodeMessage(question("web", "A", { id: 7 })));
-    await until(() => raw.replies.some((reply) => reply[1] === 7 && reply[0] === 0), "the answer for web");
-    await until(() => dns.underWay === 0, "flights over");
-    await until(() => openFds() <= before + 1, "sockets closed");
+    await until("the answer for web", WAIT_MS, () => raw.replies.some((reply) => reply[1] === 7 && reply[0] === 0));
+    await until("flights over", WAIT_MS, () => dns.underWay === 0);
+    await until("sockets closed", WAIT_MS, () => openFds() <= before + 1);
   });
 
   test("beyond the rate questions are dropped, and the rate recovers", async () => {
     await started({ questionsPerSecond: 20 });
     const raw = await rawUdp();
     for (let i = 0; i < 60; i++) raw.send(encodeMessage(question("web")));
-    await until(() => counts.of("refused rate") >= 30, "refusals");
+    await until("refusals", WAIT_MS, () => counts.of("refused rate") >= 30);
     const answered = counts.of("request A udp");
-    await until(() => {
+    await until("recovery", WAIT_MS, () => {
       raw.send(encodeMessage(question("web")));
       return counts.of("request A udp") > answered;
-    }, "recovery");
+    });
   });
 
   // Hostile clients
@@ -539,7 +534,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     raw.send(Uint8Array.of(1, 2, 3));
     raw.send(new Uint8Array(0));
     raw.send(good);
-    await until(() => raw.replies.length > answered, "the good one");
+    await until("the good one", WAIT_MS, () => raw.replies.length > answered);
     expect(raw.replies).toHaveLength(answered + 1);
     expect(counts.of("refused not a query")).toBe(1);
     expect(counts.of("refused malformed")).toBeGreaterThanOrEqual(5);
@@ -550,13 +545,13 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     await started({ tcpPipelineMax: 4 });
     const talk = await rawTcp();
     for (const byte of frame(encodeMessage(question("web", "A", { id: 1 })))) talk.write(Uint8Array.of(byte));
-    await until(() => talk.messages.length === 1, "the first answer");
+    await until("the first answer", WAIT_MS, () => talk.messages.length === 1);
     const many = Array.from({ length: 40 }, (_, i) => frame(encodeMessage(question(i % 2 === 0 ? "web" : `t${i}.test`, "A", { id: 100 + i }))));
     talk.write(new Uint8Array(many.flatMap((one) => [...one])));
     talk.end();
-    await until(() => talk.messages.length === 41, "all answers");
+    await until("all answers", WAIT_MS, () => talk.messages.length === 41);
     expect(new Set(talk.messages.map(({ id }) => id)).size).toBe(41);
-    await until(() => talk.closed, "closed after the last answer");
+    await until("closed after the last answer", WAIT_MS, () => talk.closed);
   });
 
   test("TCP: idle connections, unfinished questions, too many connections and slow readers are closed", async () => {
@@ -565,12 +560,12 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     const unfinished = await rawTcp();
     unfinished.write(Uint8Array.of(0xff, 0xff, 1));
     const third = await rawTcp();
-    await until(() => dns.connections === 3 || idle.closed, "three connections");
+    await until("three connections", WAIT_MS, () => dns.connections === 3 || idle.closed);
     const fourth = await rawTcp();
-    await until(() => fourth.closed, "the fourth closed");
+    await until("the fourth closed", WAIT_MS, () => fourth.closed);
     expect(counts.of("refused connections")).toBe(1);
-    await until(() => idle.closed && unfinished.closed && third.closed, "idle ones closed");
-    await until(() => dns.connections === 0, "none left");
+    await until("idle ones closed", WAIT_MS, () => idle.closed && unfinished.closed && third.closed);
+    await until("none left", WAIT_MS, () => dns.connections === 0);
   });
 
   test("TCP: a client that does not read is closed when too much waits for it", async () => {
@@ -580,11 +575,11 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     const asked = frame(encodeMessage(question("db")));
     const block = new Uint8Array(asked.length * 200);
     for (let i = 0; i < 200; i++) block.set(asked, i * asked.length);
-    await until(() => {
+    await until("slow reader seen", WAIT_MS, () => {
       talk.write(block);
       return counts.of("refused slow reader") > 0;
-    }, "slow reader seen");
-    await until(() => dns.connections === 0, "closed");
+    });
+    await until("closed", WAIT_MS, () => dns.connections === 0);
   });
 
   // Life
@@ -604,7 +599,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     expect(outcome.ok).toBe(false);
     if (!outcome.ok) expect(outcome.error.message).toBe("cannot listen for DNS on [::1]:15053 in the workload's namespace: EADDRINUSE; a program in this namespace holds the port, or a proxy runs there under another user");
     squatter.close();
-    await until(() => openFds() <= before, "all closed");
+    await until("all closed", WAIT_MS, () => openFds() <= before);
   });
 
   test("a namespace that is gone is a fault, not an exception", async () => {
@@ -624,7 +619,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     old.stop();
     for (let i = 0; i < 5; i++) expect(await short("@127.0.0.1", "web")).toEqual(["198.18.100.1"]);
     next.stop();
-    await until(() => openFds() <= before, "all closed");
+    await until("all closed", WAIT_MS, () => openFds() <= before);
   });
 
   test("handed over, a successor has the very sockets, and questions under way are still answered by whom they were asked", async () => {
@@ -635,7 +630,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     first.behave = () => [];
     waiting.send(encodeMessage(question("udp.test")));
     talk.write(frame(encodeMessage(question("tcp.test"))));
-    await until(() => old.underWay === 2 && first.seen.length === 2, "questions under way");
+    await until("questions under way", WAIT_MS, () => old.underWay === 2 && first.seen.length === 2);
 
     expect(old.sockets.map(({ role }) => role).sort()).toEqual([...DNS_ROLES].sort());
     const next = make({}, web, (role) => old.sockets.filter((socket) => socket.role === role).map(({ fd }) => fcntl(fd, F_DUPFD_CLOEXEC, 0)));
@@ -646,11 +641,11 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     first.answerLate(first.seen.findIndex(({ query }) => query.questions[0]!.name === "udp.test"), (query) => answer(query, ["198.18.200.7"]));
     expect((await waiting.reply()).questions[0]!.name).toBe("udp.test");
     // The other one by the second resolver, which is asked when the first has been silent.
-    await until(() => talk.messages.length === 1, "the answer by TCP");
+    await until("the answer by TCP", WAIT_MS, () => talk.messages.length === 1);
     old.stop();
     next.stop();
     for (const socket of sockets.splice(0)) socket.close();
-    await until(() => openFds() <= before, "all closed");
+    await until("all closed", WAIT_MS, () => openFds() <= before);
   });
 
   test("a successor with sockets of its own on the same port gets every question as soon as we drain, and those under way are answered", async () => {
@@ -659,7 +654,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     const waiting = await rawUdp();
     first.behave = () => [];
     waiting.send(encodeMessage(question("udp.test")));
-    await until(() => old.underWay === 1 && first.seen.length === 1, "a question under way");
+    await until("a question under way", WAIT_MS, () => old.underWay === 1 && first.seen.length === 1);
     const next = await started();
     old.drain(false);
     // Each from a port of its own: the kernel deals them out among the sockets by their ports.
@@ -673,7 +668,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     old.stop();
     next.stop();
     for (const socket of sockets.splice(0)) socket.close();
-    await until(() => openFds() <= before, "all closed");
+    await until("all closed", WAIT_MS, () => openFds() <= before);
   });
 
   test("stop in the middle of questions: nothing is called back, nothing stays open", async () => {
@@ -684,11 +679,11 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     for (let i = 0; i < 20; i++) raw.send(encodeMessage(question(`q${i}.test`)));
     const talk = await rawTcp();
     talk.write(frame(encodeMessage(question("tcp.test"))));
-    await until(() => dns.underWay === 21, "questions under way");
+    await until("questions under way", WAIT_MS, () => dns.underWay === 21);
     dns.stop();
-    await until(() => talk.closed, "client closed");
+    await until("client closed", WAIT_MS, () => talk.closed);
     for (const socket of sockets.splice(0)) socket.close();
-    await until(() => openFds() <= before, "all closed");
+    await until("all closed", WAIT_MS, () => openFds() <= before);
     expect(raw.replies).toHaveLength(0);
   });
 });

@@ -5,6 +5,7 @@ import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/p
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { until } from "../../../test/kit/until.ts";
 import { ZdsServer } from "../../cni/zds-server.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { systemTimers } from "../../net/timers.ts";
@@ -17,6 +18,7 @@ import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from ".
 import type { AttachFailure } from "../workload-attacher.ts";
 import { ZdsClient, type ZdsEvent } from "./zds-client.ts";
 
+const WAIT_MS = 10_000;
 const folder = mkdtempSync(join(tmpdir(), "weft-zds-"));
 const closers: (() => void)[] = [];
 let count = 0;
@@ -24,16 +26,6 @@ afterEach(() => {
   for (const closing of closers.splice(0).reverse()) closing();
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-async function until<T>(probe: () => T | null | false, what: string): Promise<T> {
-  const endMs = performance.now() + 10_000;
-  for (;;) {
-    const found = probe();
-    if (found !== null && found !== false) return found;
-    if (performance.now() > endMs) throw new Error(`not within 10 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-}
 
 type Request = MessageInitShape<typeof WorkloadRequestSchema>;
 const add = (uid: string, name = uid, namespace = "shop"): Request => ({ payload: { case: "add", value: { uid, workloadInfo: { name, namespace, serviceAccount: "web" } } } });
@@ -58,10 +50,10 @@ class Agent {
   }
 
   async hello(): Promise<number> {
-    this.#connection = await until(() => {
+    this.#connection = await until("a ztunnel connects", WAIT_MS, () => {
       const fd = accept(this.#listener);
       return fd < 0 ? null : fd;
-    }, "a ztunnel connects");
+    });
     return fromBinary(ZdsHelloSchema, await this.#packet()).version;
   }
 
@@ -84,10 +76,10 @@ class Agent {
 
   async #packet(): Promise<Uint8Array> {
     const into = new Uint8Array(4096);
-    const length = await until(() => {
+    const length = await until("a packet of the ztunnel", WAIT_MS, () => {
       const receipt = receiveWithDescriptors(this.#connection, into, 1);
       return receipt.kind === "received" && receipt.received.length >= 0 ? { length: receipt.received.length } : null;
-    }, "a packet of the ztunnel");
+    });
     return into.slice(0, length.length);
   }
 }
@@ -204,7 +196,7 @@ describe("a CNI agent that comes back", () => {
     for (const uid of ["u1", "u2", "u3"]) await agent.ask(add(uid), [one]);
     await agent.ask(SNAPSHOT);
     agent.hangUp();
-    await until(() => events.some(({ kind }) => kind === "disconnected"), "the loss is noticed");
+    await until("the loss is noticed", WAIT_MS, () => events.some(({ kind }) => kind === "disconnected"));
     expect(sets.at(-1)?.length).toBe(3);
     await agent.hello();
     await agent.ask(add("u1"), [one]);
@@ -221,7 +213,7 @@ describe("a CNI agent that comes back", () => {
     const server = new ZdsServer({ path, pods: () => [], onConnections: () => {} });
     expect(server.listen().ok).toBe(true);
     closers.push(() => server.close());
-    await until(() => events.some(({ kind }) => kind === "snapshot"), "the snapshot");
+    await until("the snapshot", WAIT_MS, () => events.some(({ kind }) => kind === "snapshot"));
   });
 });
 
@@ -231,7 +223,7 @@ describe("what is no ZDS", () => {
     const { events } = start(agent.path);
     await agent.hello();
     agent.send(message, fds);
-    await until(() => events.some((event) => event.kind === "refused" && event.reason.includes(why)), why);
+    await until(why, WAIT_MS, () => events.some((event) => event.kind === "refused" && event.reason.includes(why)));
     expect(events.some((event) => event.kind === "disconnected" && event.reason.includes(why))).toBe(true);
   };
 
@@ -270,7 +262,7 @@ test("our own CNI agent and it understand each other", async () => {
   expect(server.listen().ok).toBe(true);
   closers.push(() => server.close());
   const { events, sets } = start(path);
-  await until(() => events.some(({ kind }) => kind === "snapshot"), "the snapshot");
+  await until("the snapshot", WAIT_MS, () => events.some(({ kind }) => kind === "snapshot"));
   expect(names(sets.at(-1))).toEqual(["Kubernetes//Pod/shop/web-1"] as never);
   expect(await server.add({ uid: "u2", namespace: "shop", name: "web-2", serviceAccount: "web", namespaceFd: () => one }, 1000)).toEqual({ ok: true, value: undefined });
   await server.remove("u1");
