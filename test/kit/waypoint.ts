@@ -77,7 +77,7 @@ const NO_LOGINS: LoginChecker = {
   },
   settle: () => Promise.reject(new Error("no logins in this test")),
 };
-const NO_TOKENS: TokenChecker = { verify: () => Promise.reject(new Error("no verifier in this test")) };
+const NO_TOKENS: TokenChecker = { recall: () => null, verify: () => Promise.reject(new Error("no verifier in this test")) };
 
 export class WaypointFixture implements AsyncDisposable {
   readonly plane: HttpPlane;

@@ -16,6 +16,10 @@ import {
 /** A rule whose tokens are checked by keys. */
 export type KeyedRule = Pick<JwtRule, "issuer" | "fetchTimeoutMs"> & { readonly keys: Extract<JwtRule["keys"], { kind: "inline" | "url" | "discovery" }> };
 
+export function isKeyed(rule: JwtRule): rule is JwtRule & KeyedRule {
+  return rule.keys.kind === "inline" || rule.keys.kind === "url" || rule.keys.kind === "discovery";
+}
+
 export interface JwksCacheOptions {
   readonly fetch: FetchPort;
   readonly clock: Clock;
@@ -49,10 +53,18 @@ interface Entry {
 export class JwksCache {
   readonly #options: JwksCacheOptions;
   readonly #entries = new Map<string, Entry>();
+  /** The same by rule: a source may be a long text. */
+  #byRule = new WeakMap<KeyedRule, Entry>();
   readonly #closed = new AbortController();
 
   constructor(options: JwksCacheOptions) {
     this.#options = options;
+  }
+
+  /** The keys of a rule's issuer as they are at hand; null when there are none. Fetches nothing: look-ups and `refreshDue` do. */
+  present(rule: KeyedRule): KeySet | null {
+    const entry = this.#byRule.get(rule);
+    return entry === undefined ? null : this.#usable(entry);
   }
 
   /** The keys of a rule's issuer; waits only when there are none yet. The error says why there are none. */
@@ -87,6 +99,7 @@ export class JwksCache {
   retain(rules: readonly KeyedRule[]): void {
     const kept = new Set(rules.map(sourceOf));
     for (const source of this.#entries.keys()) if (!kept.has(source)) this.#entries.delete(source);
+    this.#byRule = new WeakMap();
   }
 
   status(): readonly JwksStatus[] {
@@ -97,6 +110,7 @@ export class JwksCache {
   destroy(): void {
     this.#closed.abort();
     this.#entries.clear();
+    this.#byRule = new WeakMap();
   }
 
   #usable({ keys, rule, fetchedMs }: Entry): KeySet | null {
@@ -104,6 +118,14 @@ export class JwksCache {
   }
 
   #entryOf(rule: KeyedRule): Entry {
+    const known = this.#byRule.get(rule);
+    if (known !== undefined) return known;
+    const entry = this.#entryOfSource(rule);
+    this.#byRule.set(rule, entry);
+    return entry;
+  }
+
+  #entryOfSource(rule: KeyedRule): Entry {
     const source = sourceOf(rule);
     let entry = this.#entries.get(source);
     if (entry === undefined) {

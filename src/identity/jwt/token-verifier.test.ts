@@ -7,9 +7,10 @@ import { FakeClock, FakeNetwork, ISSUER, keySet, NOW_S, sign, testKey, type Test
 import { provenance } from "../../../test/kit/mesh-records.ts";
 import { seededRandom } from "../../core/ports.ts";
 import type { JwtRule } from "../../mesh/l7/access.ts";
-import type { BoundRule, TokenVerdict } from "../../policy/http/tokens.ts";
+import type { BoundRule, FoundToken, TokenVerdict } from "../../policy/http/tokens.ts";
 import { IntrospectionCache } from "./introspection.ts";
 import { JwksCache } from "./jwks-cache.ts";
+import { VERIFIED_TOKENS_MAX } from "./limits.ts";
 import { TokenVerifier } from "./token-verifier.ts";
 
 interface World {
@@ -17,6 +18,7 @@ interface World {
   readonly network: FakeNetwork;
   readonly keys: JwksCache;
   verify(token: string, ...rules: readonly Partial<JwtRule>[]): Promise<TokenVerdict>;
+  recall(token: string, ...rules: readonly Partial<JwtRule>[]): TokenVerdict | null;
   code(token: string, ...rules: readonly Partial<JwtRule>[]): Promise<string>;
 }
 
@@ -31,9 +33,11 @@ function world(): World {
     if (made === undefined) bound.set(rule, (made = { rule: jwtRule({ clockSkewMs: 0, ...rule }), provenance: provenance("RequestAuthentication", "shop", "jwt") }));
     return made;
   };
-  const verify = (text: string, ...rules: readonly Partial<JwtRule>[]): Promise<TokenVerdict> => verifier.verify({ text, source: { kind: "header", name: "authorization", prefix: "Bearer " }, rules: rules.map(bind) });
+  const found = (text: string, rules: readonly Partial<JwtRule>[]): FoundToken => ({ text, source: { kind: "header", name: "authorization", prefix: "Bearer " }, rules: rules.map(bind) });
+  const verify = (text: string, ...rules: readonly Partial<JwtRule>[]): Promise<TokenVerdict> => verifier.verify(found(text, rules));
   return {
     clock, network, keys, verify,
+    recall: (text, ...rules) => verifier.recall(found(text, rules)),
     code: async (token, ...rules) => {
       const verdict = await verify(token, ...rules);
       return verdict.ok ? "ok" : verdict.code;
@@ -243,6 +247,51 @@ describe("a remembered token", () => {
     w.clock.ms = 100_000;
     expect(await w.code(token, rule)).toBe("token_expired");
   });
+  test("is recalled at once: the same verdict, while it is in time", async () => {
+    const w = world();
+    const rule = inline(es);
+    const token = await sign(es, { exp: NOW_S + 100 });
+    expect(w.recall(token, rule)).toBeNull();
+    const verified = await w.verify(token, rule);
+    expect(w.recall(token, rule)).toBe(verified);
+    expect(w.recall(`${token}x`, rule)).toBeNull();
+    w.clock.ms = 100_000;
+    expect(w.recall(token, rule)).toBeNull();
+  });
+  test("is not recalled once its keys are others, or for another rule", async () => {
+    const w = world();
+    const byUrl: Partial<JwtRule> = { keys: { kind: "url", url: "https://issuer.example/keys" } };
+    w.network.answer("https://issuer.example/keys", keySet(es));
+    const token = await sign(es);
+    await w.verify(token, byUrl);
+    expect(w.recall(token, byUrl)?.ok).toBe(true);
+    expect(w.recall(token, { ...byUrl, audiences: ["b"] })).toBeNull();
+    w.network.answer("https://issuer.example/keys", keySet(other));
+    w.clock.ms += 25 * 60_000;
+    await w.keys.refreshDue();
+    expect(w.recall(token, byUrl)).toBeNull();
+    w.keys.retain([]);
+    expect(w.recall(token, byUrl)).toBeNull();
+  });
+  test("is not recalled past a rule of the same issuer that comes before", async () => {
+    const w = world();
+    const [strict, lax] = [{ ...inline(es), audiences: ["b"] }, inline(es)];
+    const token = await sign(es, { aud: "a" });
+    expect((await w.verify(token, strict, lax)).ok).toBe(true);
+    expect([w.recall(token, strict, lax), w.recall(token, lax, strict)?.ok]).toEqual([null, true]);
+  });
+  test("more tokens than are remembered: the last ones used are", async () => {
+    const w = world();
+    const rule = inline(es);
+    const [kept, left] = [await sign(es, { sub: "kept" }), await sign(es, { sub: "left" })];
+    await w.verify(kept, rule);
+    await w.verify(left, rule);
+    for (let i = 0; i < VERIFIED_TOKENS_MAX; i++) {
+      await w.verify(await sign(es, { sub: `${i}` }), rule);
+      expect(w.recall(kept, rule)?.ok).toBe(true);
+    }
+    expect(w.recall(left, rule)).toBeNull();
+  }, 30_000);
   test("is judged anew for another rule", async () => {
     const w = world();
     const token = await sign(es, { aud: "a" });

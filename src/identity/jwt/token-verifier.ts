@@ -7,9 +7,9 @@ import type { Clock } from "../../core/ports.ts";
 import type { JsonObject } from "../../policy/http/claims.ts";
 import type { BoundRule, FoundToken, TokenFailure, TokenVerdict } from "../../policy/http/tokens.ts";
 import type { IntrospectionCache } from "./introspection.ts";
-import { type JwksCache, type KeyedRule } from "./jwks-cache.ts";
+import { isKeyed, type JwksCache } from "./jwks-cache.ts";
 import { type Algorithm, ALGORITHMS, isAlgorithm, isRecord, type KeySet } from "./key-set.ts";
-import { VerifiedTokens } from "./verified-tokens.ts";
+import { VerifiedTokens, verdictOf } from "./verified-tokens.ts";
 
 export interface TokenVerifierOptions {
   readonly keys: JwksCache;
@@ -32,6 +32,20 @@ export class TokenVerifier {
 
   constructor(options: TokenVerifierOptions) {
     this.#options = options;
+  }
+
+  /**
+   * The verdict on a token that is remembered, as `verify` would give it; null when that has to be asked. Only where the rule that it was
+   * verified for is the first for its issuer: another one before it may accept it by now.
+   */
+  recall({ text, rules }: FoundToken): TokenVerdict | null {
+    const known = this.#verified.find(text);
+    if (known === null) return null;
+    const { rule } = known.verdict.bound;
+    const first = rules.find((other) => isKeyed(other.rule) && other.rule.issuer === rule.issuer);
+    if (first === undefined || !isKeyed(rule)) return null;
+    const present = this.#options.keys.present(rule);
+    return present === null ? null : verdictOf(known, present, first, this.#options.clock.wallMs());
   }
 
   /** One verdict: by the first rule that accepts the token, or the last one's reason. */
@@ -58,15 +72,15 @@ export class TokenVerifier {
   }
 
   async #byKeys(text: string, shape: Shape, bound: BoundRule): Promise<TokenVerdict> {
-    const { keys: source } = bound.rule;
-    if (source.kind === "unavailable") return failed("token_keys_unavailable", source.reason, bound);
-    if (source.kind === "introspection") return failed("token_issuer", "its issuer is asked about it", bound);
+    const { rule } = bound;
+    if (rule.keys.kind === "unavailable") return failed("token_keys_unavailable", rule.keys.reason, bound);
+    if (!isKeyed(rule)) return failed("token_issuer", "its issuer is asked about it", bound);
     if (!isAlgorithm(shape.algorithm)) return failed("token_algorithm", `it is signed with ${JSON.stringify(shape.algorithm)}, accepted are ${ALGORITHMS.join(", ")}`, bound);
-    const rule: KeyedRule = { ...bound.rule, keys: source };
     const keys = await this.#options.keys.keysFor(rule);
     if (!keys.ok) return failed("token_keys_unavailable", keys.error, bound);
-    const remembered = this.#verified.find(text, keys.value, bound, this.#options.clock.wallMs());
-    if (remembered !== null) return { ok: true, payload: remembered, bound };
+    const known = this.#verified.find(text);
+    const remembered = known === null ? null : verdictOf(known, keys.value, bound, this.#options.clock.wallMs());
+    if (remembered !== null) return remembered;
     const verdict = await this.#tryKeys(text, shape, shape.algorithm, keys.value, bound);
     // Keys are rotated: one that is not known may have been published a moment ago, under a new name or the same.
     if (verdict.ok || verdict.code !== "token_key_unknown" && verdict.code !== "token_signature" || !(await this.#options.keys.refetchForUnknownKey(rule))) return verdict;
@@ -84,9 +98,9 @@ export class TokenVerifier {
           algorithms: [...ALGORITHMS], issuer: bound.rule.issuer, clockTolerance: bound.rule.clockSkewMs / 1000, currentDate: new Date(nowMs),
           ...(bound.rule.audiences.length === 0 ? {} : { audience: [...bound.rule.audiences] }),
         });
-        const claims = payload as JsonObject;
-        this.#verified.remember(text, { keys: set, bound, payload: claims });
-        return { ok: true, payload: claims, bound };
+        const accepted = { ok: true, payload: payload as JsonObject, bound } as const;
+        this.#verified.remember(text, { keys: set, verdict: accepted });
+        return accepted;
       } catch (error) {
         verdict = failed(codeOf(error), error instanceof Error ? error.message : String(error), bound);
         // Only a wrong signature can come of a wrong key.

@@ -1,41 +1,55 @@
 // Tokens whose signature was checked, until they expire, their keys change or others need the room. Time is judged again at each look-up.
 
 import type { JsonObject } from "../../policy/http/claims.ts";
-import type { BoundRule } from "../../policy/http/tokens.ts";
+import type { BoundRule, TokenVerdict } from "../../policy/http/tokens.ts";
 import type { KeySet } from "./key-set.ts";
 import { VERIFIED_TOKEN_CHARS_MAX, VERIFIED_TOKENS_MAX } from "./limits.ts";
 
-interface Verified {
+/** A verdict, made once however often it is given. */
+export interface VerifiedToken {
   /** Of another set than the present one the signature has to be checked again: its key may have been withdrawn. */
   readonly keys: KeySet;
-  readonly bound: BoundRule;
-  readonly payload: JsonObject;
+  readonly verdict: Extract<TokenVerdict, { ok: true }>;
 }
 
+/**
+ * Two generations: the newer one is filled, the older one is only read from, and forgotten when the newer one is full. What is used comes
+ * over and stays; a look-up hashes its long text once, where keeping an order of use would do so three times.
+ */
+const GENERATION_TOKENS_MAX = VERIFIED_TOKENS_MAX / 2;
+
 export class VerifiedTokens {
-  /** Least recently used first. */
-  readonly #known = new Map<string, Verified>();
+  #newer = new Map<string, VerifiedToken>();
+  #older = new Map<string, VerifiedToken>();
 
-  /** The claims of a token that these keys have verified for this rule, if it is still in time. */
-  find(text: string, keys: KeySet, bound: BoundRule, nowMs: number): JsonObject | null {
-    const known = this.#known.get(text);
-    if (known === undefined) return null;
-    this.#known.delete(text);
-    if (known.keys !== keys || known.bound.rule !== bound.rule || !isInTime(known.payload, bound.rule.clockSkewMs, nowMs)) return null;
-    this.#known.set(text, known);
-    return known.payload;
+  /** The last verification of this text. Whether it still counts `verdictOf` says. */
+  find(text: string): VerifiedToken | null {
+    const known = this.#newer.get(text);
+    if (known !== undefined) return known;
+    const older = this.#older.get(text);
+    if (older === undefined) return null;
+    this.#add(text, older);
+    return older;
   }
 
-  remember(text: string, verified: Verified): void {
-    if (text.length > VERIFIED_TOKEN_CHARS_MAX) return;
-    this.#known.delete(text);
-    this.#known.set(text, verified);
-    if (this.#known.size <= VERIFIED_TOKENS_MAX) return;
-    for (const oldest of this.#known.keys()) {
-      this.#known.delete(oldest);
-      return;
-    }
+  remember(text: string, verified: VerifiedToken): void {
+    if (text.length <= VERIFIED_TOKEN_CHARS_MAX) this.#add(text, verified);
   }
+
+  #add(text: string, verified: VerifiedToken): void {
+    this.#newer.set(text, verified);
+    if (this.#newer.size < GENERATION_TOKENS_MAX) return;
+    this.#older = this.#newer;
+    this.#newer = new Map();
+  }
+}
+
+/** Null when it is not these keys that verified it for this rule, or it is out of time. */
+export function verdictOf({ keys, verdict }: VerifiedToken, present: KeySet, bound: BoundRule, nowMs: number): TokenVerdict | null {
+  const { rule } = bound;
+  if (keys !== present || verdict.bound.rule !== rule || !isInTime(verdict.payload, rule.clockSkewMs, nowMs)) return null;
+  // The same rule may apply to several services, each of which bound it.
+  return verdict.bound === bound ? verdict : { ...verdict, bound };
 }
 
 /** As jose judges it: the present second, the skew on both sides. */

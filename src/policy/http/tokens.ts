@@ -74,6 +74,8 @@ export const DEFAULT_TOKEN_SOURCES: readonly TokenSource[] = [
   { kind: "query", name: "access_token" },
 ];
 
+const NO_TEXTS: readonly string[] = Object.freeze([]);
+
 export function bindRules(authentications: readonly RequestAuthentication[]): readonly BoundRule[] {
   return authentications.flatMap(({ rules, provenance }) => rules.map((rule) => ({ rule, provenance: { ...provenance, fieldPath: rule.fieldPath } })));
 }
@@ -81,11 +83,13 @@ export function bindRules(authentications: readonly RequestAuthentication[]): re
 /** Every token of the request, or why the request is refused already. Empty: it carries none. */
 export function findTokens(rules: readonly BoundRule[], request: RequestView): readonly FoundToken[] | Extract<AuthenticationDecision, { kind: "rejected" }> {
   const found: FoundToken[] = [];
-  for (const { source, rules: own } of placesOf(rules)) {
-    const texts = [...new Set(textsAt(source, request))];
+  for (const place of compiledOf(rules).places) {
+    const texts = textsAt(place, request);
     const [text] = texts;
     if (text === undefined) continue;
-    if (texts.length > 1) return rejected("token_several", `${formatSource(source)} holds ${texts.length} different tokens`, own[0] ?? null);
+    const { source, rules: own } = place;
+    const different = texts.length === 1 ? 1 : new Set(texts).size;
+    if (different > 1) return rejected("token_several", `${formatSource(source)} holds ${different} different tokens`, own[0] ?? null);
     if (text.length > TOKEN_CHARS_MAX) return rejected("token_malformed", `the token in ${formatSource(source)} has ${text.length} characters, at most ${TOKEN_CHARS_MAX} are read`, own[0] ?? null);
     found.push({ text, source, rules: own });
   }
@@ -95,6 +99,18 @@ export function findTokens(rules: readonly BoundRule[], request: RequestView): r
 /** @param verdicts one for each token found, in the same order. */
 export function decideAuthentication(rules: readonly BoundRule[], found: readonly FoundToken[], verdicts: readonly TokenVerdict[]): AuthenticationDecision {
   if (found.length !== verdicts.length) throw new Error(`${found.length} tokens and ${verdicts.length} verdicts`);
+  const [token] = found;
+  const [verdict] = verdicts;
+  if (found.length !== 1 || token === undefined || verdict?.ok !== true) return decide(rules, found, verdicts);
+  const { decided } = compiledOf(rules);
+  const known = decided.get(verdict.payload);
+  if (known !== undefined && known.bound === verdict.bound && known.source === token.source) return known.decision;
+  const decision = decide(rules, found, verdicts);
+  decided.set(verdict.payload, { bound: verdict.bound, source: token.source, decision });
+  return decision;
+}
+
+function decide(rules: readonly BoundRule[], found: readonly FoundToken[], verdicts: readonly TokenVerdict[]): AuthenticationDecision {
   const accepted: { readonly payload: JsonObject; readonly bound: BoundRule; readonly token: FoundToken }[] = [];
   for (const [i, verdict] of verdicts.entries()) {
     const token = found[i]!;
@@ -120,6 +136,7 @@ export function strippedQuery(query: string, { strip }: TokenChanges): string {
 
 /** The operations on headers, those that take tokens out among them. */
 export function headerOperations({ requestHeaders, strip }: TokenChanges, fields: FieldLookup): readonly HeaderOperation[] {
+  if (strip.length === 0) return requestHeaders;
   const operations: HeaderOperation[] = [...requestHeaders];
   const cookies = strip.filter((source) => source.kind === "cookie");
   for (const source of strip) if (source.kind === "header") operations.unshift({ kind: "remove", name: source.name.toLowerCase() });
@@ -141,34 +158,69 @@ export function formatSource(source: TokenSource): string {
 
 interface Place {
   readonly source: TokenSource;
+  /** In lower case where a header's; "" where there is none. */
+  readonly name: string;
+  readonly prefix: string;
   readonly rules: BoundRule[];
 }
 
-function placesOf(rules: readonly BoundRule[]): Iterable<Place> {
+/** What follows from the rules alone. */
+interface CompiledTokens {
+  readonly places: readonly Place[];
+  /** Takes out the headers that rules fill. */
+  readonly emptied: readonly HeaderOperation[];
+  /** By the claims of the only token of a request: those of a token that is remembered are the same object each time. */
+  readonly decided: WeakMap<JsonObject, Decided>;
+}
+
+interface Decided {
+  readonly bound: BoundRule;
+  readonly source: TokenSource;
+  readonly decision: AuthenticationDecision;
+}
+
+/** Compiled once for each list; whoever binds rules makes a new list when one of them changes. */
+const compiledLists = new WeakMap<readonly BoundRule[], CompiledTokens>();
+
+function compiledOf(rules: readonly BoundRule[]): CompiledTokens {
+  let compiled = compiledLists.get(rules);
+  if (compiled === undefined) compiledLists.set(rules, (compiled = { places: placesOf(rules), emptied: emptiedBy(rules), decided: new WeakMap() }));
+  return compiled;
+}
+
+function placesOf(rules: readonly BoundRule[]): readonly Place[] {
   const places = new Map<string, Place>();
   for (const bound of rules) {
     for (const source of bound.rule.sources.length === 0 ? DEFAULT_TOKEN_SOURCES : bound.rule.sources) {
-      const key = source.kind === "header" ? `header ${source.name.toLowerCase()} ${source.prefix.toLowerCase()}` : `${source.kind} ${source.name}`;
+      const isHeader = source.kind === "header";
+      const name = isHeader ? source.name.toLowerCase() : source.name;
+      const prefix = isHeader ? source.prefix.toLowerCase() : "";
+      const key = `${source.kind} ${name} ${prefix}`;
       const known = places.get(key);
-      if (known === undefined) places.set(key, { source, rules: [bound] });
+      if (known === undefined) places.set(key, { source, name, prefix, rules: [bound] });
       else if (!known.rules.includes(bound)) known.rules.push(bound);
     }
   }
-  return places.values();
+  return [...places.values()];
 }
 
-function textsAt(source: TokenSource, request: RequestView): readonly string[] {
+function emptiedBy(rules: readonly BoundRule[]): readonly HeaderOperation[] {
+  const filled = new Set(rules.flatMap(({ rule }) => [...(rule.payloadHeader === null ? [] : [rule.payloadHeader]), ...rule.claimsToHeaders.map(({ header }) => header)]).map((name) => name.toLowerCase()));
+  return [...filled].map((name) => ({ kind: "remove", name }));
+}
+
+function textsAt({ source, name, prefix }: Place, request: RequestView): readonly string[] {
   switch (source.kind) {
     case "header": {
+      const values = request.fields.values(name);
       // A scheme has no case (RFC 9110, section 11.1): in another spelling the backend would see a token that nobody checked.
-      const prefix = source.prefix.toLowerCase();
-      return request.fields.values(source.name.toLowerCase()).filter((value) => value.slice(0, prefix.length).toLowerCase() === prefix).map((value) => value.slice(prefix.length).trim());
+      return values.length === 0 ? values : values.filter((value) => value.slice(0, prefix.length).toLowerCase() === prefix).map((value) => value.slice(prefix.length).trim());
     }
     case "query": {
-      if (queryValue(request.query, source.name) === undefined) return [];
-      return request.query.slice(1).split("&").map((part) => queryValue(part, source.name)).filter((value) => value !== undefined);
+      if (request.query === "" || queryValue(request.query, name) === undefined) return NO_TEXTS;
+      return request.query.slice(1).split("&").map((part) => queryValue(part, name)).filter((value) => value !== undefined);
     }
-    case "cookie": return cookieValues(request.fields, source.name);
+    case "cookie": return cookieValues(request.fields, name);
     default: return source satisfies never;
   }
 }
@@ -181,8 +233,7 @@ function rejected(code: TokenFailure, detail: string, bound: BoundRule | null): 
 }
 
 function changesOf(rules: readonly BoundRule[], accepted: readonly { readonly payload: JsonObject; readonly bound: BoundRule; readonly token: FoundToken }[]): TokenChanges {
-  const filled = new Set(rules.flatMap(({ rule }) => [...(rule.payloadHeader === null ? [] : [rule.payloadHeader]), ...rule.claimsToHeaders.map(({ header }) => header)]).map((name) => name.toLowerCase()));
-  const requestHeaders: HeaderOperation[] = [...filled].map((name) => ({ kind: "remove", name }));
+  const requestHeaders: HeaderOperation[] = [...compiledOf(rules).emptied];
   for (const { payload, bound: { rule } } of accepted) {
     if (rule.payloadHeader !== null) set(requestHeaders, rule.payloadHeader, toBase64Url(JSON.stringify(payload)));
     for (const { header, claim } of rule.claimsToHeaders) {

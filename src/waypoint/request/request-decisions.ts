@@ -123,6 +123,8 @@ export class RequestDecisions {
       if (view.access.logins.length > 0) return this.#withoutToken(view);
       return this.#authenticated(view, decideAuthentication(view.tokenRules, found, []));
     }
+    const recalled = found.map((token) => this.#host.tokens.recall(token));
+    if (recalled.every((verdict) => verdict !== null)) return this.#authenticated(view, decideAuthentication(view.tokenRules, found, recalled));
     const verdicts = Promise.all(found.map((token) => this.#host.tokens.verify(token)));
     this.#wait(verdicts, (known) => this.#authenticated(view, decideAuthentication(view.tokenRules, found, known)), (error) => {
       this.#user.answerOwn(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);

@@ -14,6 +14,8 @@ import type { ServiceViews } from "../upstream/service-view.ts";
 
 /** Verifies tokens; the answer may have to be fetched. */
 export interface TokenChecker {
+  /** The answer that is at hand; null when `verify` has to be asked. */
+  recall(found: FoundToken): TokenVerdict | null;
   verify(found: FoundToken): Promise<TokenVerdict>;
 }
 

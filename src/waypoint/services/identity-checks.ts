@@ -4,10 +4,9 @@
 import type { Clock, Random } from "../../core/ports.ts";
 import { IntrospectionCache } from "../../identity/jwt/introspection.ts";
 import type { FetchPort } from "../../identity/jwt/fetch-port.ts";
-import { JwksCache, type JwksStatus, type KeyedRule } from "../../identity/jwt/jwks-cache.ts";
+import { isKeyed, JwksCache, type JwksStatus } from "../../identity/jwt/jwks-cache.ts";
 import { TokenVerifier } from "../../identity/jwt/token-verifier.ts";
 import { LoginService } from "../../identity/oidc/login-service.ts";
-import type { JwtRule } from "../../mesh/l7/access.ts";
 import type { L7Store } from "../../mesh/l7/l7-store.ts";
 import { loginRule } from "../../policy/http/login-token.ts";
 
@@ -47,8 +46,4 @@ export class IdentityChecks {
     this.#keys.destroy();
     this.#introspection.destroy();
   }
-}
-
-function isKeyed(rule: JwtRule): rule is JwtRule & KeyedRule {
-  return rule.keys.kind === "inline" || rule.keys.kind === "url" || rule.keys.kind === "discovery";
 }
