@@ -25,7 +25,7 @@ function isQualifiedKey(key: string): boolean {
   return isDnsSubdomain(key.slice(0, slash)) && QUALIFIED_NAME.test(key.slice(slash + 1));
 }
 
-const qualifiedKey = z.string().refine(isQualifiedKey, { error: "expected a label or annotation key: an optional DNS prefix and /, then at most 63 of letters, digits, -, _ and ." });
+export const qualifiedKey = z.string().refine(isQualifiedKey, { error: "expected a label or annotation key: an optional DNS prefix and /, then at most 63 of letters, digits, -, _ and ." });
 const labelValue = z.string().refine((text) => text === "" || QUALIFIED_NAME.test(text), {
   error: "expected a label value: empty, or at most 63 of letters, digits, -, _ and ., beginning and ending with a letter or digit",
 });

@@ -18,11 +18,13 @@ import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type Workloa
 import type { MeshSnapshot } from "./mesh-delta.ts";
 import type { Labels } from "./object-meta.ts";
 import { translateRemoteGateways, type RemoteNetworks } from "./remote-gateway.ts";
-import { type Placed, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
+import { describeIdentity, type Placed, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
 import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
+import { type GatewayName, WaypointAdmission } from "./waypoint-admission.ts";
 import { type Binding, boundWaypoint, serviceHostname, type WaypointName, waypointRecord } from "./waypoint-binding.ts";
+import { bindingOf, howToAllow, type WaypointBinding } from "./waypoint-status.ts";
 import type { WaypointServices } from "./waypoint-services.ts";
 
 /** A diagnostic of a resource in force, before its field is located in the file. */
@@ -38,6 +40,8 @@ export interface TranslatedMesh {
   readonly mesh: MeshSnapshot;
   /** Workloads of this node, by uid. */
   readonly localWorkloads: readonly LocalWorkload[];
+  /** Of every Service and ServiceEntry that asks for a waypoint, by what it is called (`Service shop/web`). */
+  readonly bindings: ReadonlyMap<string, WaypointBinding>;
   readonly diagnostics: readonly ResourceDiagnostic[];
 }
 
@@ -86,7 +90,8 @@ interface MeshContext {
   readonly meshPeer: Placed<PeerAuthenticationResource> | null;
   readonly networks: RemoteNetworks;
   /** What a waypoint is for, by `namespace/name` of its service. */
-  waypointFor(waypoint: WaypointName): string;
+  waypointFor(waypoint: GatewayName): string;
+  readonly admission: WaypointAdmission;
   /** What every waypoint is for, as one text. */
   readonly waypointUses: string;
 }
@@ -131,17 +136,19 @@ export class MeshTranslator {
     const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor, allServiceEntries, (placed) => this.#waypointServices.isMade(placed));
     const gateways = [...byNamespace.values()].flatMap((namespace) => namespace.gateways);
     const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor));
-    reportMissingWaypoints(byNamespace, allServices, reportFor);
+    reportMissingWaypoints(byNamespace, allServices, mesh.admission, reportFor);
 
     const workloads = new Map<WorkloadUid, Workload>(mesh.networks.workloads.map((gateway) => [gateway.uid, gateway]));
     const services = new Map<NamespacedName, Service>();
     const policies = new Map<NamespacedName, AuthorizationPolicy>();
+    const bindings = new Map<string, WaypointBinding>();
     const local: { workload: LocalWorkload; placed: Placed<WorkloadEntryResource> }[] = [];
     const contexts = new Map<string, NamespaceContext>();
     for (const namespace of byNamespace.values()) {
       const context = this.#namespaceContext(namespace, mesh, addresses);
       contexts.set(namespace.name, context);
       diagnostics.push(...context.diagnostics);
+      collectBindings(namespace, mesh, bindings);
       for (const service of context.services) services.set(namespacedName(service.namespace, service.hostname), service);
       for (const workload of context.workloads) workloads.set(workload.uid, workload);
       for (const policy of context.policies) policies.set(namespacedName(policy.namespace, policy.name), policy);
@@ -162,7 +169,7 @@ export class MeshTranslator {
     }
     this.#contexts = contexts;
     if (this.#members === "entries") reportRootUnselected(mesh, workloads, reportFor);
-    return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), diagnostics };
+    return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), bindings, diagnostics };
   }
 
   #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], networks: RemoteNetworks): MeshContext {
@@ -171,6 +178,7 @@ export class MeshTranslator {
     // What a waypoint's Gateway says holds before what its service says.
     const labels = new Map([...services, ...waypoints].map(({ resource }) => [`${resource.namespace}/${resource.name}`, resource.labels]));
     return {
+      admission: new WaypointAdmission([...services, ...[...byNamespace.values()].flatMap(({ namespace, gateways }) => [...(namespace === null ? [] : [namespace]), ...gateways])]),
       rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
       // Which of several holds is reported once, with the root namespace's own context.
       meshPeer: oldest((root?.peers ?? []).filter(({ resource }) => peerSelector(resource) === null), () => () => {}),
@@ -182,10 +190,10 @@ export class MeshTranslator {
 
   #namespaceContext(namespace: NamespaceResources, mesh: MeshContext, addresses: ServiceAddresses): NamespaceContext {
     const labels = namespace.namespace?.resource.labels ?? {};
-    const bound = boundWaypoint({ namespace: namespace.name, labels: {} }, { labels });
+    const bound = boundWaypoint({ namespace: namespace.name, labels: {} }, { labels }, mesh.admission);
     const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
     const inputs: unknown[] = [
-      namespace.namespace, waypointFor, mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
+      namespace.namespace, waypointFor, mesh.admission.keyFor(namespace.name), mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
       "serviceEntries", ...namespace.serviceEntries, "hosts", ...namespace.serviceEntries.flatMap(({ resource }) => resource.spec.hosts.map((host) => (addresses.get(`${resource.namespace}/${host}`) ?? []).join())),
       "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
       ...(this.#members === "entriesAndPods" ? [mesh.waypointUses] : []),
@@ -222,10 +230,8 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     if (Object.keys(selector).length > 0) serviceIndex.add(selector, placed);
   }
   const serviceWaypoints = (object: ResourceOf<string, unknown>): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint(object, binding);
-    const isItself = bound !== null && [bound, bound.canary].some((one) => one?.namespace === object.namespace && one.name === object.name);
-    const takes = bound === null || isItself ? false : bound.from === "object" || waypointFor === "service" || waypointFor === "all";
-    return takes ? waypointRecord(bound!, options.clusterDomain) : [];
+    const found = serviceWaypoint(object, binding, mesh);
+    return found?.takes === true ? waypointRecord(found.bound, options.clusterDomain) : [];
   };
   const services = namespace.services.map((placed) => translateService(placed, { options, addresses: addresses.get(placed.resource) ?? [], waypoints: serviceWaypoints(placed.resource) }));
 
@@ -265,16 +271,32 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
   }
 
   const entryWaypoint = (entry: WorkloadEntryResource, members: readonly ServiceResource[]): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry), annotations: entry.annotations }, binding);
+    const bound = boundWaypoint({ namespace: entry.namespace, labels: entryLabels(entry), annotations: entry.annotations }, binding, mesh.admission);
     if (bound === null || members.some((service) => [bound, bound.canary].some((one) => one?.namespace === service.namespace && one.name === service.name))) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const workloadWaypoints = (object: Binding & { readonly namespace: string }): readonly WeightedWaypoint[] => {
-    const bound = boundWaypoint(object, binding);
+    const bound = boundWaypoint(object, binding, mesh.admission);
     return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
   return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+}
+
+/** Null for a service that asks for no waypoint, or is one itself. A waypoint for workloads alone takes no services that are bound by their namespace's label. */
+function serviceWaypoint(object: ResourceOf<string, unknown>, namespace: Binding, mesh: MeshContext): { readonly bound: WaypointName; readonly takes: boolean } | null {
+  const bound = boundWaypoint(object, namespace, mesh.admission);
+  if (bound === null || [bound, bound.canary].some((one) => one?.namespace === object.namespace && one.name === object.name)) return null;
+  return { bound, takes: bound.from === "object" || ["service", "all"].includes(mesh.waypointFor(bound)) };
+}
+
+function collectBindings({ name, namespace, services, serviceEntries }: NamespaceResources, mesh: MeshContext, into: Map<string, WaypointBinding>): void {
+  const binding: Binding = { labels: namespace?.resource.labels ?? {}, annotations: namespace?.resource.annotations };
+  for (const { resource } of [...services, ...serviceEntries]) {
+    if (resource.labels[USE_WAYPOINT] === undefined && binding.labels[USE_WAYPOINT] === undefined) continue;
+    const found = serviceWaypoint(resource, binding, mesh);
+    if (found !== null) into.set(describeIdentity(resource), bindingOf(found.bound, name, found.takes, mesh.admission));
+  }
 }
 
 function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
@@ -407,12 +429,15 @@ function oneForEachNamespace(local: readonly { readonly workload: LocalWorkload;
   return kept;
 }
 
-function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], reportFor: ReportFor): void {
+function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], admission: WaypointAdmission, reportFor: ReportFor): void {
   const names = new Set(services.map(({ resource }) => `${resource.namespace}/${resource.name}`));
   const check = (placed: Placed<ResourceOf<string, unknown>>, namespace: string, labels: Labels, at: FieldPath): void => {
     if (labels[USE_WAYPOINT] === undefined) return;
-    const bound = boundWaypoint({ namespace, labels }, { labels: {} });
-    for (const one of bound === null ? [] : [bound, bound.canary]) {
+    const bound = boundWaypoint({ namespace, labels }, { labels: {} }, admission);
+    for (const one of bound === null ? [] : [bound.allowed ? null : bound, bound.refusedCanary]) {
+      if (one !== null && admission.has(one)) reportFor(placed)("error", "fail_closed", [...at, one === bound ? USE_WAYPOINT : USE_WAYPOINT_CANARY], `${howToAllow(one, namespace)}; ${one === bound ? "traffic that needs it is refused" : `all goes through ${bound!.namespace}/${bound!.name}`}`);
+    }
+    for (const one of bound === null ? [] : [bound, bound.canary, bound.refusedCanary]) {
       if (one === null || names.has(`${one.namespace}/${one.name}`)) continue;
       reportFor(placed)("warning", "missing_waypoint", [...at, one === bound ? USE_WAYPOINT : USE_WAYPOINT_CANARY], `found the waypoint ${one.namespace}/${one.name}, which no Service is; traffic that needs it is refused until it is there`);
     }

@@ -83,6 +83,8 @@ function controlRights(values: Values): KubernetesObject[] {
         ...watched,
         // What it says about what it read.
         ...statuses,
+        // Whether a service has the waypoint that it asks for.
+        { apiGroups: [""], resources: ["services/status"], verbs: ["patch"] },
         { apiGroups: ["gateway.networking.k8s.io"], resources: ["gatewayclasses"], verbs: ["create"] },
         { apiGroups: ["gateway.networking.x-k8s.io"], resources: ["xmeshes"], verbs: [...READ, "create"] },
         { apiGroups: ["gateway.networking.x-k8s.io"], resources: ["xmeshes/status"], verbs: ["patch"] },

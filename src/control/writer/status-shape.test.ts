@@ -9,7 +9,7 @@ const ingress = { name: "ingress" };
 
 const subject = (kind: string, spec: StatusSubject["spec"], status: StatusSubject["status"] = {}, generation = 3): StatusSubject => ({ kind, namespace: "shop", name: "a", generation, spec, status });
 const status = (parents: ResourceStatus["parents"]): ResourceStatus => ({ kind: "HTTPRoute", namespace: "shop", name: "a", resourceVersion: "", parents, conditions: [] });
-const found = (more: Partial<Finding> = {}): Finding => ({ status: null, diagnostics: [], address: null, ...more });
+const found = (more: Partial<Finding> = {}): Finding => ({ status: null, diagnostics: [], address: null, binding: null, ...more });
 const said = (type: string, holds: string, at = THEN, generation = 3, reason = type) => ({ type, status: holds, reason, message: "", observedGeneration: generation, lastTransitionTime: at });
 
 describe("routes", () => {
@@ -52,6 +52,29 @@ describe("Gateways", () => {
       conditions: [{ type: "Accepted", status: "True" }, { type: "Programmed", status: "True" }], addresses: [{ type: "Hostname", value: "a.shop.svc.cluster.local" }],
       listeners: [{ name: "mesh", conditions: [{ status: "True" }, { status: "True" }, { status: "True" }] }, { name: "web", conditions: [{ status: "False", reason: "UnsupportedProtocol" }, { status: "False" }, { status: "True" }] }],
     });
+  });
+});
+
+describe("services", () => {
+  const accepted = { bound: true, reason: "WaypointAccepted", message: "Successfully attached to waypoint infra/wp" } as const;
+  const istio = (holds: string, reason: string, message: string, at: string) => ({ type: "istio.io/WaypointBound", status: holds, reason, message, observedGeneration: 3, lastTransitionTime: at });
+
+  test("that ask for no waypoint are none of our affair", () => {
+    expect(wantedStatus(subject("Service", {}, { loadBalancer: {} }), found(), NOW)).toBeNull();
+  });
+  test("say which waypoint they have, or why none, and nothing when they ask no more", () => {
+    const theirs = said("example.com/Ready", "True");
+    const bound = wantedStatus(subject("Service", {}, { conditions: [theirs] }), found({ binding: accepted }), NOW)!;
+    expect(bound).toEqual({ conditions: [theirs, istio("True", "WaypointAccepted", accepted.message, NOW)] });
+    const denied = { bound: false, reason: "AttachmentDenied", message: "no" } as const;
+    expect(wantedStatus(subject("Service", {}, bound), found({ binding: denied }), NOW)).toEqual({ conditions: [theirs, istio("False", "AttachmentDenied", "no", NOW)] });
+    expect(wantedStatus(subject("Service", {}, bound), found({ binding: accepted }), NOW)).toBeNull();
+    expect(wantedStatus(subject("Service", {}, bound), found(), NOW)).toEqual({ conditions: [theirs] });
+  });
+  test("of a ServiceEntry stand beside what else is said of it", () => {
+    const wanted = wantedStatus(subject("ServiceEntry", {}), found({ binding: accepted }), NOW)!;
+    expect(wanted).toMatchObject({ conditions: [{ type: "weft.dev/Accepted", status: "True" }, { type: "istio.io/WaypointBound", status: "True" }] });
+    expect(wantedStatus(subject("ServiceEntry", {}, wanted), found(), NOW)).toMatchObject({ conditions: [{ type: "weft.dev/Accepted" }] });
   });
 });
 

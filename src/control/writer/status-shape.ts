@@ -3,6 +3,7 @@
 
 import { formatFieldPath } from "../../resources/diagnostic.ts";
 import type { ClusterDiagnostic } from "../../resources/cluster/cluster-set.ts";
+import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import type { Condition, ResourceStatus } from "../../resources/l7/status.ts";
 import { type Json, sameJson } from "../json.ts";
 
@@ -10,6 +11,8 @@ import { type Json, sameJson } from "../json.ts";
 export const CONTROLLER_NAME = "weft.dev/waypoint";
 /** Condition on kinds whose status has no place for a controller's name. */
 const OWN_CONDITION = "weft.dev/Accepted";
+/** Istio's, on services that ask for a waypoint. */
+const BOUND_CONDITION = "istio.io/WaypointBound";
 /** The Gateway API's own bounds. */
 const MESSAGE_CHARS_MAX = 32_000;
 const ENTRIES_MAX = 32;
@@ -31,6 +34,8 @@ export interface Finding {
   readonly diagnostics: readonly ClusterDiagnostic[];
   /** Of a waypoint's Gateway: the name by which it is reached; null while there is none. */
   readonly address: string | null;
+  /** Of a Service or ServiceEntry: whether it has the waypoint that it asks for; null when it asks for none. */
+  readonly binding: WaypointBinding | null;
 }
 
 const ROUTES: readonly string[] = ["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
@@ -40,7 +45,7 @@ const ANCESTOR_POLICIES: readonly string[] = ["BackendTLSPolicy", "XBackendTraff
 const WHOLE: readonly string[] = [
   "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "VirtualService", "DestinationRule", "Telemetry", "ServiceEntry", "WorkloadEntry",
 ];
-export const KINDS_WITH_STATUS: ReadonlySet<string> = new Set(["Gateway", "GatewayClass", ...ROUTES, ...ANCESTOR_POLICIES, ...WHOLE]);
+export const KINDS_WITH_STATUS: ReadonlySet<string> = new Set(["Gateway", "GatewayClass", "Service", ...ROUTES, ...ANCESTOR_POLICIES, ...WHOLE]);
 
 /** The fields of the status that are ours, as they should be; null when they are so already, or the object is none of our affair. */
 export function wantedStatus(subject: StatusSubject, finding: Finding, now: string): Json | null {
@@ -55,6 +60,7 @@ function wantedFields(subject: StatusSubject, finding: Finding, now: string): Js
   if (ANCESTOR_POLICIES.includes(kind)) return perReference(subject, finding, now, { list: "ancestors", refs: "targetRefs", ref: "ancestorRef", own: () => true, max: ANCESTORS_MAX });
   if (kind === "GatewayClass") return finding.status === null ? null : { conditions: conditions(subject.status["conditions"], finding.status.conditions, subject, now) };
   if (kind === "Gateway") return gateway(subject, finding, now);
+  if (kind === "Service") return service(subject, finding, now);
   return whole(subject, finding, now);
 }
 
@@ -117,10 +123,20 @@ function gateway(subject: StatusSubject, finding: Finding, now: string): Json | 
   return { conditions: conditions(subject.status["conditions"], [...accepted, programmed], subject, now), listeners, addresses: address === null ? [] : [{ type: "Hostname", value: address }] };
 }
 
-function whole(subject: StatusSubject, { diagnostics }: Finding, now: string): Json {
+/** Of Kubernetes' own kind nothing is ours but the binding; null where it neither asks for a waypoint nor did. */
+function service(subject: StatusSubject, { binding }: Finding, now: string): Json | null {
+  const before = items(subject.status["conditions"]);
+  if (binding === null && !before.some(({ type }) => type === BOUND_CONDITION)) return null;
+  return { conditions: conditions(before.filter(({ type }) => binding !== null || type !== BOUND_CONDITION), binding === null ? [] : [bound(binding)], subject, now) };
+}
+
+const bound = ({ bound: holds, reason, message }: WaypointBinding): WantedCondition => ({ type: BOUND_CONDITION, status: holds, reason, message });
+
+function whole(subject: StatusSubject, { diagnostics, binding }: Finding, now: string): Json {
   const errors = diagnostics.filter(({ severity }) => severity === "error");
   const own = { type: OWN_CONDITION, status: errors.length === 0, reason: errors.length === 0 ? "Accepted" : "Invalid", message: sentence(errors.length > 0 ? errors : diagnostics) };
-  return { conditions: conditions(subject.status["conditions"], [own], subject, now) };
+  const found = items(subject.status["conditions"]).filter(({ type }) => binding !== null || type !== BOUND_CONDITION);
+  return { conditions: conditions(found, binding === null ? [own] : [own, bound(binding)], subject, now) };
 }
 
 interface WantedCondition {

@@ -6,6 +6,7 @@ import type { ClusterDiagnostic, ClusterEvaluation } from "../../resources/clust
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
 import { describeIdentity } from "../../resources/resource.ts";
+import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import { type Api, MERGE_PATCH } from "../api/api.ts";
 import { objectPath, type ResourceType } from "../api/api-path.ts";
 import { isJson } from "../json.ts";
@@ -40,6 +41,7 @@ export class StatusWriter {
   #statusOf = new Map<string, ResourceStatus>();
   #diagnostics: readonly ClusterDiagnostic[] = NO_DIAGNOSTICS;
   #diagnosticsOf = new Map<string, readonly ClusterDiagnostic[]>();
+  #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   readonly #addresses = new Map<string, boolean>();
   #unread: ReadonlySet<string> = new Set();
   #writes = false;
@@ -68,7 +70,7 @@ export class StatusWriter {
   }
 
   /** Looks at what has come since, and at all of which something else is said now. */
-  onEvaluated({ statuses, broken, diagnostics }: ClusterEvaluation): void {
+  onEvaluated({ statuses, broken, diagnostics, bindings }: ClusterEvaluation): void {
     const toCheck = new Set(this.#fresh);
     this.#fresh.clear();
     if (statuses !== this.#statuses) {
@@ -77,6 +79,11 @@ export class StatusWriter {
       for (const key of this.#statusOf.keys()) if (!next.has(key)) toCheck.add(key);
       this.#statuses = statuses;
       this.#statusOf = next;
+    }
+    if (bindings !== this.#bindings) {
+      for (const [key, binding] of bindings) if (!sameBinding(binding, this.#bindings.get(key))) toCheck.add(key);
+      for (const key of this.#bindings.keys()) if (!bindings.has(key)) toCheck.add(key);
+      this.#bindings = bindings;
     }
     if (diagnostics !== this.#diagnostics) {
       const said = new Map<string, ClusterDiagnostic[]>();
@@ -135,7 +142,7 @@ export class StatusWriter {
 
   #finding(key: string, { kind, namespace, name }: StatusSubject): Finding {
     const address = kind === "Gateway" && this.#options.hasAddress(namespace, name) ? `${name}.${namespace}.svc.${this.#options.clusterDomain}` : null;
-    return { status: this.#unread.has(key) ? null : (this.#statusOf.get(key) ?? null), diagnostics: this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS, address };
+    return { status: this.#unread.has(key) ? null : (this.#statusOf.get(key) ?? null), diagnostics: this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS, address, binding: this.#bindings.get(key) ?? null };
   }
 }
 
@@ -157,5 +164,7 @@ function knownOf(kind: string, namespace: string, name: string, object: unknown)
 function sameDiagnostics(a: readonly ClusterDiagnostic[], b: readonly ClusterDiagnostic[]): boolean {
   return a.length === b.length && a.every(({ fieldPath, message, severity }, index) => fieldPath === b[index]!.fieldPath && message === b[index]!.message && severity === b[index]!.severity);
 }
+
+const sameBinding = (a: WaypointBinding, b: WaypointBinding | undefined): boolean => b !== undefined && a.bound === b.bound && a.reason === b.reason && a.message === b.message;
 
 const rfc3339 = (ms: number): string => new Date(ms).toISOString().replace(/\.\d{3}Z$/, "Z");

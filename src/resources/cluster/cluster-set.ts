@@ -7,6 +7,7 @@
 import type { WorkloadUid } from "../../core/brand.ts";
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
+import { USE_WAYPOINT } from "../annotations.ts";
 import { checkObject, identityOf } from "../check-object.ts";
 import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
 import type { EvaluatedState } from "../evaluated-state.ts";
@@ -24,7 +25,9 @@ import { headOf } from "../object-head.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
 import { MeshTranslator, type NamespaceSurroundings, type ResourceDiagnostic } from "../translate-mesh.ts";
+import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
+import { howToAllow, type WaypointBinding } from "../waypoint-status.ts";
 import { translateListedEndpoint, translatePod } from "./translate-pod.ts";
 import { withoutUnknownFields } from "./unknown-fields.ts";
 
@@ -50,6 +53,8 @@ export interface ClusterEvaluation extends EvaluatedState {
   /** What the status of each object in force would say. The same list as before when nothing of L7 was touched. */
   readonly statuses: readonly ResourceStatus[];
   readonly broken: ReadonlyMap<string, BrokenObject>;
+  /** Of every Service and ServiceEntry that asks for a waypoint (`Service shop/web`): whether it has it. The same map as before when nothing of the mesh was touched. */
+  readonly bindings: ReadonlyMap<string, WaypointBinding>;
   /** The same list as before when nothing else is to be told. */
   readonly diagnostics: readonly ClusterDiagnostic[];
 }
@@ -63,6 +68,8 @@ interface Entry {
 interface PodEntry {
   pod: Pod;
   workload: Workload | null;
+  /** `namespace/name` of the waypoint that does not take it; null when there is none such. */
+  refusedBy: string | null;
 }
 
 const EVERYTHING = { text: "", line: 1 };
@@ -88,6 +95,8 @@ export class ClusterSet {
   readonly #pods = new Map<string, PodEntry>();
   readonly #podsByNamespace = new Map<string, Set<PodEntry>>();
   readonly #podsByNode = new Map<string, Set<PodEntry>>();
+  /** Their waypoint does not take them. */
+  readonly #refusedPods = new Set<PodEntry>();
   readonly #podsByUid = new Map<string, PodEntry>();
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
@@ -111,6 +120,7 @@ export class ClusterSet {
 
   /** What the translator made, without pods. */
   #shared: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+  #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   #sharedDiagnostics: readonly ResourceDiagnostic[] = [];
   readonly #surroundings = new Map<string, NamespaceSurroundings | null>();
   readonly #workloads = new Map<WorkloadUid, Workload>();
@@ -195,8 +205,8 @@ export class ClusterSet {
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe)];
-    return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, diagnostics: this.#diagnostics };
+    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused)];
+    return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, bindings: this.#bindings, diagnostics: this.#diagnostics };
   }
 
   #resourceList(): readonly Placed<Resource>[] {
@@ -216,6 +226,7 @@ export class ClusterSet {
       shared = diff(this.#shared, translated.mesh);
       this.#shared = translated.mesh;
       this.#sharedDiagnostics = translated.diagnostics;
+      this.#bindings = translated.bindings;
       this.#diagnostics = null;
       this.#findChangedNamespaces();
     }
@@ -224,6 +235,7 @@ export class ClusterSet {
     for (const entry of this.#dirtyPods) {
       const before = entry.workload;
       entry.workload = this.#translatePod(entry.pod);
+      this.#noteRefused(entry, refusedWaypoint(entry.workload?.waypoints ?? []));
       if (entry.workload === null) {
         if (before !== null) removed.add(before.uid);
       } else if (before === null || !deepEqual(before, entry.workload)) {
@@ -360,7 +372,7 @@ export class ClusterSet {
     const key = nameKey(pod);
     let entry = this.#pods.get(key);
     if (entry === undefined) {
-      entry = { pod, workload: null };
+      entry = { pod, workload: null, refusedBy: null };
       this.#pods.set(key, entry);
     } else {
       if (deepEqual(entry.pod, pod)) return;
@@ -379,7 +391,17 @@ export class ClusterSet {
     this.#pods.delete(key);
     this.#unindexPod(entry);
     this.#dirtyPods.delete(entry);
+    this.#noteRefused(entry, null);
     if (entry.workload !== null) this.#removedWorkloads.add(entry.workload.uid);
+  }
+
+  /** A pod has no condition of ours: the log tells of it. */
+  #noteRefused(entry: PodEntry, waypoint: string | null): void {
+    if (entry.refusedBy === waypoint) return;
+    entry.refusedBy = waypoint;
+    if (waypoint === null) this.#refusedPods.delete(entry);
+    else this.#refusedPods.add(entry);
+    this.#diagnostics = null;
   }
 
   #unindexPod(entry: PodEntry): void {
@@ -436,6 +458,12 @@ function placeOf(resource: Resource): Placed<Resource> {
 
 function describe({ placed, severity, code, path, message }: ResourceDiagnostic): ClusterDiagnostic {
   return { severity, code, resource: describeIdentity(placed.resource), fieldPath: formatFieldPath(path), message };
+}
+
+function describeRefused({ pod: { namespace, name, labels }, refusedBy }: PodEntry): ClusterDiagnostic {
+  const fieldPath = labels[USE_WAYPOINT] === undefined ? "" : formatFieldPath(["metadata", "labels", USE_WAYPOINT]);
+  const [at = "", waypoint = ""] = (refusedBy ?? "").split("/");
+  return { severity: "error", code: "fail_closed", resource: describeIdentity({ kind: "Pod", namespace, name }), fieldPath, message: `${howToAllow({ namespace: at, name: waypoint }, namespace)}; what is sent to the pod itself is refused` };
 }
 
 function isAlias(value: Readonly<Record<string, unknown>>): boolean {

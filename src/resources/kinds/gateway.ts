@@ -6,11 +6,14 @@ import { parseIp } from "../../core/ip.ts";
 import { WAYPOINT_FOR } from "../annotations.ts";
 import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
+import { labelSelector } from "../label-selector.ts";
 import { dnsLabel, dnsSubdomain, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { checkRemoteGateway, isRemoteGateway, REMOTE_CLASSES } from "../remote-gateway.ts";
 import { defineKind, type ResourceOfKind } from "../resource.ts";
 
 export const WAYPOINT_CLASSES: readonly string[] = ["weft-waypoint", "istio-waypoint"];
+/** Whose objects may use a waypoint. */
+const NAMESPACES_FROM = ["All", "Same", "Selector", "None"] as const;
 export const WAYPOINT_USES = ["service", "workload", "all", "none"] as const;
 /** Protocol of a listener that takes HBONE. */
 export const HBONE_PROTOCOL = "HBONE";
@@ -19,7 +22,8 @@ export const HBONE_PORT = 15008;
 const schemas = collectable(() => {
   const reference = z.strictObject({ group: z.string().max(253), kind: z.string().min(1).max(63), name: dnsSubdomain, namespace: dnsLabel.optional() });
   const unused = z.unknown().optional();
-  const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: unused });
+  const allowedRoutes = z.strictObject({ namespaces: z.strictObject({ from: z.enum(NAMESPACES_FROM).nullish(), selector: labelSelector().nullish() }).nullish(), kinds: unused });
+  const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: allowedRoutes.nullish() });
   const spec = z.strictObject({
     gatewayClassName: dnsSubdomain,
     listeners: z.array(listener).min(1).max(64),
@@ -62,6 +66,10 @@ export const gatewayKind = defineKind({
       report("error", "missing_field", ["spec", "listeners"], `found no listener for ${HBONE_PROTOCOL} on port ${HBONE_PORT}, by which a waypoint is reached`);
     }
     spec.listeners.forEach((one, index) => {
+      const { from, selector } = one.allowedRoutes?.namespaces ?? {};
+      if (from === "Selector" && (selector === undefined || selector === null)) {
+        report("error", "missing_field", ["spec", "listeners", index, "allowedRoutes", "namespaces", "selector"], "found none with from: Selector, expected the labels of the namespaces that may use the waypoint");
+      }
       if (one.protocol !== HBONE_PROTOCOL) report("warning", "not_supported", ["spec", "listeners", index, "protocol"], `found ${show(one.protocol)}; a waypoint is reached by ${HBONE_PROTOCOL} alone`);
     });
     spec.addresses?.forEach(({ type = "IPAddress", value = "" }, index) => {

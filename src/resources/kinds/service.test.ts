@@ -45,7 +45,30 @@ describe("Service: translation", () => {
 describe("Service: waypoints", () => {
   const at = (labels: string): string => line(`{${ON_80}, clusterIP: 198.51.100.7}`, `name: web, namespace: shop, labels: ${labels}`);
   test("its own label binds it", () => expect(at("{istio.io/use-waypoint: wp}")).toContain("waypoint shop/wp.shop.svc.cluster.local:15008 weight 1"));
-  test("another namespace's waypoint", () => expect(at("{istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}")).toContain("waypoint infra/wp.infra.svc.cluster.local:15008"));
+  describe("another namespace's waypoint", () => {
+    const gateway = (allowed: string): string => `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: infra}
+spec: {gatewayClassName: weft-waypoint, listeners: [{name: other, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: mesh, port: 15008, protocol: HBONE${allowed}}]}
+`;
+    const where = (allowed: string, labels = "{team: a, stage: live}"): string => evaluate(documents(namespace("shop", labels), namespace("infra"), gateway(allowed), service(`{${ON_80}, clusterIP: 198.51.100.7}`, "name: web, namespace: shop, labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}")))
+      .mesh.services.get("shop/web.shop.svc.cluster.local" as never)!.waypoints.map(({ gateway: { destination } }) => (destination.kind === "hostname" ? String(destination.service) : "")).join();
+    const from = (text: string): string => `, allowedRoutes: {namespaces: {${text}}}`;
+    const [bound, refused] = ["infra/wp.infra.svc.cluster.local", "infra/wp.not-allowed.invalid"];
+
+    test.each([
+      ["says nothing", "", refused], ["takes its own", from("from: Same"), refused], ["takes none", from("from: None"), refused], ["takes all", from("from: All"), bound],
+      ["takes those with a label", from("from: Selector, selector: {matchLabels: {team: a}}"), bound], ["takes those with another", from("from: Selector, selector: {matchLabels: {team: b}}"), refused],
+      ["takes those by expressions", from("from: Selector, selector: {matchExpressions: [{key: stage, operator: In, values: [live, next]}, {key: old, operator: DoesNotExist}, {key: team, operator: Exists}, {key: team, operator: NotIn, values: [b]}]}"), bound],
+      ["has an expression that fails", from("from: Selector, selector: {matchLabels: {team: a}, matchExpressions: [{key: stage, operator: NotIn, values: [live]}]}"), refused],
+      ["takes by an empty selector all", from("from: Selector, selector: {}"), bound], ["names no selector", from("from: Selector"), refused],
+    ])("that %s", (_, allowed, wanted) => expect(where(allowed)).toBe(wanted));
+
+    test("where there is none by that name has nobody to let anyone in", () => {
+      expect(at("{istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}")).toContain("waypoint infra/wp.not-allowed.invalid:15008");
+    });
+    test("a namespace that loses the label loses the waypoint", () => expect(where(from("from: Selector, selector: {matchLabels: {team: a}}"), "{}")).toBe(refused));
+  });
   test("a waypoint that is not there is a warning", () => {
     expect(codes(`{${ON_80}}`, "name: web, namespace: shop, labels: {istio.io/use-waypoint: wp}")).toEqual(['warning missing_waypoint metadata.labels["istio.io/use-waypoint"]']);
   });

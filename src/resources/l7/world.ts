@@ -12,6 +12,7 @@ import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts"
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
 import { identityKey, type Placed, type ResourceIdentity, type ResourceOf, type TranslationOptions } from "../resource.ts";
+import { WaypointAdmission } from "../waypoint-admission.ts";
 import { boundWaypoint, serviceHostname, waypointNames } from "../waypoint-binding.ts";
 import { byAge } from "./age.ts";
 
@@ -112,12 +113,14 @@ export class World {
   readonly #delegates = new Map<string, VirtualServiceResource>();
   readonly #namespaces = new Map<string, NamespaceResource>();
   readonly #behind = new Map<NamespacedName, Host[]>();
+  readonly #admission: WaypointAdmission;
   readonly meshConfig: Placed<MeshConfigResource> | null;
   /** Secrets and ConfigMaps that were asked for, whether they are there or not, by kind, namespace and name. */
   readonly asked = new Map<string, TextReference>();
 
   constructor(resources: readonly Placed<Resource>[], cache: HostCache, options: TranslationOptions) {
     this.options = options;
+    this.#admission = new WaypointAdmission(resources);
     const configs: Placed<MeshConfigResource>[] = [];
     const entries: ServiceEntryResource[] = [];
     const services: ServiceResource[] = [];
@@ -271,7 +274,7 @@ export class World {
     const namespace = this.#namespaces.get(object.namespace);
     const labels = namespace?.labels ?? {};
     if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return NO_WAYPOINTS;
-    const bound = boundWaypoint(object, { labels, annotations: namespace?.annotations });
+    const bound = boundWaypoint(object, { labels, annotations: namespace?.annotations }, this.#admission);
     const own = mapKey(object.namespace, object.name);
     if (bound === null || waypointNames(bound).some((name) => name === own)) return NO_WAYPOINTS;
     const serves = use.get(mapKey(bound.namespace, bound.name)) ?? "service";

@@ -1,56 +1,8 @@
-// What a user of one namespace can write, and what must not come of it in another. Objects as an API server hands them over, through the
-// same code as a cluster's, to the store that decides where connections go.
+// What a user of one namespace can write, and what must not come of it in another.
 
 import { describe, expect } from "bun:test";
-import { parseSocketAddress } from "../../src/core/ip.ts";
-import { seededRandom } from "../../src/core/ports.ts";
-import { parseTrustDomain } from "../../src/core/spiffe.ts";
-import { MeshStore } from "../../src/mesh/store.ts";
-import { Balancer } from "../../src/policy/balance.ts";
-import { chooseOutbound } from "../../src/policy/outbound.ts";
-import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../src/resources/cluster/cluster-set.ts";
-import type { TranslationOptions } from "../../src/resources/resource.ts";
 import { item } from "../kit/bad-input.ts";
-
-type Json = Readonly<Record<string, unknown>>;
-
-const OPTIONS: TranslationOptions = { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] };
-/** The namespace that is attacked, from a namespace that sorts before it and is older. */
-const [VICTIM, TENANT] = ["bank", "aaa"];
-
-const object = (apiVersion: string, kind: string, namespace: string, name: string, spec: Json, metadata: Json = {}): Json => ({ apiVersion, kind, metadata: { name, namespace, creationTimestamp: "2026-01-01T00:00:00Z", ...metadata }, spec });
-const namespace = (name: string): Json => ({ apiVersion: "v1", kind: "Namespace", metadata: { name, labels: {} } });
-const pod = (at: string, name: string, ip: string, more: { readonly labels?: Json; readonly ports?: readonly Json[] } = {}): Json => ({
-  apiVersion: "v1", kind: "Pod", metadata: { name, namespace: at, uid: `uid-${at}-${name}`, labels: more.labels ?? { app: name }, annotations: { "ambient.istio.io/redirection": "enabled" } },
-  spec: { nodeName: "node1", serviceAccountName: name, containers: [{ name: "app", ports: more.ports ?? [] }] }, status: { phase: "Running", podIP: ip, podIPs: [{ ip }], conditions: [{ type: "Ready", status: "True" }] },
-});
-const service = (at: string, name: string, clusterIP: string, spec: Json = {}): Json => object("v1", "Service", at, name, { clusterIP, selector: { app: name }, ports: [{ name: "tcp", port: 80, targetPort: 8080 }], ...spec });
-const serviceEntry = (name: string, spec: Json): Json => object("networking.istio.io/v1", "ServiceEntry", TENANT, name, { ports: [{ number: 80, name: "tcp", protocol: "TCP" }], resolution: "STATIC", endpoints: [{ address: "198.18.6.6" }], ...spec });
-
-/** The bank: a pod behind a service, and a client of theirs. */
-const BANK = [namespace(VICTIM), namespace(TENANT), namespace("istio-system"), pod(VICTIM, "vault", "198.18.1.1"), pod(VICTIM, "client", "198.18.1.2"), service(VICTIM, "vault", "198.19.0.1")];
-
-function cluster(...objects: readonly Json[]): ClusterSet {
-  const set = new ClusterSet(OPTIONS);
-  for (const one of [...BANK, ...objects]) set.upsert(one["kind"] as ClusterKind, one);
-  return set;
-}
-
-/** Where a client of the bank comes to; in the order in which the records were made, and in the other one. */
-function wayOf(to: string, { mesh }: ClusterEvaluation, from = "bank/client"): string {
-  const ways = [false, true].map((reversed) => {
-    const store = new MeshStore();
-    const workloads = [...mesh.workloads.values()];
-    store.apply({ services: [...mesh.services.values()], workloads: reversed ? workloads.reverse() : workloads, policies: [...mesh.policies.values()], removedServices: [], removedWorkloads: [], removedPolicies: [] });
-    const client = [...store.workloads()].find((one) => `${one.namespace}/${one.name}` === from)!;
-    const decision = chooseOutbound(store, new Balancer({ random: seededRandom(1) }), client, parseSocketAddress(to)!, 0);
-    return decision.kind === "tunnel" ? `tunnel to ${decision.destination.namespace}/${decision.destination.name} at ${decision.tunnelTo.ip}` : decision.kind === "plain" ? `plain to ${decision.destination.namespace}/${decision.destination.name}` : decision.kind;
-  });
-  expect(ways[1]).toBe(ways[0]!);
-  return ways[0]!;
-}
-
-const VAULT = "tunnel to bank/vault at 198.18.1.1";
+import { cluster, object, pod, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, type Json } from "./tenant-cluster.ts";
 
 describe("a tenant cannot take another namespace's traffic", () => {
   item("a ServiceEntry with the address of another namespace's pod", async () => {

@@ -1,0 +1,89 @@
+// Waypoints of another namespace, asked for by labels: a waypoint works for those alone that its Gateway takes, and nothing goes around one
+// that was asked for.
+
+import { describe, expect } from "bun:test";
+import { namespacedName } from "../../src/core/brand.ts";
+import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
+import { WaypointIndex } from "../../src/xds/server/waypoint-index.ts";
+import { item } from "../kit/bad-input.ts";
+import { cluster, gateway, type Json, namespace, object, pod, put, saidOf, service, serviceEntry, serviceOf, TENANT, VICTIM, wayOf, workloadOf } from "./tenant-cluster.ts";
+
+const USES = { "istio.io/use-waypoint": "wp", "istio.io/use-waypoint-namespace": VICTIM };
+/** A waypoint of the bank with one instance, which is for everything. */
+const waypoint = (listener: Json = {}): Json[] => [
+  gateway(VICTIM, "wp", { labels: { "istio.io/waypoint-for": "all" }, listener }),
+  service(VICTIM, "wp", "198.19.0.99", { selector: { "gateway.networking.k8s.io/gateway-name": "wp" }, ports: [{ name: "mesh", port: 15008 }] }),
+  pod(VICTIM, "wp-1", "198.18.1.99", { labels: { "gateway.networking.k8s.io/gateway-name": "wp", "networking.istio.io/tunnel": "http" } }),
+];
+const tenantWeb = (labels: Json): Json[] => [service(TENANT, "web", "198.19.0.6", {}, { labels }), pod(TENANT, "web", "198.18.6.6", { labels: { app: "web", ...labels } })];
+const allowedRoutes = (namespaces: Json): Json => ({ allowedRoutes: { namespaces } });
+
+const THROUGH = "tunnel to bank/wp-1 at 198.18.1.99";
+const REFUSED = "refused: unknown_waypoint";
+
+/** What the bank's waypoint is told of. */
+function toldOf(evaluation: ClusterEvaluation): string[] {
+  const index = new WaypointIndex();
+  index.update({ delta: { ...evaluation.delta, services: [...evaluation.mesh.services.values()] }, l7Delta: evaluation.l7Delta });
+  const records = index.recordsOf(namespacedName(VICTIM, "wp"), evaluation.l7, (name) => evaluation.mesh.services.get(name));
+  return [...records.routes.keys(), ...records.requestPolicies.keys()];
+}
+
+describe("a tenant cannot use another namespace's waypoint", () => {
+  item("a Service, pod and namespace that ask for another namespace's waypoint", async () => {
+    const route = object("gateway.networking.k8s.io/v1", "HTTPRoute", TENANT, "web", { parentRefs: [{ group: "", kind: "Service", name: "web" }], rules: [{ backendRefs: [{ name: "web", port: 80 }] }] });
+    const policy = object("security.istio.io/v1", "AuthorizationPolicy", TENANT, "web", { targetRefs: [{ group: "", kind: "Service", name: "web" }], action: "ALLOW", rules: [{}] });
+    for (const labelled of [[...tenantWeb(USES)], [namespace(TENANT, USES), ...tenantWeb({})]]) {
+      const evaluation = cluster(...waypoint(), ...labelled, route, policy).evaluate();
+      expect([wayOf("198.19.0.6:80", evaluation), wayOf("198.18.6.6:80", evaluation)]).toEqual([REFUSED, REFUSED]);
+      expect(evaluation.bindings.get("Service aaa/web")).toMatchObject({ bound: false, reason: "AttachmentDenied", message: expect.stringContaining("allowedRoutes") });
+      expect(toldOf(evaluation)).toEqual([]);
+      expect(evaluation.diagnostics.filter(({ code }) => code === "fail_closed").map(({ resource }) => resource)).toContain(labelled.length === 2 ? "Service aaa/web" : "Namespace aaa");
+      expect(saidOf(evaluation, "Pod aaa/web").join()).toContain("Gateway bank/wp takes no objects of namespace aaa");
+    }
+    // The same, let in by the waypoint's owner.
+    const let_in = cluster(...waypoint(allowedRoutes({ from: "All" })), ...tenantWeb(USES), route, policy).evaluate();
+    expect([wayOf("198.19.0.6:80", let_in), wayOf("198.18.6.6:80", let_in)]).toEqual([THROUGH, THROUGH]);
+    expect(let_in.bindings.get("Service aaa/web")).toEqual({ bound: true, reason: "WaypointAccepted", message: "Successfully attached to waypoint bank/wp" });
+    expect(toldOf(let_in)).toEqual(["HTTPRoute/aaa/web", "aaa/web"]);
+    expect(saidOf(let_in, "Pod aaa/web")).toEqual([]);
+  });
+
+  item("a namespace that loses the label by which a waypoint took it", async () => {
+    const set = cluster(...waypoint(allowedRoutes({ from: "Selector", selector: { matchLabels: { team: "bank" } } })), namespace(TENANT, { team: "bank" }), ...tenantWeb(USES));
+    expect([wayOf("198.19.0.6:80", set.evaluate()), wayOf("198.18.6.6:80", set.evaluate())]).toEqual([THROUGH, THROUGH]);
+    put(set, namespace(TENANT));
+    const without = set.evaluate();
+    expect([wayOf("198.19.0.6:80", without), wayOf("198.18.6.6:80", without)]).toEqual([REFUSED, REFUSED]);
+    expect(without.bindings.get("Service aaa/web")?.reason).toBe("AttachmentDenied");
+    // And the waypoint that lets nobody in any more.
+    put(set, namespace(TENANT, { team: "bank" }));
+    expect(wayOf("198.19.0.6:80", set.evaluate())).toBe(THROUGH);
+    put(set, waypoint(allowedRoutes({ from: "Same" }))[0]!);
+    expect([wayOf("198.19.0.6:80", set.evaluate()), wayOf("198.18.6.6:80", set.evaluate())]).toEqual([REFUSED, REFUSED]);
+  });
+
+  item("a canary label that names another namespace's waypoint", async () => {
+    const labels = { "istio.io/use-waypoint": "own", "istio.io/use-waypoint-canary": "wp", "istio.io/use-waypoint-canary-namespace": VICTIM };
+    const own = [gateway(TENANT, "own"), service(TENANT, "own", "198.19.0.7", { selector: { "gateway.networking.k8s.io/gateway-name": "own" }, ports: [{ name: "mesh", port: 15008 }] })];
+    const evaluation = cluster(...waypoint(), ...own, service(TENANT, "web", "198.19.0.6", {}, { labels, annotations: { "istio.io/use-waypoint-canary-weight": "100" } })).evaluate();
+    expect(serviceOf(evaluation, "aaa/web.aaa.svc.cluster.local")!.waypoints.map(({ gateway: { destination }, weight }) => [destination.kind === "hostname" ? String(destination.service) : "", weight])).toEqual([["aaa/own.aaa.svc.cluster.local", 1]]);
+    expect(evaluation.bindings.get("Service aaa/web")).toMatchObject({ bound: false, reason: "AttachmentDenied" });
+    expect(saidOf(evaluation, "Service aaa/web").join()).toContain("all goes through aaa/own");
+  });
+
+  item("labels that name another namespace's Service, which is no waypoint", async () => {
+    const labels = { "istio.io/use-waypoint": "vault", "istio.io/use-waypoint-namespace": VICTIM };
+    const evaluation = cluster(...tenantWeb(labels), serviceEntry("out", { hosts: ["out.example"], addresses: ["198.51.100.9"] }, TENANT, { labels })).evaluate();
+    expect([wayOf("198.19.0.6:80", evaluation), wayOf("198.51.100.9:80", evaluation)]).toEqual([REFUSED, REFUSED]);
+    expect([evaluation.bindings.get("Service aaa/web")?.reason, evaluation.bindings.get("ServiceEntry aaa/out")?.reason]).toEqual(["AttachmentDenied", "AttachmentDenied"]);
+    expect(workloadOf(evaluation, VICTIM, "vault")!.services.length).toBe(1);
+  });
+
+  item("a Gateway of the name of another namespace's waypoint", async () => {
+    const bank = [...waypoint(), service(VICTIM, "shop", "198.19.0.8", {}, { labels: { "istio.io/use-waypoint": "wp" } })];
+    const evaluation = cluster(...bank, gateway(TENANT, "wp", { labels: { "istio.io/waypoint-for": "none" }, listener: allowedRoutes({ from: "All" }) }), pod(TENANT, "wp-1", "198.18.6.7", { labels: { "gateway.networking.k8s.io/gateway-name": "wp", "networking.istio.io/tunnel": "http" } })).evaluate();
+    expect(wayOf("198.19.0.8:80", evaluation)).toBe(THROUGH);
+    expect(workloadOf(evaluation, TENANT, "wp-1")!.services.map(({ service: of }) => String(of))).toEqual(["aaa/wp.aaa.svc.cluster.local"]);
+  });
+});
