@@ -1,6 +1,7 @@
 // The HTTP/2 connection (RFC 9113), client and server, without IO: bytes in by `receive`, bytes out through `output`, events to one
 // handler. It knows no socket, no clock of its own and no meaning of the streams it carries.
 //
+// Frames are read by a FrameReader and laid out by a FrameWriter, which call back here; those methods are theirs and no caller's.
 // What a peer sends never throws: a fatal fault queues GOAWAY, tells the handler once, and all later input is ignored.
 // DATA passes through as views of the chunk it came in; other frames are put together only when they straddle chunks.
 //
@@ -10,7 +11,10 @@
 import type { Blame } from "../../core/fault.ts";
 import { Http2Counters } from "./counters.ts";
 import { ErrorCode, type FatalCounter, type Http2Error } from "./errors.ts";
-import { CLIENT_PREFACE, Flag, FRAME_HEADER_BYTES, FrameType, readUint31, readUint32, SettingId, writeFrameHeader, writeUint32 } from "./frames.ts";
+import { FloodGuards, FLOOD_COUNTERS, type FloodGuard } from "./flood-guards.ts";
+import { FrameReader, type FrameReaderOwner } from "./frame-reader.ts";
+import { Flag, FrameType, readUint31, readUint32, SettingId } from "./frames.ts";
+import { FrameWriter, type FrameWriterOwner, GOAWAY_FIXED_BYTES, PING_BYTES, RST_STREAM_BYTES, SETTING_BYTES, WINDOW_UPDATE_FRAME_BYTES } from "./frame-writer.ts";
 import {
   encodeStaticBlock,
   type HeaderBlock,
@@ -24,7 +28,6 @@ import {
   validateTrailers,
 } from "./headers.ts";
 import { HpackDecoder } from "./hpack-decoder.ts";
-import { HpackEncoder } from "./hpack-encoder.ts";
 import {
   ASSUMED_CONCURRENT_STREAMS,
   assertLimits,
@@ -40,8 +43,7 @@ import {
   WINDOW_UPDATE_BYTES,
   WINDOW_UPDATES_PER_DATA_FRAME,
 } from "./limits.ts";
-import { OutputBuffer } from "../http/output-buffer.ts";
-import { TokenBucket } from "./rate-limit.ts";
+import type { OutputBuffer } from "../http/output-buffer.ts";
 import { Http2Stream, StreamState, Waiting, WaitingQueue } from "./stream.ts";
 
 export { Http2Counters } from "./counters.ts";
@@ -90,24 +92,15 @@ export interface Http2Options {
   readonly nowMs: () => number;
 }
 
-/** Where the parser stands. */
-const Parse = { preface: 0, header: 1, dataPadLength: 2, data: 3, dataPadding: 4, payload: 5, skip: 6 } as const;
-type Parse = (typeof Parse)[keyof typeof Parse];
-
 const NO_BYTES = new Uint8Array(0);
 const REQUEST_TOO_LARGE = encodeStaticBlock([":status", "431", "content-length", "0"]);
-/** Payload of our PINGs: who asked is told apart by the first byte. */
-const PING_BYTES = 8;
+/** First bytes of our PINGs: who asked. */
 const PING_BY_CALLER = 0x75;
 const PING_BY_GOAWAY = 0x67;
-/** Frame sizes fixed by the RFC, section 6. */
+/** Fixed by the RFC, section 6.3. */
 const PRIORITY_BYTES = 5;
-const RST_STREAM_BYTES = 4;
-const WINDOW_UPDATE_FRAME_BYTES = 4;
-const SETTING_BYTES = 6;
-const GOAWAY_FIXED_BYTES = 8;
 
-export class Http2Connection {
+export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
   readonly output: OutputBuffer;
   readonly counters = new Http2Counters();
   readonly role: "client" | "server";
@@ -119,27 +112,14 @@ export class Http2Connection {
   private readonly nowMs: () => number;
   private readonly streams = new Map<number, Http2Stream>();
   private readonly recentResets = new Set<number>();
+  private readonly reader: FrameReader;
+  private readonly writer: FrameWriter;
+  private readonly guards: FloodGuards;
   private readonly decoder: HpackDecoder;
-  private readonly encoder = new HpackEncoder();
   private readonly facts: HeaderFacts = newHeaderFacts();
 
-  // Parser
-  private parse: Parse;
-  private readonly frameHeader = new Uint8Array(CLIENT_PREFACE.length);
-  private frameHeaderBytes = 0;
-  private frameLength = 0;
-  private frameType = 0;
-  private frameFlags = 0;
-  private frameStreamId = 0;
-  /** Bytes of the frame still to come, and how many of them may be kept. */
-  private frameLeft = 0;
-  private payload: Buffer | null = null;
-  private payloadBytes = 0;
-  private payloadKeep = 0;
-  /** DATA under way: its stream (null: drop), body and padding still to come. */
+  /** DATA under way: its stream, or null where it is dropped. */
   private dataStream: Http2Stream | null = null;
-  private dataLeft = 0;
-  private padLeft = 0;
   private sawSettings = false;
 
   // A header block under way
@@ -153,7 +133,6 @@ export class Http2Connection {
 
   // The peer's settings
   private peerInitialWindowBytes = DEFAULT_WINDOW_BYTES;
-  private peerMaxFrameBytes = FRAME_BYTES_MIN;
   private peerMaxStreams = ASSUMED_CONCURRENT_STREAMS;
   private peerConnectProtocol = false;
 
@@ -167,7 +146,6 @@ export class Http2Connection {
   private unconsumedBytes = 0;
   private readonly queue = new WaitingQueue();
   private serving = false;
-  private outputWasEmpty = false;
 
   // Stream numbers and ends
   private nextStreamId: number;
@@ -180,23 +158,6 @@ export class Http2Connection {
   private peerGoawayLastId = STREAM_ID_MAX;
   private peerGoaway = false;
   private pinging = false;
-
-  // Control frames the peer may have left unread: of the last and of this stretch of output (see controlFrameQueued)
-  private controlFramesBefore = 0;
-  private controlFramesNow = 0;
-  private controlStretchEnd = 0;
-
-  private readonly prematureResets: TokenBucket;
-  private readonly peerResets: TokenBucket;
-  private readonly inducedResets: TokenBucket;
-  private readonly refusedStreams: TokenBucket;
-  private readonly settingsFrames: TokenBucket;
-  private readonly pings: TokenBucket;
-  private readonly emptyFrames: TokenBucket;
-  private readonly windowUpdates: TokenBucket;
-  private readonly priorities: TokenBucket;
-  private readonly unknownFrames: TokenBucket;
-  private readonly goaways: TokenBucket;
 
   constructor(options: Http2Options) {
     const limits = options.limits ?? DEFAULT_LIMITS;
@@ -211,23 +172,12 @@ export class Http2Connection {
     this.decoder.setLimit(Math.max(DEFAULT_HEADER_TABLE_BYTES, options.settings.headerTableSizeBytes));
     this.blockBytesMax = options.settings.maxHeaderListBytes * limits.encodedHeaderBlockRatioMax;
     this.initialReceiveWindowBytes = Math.max(DEFAULT_WINDOW_BYTES, options.settings.initialWindowBytes);
-    this.parse = this.isServer ? Parse.preface : Parse.header;
     this.nextStreamId = this.isServer ? 2 : 1;
-    const startMs = options.nowMs();
-    const bucket = (limit: (typeof limits)["pings"]): TokenBucket => new TokenBucket(limit, options.nowMs, startMs);
-    this.prematureResets = bucket(limits.prematureResets);
-    this.peerResets = bucket(limits.peerResets);
-    this.inducedResets = bucket(limits.inducedResets);
-    this.refusedStreams = bucket(limits.refusedStreams);
-    this.settingsFrames = bucket(limits.settingsFrames);
-    this.pings = bucket(limits.pings);
-    this.emptyFrames = bucket(limits.emptyFrames);
-    this.windowUpdates = bucket(limits.windowUpdates);
-    this.priorities = bucket(limits.priorities);
-    this.unknownFrames = bucket(limits.unknownFrames);
-    this.goaways = bucket(limits.goaways);
-    this.output = new OutputBuffer(() => this.outputConsumed());
-    this.writePrelude();
+    this.guards = new FloodGuards(limits, options.nowMs);
+    this.reader = new FrameReader(this, this.isServer);
+    this.writer = new FrameWriter(limits, this);
+    this.output = this.writer.output;
+    this.greet();
   }
 
   // ── What callers ask ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,7 +260,7 @@ export class Http2Connection {
     const state = endStream ? StreamState.halfClosedLocal : StreamState.open;
     const stream = new Http2Stream(id, state, this.peerInitialWindowBytes, this.initialReceiveWindowBytes, block.isConnect, block.isHead);
     this.nextStreamId = id + 2;
-    this.writeHeaders(id, block, endStream);
+    this.writer.headers(id, block, endStream);
     if (this.dead) return null;
     this.streams.set(id, stream);
     this.counters.streamsOpened++;
@@ -323,12 +273,12 @@ export class Http2Connection {
     if (!this.isServer || stream.hasFinalResponse) throw new Error("http2: respond on a client or after the final response");
     if (block.status < 200) {
       if (endStream || block.status === 0) throw new Error("http2: a response needs a :status, and 1xx cannot end it");
-      this.writeHeaders(stream.id, block, false);
+      this.writer.headers(stream.id, block, false);
       return;
     }
     stream.hasFinalResponse = true;
     if (stream.isConnect && block.status < 300) stream.isTunnel = true;
-    this.writeHeaders(stream.id, block, endStream);
+    this.writer.headers(stream.id, block, endStream);
     if (endStream) this.endLocal(stream);
   }
 
@@ -356,17 +306,15 @@ export class Http2Connection {
   sendTrailers(stream: Http2Stream, block: HeaderBlock): void {
     if (this.dead || !stream.canSend) return;
     if (stream.isTunnel) throw new Error("http2: a CONNECT tunnel has no trailers");
-    this.writeHeaders(stream.id, block, true);
+    this.writer.headers(stream.id, block, true);
     this.endLocal(stream);
   }
 
   /** Ends our half without more bytes. */
   endStream(stream: Http2Stream): void {
     if (this.dead || !stream.canSend) return;
-    const at = this.reserve(FRAME_HEADER_BYTES);
-    writeFrameHeader(this.output.bytes, at, 0, FrameType.data, Flag.endStream, stream.id);
     this.counters.dataFramesSent++;
-    this.wrote();
+    this.writer.data(stream.id, NO_BYTES, 0, true);
     this.endLocal(stream);
   }
 
@@ -396,7 +344,7 @@ export class Http2Connection {
   ping(): void {
     if (this.dead || this.pinging) return;
     this.pinging = true;
-    this.writePing(PING_BY_CALLER);
+    this.writer.ping(PING_BY_CALLER);
   }
 
   /**
@@ -413,12 +361,12 @@ export class Http2Connection {
     this.goawaySent = true;
     this.goawayDebug = debug;
     if (this.isServer) {
-      this.writeGoaway(STREAM_ID_MAX, code, debug);
+      this.writer.goaway(STREAM_ID_MAX, code, debug);
       this.goawayPinging = true;
-      this.writePing(PING_BY_GOAWAY);
+      this.writer.ping(PING_BY_GOAWAY);
     } else {
       this.goawayLastId = 0;
-      this.writeGoaway(0, code, debug);
+      this.writer.goaway(0, code, debug);
     }
   }
 
@@ -426,128 +374,31 @@ export class Http2Connection {
 
   /** Bytes from the peer, in order, in any cut. Borrowed for the call. */
   receive(chunk: Uint8Array): void {
-    let at = 0;
-    const end = chunk.length;
-    while (at < end && !this.dead) {
-      switch (this.parse) {
-        case Parse.header:
-          at = this.receiveHeader(chunk, at, end);
-          break;
-        case Parse.data:
-          at = this.receiveData(chunk, at, end);
-          break;
-        case Parse.payload:
-          at = this.receivePayload(chunk, at, end);
-          break;
-        case Parse.dataPadLength:
-          this.startDataBody(chunk[at++]!);
-          break;
-        case Parse.dataPadding:
-          at = this.receivePadding(at, end);
-          break;
-        case Parse.skip: {
-          const skipped = Math.min(this.frameLeft, end - at);
-          at += skipped;
-          this.frameLeft -= skipped;
-          if (this.frameLeft === 0) this.parse = Parse.header;
-          break;
-        }
-        case Parse.preface:
-          at = this.receivePreface(chunk, at, end);
-          break;
-      }
-    }
+    this.reader.receive(chunk);
   }
 
   /** The transport ended. Every open stream is reset and closed; the connection says no more. */
   receiveEnd(): void {
     if (this.dead) return;
-    this.dead = true;
+    this.die();
     this.closeAll(ErrorCode.cancel);
   }
 
-  private receivePreface(chunk: Uint8Array, from: number, end: number): number {
-    let at = from;
-    while (at < end) {
-      if (chunk[at++] !== CLIENT_PREFACE[this.frameHeaderBytes++]) {
-        this.fatal(ErrorCode.protocolError, "badPreface", "the client preface is not that of HTTP/2", "peer");
-        return end;
-      }
-      if (this.frameHeaderBytes === CLIENT_PREFACE.length) {
-        this.frameHeaderBytes = 0;
-        this.parse = Parse.header;
-        return at;
-      }
-    }
-    return at;
-  }
-
-  private receiveHeader(chunk: Uint8Array, from: number, end: number): number {
-    let header = chunk;
-    let at = from;
-    let next = from + FRAME_HEADER_BYTES;
-    if (this.frameHeaderBytes > 0 || next > end) {
-      const missing = FRAME_HEADER_BYTES - this.frameHeaderBytes;
-      const taken = Math.min(missing, end - from);
-      for (let i = 0; i < taken; i++) this.frameHeader[this.frameHeaderBytes++] = chunk[from + i]!;
-      next = from + taken;
-      if (taken < missing) return next;
-      this.frameHeaderBytes = 0;
-      header = this.frameHeader;
-      at = 0;
-    }
-    const length = (header[at]! << 16) | (header[at + 1]! << 8) | header[at + 2]!;
-    this.frameLength = length;
-    this.frameLeft = length;
-    this.frameType = header[at + 3]!;
-    this.frameFlags = header[at + 4]!;
-    this.frameStreamId = readUint31(header, at + 5);
-    this.beginFrame();
-    if (this.dead) return end;
-    if (this.parse === Parse.payload) {
-      // The usual case: the whole frame lies in the chunk and is read in place.
-      if (next + length <= end) {
-        this.parse = Parse.header;
-        this.endFrame(chunk, next, next + Math.min(length, this.payloadKeep));
-        return next + length;
-      }
-      this.beginPayload();
-    }
-    return next;
-  }
-
-  private beginPayload(): void {
-    this.payloadBytes = 0;
-    if (this.payload === null || this.payload.length < this.payloadKeep) this.payload = Buffer.allocUnsafe(this.payloadKeep);
-  }
-
-  private receivePayload(chunk: Uint8Array, at: number, end: number): number {
-    const taken = Math.min(this.frameLeft, end - at);
-    const kept = Math.min(taken, this.payloadKeep - this.payloadBytes);
-    if (kept > 0) this.payload!.set(chunk.subarray(at, at + kept), this.payloadBytes);
-    this.payloadBytes += kept;
-    this.frameLeft -= taken;
-    if (this.frameLeft === 0) {
-      this.parse = Parse.header;
-      const payload = this.payload!;
-      this.payload = null;
-      this.endFrame(payload, 0, this.payloadBytes);
-    }
-    return at + taken;
+  prefaceFailed(): void {
+    this.fatal(ErrorCode.protocolError, "badPreface", "the client preface is not that of HTTP/2", "peer");
   }
 
   /** Judges a frame by its header alone and chooses how its payload is read. */
-  private beginFrame(): void {
-    const length = this.frameLength;
-    const type = this.frameType;
+  frameBegan(): void {
+    const { length, type, flags, streamId } = this.reader;
     if (length > this.settings.maxFrameBytes) {
       return this.fatal(ErrorCode.frameSizeError, "frameSizeErrors", `a frame of ${length} bytes; at most ${this.settings.maxFrameBytes} were announced`, "peer");
     }
-    if (!this.sawSettings && (type !== FrameType.settings || (this.frameFlags & Flag.ack) !== 0)) {
+    if (!this.sawSettings && (type !== FrameType.settings || (flags & Flag.ack) !== 0)) {
       const [counter, what] = this.isServer ? (["protocolErrors", "client"] as const) : (["badPreface", "server"] as const);
       return this.fatal(ErrorCode.protocolError, counter, `the ${what}'s first frame is not SETTINGS`, "peer");
     }
-    if (this.blockStreamId !== 0 && (type !== FrameType.continuation || this.frameStreamId !== this.blockStreamId)) {
+    if (this.blockStreamId !== 0 && (type !== FrameType.continuation || streamId !== this.blockStreamId)) {
       return this.protocolError("a frame between HEADERS and its CONTINUATION");
     }
     switch (type) {
@@ -560,71 +411,64 @@ export class Http2Connection {
       case FrameType.windowUpdate:
         return this.beginFixed(WINDOW_UPDATE_FRAME_BYTES, "WINDOW_UPDATE");
       case FrameType.rstStream:
-        if (this.frameStreamId === 0) return this.protocolError("RST_STREAM on stream 0");
+        if (streamId === 0) return this.protocolError("RST_STREAM on stream 0");
         return this.beginFixed(RST_STREAM_BYTES, "RST_STREAM");
       case FrameType.ping:
-        if (this.frameStreamId !== 0) return this.protocolError("PING on a stream");
+        if (streamId !== 0) return this.protocolError("PING on a stream");
         return this.beginFixed(PING_BYTES, "PING");
       case FrameType.priority:
         return this.beginPriority();
       case FrameType.settings:
         return this.beginSettings();
       case FrameType.goaway:
-        if (this.frameStreamId !== 0) return this.protocolError("GOAWAY on a stream");
+        if (streamId !== 0) return this.protocolError("GOAWAY on a stream");
         if (length < GOAWAY_FIXED_BYTES) return this.frameSizeError("GOAWAY");
-        return this.keepPayload(GOAWAY_FIXED_BYTES + this.limits.goawayDebugBytesMax);
+        return this.reader.keep(GOAWAY_FIXED_BYTES + this.limits.goawayDebugBytesMax);
       case FrameType.pushPromise:
         return this.protocolError("PUSH_PROMISE, which was not allowed");
       default:
         this.counters.unknownFrames++;
-        if (!this.unknownFrames.take()) return this.flood("unknownFrameFloods", "frames of unknown types", this.limits.unknownFrames.perSecond);
-        this.parse = length === 0 ? Parse.header : Parse.skip;
+        if (!this.allow("unknownFrames", "frames of unknown types")) return;
+        this.reader.skip();
     }
-  }
-
-  private keepPayload(bytes: number): void {
-    this.payloadKeep = Math.min(bytes, this.frameLength);
-    if (this.frameLength === 0) this.endFrame(NO_BYTES, 0, 0);
-    else this.parse = Parse.payload;
   }
 
   private beginFixed(bytes: number, name: string): void {
-    if (this.frameLength !== bytes) return this.frameSizeError(name);
-    this.keepPayload(bytes);
+    if (this.reader.length !== bytes) return this.frameSizeError(name);
+    this.reader.keep(bytes);
   }
 
   private beginPriority(): void {
-    if (this.frameStreamId === 0) return this.protocolError("PRIORITY on stream 0");
+    if (this.reader.streamId === 0) return this.protocolError("PRIORITY on stream 0");
     this.counters.prioritiesReceived++;
-    if (!this.priorities.take()) return this.flood("priorityFloods", "PRIORITY frames", this.limits.priorities.perSecond);
-    if (this.frameLength !== PRIORITY_BYTES) {
-      const stream = this.streams.get(this.frameStreamId);
+    if (!this.allow("priorities", "PRIORITY frames")) return;
+    if (this.reader.length !== PRIORITY_BYTES) {
+      const stream = this.streams.get(this.reader.streamId);
       if (stream === undefined) return this.frameSizeError("PRIORITY");
       this.streamError(stream, ErrorCode.frameSizeError);
       if (this.dead) return;
-      this.parse = this.frameLength === 0 ? Parse.header : Parse.skip;
-      return;
+      return this.reader.skip();
     }
-    this.keepPayload(PRIORITY_BYTES);
+    this.reader.keep(PRIORITY_BYTES);
   }
 
   private beginSettings(): void {
-    if (this.frameStreamId !== 0) return this.protocolError("SETTINGS on a stream");
-    const isAck = (this.frameFlags & Flag.ack) !== 0;
-    if (isAck ? this.frameLength !== 0 : this.frameLength % SETTING_BYTES !== 0) return this.frameSizeError("SETTINGS");
+    if (this.reader.streamId !== 0) return this.protocolError("SETTINGS on a stream");
+    const isAck = (this.reader.flags & Flag.ack) !== 0;
+    if (isAck ? this.reader.length !== 0 : this.reader.length % SETTING_BYTES !== 0) return this.frameSizeError("SETTINGS");
     if (!isAck) {
       this.counters.settingsReceived++;
-      const entries = this.frameLength / SETTING_BYTES;
+      const entries = this.reader.length / SETTING_BYTES;
       if (entries > this.limits.settingsEntriesMax) {
         return this.fatal(ErrorCode.enhanceYourCalm, "settingsFloods", `${entries} settings in one frame; at most ${this.limits.settingsEntriesMax} are read`, "peer");
       }
-      if (!this.settingsFrames.take()) return this.flood("settingsFloods", "SETTINGS frames", this.limits.settingsFrames.perSecond);
+      if (!this.allow("settingsFrames", "SETTINGS frames")) return;
     }
-    this.keepPayload(this.frameLength);
+    this.reader.keep(this.reader.length);
   }
 
-  private endFrame(bytes: Uint8Array, start: number, end: number): void {
-    switch (this.frameType) {
+  frameEnded(bytes: Uint8Array, start: number, end: number): void {
+    switch (this.reader.type) {
       case FrameType.headers:
         return this.endHeaders(bytes, start, end);
       case FrameType.continuation:
@@ -636,7 +480,7 @@ export class Http2Connection {
       case FrameType.ping:
         return this.onPing(bytes, start);
       case FrameType.priority:
-        if (readUint31(bytes, start) === this.frameStreamId) this.onSelfDependency();
+        if (readUint31(bytes, start) === this.reader.streamId) this.onSelfDependency();
         return;
       case FrameType.settings:
         return this.onSettings(bytes, start, end);
@@ -650,8 +494,8 @@ export class Http2Connection {
   // ── DATA ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   private beginData(): void {
-    const length = this.frameLength;
-    const id = this.frameStreamId;
+    const length = this.reader.length;
+    const id = this.reader.streamId;
     if (id === 0) return this.protocolError("DATA on stream 0");
     this.counters.dataFramesReceived++;
     if (length > this.receiveWindowBytes) {
@@ -660,10 +504,9 @@ export class Http2Connection {
     this.receiveWindowBytes -= length;
     this.dataStream = this.judgeData(id, length);
     if (this.dead) return;
-    if ((this.frameFlags & Flag.padded) !== 0) {
+    if ((this.reader.flags & Flag.padded) !== 0) {
       if (length === 0) return this.frameSizeError("padded DATA");
-      this.parse = Parse.dataPadLength;
-      return;
+      return this.reader.padding();
     }
     this.startBody(length, 0);
   }
@@ -693,19 +536,17 @@ export class Http2Connection {
     return stream;
   }
 
-  private startDataBody(padLength: number): void {
-    const body = this.frameLength - 1 - padLength;
-    if (body < 0) return this.protocolError(`padding of ${padLength} bytes in a frame of ${this.frameLength}`);
+  paddingRead(padLength: number): void {
+    const body = this.reader.length - 1 - padLength;
+    if (body < 0) return this.protocolError(`padding of ${padLength} bytes in a frame of ${this.reader.length}`);
     this.startBody(body, padLength);
   }
 
   private startBody(body: number, padding: number): void {
-    const endStream = (this.frameFlags & Flag.endStream) !== 0;
-    this.dataLeft = body;
-    this.padLeft = padding;
+    const endStream = (this.reader.flags & Flag.endStream) !== 0;
     if (body === 0 && !endStream) {
       this.counters.emptyFrames++;
-      if (!this.emptyFrames.take()) return this.flood("emptyFrameFloods", "frames without content", this.limits.emptyFrames.perSecond);
+      if (!this.allow("emptyFrames", "frames without content")) return;
     }
     const stream = this.dataStream;
     if (stream !== null) {
@@ -719,54 +560,26 @@ export class Http2Connection {
         stream.unconsumedBytes += body;
         this.unconsumedBytes += body;
         // Padding and its length byte are nobody's to consume.
-        if ((this.frameFlags & Flag.padded) !== 0) this.creditStream(stream);
+        if ((this.reader.flags & Flag.padded) !== 0) this.creditStream(stream);
       }
     }
     this.creditConnection();
-    if (body > 0) this.parse = Parse.data;
-    else this.endBody();
+    this.reader.body(body, padding);
   }
 
-  private receiveData(chunk: Uint8Array, at: number, end: number): number {
-    const left = this.dataLeft;
-    const taken = end - at < left ? end - at : left;
-    const stop = at + taken;
-    this.dataLeft = left - taken;
+  bodyRead(chunk: Uint8Array, start: number, end: number, isLast: boolean): void {
     const stream = this.dataStream;
-    if (taken === left && this.padLeft === 0) {
-      this.parse = Parse.header;
-      if (stream !== null && stream.state !== StreamState.closed) {
-        this.counters.dataBytesReceived += taken;
-        const view = at === 0 && stop === end ? chunk : chunk.subarray(at, stop);
-        if ((this.frameFlags & Flag.endStream) !== 0) this.deliverLast(stream, view);
-        else this.handler.onData(stream, view, false);
-      }
-      return stop;
-    }
-    if (taken === left) this.parse = Parse.dataPadding;
-    if (stream !== null && stream.state !== StreamState.closed) {
-      this.counters.dataBytesReceived += taken;
-      this.handler.onData(stream, chunk.subarray(at, stop), false);
-    }
-    return stop;
-  }
-
-  private receivePadding(at: number, end: number): number {
-    const taken = Math.min(this.padLeft, end - at);
-    this.padLeft -= taken;
-    if (this.padLeft === 0) this.endBody();
-    return at + taken;
+    if (stream === null || stream.state === StreamState.closed) return;
+    this.counters.dataBytesReceived += end - start;
+    const view = start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end);
+    if (isLast && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream, view);
+    else this.handler.onData(stream, view, false);
   }
 
   /** The frame ended without bytes to go with its END_STREAM. */
-  private endBody(): void {
-    if (this.padLeft > 0) {
-      this.parse = Parse.dataPadding;
-      return;
-    }
-    this.parse = Parse.header;
+  bodyEnded(): void {
     const stream = this.dataStream;
-    if (stream !== null && stream.state !== StreamState.closed && (this.frameFlags & Flag.endStream) !== 0) this.deliverLast(stream, NO_BYTES);
+    if (stream !== null && stream.state !== StreamState.closed && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream, NO_BYTES);
   }
 
   private deliverLast(stream: Http2Stream, view: Uint8Array): void {
@@ -778,10 +591,10 @@ export class Http2Connection {
   // ── HEADERS and CONTINUATION ──────────────────────────────────────────────────────────────────────────────────────────────
 
   private beginHeaders(): void {
-    const id = this.frameStreamId;
+    const id = this.reader.streamId;
     if (id === 0) return this.protocolError("HEADERS on stream 0");
-    if (this.frameLength > this.blockBytesMax + 256 + PRIORITY_BYTES + 1) return this.blockTooLarge(this.frameLength);
-    this.keepPayload(this.frameLength);
+    if (this.reader.length > this.blockBytesMax + 256 + PRIORITY_BYTES + 1) return this.blockTooLarge(this.reader.length);
+    this.reader.keep(this.reader.length);
   }
 
   private beginContinuation(): void {
@@ -790,12 +603,12 @@ export class Http2Connection {
     if (this.blockFrames > this.limits.continuationFramesMax) {
       return this.fatal(ErrorCode.enhanceYourCalm, "continuationFloods", `more than ${this.limits.continuationFramesMax} CONTINUATION frames for one header block`, "peer");
     }
-    if (this.frameLength === 0 && (this.frameFlags & Flag.endHeaders) === 0) {
+    if (this.reader.length === 0 && (this.reader.flags & Flag.endHeaders) === 0) {
       this.counters.emptyFrames++;
-      if (!this.emptyFrames.take()) return this.flood("emptyFrameFloods", "frames without content", this.limits.emptyFrames.perSecond);
+      if (!this.allow("emptyFrames", "frames without content")) return;
     }
-    if (this.blockBytes + this.frameLength > this.blockBytesMax) return this.blockTooLarge(this.blockBytes + this.frameLength);
-    this.keepPayload(this.frameLength);
+    if (this.blockBytes + this.reader.length > this.blockBytesMax) return this.blockTooLarge(this.blockBytes + this.reader.length);
+    this.reader.keep(this.reader.length);
   }
 
   private blockTooLarge(bytes: number): void {
@@ -804,7 +617,7 @@ export class Http2Connection {
   }
 
   private endHeaders(bytes: Uint8Array, from: number, to: number): void {
-    const flags = this.frameFlags;
+    const flags = this.reader.flags;
     let start = from;
     let end = to;
     if ((flags & Flag.padded) !== 0) {
@@ -816,10 +629,10 @@ export class Http2Connection {
     this.blockSelfDependent = false;
     if ((flags & Flag.priority) !== 0) {
       if (end - start < PRIORITY_BYTES) return this.frameSizeError("HEADERS with priority");
-      this.blockSelfDependent = readUint31(bytes, start) === this.frameStreamId;
+      this.blockSelfDependent = readUint31(bytes, start) === this.reader.streamId;
       start += PRIORITY_BYTES;
     }
-    this.blockStreamId = this.frameStreamId;
+    this.blockStreamId = this.reader.streamId;
     this.blockEndStream = (flags & Flag.endStream) !== 0;
     this.blockFrames = 0;
     this.blockBytes = 0;
@@ -827,7 +640,7 @@ export class Http2Connection {
     if ((flags & Flag.endHeaders) !== 0) return this.onBlock(bytes, start, end);
     if (end === start) {
       this.counters.emptyFrames++;
-      if (!this.emptyFrames.take()) return this.flood("emptyFrameFloods", "frames without content", this.limits.emptyFrames.perSecond);
+      if (!this.allow("emptyFrames", "frames without content")) return;
     }
     this.appendBlock(bytes, start, end);
   }
@@ -842,7 +655,7 @@ export class Http2Connection {
     }
     this.block.set(bytes.subarray(start, end), this.blockBytes);
     this.blockBytes = need;
-    if ((this.frameFlags & Flag.endHeaders) === 0) return;
+    if ((this.reader.flags & Flag.endHeaders) === 0) return;
     const block = this.block;
     this.block = null;
     this.onBlock(block, 0, need);
@@ -875,14 +688,14 @@ export class Http2Connection {
     this.lastPeerStreamId = id;
     if (id > this.goawayLastId || this.streams.size >= this.settings.maxConcurrentStreams) {
       this.counters.refusedStreams++;
-      if (!this.refusedStreams.take()) return this.flood("refusedStreamFloods", `streams above the maximum of ${this.settings.maxConcurrentStreams}`, this.limits.refusedStreams.perSecond);
+      if (!this.allow("refusedStreams", `streams above the maximum of ${this.settings.maxConcurrentStreams}`)) return;
       this.writeReset(id, ErrorCode.refusedStream);
       return;
     }
     if (this.decoder.listTooLarge) {
       this.counters.headerListsTooLarge++;
       if (!this.countInducedReset()) return;
-      this.writeHeaders(id, REQUEST_TOO_LARGE, true);
+      this.writer.headers(id, REQUEST_TOO_LARGE, true);
       this.writeReset(id, ErrorCode.noError);
       return;
     }
@@ -952,8 +765,8 @@ export class Http2Connection {
 
   private onWindowUpdate(increment: number): void {
     this.counters.windowUpdatesReceived++;
-    if (!this.windowUpdates.take()) return this.flood("windowUpdateFloods", "WINDOW_UPDATE frames that no DATA had earned", this.limits.windowUpdates.perSecond);
-    const id = this.frameStreamId;
+    if (!this.allow("windowUpdates", "WINDOW_UPDATE frames that no DATA had earned")) return;
+    const id = this.reader.streamId;
     if (id === 0) {
       if (increment === 0) return this.protocolError("WINDOW_UPDATE of 0 on the connection");
       if (this.sendWindowBytes + increment > WINDOW_BYTES_MAX) {
@@ -979,30 +792,27 @@ export class Http2Connection {
   }
 
   private onRstStream(code: number): void {
-    const id = this.frameStreamId;
+    const id = this.reader.streamId;
     const stream = this.streams.get(id);
     if (stream === undefined) {
       if (this.isIdle(id)) return this.protocolError(`RST_STREAM on stream ${id}, which is idle`);
-      if (!this.peerResets.take()) this.flood("resetFloods", "RST_STREAM frames", this.limits.peerResets.perSecond);
+      this.allow("peerResets", "RST_STREAM frames");
       return;
     }
     this.counters.resetsReceived++;
-    if (!this.peerResets.take()) return this.flood("resetFloods", "RST_STREAM frames", this.limits.peerResets.perSecond);
+    if (!this.allow("peerResets", "RST_STREAM frames")) return;
     if (this.isServer && !stream.hasFinalResponse) {
       this.counters.prematureResets++;
-      if (!this.prematureResets.take()) return this.flood("resetFloods", "streams reset before they were answered", this.limits.prematureResets.perSecond);
+      if (!this.allow("prematureResets", "streams reset before they were answered")) return;
     }
     this.closeReset(stream, code, "peer");
   }
 
   private onPing(bytes: Uint8Array, at: number): void {
-    if ((this.frameFlags & Flag.ack) !== 0) return this.onPingAck(bytes[at]!);
+    if ((this.reader.flags & Flag.ack) !== 0) return this.onPingAck(bytes[at]!);
     this.counters.pingsReceived++;
-    if (!this.pings.take()) return this.flood("pingFloods", "PING frames", this.limits.pings.perSecond);
-    const out = this.reserve(FRAME_HEADER_BYTES + PING_BYTES);
-    writeFrameHeader(this.output.bytes, out, PING_BYTES, FrameType.ping, Flag.ack, 0);
-    for (let i = 0; i < PING_BYTES; i++) this.output.bytes[out + FRAME_HEADER_BYTES + i] = bytes[at + i]!;
-    this.wroteControl();
+    if (!this.allow("pings", "PING frames")) return;
+    this.writer.pingAck(bytes, at);
   }
 
   private onPingAck(asker: number): void {
@@ -1013,20 +823,20 @@ export class Http2Connection {
     if (asker === PING_BY_GOAWAY && this.goawayPinging) {
       this.goawayPinging = false;
       this.goawayLastId = this.lastPeerStreamId;
-      return this.writeGoaway(this.goawayLastId, ErrorCode.noError, this.goawayDebug);
+      return this.writer.goaway(this.goawayLastId, ErrorCode.noError, this.goawayDebug);
     }
-    if (!this.pings.take()) this.flood("pingFloods", "PING acknowledgements that nobody asked for", this.limits.pings.perSecond);
+    this.allow("pings", "PING acknowledgements that nobody asked for");
   }
 
   private onSelfDependency(): void {
-    const stream = this.streams.get(this.frameStreamId);
+    const stream = this.streams.get(this.reader.streamId);
     if (stream !== undefined) return this.streamError(stream, ErrorCode.protocolError);
     // RST_STREAM must not be sent for an idle stream, so there the whole connection answers; what was closed stays closed.
-    if (this.isIdle(this.frameStreamId)) this.protocolError(`stream ${this.frameStreamId} depends on itself`);
+    if (this.isIdle(this.reader.streamId)) this.protocolError(`stream ${this.reader.streamId} depends on itself`);
   }
 
   private onSettings(bytes: Uint8Array, start: number, end: number): void {
-    if ((this.frameFlags & Flag.ack) !== 0) return this.onSettingsAck();
+    if ((this.reader.flags & Flag.ack) !== 0) return this.onSettingsAck();
     // No word about streams in the first SETTINGS means no limit; what the callers want then decides.
     if (!this.sawSettings) this.peerMaxStreams = WINDOW_BYTES_MAX;
     this.sawSettings = true;
@@ -1034,9 +844,7 @@ export class Http2Connection {
       this.applySetting((bytes[at]! << 8) | bytes[at + 1]!, readUint32(bytes, at + 2));
       if (this.dead) return;
     }
-    const at = this.reserve(FRAME_HEADER_BYTES);
-    writeFrameHeader(this.output.bytes, at, 0, FrameType.settings, Flag.ack, 0);
-    this.wroteControl();
+    this.writer.settingsAck();
     if (this.dead) return;
     this.handler.onSettings();
     this.serve();
@@ -1045,7 +853,7 @@ export class Http2Connection {
   private applySetting(id: number, value: number): void {
     switch (id) {
       case SettingId.headerTableSize:
-        this.encoder.setLimit(value);
+        this.writer.encoder.setLimit(value);
         return;
       case SettingId.enablePush:
         if (value > 1 || (value === 1 && !this.isServer)) this.protocolError(`SETTINGS_ENABLE_PUSH of ${value}`);
@@ -1057,7 +865,7 @@ export class Http2Connection {
         return this.applyInitialWindow(value);
       case SettingId.maxFrameSize:
         if (value < FRAME_BYTES_MIN || value > FRAME_BYTES_MAX) return this.protocolError(`SETTINGS_MAX_FRAME_SIZE of ${value}`);
-        this.peerMaxFrameBytes = value;
+        this.writer.frameBytesMax = value;
         return;
       case SettingId.maxHeaderListSize:
         return; // advice, which nobody here asks for
@@ -1090,7 +898,7 @@ export class Http2Connection {
 
   private onSettingsAck(): void {
     if (this.settingsAcked) {
-      if (!this.settingsFrames.take()) this.flood("settingsFloods", "SETTINGS acknowledgements that nobody asked for", this.limits.settingsFrames.perSecond);
+      this.allow("settingsFrames", "SETTINGS acknowledgements that nobody asked for");
       return;
     }
     this.settingsAcked = true;
@@ -1107,7 +915,7 @@ export class Http2Connection {
 
   private onGoaway(bytes: Uint8Array, start: number, end: number): void {
     this.counters.goawaysReceived++;
-    if (!this.goaways.take()) return this.flood("goawayFloods", "GOAWAY frames", this.limits.goaways.perSecond);
+    if (!this.allow("goaways", "GOAWAY frames")) return;
     const lastId = readUint31(bytes, start);
     const code = readUint32(bytes, start + 4);
     if (lastId > this.peerGoawayLastId) return this.protocolError(`GOAWAY raises the last stream from ${this.peerGoawayLastId} to ${lastId}`);
@@ -1145,7 +953,7 @@ export class Http2Connection {
     const credit = this.initialReceiveWindowBytes - stream.receiveWindowBytes - stream.unconsumedBytes;
     if (credit * 2 < this.initialReceiveWindowBytes || credit <= 0) return;
     stream.receiveWindowBytes += credit;
-    this.writeWindowUpdate(stream.id, credit);
+    this.writer.windowUpdate(stream.id, credit);
   }
 
   /**
@@ -1167,7 +975,7 @@ export class Http2Connection {
       }
     }
     this.receiveWindowBytes += credit;
-    this.writeWindowUpdate(0, credit);
+    this.writer.windowUpdate(0, credit);
   }
 
   private sendable(stream: Http2Stream, wanted: number): number {
@@ -1222,126 +1030,35 @@ export class Http2Connection {
     this.serving = false;
   }
 
-  private outputConsumed(): void {
-    if (this.output.consumedTotal >= this.controlStretchEnd) {
-      this.controlFramesBefore = this.controlFramesNow;
-      this.controlFramesNow = 0;
-      this.controlStretchEnd = this.output.appendedTotal;
-    }
+  outputConsumed(): void {
     if (this.queue.size > 0 && this.output.pendingBytes * 2 < this.limits.outputDataBytesMax) this.serve();
   }
 
   // ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  private writePrelude(): void {
-    const s = this.settings;
-    const entries: number[] = [
-      SettingId.headerTableSize, s.headerTableSizeBytes,
-      SettingId.maxConcurrentStreams, s.maxConcurrentStreams,
-      SettingId.initialWindowSize, s.initialWindowBytes,
-      SettingId.maxFrameSize, s.maxFrameBytes,
-      SettingId.maxHeaderListSize, s.maxHeaderListBytes,
-    ];
-    if (!this.isServer) entries.push(SettingId.enablePush, 0);
-    if (this.isServer && s.enableConnectProtocol) entries.push(SettingId.enableConnectProtocol, 1);
-    const preface = this.isServer ? 0 : CLIENT_PREFACE.length;
-    const payload = (entries.length / 2) * SETTING_BYTES;
-    let at = this.output.reserve(preface + FRAME_HEADER_BYTES + payload);
-    const bytes = this.output.bytes;
-    if (preface > 0) bytes.set(CLIENT_PREFACE, at);
-    at += preface;
-    writeFrameHeader(bytes, at, payload, FrameType.settings, 0, 0);
-    at += FRAME_HEADER_BYTES;
-    for (let i = 0; i < entries.length; i += 2, at += SETTING_BYTES) {
-      const id = entries[i]!;
-      bytes[at] = id >>> 8;
-      bytes[at + 1] = id;
-      writeUint32(bytes, at + 2, entries[i + 1]!);
-    }
-    const credit = s.connectionWindowBytes - DEFAULT_WINDOW_BYTES;
-    if (credit > 0) {
-      this.receiveWindowBytes += credit;
-      this.writeWindowUpdate(0, credit);
-    }
+  private greet(): void {
+    this.writer.greeting(this.settings, this.isServer);
+    const credit = this.settings.connectionWindowBytes - DEFAULT_WINDOW_BYTES;
+    if (credit <= 0) return;
+    this.receiveWindowBytes += credit;
+    this.writer.windowUpdate(0, credit);
+  }
+
+  outputBegan(): void {
     this.handler.onOutput();
   }
 
-  /** Room in `output`. Every `reserve` is followed by one `wrote` when the bytes are in place. */
-  private reserve(bytes: number): number {
-    if (this.output.pendingBytes === 0) this.outputWasEmpty = true;
-    return this.output.reserve(bytes);
-  }
-
-  private wrote(): void {
-    if (this.outputWasEmpty) {
-      this.outputWasEmpty = false;
-      this.handler.onOutput();
-    }
-    if (this.output.pendingBytes > this.limits.outputBytesMax) {
-      this.fatal(ErrorCode.enhanceYourCalm, "outputOverflows", `more than ${this.limits.outputBytesMax} bytes wait for a peer that does not read`, "peer");
-    }
-  }
-
-  /**
-   * Answers that the peer causes and may leave unread. They are counted in stretches of output: once everything that was queued when
-   * a stretch began has been written, its count is forgotten. So the count is never too low, and a peer that reads never runs it up.
-   */
-  private wroteControl(): void {
-    this.controlFramesNow++;
-    if (this.controlFramesBefore + this.controlFramesNow > this.limits.queuedControlFramesMax) {
-      this.wrote();
-      return this.fatal(ErrorCode.enhanceYourCalm, "outputOverflows", `more than ${this.limits.queuedControlFramesMax} control frames wait for a peer that does not read`, "peer");
-    }
-    this.wrote();
-  }
-
-  private writeHeaders(id: number, block: HeaderBlock, endStream: boolean): void {
-    const bytes = block.bytes === null ? this.encoder.encode(block.fields) : this.encoder.prepend(block.bytes);
-    const frameBytes = this.peerMaxFrameBytes;
-    const frames = Math.max(1, Math.ceil(bytes.length / frameBytes));
-    let at = this.reserve(bytes.length + frames * FRAME_HEADER_BYTES);
-    const out = this.output.bytes;
-    for (let frame = 0, from = 0; frame < frames; frame++, from += frameBytes) {
-      const to = Math.min(bytes.length, from + frameBytes);
-      const last = frame === frames - 1 ? Flag.endHeaders : 0;
-      if (frame === 0) writeFrameHeader(out, at, to - from, FrameType.headers, last | (endStream ? Flag.endStream : 0), id);
-      else writeFrameHeader(out, at, to - from, FrameType.continuation, last, id);
-      at += FRAME_HEADER_BYTES;
-      out.set(frames === 1 ? bytes : bytes.subarray(from, to), at);
-      at += to - from;
-    }
-    this.wrote();
+  outputOverflowed(message: string): void {
+    this.fatal(ErrorCode.enhanceYourCalm, "outputOverflows", message, "peer");
   }
 
   private writeData(stream: Http2Stream, chunk: Uint8Array, take: number, endStream: boolean): void {
-    const frameBytes = this.peerMaxFrameBytes;
-    const frames = take <= frameBytes ? 1 : Math.ceil(take / frameBytes);
-    let at = this.reserve(take + frames * FRAME_HEADER_BYTES);
-    const out = this.output.bytes;
-    if (frames === 1) {
-      writeFrameHeader(out, at, take, FrameType.data, endStream ? Flag.endStream : 0, stream.id);
-      out.set(take === chunk.length ? chunk : chunk.subarray(0, take), at + FRAME_HEADER_BYTES);
-    } else {
-      for (let from = 0; from < take; from += frameBytes) {
-        const to = Math.min(take, from + frameBytes);
-        writeFrameHeader(out, at, to - from, FrameType.data, endStream && to === take ? Flag.endStream : 0, stream.id);
-        out.set(chunk.subarray(from, to), at + FRAME_HEADER_BYTES);
-        at += FRAME_HEADER_BYTES + (to - from);
-      }
-    }
     stream.sendWindowBytes -= take;
     this.sendWindowBytes -= take;
-    this.counters.dataFramesSent += frames;
     this.counters.dataBytesSent += take;
-    this.windowUpdates.earn(frames * WINDOW_UPDATES_PER_DATA_FRAME + take / WINDOW_UPDATE_BYTES);
-    this.wrote();
-  }
-
-  private writeWindowUpdate(id: number, credit: number): void {
-    const at = this.reserve(FRAME_HEADER_BYTES + WINDOW_UPDATE_FRAME_BYTES);
-    writeFrameHeader(this.output.bytes, at, WINDOW_UPDATE_FRAME_BYTES, FrameType.windowUpdate, 0, id);
-    writeUint32(this.output.bytes, at + FRAME_HEADER_BYTES, credit);
-    this.wrote();
+    const frames = this.writer.data(stream.id, chunk, take, endStream);
+    this.counters.dataFramesSent += frames;
+    this.guards.earn("windowUpdates", frames * WINDOW_UPDATES_PER_DATA_FRAME + take / WINDOW_UPDATE_BYTES);
   }
 
   private writeReset(id: number, code: number): void {
@@ -1353,29 +1070,7 @@ export class Http2Connection {
         break;
       }
     }
-    const at = this.reserve(FRAME_HEADER_BYTES + RST_STREAM_BYTES);
-    writeFrameHeader(this.output.bytes, at, RST_STREAM_BYTES, FrameType.rstStream, 0, id);
-    writeUint32(this.output.bytes, at + FRAME_HEADER_BYTES, code);
-    this.wroteControl();
-  }
-
-  private writePing(asker: number): void {
-    const at = this.reserve(FRAME_HEADER_BYTES + PING_BYTES);
-    writeFrameHeader(this.output.bytes, at, PING_BYTES, FrameType.ping, 0, 0);
-    this.output.bytes.fill(0, at + FRAME_HEADER_BYTES, at + FRAME_HEADER_BYTES + PING_BYTES);
-    this.output.bytes[at + FRAME_HEADER_BYTES] = asker;
-    this.wrote();
-  }
-
-  private writeGoaway(lastId: number, code: number, debug: string): void {
-    const text = Buffer.from(debug.slice(0, this.limits.goawayDebugBytesMax), "latin1");
-    const at = this.reserve(FRAME_HEADER_BYTES + GOAWAY_FIXED_BYTES + text.length);
-    const bytes = this.output.bytes;
-    writeFrameHeader(bytes, at, GOAWAY_FIXED_BYTES + text.length, FrameType.goaway, 0, 0);
-    writeUint32(bytes, at + FRAME_HEADER_BYTES, lastId);
-    writeUint32(bytes, at + FRAME_HEADER_BYTES + 4, code);
-    bytes.set(text, at + FRAME_HEADER_BYTES + GOAWAY_FIXED_BYTES);
-    this.wrote();
+    this.writer.rstStream(id, code);
   }
 
   // ── Ends ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1412,6 +1107,11 @@ export class Http2Connection {
     if (!this.dead) this.creditConnection();
   }
 
+  private die(): void {
+    this.dead = true;
+    this.reader.stop();
+  }
+
   private closeAll(code: number): void {
     for (const stream of this.streams.values()) this.closeReset(stream, code, "connection");
   }
@@ -1430,9 +1130,7 @@ export class Http2Connection {
 
   private countInducedReset(): boolean {
     this.counters.inducedResets++;
-    if (this.inducedResets.take()) return true;
-    this.flood("inducedResetFloods", "stream errors", this.limits.inducedResets.perSecond);
-    return false;
+    return this.allow("inducedResets", "stream errors");
   }
 
   private protocolError(what: string): void {
@@ -1440,18 +1138,21 @@ export class Http2Connection {
   }
 
   private frameSizeError(frame: string): void {
-    this.fatal(ErrorCode.frameSizeError, "frameSizeErrors", `${frame} of ${this.frameLength} bytes`, "peer");
+    this.fatal(ErrorCode.frameSizeError, "frameSizeErrors", `${frame} of ${this.reader.length} bytes`, "peer");
   }
 
-  private flood(counter: FatalCounter, what: string, perSecond: number): void {
-    this.fatal(ErrorCode.enhanceYourCalm, counter, `too many ${what}: more than ${perSecond} a second for too long`, "peer");
+  /** False: it happened too often, and the connection is over. */
+  private allow(guard: FloodGuard, what: string): boolean {
+    if (this.guards.take(guard)) return true;
+    this.fatal(ErrorCode.enhanceYourCalm, FLOOD_COUNTERS[guard], `too many ${what}: more than ${this.limits[guard].perSecond} a second for too long`, "peer");
+    return false;
   }
 
   private fatal(code: number, counter: FatalCounter, message: string, blame: Blame): void {
     if (this.dead) return;
-    this.dead = true;
+    this.die();
     this.counters[counter]++;
-    this.writeGoaway(this.lastPeerStreamId, code, message);
+    this.writer.goaway(this.lastPeerStreamId, code, message);
     this.handler.onFatal({ code, counter, message, blame });
     this.closeAll(code);
   }
