@@ -51,7 +51,7 @@ const PLAIN: Readonly<Record<string, Command>> = {
   DOWNSTREAM_PEER_URI_SAN: (r) => r.sourceIdentity,
   REQUESTED_SERVER_NAME: () => null,
   GRPC_STATUS_NUMBER: (r) => r.grpcStatus,
-  TRACE_ID: (r) => r.trace?.traceId ?? null,
+  TRACE_ID: (r) => r.traceId,
   SPAN_ID: (r) => r.trace?.spanId || null,
   STREAM_ID: (r) => r.requestId,
 };

@@ -31,7 +31,9 @@ export function formatRequestText(r: RequestRecord, endedWallMs: number, options
   if (r.grpcMessage !== "") line += ` grpc_message=${quoteText(r.grpcMessage)}`;
   const firstByte = elapsed(r.startedMs, r.answeredMs);
   if (firstByte !== null) line += ` first_byte=${firstByte}ms`;
-  if (r.trace !== null) line += ` trace_id=${r.trace.traceId}`;
+  if (r.traceId !== null) line += ` trace_id=${r.traceId}`;
+  if (r.sourceTraceId !== null) line += ` src.trace_id=${r.sourceTraceId}`;
+  if (r.endpointTraceId !== null) line += ` dst.trace_id=${r.endpointTraceId}`;
   return `${line}\n`;
 }
 
@@ -54,7 +56,9 @@ export function formatRequestJson(r: RequestRecord, endedWallMs: number, options
   if (r.failedAttempts.length > 0) line += `,"tried":[${r.failedAttempts.map((attempt) => quoteJson(formatAttempt(attempt))).join(",")}]`;
   if (r.grpcStatus !== null) line += `,"grpc_status":${r.grpcStatus}`;
   if (r.grpcMessage !== "") line += `,"grpc_message":${quoteJson(r.grpcMessage)}`;
-  if (r.trace !== null) line += `,"trace_id":"${r.trace.traceId}"`;
+  if (r.traceId !== null) line += `,"trace_id":"${r.traceId}"`;
+  if (r.sourceTraceId !== null) line += `,"src.trace_id":"${r.sourceTraceId}"`;
+  if (r.endpointTraceId !== null) line += `,"dst.trace_id":"${r.endpointTraceId}"`;
   return `${line}}\n`;
 }
 

@@ -70,6 +70,12 @@ export interface RequestRecord {
   readonly requestId: string;
   /** Null: the request is part of no trace. */
   readonly trace: RequestTrace | null;
+  /** Its trace, else the one of the client's tunnel: by it the lines of all proxies on the way are found. Null without both. */
+  readonly traceId: string | null;
+  /** What the client's proxy calls the connection that the request came on; null where it is `traceId`, or without a tunnel. */
+  readonly sourceTraceId: string | null;
+  /** The same of the endpoint's proxy and the connection that the answer came on. */
+  readonly endpointTraceId: string | null;
 
   // ---- What was decided
   /** Route as `Kind/namespace/name`, and the rule's name; null when none matched, or it has none. */

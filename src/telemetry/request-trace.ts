@@ -79,6 +79,11 @@ export class RequestTrace {
     else if (this.#mustWrite) this.#write(fields, this.#ids.spanId());
   }
 
+  /** See `traceOfConnection`. */
+  ofConnection(spanId: string): string {
+    return encodeTraceparent({ traceId: this.traceId, parentId: spanId || this.parentSpanId || this.#ids.spanId(), sampled: this.sampled });
+  }
+
   #write(fields: HttpFields, spanId: string): void {
     fields.set("traceparent", encodeTraceparent({ traceId: this.traceId, parentId: spanId, sampled: this.sampled }));
     if (this.tracestate === null) fields.remove("tracestate");
@@ -98,6 +103,14 @@ export class RequestTrace {
     const list = encodeB3Multi(span);
     for (let i = 0; i < list.length; i += 2) fields.set(list[i]!, list[i + 1]!);
   }
+}
+
+/**
+ * `traceparent` for the tunnel in which a connection is made for an attempt of a request, so that the lines of all proxies on the way have one
+ * id: the request's own trace, else the one of the tunnel that the client came through. Null without both.
+ */
+export function traceOfConnection(trace: RequestTrace | null, spanId: string, client: Traceparent | null): string | null {
+  return trace !== null ? trace.ofConnection(spanId) : client === null ? null : encodeTraceparent(client);
 }
 
 /**

@@ -54,7 +54,7 @@ export function request(over: Partial<RequestRecord> = {}): RequestRecord {
     telemetry: compileTelemetry(nothingSaid, role), source: workload("client"), sourceDescription: null, sourceIdentity: identity("client"),
     sourceAddress: { ip: "198.18.0.1" as IpAddress, port: 40000 }, mutualTls: true, service, destinationAddress: { ip: "198.18.9.9" as IpAddress, port: 80 }, version: "HTTP/1.1",
     scheme: "http", method: "GET", host: "web.shop", authorityPort: null, path: "/cart", pathReceived: null, query: "?token=secret", isGrpc: false,
-    requestFields: new KeptFields(["user-agent"], ["curl/8"]), responseFields: null, requestId: "r-1", trace: null, routeId: "HTTPRoute/shop/web", ruleName: "cart",
+    requestFields: new KeptFields(["user-agent"], ["curl/8"]), responseFields: null, requestId: "r-1", trace: null, traceId: over.trace?.traceId ?? null, sourceTraceId: null, endpointTraceId: null, routeId: "HTTPRoute/shop/web", ruleName: "cart",
     provenance: { kind: "HTTPRoute", namespace: "shop", name: "web", resourceVersion: "1", fieldPath: "spec.rules[0].matches[0]" }, injected: [], status: 200, grpcStatus: null,
     grpcMessage: "", code: null, flags: "-", detail: "", attempts: 1, failedAttempts: [], cluster: "shop/web.shop.svc.cluster.local:80", endpoint: workload("web"),
     endpointIdentity: identity("web"), upstreamAddress: "198.18.0.2:8080", upstreamVersion: "HTTP/1.1", startedMs: 1000, attemptStartedMs: 1010, answeredMs: 1040, endedMs: 1100,

@@ -168,7 +168,7 @@ export class WaypointDataPlane {
     const workload = this.#store.workloadByAddress(this.#config.network, address.ip) ?? null;
     return {
       source: { identity: null, namespace: workload?.namespace ?? null, labels: labelsOf(workload, this.#l7), ip: address.ip },
-      workload, address, destination, sni: null, mutualTls: false, view: null,
+      workload, address, destination, sni: null, mutualTls: false, trace: null, view: null,
       facts: connectionFacts({ peer: null, sourceIp: address.ip, destinationIp: normal(local).ip, destinationPort: destination.port }, null),
     };
   }

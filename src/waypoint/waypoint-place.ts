@@ -18,6 +18,7 @@ import { readConnect } from "../wire/hbone/connect.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
+import type { Traceparent } from "../wire/trace/traceparent.ts";
 import type { Client } from "./downstream/client.ts";
 import { labelsOf } from "./upstream/labels.ts";
 import { workloadDestination } from "./services/service-directory.ts";
@@ -78,11 +79,11 @@ class Connect implements ServerStreamUser {
     if (self === null) return this.#refuse(503, "unknown_waypoint", "the configuration has no record of this waypoint");
     const read = readConnect(headers);
     if (!read.ok) return this.#refuse(400, "bad_request", read.error.reason);
-    const { authority } = read.value;
+    const { authority, trace } = read.value;
     const verdict = judgeInbound(store, self, { authority, localIp: this.#tunnel.localIp, peer: this.#tunnel.peerIdentity });
     if (verdict.kind === "reject") return this.#refuse(verdict.status, verdict.code, verdict.reason);
     const { port } = authority.kind === "address" ? authority.address : authority;
-    const client = verdict.service !== null ? this.#client(serviceDestination(verdict.service, this.#tunnel.localIp), port) : authority.kind === "address" ? this.#workloadClient(authority.address) : null;
+    const client = verdict.service !== null ? this.#client(serviceDestination(verdict.service, this.#tunnel.localIp), port, trace) : authority.kind === "address" ? this.#workloadClient(authority.address, trace) : null;
     if (client === null) return this.#refuse(400, "not_this_workload", `authority ${formatAuthority(authority)} names neither a service nor a workload that is bound to this waypoint`);
     const channel = new StreamChannel(this.#tunnel.transport, this.#stream);
     this.#stream.user = channel;
@@ -92,13 +93,13 @@ class Connect implements ServerStreamUser {
   }
 
   /** Null when it is the waypoint itself that was addressed, or nobody. */
-  #workloadClient({ ip, port }: SocketAddress): Client | null {
+  #workloadClient({ ip, port }: SocketAddress, trace: Traceparent | null): Client | null {
     const { store, network, self } = this.#options;
     const workload = store.workloadByAddress(network, ip);
-    return workload === undefined || workload.uid === self()?.uid ? null : this.#client({ service: workloadDestination(workload, ip), ip }, port);
+    return workload === undefined || workload.uid === self()?.uid ? null : this.#client({ service: workloadDestination(workload, ip), ip }, port, trace);
   }
 
-  #client({ service, ip: destinationIp }: { readonly service: NamespacedName; readonly ip: IpAddress }, port: number): Client {
+  #client({ service, ip: destinationIp }: { readonly service: NamespacedName; readonly ip: IpAddress }, port: number, trace: Traceparent | null): Client {
     const { store, l7, network, trustDomains } = this.#options;
     const { peerIdentity, peerIp, peerPort } = this.#tunnel;
     const workload = store.workloadByAddress(network, peerIp) ?? null;
@@ -106,7 +107,7 @@ class Connect implements ServerStreamUser {
     return {
       source: { identity: peerIdentity, namespace, labels: labelsOf(workload, l7), ip: peerIp }, workload, address: { ip: peerIp, port: peerPort },
       facts: connectionFacts({ peer: peerIdentity, sourceIp: peerIp, destinationIp, destinationPort: port }, trustDomains),
-      destination: { service, port }, sni: null, mutualTls: true, view: null,
+      destination: { service, port }, sni: null, mutualTls: true, trace, view: null,
     };
   }
 

@@ -262,7 +262,7 @@ export class InboundStream implements ServerStreamUser, DialOwner, LiveConnectio
       mutualTls: true,
       decision: this,
       baggage: this.#request?.baggage ?? null,
-      traceId: this.#request?.traceId ?? null,
+      traceId: this.#request?.trace?.traceId ?? null,
     });
     return this.#report;
   }

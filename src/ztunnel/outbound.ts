@@ -16,6 +16,7 @@ import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import { connectFields, type ConnectOptions } from "../wire/hbone/connect.ts";
+import { randomTraceparent, traceIdOf } from "../wire/trace/traceparent.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { headerBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
@@ -80,6 +81,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #nodeLocalDestination: LocalWorkload | null = null;
   #authorised: AuthorisationDecision | null = null;
   #proxyHeader: Uint8Array | null = null;
+  /** What the other end of the tunnel is told; null without a tunnel. */
+  #traceparent: string | null = null;
   #deadline: DeadlineHandle | null = null;
   #closed = false;
 
@@ -267,7 +270,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   #connectOptions(decision: TunnelDecision, authority: Authority): ConnectOptions {
     const { config, random } = this.#context;
-    return { authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, random };
+    return { authority, source: this.#source!, clusterId: config.clusterId, forwardedFor: this.#peerAddress(), forwardedHost: decision.service?.hostname ?? null, traceparent: (this.#traceparent ??= randomTraceparent(random)) };
   }
 
   onResponse(status: number, _headers: HeaderList, ended: boolean): void {
@@ -468,6 +471,7 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
       openedMs: this.#openedMs,
       mutualTls: tunnelled,
       decision: this,
+      traceId: tunnelled && this.#traceparent !== null ? traceIdOf(this.#traceparent) : null,
     });
     return this.#report;
   }

@@ -248,7 +248,7 @@ function endpointOf({ service: name = "web", port }: BackendSpec, i: number) {
 
 function clientOf(name: NamespacedName, source: Partial<RequestSource>, address: IpAddress): Client {
   return {
-    source: { identity: null, namespace: "shop", labels: {}, ip: address, ...source }, workload: null, address: { ip: address, port: 0 }, sni: null, mutualTls: source.identity != null,
+    source: { identity: null, namespace: "shop", labels: {}, ip: address, ...source }, workload: null, address: { ip: address, port: 0 }, sni: null, mutualTls: source.identity != null, trace: null,
     facts: connectionFacts({ peer: source.identity ?? null, sourceIp: address, destinationIp: LOOPBACK, destinationPort: 80 }, null),
     destination: { service: name, port: 80 }, view: null,
   };

@@ -56,8 +56,9 @@ describeUnless(unsealed)("a waypoint of a node and a collector", () => {
       json({ apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" }, spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } }),
       json({ apiVersion: "v1", kind: "Service", metadata: { name: "web", namespace: "shop", labels: { "istio.io/use-waypoint": "waypoint" } }, spec: { clusterIP: VIP, selector: { app: "web" }, ports: [{ name: "http", port: 80, targetPort: 8080 }] } }),
       json({ apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "otel", namespace: "shop" }, spec: { hosts: ["otel.example"], addresses: ["198.18.250.20"], ports: [{ number: GRPC_PORT, name: "grpc", protocol: "GRPC" }], resolution: "STATIC", location: "MESH_EXTERNAL", endpoints: [{ address: node.ipv4 }] } }),
-      json({ apiVersion: "weft.dev/v1alpha1", kind: "MeshConfig", metadata: { name: "mesh", namespace: "istio-system" }, spec: { extensionProviders: [{ name: "otel", opentelemetry: { service: "shop/otel.example", port: GRPC_PORT } }], defaultProviders: { tracing: ["otel"] } } }),
+      json({ apiVersion: "weft.dev/v1alpha1", kind: "TrafficPolicy", metadata: { name: "web", namespace: "shop" }, spec: { targetRefs: [{ kind: "Service", name: "web" }], limits: { idleTimeout: "500ms" } } }),
     ));
+    mesh.write("tracing.yaml", json({ apiVersion: "weft.dev/v1alpha1", kind: "MeshConfig", metadata: { name: "mesh", namespace: "istio-system" }, spec: { extensionProviders: [{ name: "otel", opentelemetry: { service: "shop/otel.example", port: GRPC_PORT } }], defaultProviders: { tracing: ["otel"] } } }));
     await mesh.start();
     await mesh.agent(node).logged(/the waypoint shop\/waypoint as .* serves/, 0, 20_000);
     await mesh.agent(node).logged(/shop\/client is in the mesh/, 0, 20_000);
@@ -96,5 +97,41 @@ describeUnless(unsealed)("a waypoint of a node and a collector", () => {
     expect(state!.certificates[0]).toMatchObject({ state: "Available" });
     expect(JSON.stringify(dump)).not.toContain("PRIVATE KEY");
     expect(await admin("/clusters")).toMatch(/^shop\/web\.shop\.svc\.cluster\.local:80::[0-9.]+:8080::health_flags::unchecked$/m);
+  });
+
+  test("one trace id leads from the client's proxy to the endpoint's", async () => {
+    const agent = mesh.agent(node);
+    const get = async (path: string, ...more: readonly string[]): Promise<string> => (await client.run(["curl", "-sS", "--max-time", "5", ...more, `http://${VIP}${path}`])).stdout;
+    const lineOf = (path: string) => until(`the line of ${path}`, 5_000, () => agent.requestsSoFar().find((line) => line["path"] === path) ?? null);
+    const inbound = { direction: "inbound", "src.workload": "waypoint", "dst.workload": "web" };
+    // No connection of another test is left.
+    await until("the endpoint's connections to have ended", 10_000, async () => (await agent.metric("istio_tcp_connections_opened_total", { reporter: "destination", destination_workload: "web" })) === (await agent.metric("istio_tcp_connections_closed_total", { reporter: "destination", destination_workload: "web" })));
+    let mark = agent.log.length;
+    const first = "1".repeat(32);
+    await get("/one", "-H", `traceparent: 00-${first}-00f067aa0ba902b7-00`);
+    await get("/two", "-H", `traceparent: 00-${"2".repeat(32)}-00f067aa0ba902b7-00`);
+    const [one, two] = [await lineOf("/one"), await lineOf("/two")];
+    expect([one["trace_id"], one["dst.trace_id"], two["trace_id"], two["dst.trace_id"]]).toEqual([first, undefined, "2".repeat(32), first]);
+    await agent.connections({ direction: "outbound", "src.workload": "client", trace_id: one["src.trace_id"]! }, mark);
+    await agent.connections({ direction: "outbound", "src.workload": "client", trace_id: two["src.trace_id"]! }, mark);
+    await agent.connections({ ...inbound, trace_id: first }, mark);
+    expect(one["src.trace_id"]).not.toBe(two["src.trace_id"]);
+    // A trace that begins at the waypoint.
+    mark = agent.log.length;
+    await get("/three");
+    const three = await lineOf("/three");
+    await agent.connections({ ...inbound, trace_id: three["trace_id"]! }, mark);
+    await agent.connections({ direction: "outbound", "src.workload": "client", trace_id: three["src.trace_id"]! }, mark);
+    // And one that nobody reports: the id of the client's own connection goes on.
+    mesh.remove("tracing.yaml");
+    let n = 0;
+    const untraced = await until("requests to be part of no trace", 10_000, async () => {
+      const path = `/four/${++n}`;
+      await get(path);
+      const line = await lineOf(path);
+      return line["src.trace_id"] === undefined ? line : null;
+    });
+    await agent.connections({ direction: "outbound", "src.workload": "client", trace_id: untraced["trace_id"]! }, mark);
+    await agent.connections({ ...inbound, trace_id: untraced["dst.trace_id"] ?? untraced["trace_id"]! }, mark);
   });
 });

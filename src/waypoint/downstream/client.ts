@@ -5,6 +5,7 @@ import type { SocketAddress } from "../../core/ip.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { ConnectionFacts } from "../../policy/connection-facts.ts";
 import type { RequestSource } from "../../policy/http/request.ts";
+import type { Traceparent } from "../../wire/trace/traceparent.ts";
 import type { ServiceView } from "../upstream/service-view.ts";
 
 /** The service and port that clients meant when they connected. */
@@ -24,6 +25,8 @@ export interface Client {
   readonly sni: string | null;
   /** Whether somebody proved who it is. */
   readonly mutualTls: boolean;
+  /** What the tunnel's CONNECT says; null without one. */
+  readonly trace: Traceparent | null;
   /** What the configuration said when it was last looked at; see `ServiceViews.of`. */
   view: ServiceView | null;
 }

@@ -14,7 +14,7 @@ export function passthroughLine(connection: PassedThrough, format: "text" | "jso
   const { client, error, upstreamAddress } = connection;
   return line(format, wallMs, error === null ? "info" : "error", "connection complete", [
     ...clientFields(client), ...(upstreamAddress === null ? [] : ["upstream.addr", upstreamAddress]), "bytes.sent", connection.responseBytes, "bytes.received", connection.requestBytes,
-    "duration_ms", milliseconds(connection.endedMs - connection.startedMs), ...(error === null ? [] : ["error", error]),
+    "duration_ms", milliseconds(connection.endedMs - connection.startedMs), ...(client.trace === null ? [] : ["trace_id", client.trace.traceId]), ...(error === null ? [] : ["error", error]),
   ]);
 }
 

@@ -8,8 +8,10 @@ import { UNLIMITED } from "../../policy/upstream/defaults.ts";
 import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { Random } from "../../core/ports.ts";
+import { encodeTraceparent } from "../../wire/trace/traceparent.ts";
 import type { ChannelWithUser } from "../channel/channel.ts";
-import type { Cluster } from "../upstream/cluster.ts";
+import type { Cluster, DialWishes } from "../upstream/cluster.ts";
+import type { Client } from "../downstream/client.ts";
 import { endpointAddress } from "../upstream/endpoint-address.ts";
 import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
 
@@ -30,6 +32,8 @@ export class PassthroughDial implements ChannelOwner {
   readonly #cluster: Cluster;
   readonly #user: PassthroughDialUser;
   readonly #nowMs: () => number;
+  readonly #wishes: DialWishes;
+  /** Of the client's address: what a consistent hash can be taken of where there is no request. */
   readonly #hash: number;
   readonly #attempt = new Attempt();
   readonly #permits: Permits;
@@ -37,15 +41,15 @@ export class PassthroughDial implements ChannelOwner {
   #pending: PendingChannel | null = null;
   #why = "";
 
-  /** @param sourceIp of the client: what a consistent hash can be taken of where there is no request. */
-  constructor(cluster: Cluster, user: PassthroughDialUser, { nowMs, random }: { readonly nowMs: () => number; readonly random: Random }, sourceIp: string) {
+  constructor(cluster: Cluster, user: PassthroughDialUser, { nowMs, random }: { readonly nowMs: () => number; readonly random: Random }, { facts, trace }: Client) {
     this.#cluster = cluster;
     this.#user = user;
     this.#nowMs = nowMs;
+    this.#wishes = { alpn: NO_ALPN, meshAlpn: NO_ALPN, traceparent: trace === null ? null : encodeTraceparent(trace) };
     this.#permits = new Permits(cluster.breaker);
     const { balancing } = cluster.settings;
     const keyed = (balancing.kind === "ringHash" || balancing.kind === "maglev") && balancing.key.kind === "sourceIp";
-    this.#hash = keyed ? hashText(sourceIp) : Math.floor(random.next() * 0x1_0000_0000);
+    this.#hash = keyed ? hashText(facts.sourceIp) : Math.floor(random.next() * 0x1_0000_0000);
   }
 
   /** May tell its user before it returns. */
@@ -109,6 +113,6 @@ export class PassthroughDial implements ChannelOwner {
     if (pick.endpoint === null || this.#tried.includes(pick.endpoint)) return this.#user.serverUnreachable(this.#why === "" ? cluster.explainNothing() : this.#why);
     const { target } = this.#attempt.start(cluster.upstream, pick, nowMs);
     this.address = endpointAddress(target);
-    this.#pending = cluster.dial(target, NO_ALPN, this, cluster.settings.limits.connectTimeoutMs, nowMs);
+    this.#pending = cluster.dial(target, this.#wishes, this, cluster.settings.limits.connectTimeoutMs, nowMs);
   }
 }

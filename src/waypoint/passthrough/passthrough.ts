@@ -99,7 +99,7 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     if (cluster.broken !== null) return this.#refuse(cluster.broken);
     this.#phase = "dialling";
     this.#wait(Infinity);
-    this.#dial = new PassthroughDial(cluster, this, plane, client.facts.sourceIp);
+    this.#dial = new PassthroughDial(cluster, this, plane, client);
     this.#dial.start();
   }
 

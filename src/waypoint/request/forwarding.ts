@@ -24,6 +24,7 @@ import type { FailedAttempt } from "../../telemetry/request-record.ts";
 import type { RequestTrace } from "../../telemetry/request-trace.ts";
 import type { HttpFields } from "../../wire/http/fields.ts";
 import { parseGrpcStatusField } from "../../wire/grpc/status.ts";
+import type { Traceparent } from "../../wire/trace/traceparent.ts";
 import { type HeaderList, headerValue } from "../../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
 import { AttemptRace } from "./attempt-race.ts";
@@ -74,6 +75,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   readonly body: RequestBody;
   readonly request: HttpRequest;
   readonly trace: RequestTrace | null;
+  readonly clientTrace: Traceparent | null;
   readonly #host: RequestHost;
   readonly #user: ForwardingUser;
   readonly #account: RequestAccount;
@@ -113,6 +115,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.body = body;
     this.isGrpc = account.isGrpc;
     this.trace = account.trace;
+    this.clientTrace = account.client.trace;
     this.clientVersion = account.version;
     this.random = host.random;
     this.nowMs = host.nowMs;
@@ -354,8 +357,8 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     const tried = [...(this.#tried ?? []), ...this.#race.endpoints];
     const pick = cluster.upstream.pick({ nowMs, hash: this.#hash, tried, sticky: null, mayProbe: false });
     if (pick.endpoint === null || tried.includes(pick.endpoint)) return;
-    const { isGrpc, clientVersion, random, request, trace } = this;
-    const hedge = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, trace, nowMs: this.nowMs }, cluster, pick, time, nowMs);
+    const { isGrpc, clientVersion, random, request, trace, clientTrace } = this;
+    const hedge = new ServerAttempt(this, { request, body, isGrpc, clientVersion, random, trace, clientTrace, nowMs: this.nowMs }, cluster, pick, time, nowMs);
     this.#race.enter(hedge);
     this.#account.attempts++;
     this.#hedges++;
@@ -375,6 +378,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
   attemptAnswered(attempt: ServerAttempt, response: HttpResponse, endStream: boolean): void {
     const account = this.#account;
     account.upstreamVersion = attempt.version;
+    account.connectionTraceId = attempt.connectionTraceId;
     const nowMs = this.nowMs();
     const { status, fields } = response;
     const grpcStatus = this.isGrpc && endStream ? parseGrpcStatusField(fields.value("grpc-status")) : null;

@@ -7,7 +7,7 @@ import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
 import { Attempt } from "../../policy/upstream/attempt.ts";
 import { Permits } from "../../policy/upstream/circuit-breaker.ts";
 import { outcomeOfAnswer } from "../../policy/upstream/outcome.ts";
-import type { RequestTrace } from "../../telemetry/request-trace.ts";
+import { traceOfConnection } from "../../telemetry/request-trace.ts";
 import type { Due } from "../../net/due-list.ts";
 import type { ServiceTarget } from "../../policy/http/plan.ts";
 import type { Cluster } from "../upstream/cluster.ts";
@@ -35,7 +35,7 @@ export function startMirrors(host: RequestHost, { request, clientVersion }: Atte
   for (const { service, port, subset } of targets) {
     const cluster = host.clusters.of({ service, port, subset, clientNamespace: client.source.namespace });
     if (cluster === null || !cluster.refresh(host.nowMs())) continue;
-    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request), trace);
+    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request), { trace, clientTrace: client.trace });
     if (mirror.start()) mirrors.push(mirror);
   }
   return mirrors;
@@ -51,6 +51,7 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHo
   readonly #body: RequestBody;
   readonly #held: HeldCount;
   readonly #startedMs: number;
+  readonly #trace: Pick<AttemptRequest, "trace" | "clientTrace">;
   readonly #attempt = new Attempt();
   readonly #permits: Permits;
   #pool: EndpointPool | null = null;
@@ -59,14 +60,15 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHo
   #ended = false;
 
   /** @param request copied: it outlives its original. */
-  constructor(host: RequestHost, cluster: Cluster, request: HttpRequest, version: UpstreamVersion, trace: RequestTrace | null) {
+  constructor(host: RequestHost, cluster: Cluster, request: HttpRequest, version: UpstreamVersion, trace: Pick<AttemptRequest, "trace" | "clientTrace">) {
     this.#host = host;
     this.#startedMs = host.nowMs();
     this.#cluster = cluster;
     const list: HeaderList = [];
     request.fields.appendTo(list);
     const fields = new ListFields(list);
-    trace?.writeCopy(fields);
+    this.#trace = trace;
+    trace.trace?.writeCopy(fields);
     const { method, target, contentLength, hasBody, acceptsTrailers } = request;
     this.#request = { method, target, fields, contentLength, hasBody, acceptsTrailers, expectsContinue: false, upgrade: null };
     this.#version = version;
@@ -124,6 +126,11 @@ export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHo
     this.#upstream?.reset();
     this.#upstream = null;
     this.#end();
+  }
+
+  traceparent(): string | null {
+    const { trace, clientTrace } = this.#trace;
+    return traceOfConnection(trace, trace?.spanId ?? "", clientTrace);
   }
 
   connectionReady(connection: UpstreamConnection): void {

@@ -38,6 +38,8 @@ export class RequestAccount implements RequestRecord {
   readonly view: ServiceView;
   requestId = "";
   trace: RequestTrace | null = null;
+  /** What the endpoint's proxy calls the connection that the answer came on. */
+  connectionTraceId: string | null = null;
   requestFields: FieldLookup = NO_FIELDS;
   responseFields: FieldLookup | null = null;
   attemptStartedMs = 0;
@@ -127,6 +129,19 @@ export class RequestAccount implements RequestRecord {
 
   get telemetry(): ServiceTelemetry {
     return this.view.telemetry;
+  }
+
+  get traceId(): string | null {
+    return this.trace?.traceId ?? this.client.trace?.traceId ?? null;
+  }
+
+  get sourceTraceId(): string | null {
+    const ofTunnel = this.client.trace?.traceId ?? null;
+    return ofTunnel === this.traceId ? null : ofTunnel;
+  }
+
+  get endpointTraceId(): string | null {
+    return this.connectionTraceId === this.traceId ? null : this.connectionTraceId;
   }
 
   get source(): Workload | null {

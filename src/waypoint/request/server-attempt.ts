@@ -18,8 +18,9 @@ import { NO_RETRY_AFTER } from "../../policy/upstream/retry-after.ts";
 import type { AttemptTime } from "../../policy/upstream/timeouts.ts";
 import type { Pick } from "../../policy/upstream/upstream.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
-import type { RequestTrace } from "../../telemetry/request-trace.ts";
+import { type RequestTrace, traceOfConnection } from "../../telemetry/request-trace.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
+import type { Traceparent } from "../../wire/trace/traceparent.ts";
 import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
 import type { Cluster } from "../upstream/cluster.ts";
 import type { EndpointPool, UpstreamVersion } from "../upstream/endpoint-pool.ts";
@@ -39,6 +40,8 @@ export interface AttemptRequest {
   readonly random: Random;
   /** Null: it belongs to none. */
   readonly trace: RequestTrace | null;
+  /** Of the client's tunnel; null without one. */
+  readonly clientTrace: Traceparent | null;
   readonly nowMs: () => number;
 }
 
@@ -78,6 +81,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   readonly startedMs: number;
   /** What the server is told as its parent; "" where it is told nothing. */
   readonly spanId: string;
+  /** What the endpoint's proxy calls the connection; null before there is one, and without a tunnel. */
+  connectionTraceId: string | null = null;
   /** When it takes too long; Infinity for never. */
   endsMs: number;
   /** Which limit that is. */
@@ -141,6 +146,10 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
     }
   }
 
+  traceparent(): string | null {
+    return traceOfConnection(this.#what.trace, this.spanId, this.#what.clientTrace);
+  }
+
   connectionReady(connection: UpstreamConnection): void {
     this.#send(connection);
     this.#user.rearm();
@@ -156,6 +165,7 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
   #send(connection: UpstreamConnection): void {
     this.#stopWaiting();
     this.version = connection.version;
+    this.connectionTraceId = connection.traceId;
     this.#awaitedOn = null;
     if (this.#what.request.upgrade !== null && connection.takesExtendedConnect === null) {
       // A new connection: the server has not said yet what it takes (RFC 8441, section 3).

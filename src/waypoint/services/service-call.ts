@@ -139,6 +139,11 @@ export class ServiceCall implements UpstreamUser, PoolWaiter, Due {
     if (refusal !== null) this.#fail(explainRefusal(refusal), "neutral");
   }
 
+  /** It is no hop of the request, and its tunnel has a trace of its own. */
+  traceparent(): null {
+    return null;
+  }
+
   connectionReady(connection: UpstreamConnection): void {
     this.#permits!.release("pendingRequests");
     this.#send(connection);

@@ -25,6 +25,7 @@ import { EndpointPool, type EndpointWay, type UpstreamVersion } from "./endpoint
 import { HealthChecks, type ProbeGate } from "./health-checks.ts";
 import { HealthProbe, type ProbePlace } from "./health-probe.ts";
 import type { RequestObserver } from "../request/observer.ts";
+import { randomTraceparent } from "../../wire/trace/traceparent.ts";
 import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
 import type { ServiceDirectory } from "../services/service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
@@ -36,6 +37,16 @@ export interface DialWay {
   readonly servicePort: number;
   /** Where there is no tunnel, the mesh's mutual TLS is made with the server itself, which is offered these protocols; null: plainly. */
   readonly meshTls: readonly string[] | null;
+  /** What the other end of a tunnel is told; null: a trace of its own. */
+  readonly traceparent: string | null;
+}
+
+export interface DialWishes {
+  /** Protocols to offer where TLS is originated. */
+  readonly alpn: readonly string[];
+  /** And where it is the mesh's own. */
+  readonly meshAlpn: readonly string[];
+  readonly traceparent: string | null;
 }
 
 /** Reaches endpoints, however they are reached: plainly, or through their node's ztunnel. */
@@ -227,13 +238,10 @@ export class Cluster {
     return pooled.pool;
   }
 
-  /**
-   * A channel to one of its endpoints, by TLS where that is asked for. Fails through `owner`, always after it returned.
-   * @param alpn protocols to offer where TLS is originated.
-   */
-  dial(target: Picked, alpn: readonly string[], owner: ChannelOwner, timeoutMs: number, nowMs: number, meshAlpn: readonly string[] = alpn): PendingChannel {
+  /** A channel to one of its endpoints, by TLS where that is asked for. Fails through `owner`, always after it returned. */
+  dial(target: Picked, { alpn, meshAlpn, traceparent }: DialWishes, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel {
     const { dialer, host } = this.#context;
-    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null };
+    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null, traceparent };
     const { origin } = this.#rules;
     if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
     return dialTls({
@@ -303,7 +311,8 @@ export class Cluster {
   #wayTo(target: Picked): EndpointWay {
     return {
       host: this.#context.host, name: endpointAddress(target), scheme: this.#rules.origin === null ? "http" : "https",
-      dial: (owner, version, timeoutMs, nowMs) => this.dial(target, this.#alpn(version), owner, timeoutMs, nowMs, MESH_ALPN[version]),
+      dial: (owner, version, traceparent, timeoutMs, nowMs) => this.dial(target, { alpn: this.#alpn(version), meshAlpn: MESH_ALPN[version], traceparent }, owner, timeoutMs, nowMs),
+      traceparent: (ofWaiter) => (isTunnelled(target, this.#context.self()) ? ofWaiter ?? randomTraceparent(this.#context.random) : null),
       spoken: (version, alpn) => this.#spoken(version, alpn),
     };
   }
@@ -420,4 +429,9 @@ function protocolOf(service: Service, port: number, settings: UpstreamSettings):
   const { upgradeToHttp2 } = settings.limits;
   if (upgradeToHttp2 === true || declaresHttp2(service, port)) return "HTTP/2";
   return upgradeToHttp2 === false ? "HTTP/1.1" : "asClient";
+}
+
+/** As the dialers decide it: by HBONE to the endpoint, or to the gateway before its network. */
+function isTunnelled({ workload }: Picked, self: Workload): boolean {
+  return workload.tunnelProtocol !== "TCP" || workload.network !== self.network;
 }

@@ -3,6 +3,7 @@
 
 import { type CircuitBreaker, type LimitRefusal, Permits } from "../../policy/upstream/circuit-breaker.ts";
 import type { LimitSettings } from "../../policy/upstream/settings.ts";
+import { traceIdOf } from "../../wire/trace/traceparent.ts";
 import type { ChannelWithUser } from "../channel/channel.ts";
 import type { ChannelOwner, ConnectFailure, PendingChannel } from "../channel/plain-channel.ts";
 import type { PoolWaiter, UpstreamConnection, UpstreamConnectionOwner, UpstreamHost } from "./upstream.ts";
@@ -12,7 +13,7 @@ import { Http2Upstream } from "./upstream-http2.ts";
 export type UpstreamVersion = UpstreamConnection["version"];
 
 /** Makes a channel to the endpoint, to speak `version` over; a failure is told later, never before it returns. */
-export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, timeoutMs: number, nowMs: number) => PendingChannel;
+export type DialEndpoint = (owner: ChannelOwner, version: UpstreamVersion, traceparent: string | null, timeoutMs: number, nowMs: number) => PendingChannel;
 
 /** How an endpoint is reached, for requests and for questions about its health alike. */
 export interface EndpointWay {
@@ -22,6 +23,8 @@ export interface EndpointWay {
   /** What requests are sent by, as HTTP/2 says it. */
   readonly scheme: "http" | "https";
   readonly dial: DialEndpoint;
+  /** For a connection through a tunnel: what its other end is told, made of what whoever waits for it says. Null without a tunnel. */
+  readonly traceparent: (ofWaiter: string | null) => string | null;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
 }
@@ -54,9 +57,9 @@ export class EndpointPool {
   constructor(options: EndpointPoolOptions) {
     this.#options = options;
     this.#http1 = new VersionPool(options, "HTTP/1.1", () => {});
-    this.#http2 = new VersionPool(options, "HTTP/2", (channel, permits) => {
+    this.#http2 = new VersionPool(options, "HTTP/2", (channel, dial) => {
       this.#declinesHttp2 = true;
-      this.#http1.takeOver(channel, permits, this.#http2.giveWaiters());
+      this.#http1.takeOver(channel, dial, this.#http2.giveWaiters());
     });
   }
 
@@ -110,11 +113,11 @@ class VersionPool implements UpstreamConnectionOwner {
   readonly #permits = new Map<UpstreamConnection, Permits>();
   readonly #dialling = new Set<Dial>();
   /** A channel over which the other version is spoken. */
-  readonly #otherVersion: (channel: ChannelWithUser, permits: Permits) => void;
+  readonly #otherVersion: (channel: ChannelWithUser, dial: Dial) => void;
   #waiters: PoolWaiter[] = [];
   #retired = false;
 
-  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, permits: Permits) => void) {
+  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, dial: Dial) => void) {
     this.#options = options;
     this.#version = version;
     this.#otherVersion = otherVersion;
@@ -131,7 +134,7 @@ class VersionPool implements UpstreamConnectionOwner {
   acquire(waiter: PoolWaiter, fresh: boolean, nowMs: number): Acquired {
     const connection = fresh ? null : this.#take(nowMs);
     if (connection !== null) return { kind: "connection", connection };
-    const refusal = this.#dialIfNeeded(1);
+    const refusal = this.#dialIfNeeded(waiter);
     // At the limit a request waits for a connection that is there; without any there is nothing to wait for.
     if (refusal !== null && this.connections === 0) return { kind: "refused", refusal };
     this.#waiters.push(waiter);
@@ -167,9 +170,9 @@ class VersionPool implements UpstreamConnectionOwner {
   }
 
   /** A channel that was made for the other version, and those who waited for it. */
-  takeOver(channel: ChannelWithUser, permits: Permits, waiters: readonly PoolWaiter[]): void {
+  takeOver(channel: ChannelWithUser, dial: Dial, waiters: readonly PoolWaiter[]): void {
     this.#waiters.push(...waiters);
-    this.#opened(channel, permits);
+    this.#opened(channel, dial);
   }
 
   // Connections
@@ -193,25 +196,25 @@ class VersionPool implements UpstreamConnectionOwner {
     this.#permits.get(connection)?.[Symbol.dispose]();
     this.#permits.delete(connection);
     if (this.#waiters.length === 0) return;
-    const refusal = this.#dialIfNeeded(0);
+    const refusal = this.#dialIfNeeded(null);
     if (refusal !== null && this.connections === 0) this.#failAll("no connection may be opened", "connect");
   }
 
   dialled(dial: Dial, channel: ChannelWithUser, alpn: string | null): void {
     this.#dialling.delete(dial);
     this.#options.told("opened");
-    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial.permits);
-    else this.#otherVersion(channel, dial.permits);
+    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial);
+    else this.#otherVersion(channel, dial);
   }
 
-  #opened(channel: ChannelWithUser, permits: Permits): void {
+  #opened(channel: ChannelWithUser, { permits, traceparent }: Dial): void {
     const { host, limits, name, scheme } = this.#options;
-    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs };
+    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs, traceId: traceparent === null ? null : traceIdOf(traceparent) };
     const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
     channel.user = connection;
     this.#permits.set(connection, permits);
     this.hasRoom(connection, connection.openedMs);
-    if (this.#waiters.length > 0) this.#dialIfNeeded(0);
+    if (this.#waiters.length > 0) this.#dialIfNeeded(null);
   }
 
   /** Those that waited for this connection fail: of HTTP/1.1 the oldest, of HTTP/2 all. */
@@ -243,16 +246,17 @@ class VersionPool implements UpstreamConnectionOwner {
     return connection.requestsTotal >= requestsPerConnectionMax || nowMs - connection.openedMs >= connectionAgeMaxMs;
   }
 
-  /** @param more waiters that are about to be added. */
-  #dialIfNeeded(more: number): LimitRefusal | null {
-    const wanted = this.#version === "HTTP/2" ? 1 : this.#waiters.length + more;
+  /** @param comes is about to be added to the waiters. */
+  #dialIfNeeded(comes: PoolWaiter | null): LimitRefusal | null {
+    const wanted = this.#version === "HTTP/2" ? 1 : this.#waiters.length + (comes === null ? 0 : 1);
     while (this.#dialling.size < wanted) {
       const permits = new Permits(this.#options.breaker);
       let refusal = permits.acquire("connections");
       // Of a service at its limit, a connection that nobody uses gives way to one that somebody waits for.
       if (refusal !== null && this.connections === 0 && this.#options.makeRoom()) refusal = permits.acquire("connections");
       if (refusal !== null) return refusal;
-      const dial = new Dial(this, permits);
+      const waiter = this.#waiters[this.#dialling.size] ?? comes;
+      const dial = new Dial(this, permits, this.#options.traceparent(waiter?.traceparent() ?? null));
       this.#dialling.add(dial);
       dial.start(this.#options, this.#version);
     }
@@ -266,16 +270,18 @@ class VersionPool implements UpstreamConnectionOwner {
 
 class Dial implements ChannelOwner {
   readonly permits: Permits;
+  readonly traceparent: string | null;
   readonly #pool: VersionPool;
   #pending: PendingChannel | null = null;
 
-  constructor(pool: VersionPool, permits: Permits) {
+  constructor(pool: VersionPool, permits: Permits, traceparent: string | null) {
     this.#pool = pool;
     this.permits = permits;
+    this.traceparent = traceparent;
   }
 
   start({ dial, host, limits }: EndpointPoolOptions, version: UpstreamVersion): void {
-    this.#pending = dial(this, version, limits().connectTimeoutMs, host.nowMs());
+    this.#pending = dial(this, version, this.traceparent, limits().connectTimeoutMs, host.nowMs());
   }
 
   cancel(): void {

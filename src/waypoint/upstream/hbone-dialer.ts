@@ -14,6 +14,7 @@ import type { TunnelContext } from "../../tunnel/context.ts";
 import type { PoolWaiter } from "../../tunnel/pool.ts";
 import { type Authority, formatAuthority } from "../../wire/hbone/authority.ts";
 import { connectFields, type ConnectOptions } from "../../wire/hbone/connect.ts";
+import { randomTraceparent } from "../../wire/trace/traceparent.ts";
 import { ErrorCode } from "../../wire/http2/errors.ts";
 import { headerBlock, type HeaderList } from "../../wire/http2/headers.ts";
 import { type Http2Stream, StreamState } from "../../wire/http2/stream.ts";
@@ -40,6 +41,8 @@ export interface HboneDialOptions {
   readonly way: TunnelWay;
   /** Host name of the service that is meant; null for a workload by itself. */
   readonly serviceHost: string | null;
+  /** Null: a trace of its own. */
+  readonly traceparent: string | null;
   readonly timeoutMs: number;
   /** Who chose between several places for the tunnel to end: whether this one can be reached. */
   readonly told?: (reached: boolean) => void;
@@ -87,7 +90,7 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
 
   tunnelAvailable(tunnel: ClientTunnel): void {
     const { way: { authority, inner }, context } = this.#options;
-    const options = inner === null ? this.#connectOptions(authority) : { ...this.#connectOptions(inner.authority), network: context.config.network };
+    const options = inner === null ? this.#connectOptions(authority, this.#options.traceparent) : { ...this.#connectOptions(inner.authority, this.#options.traceparent), network: context.config.network };
     this.#options.told?.(true);
     const stream = tunnel.openStream(headerBlock(connectFields(options)), this);
     if (stream === null) return this.#fail(`the tunnel to ${this.#place} took no stream`);
@@ -143,16 +146,16 @@ class HboneDial implements PendingChannel, PoolWaiter, TunnelStreamUser, Due {
     const target: TunnelTarget = { key, sourceIdentity, namespaceFd, tunnelTo, acceptedIdentities, destinationUid: uid, through: null };
     if (inner === null) return target;
     // Kept with the tunnel, which outlives this channel.
-    const toGateway = this.#connectOptions(authority);
+    const toGateway = this.#connectOptions(authority, null);
     return {
       ...target, key: `${key}|${formatAuthority(inner.authority)}|${inner.acceptedIdentities.join()}`, acceptedIdentities: inner.acceptedIdentities,
       through: { gateway: target, connectBlock: () => headerBlock(connectFields(toGateway)) },
     };
   }
 
-  #connectOptions(authority: Authority): ConnectOptions {
+  #connectOptions(authority: Authority, traceparent: string | null): ConnectOptions {
     const { self, way, serviceHost, random, context } = this.#options;
-    return { authority, source: self, clusterId: context.config.clusterId, forwardedFor: { ip: self.addresses[0] ?? way.tunnelTo.ip, port: 0 }, forwardedHost: serviceHost, random };
+    return { authority, source: self, clusterId: context.config.clusterId, forwardedFor: { ip: self.addresses[0] ?? way.tunnelTo.ip, port: 0 }, forwardedHost: serviceHost, traceparent: traceparent ?? randomTraceparent(random) };
   }
 
   #settle(): boolean {

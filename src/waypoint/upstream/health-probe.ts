@@ -64,7 +64,7 @@ export class HealthProbe implements ChannelOwner, UpstreamConnectionOwner, Upstr
     const nowMs = host.nowMs();
     this.dueMs = nowMs + timeoutMs;
     host.due.add(this);
-    this.#pending = place.dial(this, this.#version, timeoutMs, nowMs);
+    this.#pending = place.dial(this, this.#version, null, timeoutMs, nowMs);
   }
 
   /** Nobody wants the answer any more. */
@@ -86,7 +86,7 @@ export class HealthProbe implements ChannelOwner, UpstreamConnectionOwner, Upstr
       return this.#finish(null);
     }
     const { host, name, scheme, spoken } = this.#place;
-    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: this.#timeoutMs };
+    const options = { host, owner: this, channel, name, scheme, traceId: null, idleTimeoutMs: this.#timeoutMs };
     const connection = (this.#connection = spoken(this.#version, alpn) === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options));
     channel.user = connection;
     const body = probe.kind === "grpc" ? frameGrpcMessage(checkRequest(probe.service)) : null;

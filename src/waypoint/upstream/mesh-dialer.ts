@@ -74,10 +74,10 @@ export class MeshDialer implements EndpointDialer {
 
   #tunnel(way: TunnelWay, dial: Dial, told?: (reached: boolean) => void): PendingChannel {
     const { config, tunnels, due, random, self: ownRecord } = this.#options;
-    const { service } = dial.way;
+    const { service, traceparent } = dial.way;
     const self = ownRecord();
     if (self === null) return failLater(dial.owner, `${way.workload.uid} is reached by tunnel only, and the configuration has no record of this waypoint to have an identity from`);
-    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: isWorkloadDestination(nameOf(service)) ? null : service.hostname, timeoutMs: dial.timeoutMs, ...(told === undefined ? {} : { told }) }, dial.owner, dial.nowMs);
+    return dialHbone({ namespaceFd: config.namespaceFd, context: tunnels, due: due(), random, self, way, serviceHost: isWorkloadDestination(nameOf(service)) ? null : service.hostname, traceparent, timeoutMs: dial.timeoutMs, ...(told === undefined ? {} : { told }) }, dial.owner, dial.nowMs);
   }
 
   /** Which endpoint of the service answers is the gateway's choice. */

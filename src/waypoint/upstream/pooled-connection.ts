@@ -12,6 +12,7 @@ const CLOSE_MS = 5_000;
 export abstract class PooledConnection extends EngineConnection implements UpstreamConnection {
   abstract readonly version: UpstreamConnection["version"];
   readonly openedMs: number;
+  readonly traceId: string | null;
   requestsTotal = 0;
   protected readonly options: UpstreamConnectionOptions;
   #isRetired = false;
@@ -19,6 +20,7 @@ export abstract class PooledConnection extends EngineConnection implements Upstr
   constructor(options: UpstreamConnectionOptions) {
     super(options.channel, options.host);
     this.options = options;
+    this.traceId = options.traceId;
     this.openedMs = this.progressMs;
   }
 

@@ -29,6 +29,8 @@ export interface UpstreamConnectionOwner {
 
 /** A request that wants a connection, or to know more of the one it has. */
 export interface PoolWaiter {
+  /** For a connection that is made for it through a tunnel: what the other end is told. Null: it belongs to no trace. */
+  traceparent(): string | null;
   connectionReady(connection: UpstreamConnection): void;
   connectionFailed(message: string, what: ConnectFailure): void;
 }
@@ -49,6 +51,8 @@ export interface UpstreamConnection extends Due {
   forgetWaiter(waiter: PoolWaiter): void;
   readonly requestsTotal: number;
   readonly openedMs: number;
+  /** What the endpoint's proxy calls it; null without a tunnel. */
+  readonly traceId: string | null;
   /**
    * Null when there was no room after all. Without `endStream` the body follows.
    * @param request as it goes out; its fields are read before this returns.
@@ -68,4 +72,5 @@ export interface UpstreamConnectionOptions {
   /** What requests are sent by, as HTTP/2 says it. */
   readonly scheme: "http" | "https";
   readonly idleTimeoutMs: number;
+  readonly traceId: string | null;
 }

@@ -4,6 +4,7 @@ import { type IpAddress } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { type Authority, formatAuthority } from "./authority.ts";
 import { type BaggageSource } from "./baggage.ts";
+import { randomTraceparent } from "../trace/traceparent.ts";
 import { connectFields, type ConnectOptions, readConnect, readResponseBaggage, responseFields } from "./connect.ts";
 
 const web: BaggageSource = {
@@ -12,7 +13,7 @@ const web: BaggageSource = {
 };
 const authority: Authority = { kind: "hostname", hostname: "api.shop.svc.cluster.local", port: 80 };
 const options = (more: Partial<ConnectOptions> = {}): ConnectOptions => ({
-  authority, source: web, clusterId: "c1", forwardedFor: { ip: "198.18.0.9" as IpAddress, port: 50000 }, forwardedHost: null, random: seededRandom(7), ...more,
+  authority, source: web, clusterId: "c1", forwardedFor: { ip: "198.18.0.9" as IpAddress, port: 50000 }, forwardedHost: null, traceparent: randomTraceparent(seededRandom(7)), ...more,
 });
 
 describe("CONNECT", () => {
@@ -23,7 +24,7 @@ describe("CONNECT", () => {
       expect(formatAuthority(read.value.authority)).toBe(vector.authority);
       expect(read.value.baggage?.namespace ?? null).toBe(vector.namespace);
       expect(read.value.forwardedHost).toBe(vector.forwardedHost);
-      expect(read.value.traceId).toBe(vector.traceId);
+      expect((read.value.trace?.traceId ?? null)).toBe(vector.traceId);
       expect(read.value.forwardedNetwork).toBe(vector.forwardedNetwork);
     });
   }
@@ -51,7 +52,7 @@ describe("CONNECT", () => {
     if (!read.ok) throw new Error(read.error.reason);
     expect(read.value).toMatchObject({ authority, forwardedHost: "api.shop.svc.cluster.local", forwardedNetwork: "n1" });
     expect(read.value.baggage).toMatchObject({ clusterId: "c1", namespace: "shop", workloadName: "web", serviceName: "web", serviceVersion: "v1", region: "r1" });
-    expect(read.value.traceId).toMatch(/^[0-9a-f]{32}$/);
+    expect((read.value.trace?.traceId ?? null)).toMatch(/^[0-9a-f]{32}$/);
   });
 
   test("only a tunnel through a gateway names the network", () => {

@@ -2,12 +2,11 @@
 // HTTP/2 has already checked what RFC 9113 demands of any request; what makes it an HBONE tunnel is checked here.
 
 import type { SocketAddress } from "../../core/ip.ts";
-import type { Random } from "../../core/ports.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import { type Authority, formatAuthority, parseAuthority } from "./authority.ts";
 import { type Baggage, baggageOf, type BaggageSource, decodeBaggage, encodeBaggage } from "./baggage.ts";
 import { decodeForwardedHost, encodeForwarded } from "./forwarded.ts";
-import { decodeTraceparent, randomTraceparent } from "../trace/traceparent.ts";
+import { decodeTraceparent, type Traceparent } from "../trace/traceparent.ts";
 
 /** The answers to a CONNECT. A client closes the application's connection on all but the first. */
 export const ConnectStatus = {
@@ -36,7 +35,8 @@ export interface ConnectOptions {
   readonly forwardedFor: SocketAddress;
   /** Hostname of the service that was addressed; null when a workload was. */
   readonly forwardedHost: string | null;
-  readonly random: Random;
+  /** `traceparent`, whole. */
+  readonly traceparent: string;
   /** Our network, on the inner CONNECT through a network gateway only. */
   readonly network?: string;
 }
@@ -46,7 +46,7 @@ export function connectFields(options: ConnectOptions): string[] {
   const fields = [":method", "CONNECT", ":authority", formatAuthority(options.authority)];
   pushBaggage(fields, options.source, options.clusterId);
   fields.push("forwarded", encodeForwarded({ for: options.forwardedFor, host: options.forwardedHost }));
-  fields.push("traceparent", randomTraceparent(options.random));
+  fields.push("traceparent", options.traceparent);
   if (options.network !== undefined && isNetwork(options.network)) fields.push(FORWARDED_NETWORK, options.network);
   return fields;
 }
@@ -68,7 +68,8 @@ export interface ConnectRequest {
   /** Null without any `baggage` header. */
   readonly baggage: Baggage | null;
   readonly forwardedHost: string | null;
-  readonly traceId: string | null;
+  /** Null without one, or with one that is malformed. */
+  readonly trace: Traceparent | null;
   /** Network of the sender when the tunnel came through a gateway. */
   readonly forwardedNetwork: string | null;
 }
@@ -100,7 +101,7 @@ export function readConnect(headers: readonly string[]): Result<ConnectRequest, 
     authority: authority.value,
     baggage: baggage.length === 0 ? null : decodeBaggage(baggage),
     forwardedHost: decodeForwardedHost(valuesOf(headers, "forwarded")),
-    traceId: traceparent.length === 1 ? (decodeTraceparent(traceparent[0]!)?.traceId ?? null) : null,
+    trace: traceparent.length === 1 ? decodeTraceparent(traceparent[0]!) : null,
     forwardedNetwork: readNetwork(valuesOf(headers, FORWARDED_NETWORK)),
   });
 }

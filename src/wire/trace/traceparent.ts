@@ -15,6 +15,11 @@ export function randomTraceparent(random: Random): string {
   return `00-${randomHex(random, 32)}-${randomHex(random, 16)}-00`;
 }
 
+/** Of a `traceparent` that we made. */
+export function traceIdOf(traceparent: string): string {
+  return traceparent.slice(3, 35);
+}
+
 export function encodeTraceparent({ traceId, parentId, sampled }: Traceparent): string {
   return `00-${traceId}-${parentId}-${sampled ? "01" : "00"}`;
 }
