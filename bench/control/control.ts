@@ -13,7 +13,7 @@ import { CONTROL_NAMESPACE, type ControlRole, startControl } from "../../test/ku
 import { until } from "../../test/kit/until.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "../../test/kubernetes/objects.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, followXds } from "../../test/kubernetes/xds-client.ts";
-import { MERGE_PATCH } from "../../src/control/api/api.ts";
+import { MERGE_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { memoryOf } from "../lib/accounting.ts";
 
 export interface ControlSize {

@@ -9,8 +9,10 @@ import { closeNamespace } from "../net/namespace.ts";
 import { inspectRedirect } from "../net/redirect/redirect.ts";
 import { removeProbeSource, setProbeSource } from "../net/redirect/probe-source.ts";
 import { REDIRECTION } from "../resources/annotations.ts";
-import type { KubernetesClient } from "../runtime/kubernetes/client.ts";
-import { listWatch } from "../runtime/kubernetes/list-watch.ts";
+import { systemTimers } from "../net/timers.ts";
+import type { Api } from "../runtime/kubernetes/api.ts";
+import { collectionPath, objectPath, type ResourceType } from "../runtime/kubernetes/api-path.ts";
+import { ListWatch, METADATA_ONE, type ListWatchSink, type Watched } from "../runtime/kubernetes/list-watch.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { AgentAnswer, AgentRequest, PodReference } from "./agent-protocol.ts";
 import { Enrolment, type EnrolmentTimes } from "./enrolment.ts";
@@ -22,7 +24,7 @@ import { meshed, podWorld } from "./pod-world.ts";
 import { ZdsServer } from "./zds-server.ts";
 
 export interface AgentOptions {
-  readonly client: KubernetesClient;
+  readonly client: Api;
   readonly node: string;
   readonly zdsSocket: string;
   readonly excludedNamespaces: readonly string[];
@@ -39,6 +41,11 @@ export interface AgentOptions {
   readonly times?: EnrolmentTimes;
 }
 
+const PODS: ResourceType = { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true };
+const NAMESPACES: ResourceType = { group: "", version: "v1", plural: "namespaces", kind: "Namespace", namespaced: false };
+const EVENTS: ResourceType = { group: "", version: "v1", plural: "events", kind: "Event", namespaced: true };
+/** How often what a watch told is compared with the API. Rare enough that thousands of nodes are no load. */
+const COMPARE_MS = 30 * 60_000;
 const REPAIR_MS = 30_000;
 /** A pod's failures named in one line. */
 const FAILURES_SHOWN = 3;
@@ -62,9 +69,12 @@ export class Agent {
   readonly #enrolment: Enrolment;
   readonly #left: { removeAll(): void };
   readonly #namespaces = new PodNamespaces();
-  readonly #podsByKey = new Map<string, Pod>();
+  readonly #podsByUid = new Map<string, Pod>();
   readonly #labelsOfNamespace = new Map<string, Readonly<Record<string, string>>>();
   readonly #watching = new AbortController();
+  readonly #watches: ListWatch[] = [];
+  /** `namespace/name` to UID: a pod of a name may be followed by another. */
+  readonly #uids = new Map<string, string>();
   readonly #toldAtMs = new Map<string, number>();
   #synced = false;
   #probesDue = false;
@@ -99,35 +109,25 @@ export class Agent {
 
   /** Resolves when pods and namespaces have been read once and ztunnels may come. Rejects when their socket cannot be made. */
   async start(): Promise<void> {
-    const { client, node, random, log } = this.#options;
     const { signal } = this.#watching;
-    const namespacesRead = Promise.withResolvers<void>();
-    const podsRead = Promise.withResolvers<void>();
-    const watching = { client, random, signal, onTrouble: ({ message }: { readonly message: string }) => log.warn("the API was not to be had", { error: message }) };
-    void listWatch({
-      ...watching, path: "/api/v1/namespaces", query: "", metadataOnly: true,
-      keep: (object) => {
+    await this.#watch({ types: [NAMESPACES], namespace: null, metadataOnly: true, compareMs: COMPARE_MS }, {
+      upsert: (object) => {
         const namespace = parseNamespace(object);
-        return namespace === null ? null : { key: namespace.name, value: namespace.labels };
+        if (namespace !== null) this.#namespaceChanged(namespace.name, namespace.labels);
       },
-      onChange: (name, labels) => this.#namespaceChanged(name, labels),
-      onSynced: () => namespacesRead.resolve(),
+      remove: (_, name) => this.#namespaceChanged(name, null),
     });
-    await Promise.race([namespacesRead.promise, aborted(signal)]);
-    void listWatch({
-      ...watching, path: "/api/v1/pods", query: `fieldSelector=${encodeURIComponent(`spec.nodeName=${node}`)}`,
-      keep: (object) => {
+    await this.#watch({ types: [PODS], namespace: null, fieldSelector: `spec.nodeName=${this.#options.node}`, compareMs: COMPARE_MS }, {
+      upsert: (object) => {
         const pod = parsePod(object);
-        return pod === null ? null : { key: pod.uid, value: pod };
+        if (pod !== null) this.#podSeen(pod);
       },
-      onChange: (uid, pod) => this.#podChanged(uid, pod),
-      onSynced: () => podsRead.resolve(),
+      remove: (namespace, name) => this.#podGone(`${namespace}/${name}`),
     });
-    await Promise.race([podsRead.promise, aborted(signal)]);
     if (signal.aborted) return;
-    for (const pod of this.#podsByKey.values()) this.#adopt(pod);
+    for (const pod of this.#podsByUid.values()) this.#adopt(pod);
     this.#synced = true;
-    for (const pod of this.#podsByKey.values()) this.#tell(pod);
+    for (const pod of this.#podsByUid.values()) this.#tell(pod);
     this.#setProbeSource();
     const listening = this.#zds.listen();
     if (!listening.ok) throw new Error(listening.error);
@@ -135,6 +135,16 @@ export class Agent {
       this.#enrolment.repair();
       this.#setProbeSource();
     }, REPAIR_MS);
+  }
+
+  /** Resolves when the first list is complete, or nothing is watched any more. */
+  async #watch(watched: Watched, sink: Omit<ListWatchSink, "synced">): Promise<void> {
+    const { client, clock, random, log } = this.#options;
+    const read = Promise.withResolvers<void>();
+    const watch = new ListWatch(watched, { api: client, clock, random, timers: systemTimers, log, sink: { ...sink, synced: () => read.resolve() } });
+    this.#watches.push(watch);
+    watch.start();
+    await Promise.race([read.promise, aborted(this.#watching.signal)]);
   }
 
   /** What the plugin asks. */
@@ -191,6 +201,7 @@ export class Agent {
 
   #endWatching(): void {
     this.#watching.abort();
+    for (const watch of this.#watches) void watch.stop();
     if (this.#timer !== null) clearInterval(this.#timer);
   }
 
@@ -219,8 +230,8 @@ export class Agent {
   async #ask({ namespace, name, uid }: PodReference): Promise<{ ok: true; value: { pod: Pod; membership: Membership } } | { ok: false; error: string }> {
     const { client, node } = this.#options;
     const [podAnswer, namespaceAnswer] = await Promise.all([
-      client.get(`/api/v1/namespaces/${namespace}/pods/${name}`),
-      client.get(`/api/v1/namespaces/${namespace}`, { accept: "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1" }),
+      client.request({ method: "GET", path: objectPath(PODS, namespace, name) }),
+      client.request({ method: "GET", path: objectPath(NAMESPACES, "", namespace), accept: METADATA_ONE }),
     ]);
     if (!podAnswer.ok) return { ok: false, error: `whether ${namespace}/${name} must be in the mesh is not known: ${podAnswer.error.message}` };
     if (!namespaceAnswer.ok) return { ok: false, error: `whether ${namespace}/${name} must be in the mesh is not known: ${namespaceAnswer.error.message}` };
@@ -260,21 +271,27 @@ export class Agent {
     return membershipOf(pod, this.#labelsOfNamespace.get(pod.namespace) ?? {}, this.#options.excludedNamespaces);
   }
 
-  #podChanged(uid: string, pod: Pod | null): void {
-    if (pod === null) {
-      this.#podsByKey.delete(uid);
-      this.#enrolment.delete(uid);
-      return;
-    }
-    this.#podsByKey.set(uid, pod);
+  #podSeen(pod: Pod): void {
+    const key = `${pod.namespace}/${pod.name}`;
+    if (this.#uids.get(key) !== pod.uid) this.#podGone(key);
+    this.#uids.set(key, pod.uid);
+    this.#podsByUid.set(pod.uid, pod);
     if (this.#synced) this.#tell(pod);
+  }
+
+  #podGone(key: string): void {
+    const uid = this.#uids.get(key);
+    if (uid === undefined) return;
+    this.#uids.delete(key);
+    this.#podsByUid.delete(uid);
+    this.#enrolment.delete(uid);
   }
 
   #namespaceChanged(name: string, labels: Readonly<Record<string, string>> | null): void {
     if (labels === null) this.#labelsOfNamespace.delete(name);
     else this.#labelsOfNamespace.set(name, labels);
     if (!this.#synced) return;
-    for (const pod of this.#podsByKey.values()) if (pod.namespace === name) this.#tell(pod);
+    for (const pod of this.#podsByUid.values()) if (pod.namespace === name) this.#tell(pod);
   }
 
   #tell(pod: Pod): void {
@@ -313,7 +330,7 @@ export class Agent {
       involvedObject: { apiVersion: "v1", kind: "Pod", namespace: pod.namespace, name: pod.name, uid: pod.uid },
       type: "Warning", reason: "NotInMesh", message: why.slice(0, EVENT_MESSAGE_CHARS), source: { component: "weft-cni", host: node }, firstTimestamp: at, lastTimestamp: at, count: 1,
     };
-    const written = await client.request("POST", `/api/v1/namespaces/${pod.namespace}/events`, { body });
+    const written = await client.request({ method: "POST", path: collectionPath(EVENTS, pod.namespace), body });
     if (!written.ok) log.debug("an event could not be written", { error: written.error.message });
   }
 

@@ -5,7 +5,7 @@ import { close } from "../net/libc.ts";
 import { liveConnections } from "../net/redirect/existing-connections.ts";
 import { drainRedirect, installRedirect, removeRedirect, repairRedirect } from "../net/redirect/redirect.ts";
 import { REDIRECTION } from "../resources/annotations.ts";
-import type { KubernetesClient } from "../runtime/kubernetes/client.ts";
+import { type Api, MERGE_PATCH } from "../runtime/kubernetes/api.ts";
 import type { PodWorld } from "./enrolment.ts";
 import type { Pod } from "./pod.ts";
 import { type CaptureSettings, podCapture } from "./pod-capture.ts";
@@ -13,7 +13,7 @@ import type { PodNamespaces } from "./pod-namespaces.ts";
 import type { MeshedPod, ZdsServer } from "./zds-server.ts";
 
 export interface PodWorldOptions {
-  readonly client: KubernetesClient;
+  readonly client: Api;
   readonly zds: () => ZdsServer;
   readonly namespaces: PodNamespaces;
   readonly capture: CaptureSettings;
@@ -80,7 +80,7 @@ export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: 
       // By way of the status subresource: the right to change a pod's status is not the right to change the pod. The UID keeps us off a
       // namesake that came later.
       const body = { metadata: { uid: pod.uid, annotations: { [REDIRECTION]: inMesh ? "enabled" : null } } };
-      const patched = await client.request("PATCH", `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}/status`, { body, contentType: "application/merge-patch+json" });
+      const patched = await client.request({ method: "PATCH", path: `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}/status`, body, contentType: MERGE_PATCH });
       if (patched.ok || patched.error.status === 404 || patched.error.status === 409) return ok(undefined);
       return err(`the annotation ${REDIRECTION} cannot be written: ${patched.error.message}`);
     },

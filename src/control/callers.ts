@@ -10,7 +10,7 @@ import { parseSpiffeId, type SpiffeId, type TrustDomain } from "../core/spiffe.t
 import { GATEWAY_NAME } from "../resources/annotations.ts";
 import type { Pod } from "../resources/kinds/pod.ts";
 import type { Authenticator, ClientView, Credentials, XdsCaller } from "../xds/serving.ts";
-import type { Api } from "./api/api.ts";
+import type { Api } from "../runtime/kubernetes/api.ts";
 
 const TOKEN_CHARS_MAX = 8192;
 /** A token is good for an hour and reviewed again after this: a deleted pod's is refused by then. */

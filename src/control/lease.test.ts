@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { err, ok, type Result } from "../core/result.ts";
 import { FakeTime } from "../../test/kit/fake-time.ts";
 import { quietLog } from "../../test/kit/quiet-log.ts";
-import type { Api, ApiFault, ApiRequest } from "./api/api.ts";
+import type { Api, ApiFault, ApiRequest } from "../runtime/kubernetes/api.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 
 interface Stored {

@@ -5,8 +5,8 @@ import { z } from "zod";
 import type { Clock, Random } from "../core/ports.ts";
 import type { Timers } from "../net/timers.ts";
 import type { Logger } from "../runtime/logger.ts";
-import type { Api } from "./api/api.ts";
-import { collectionPath, objectPath, type ResourceType } from "./api/api-path.ts";
+import type { Api } from "../runtime/kubernetes/api.ts";
+import { collectionPath, objectPath, type ResourceType } from "../runtime/kubernetes/api-path.ts";
 
 const LEASE: ResourceType = { group: "coordination.k8s.io", version: "v1", plural: "leases", kind: "Lease", namespaced: true };
 /** As Kubernetes' own controllers have it. */

@@ -6,8 +6,8 @@ import { SharedAuthority } from "../ca/shared-authority.ts";
 import { CaServer } from "../ca/server.ts";
 import { logCaEvent } from "../ca/server-events.ts";
 import { serverNames } from "../ca/server-names.ts";
-import { type Api, apiOf } from "../control/api/api.ts";
-import { Secrets } from "../control/api/secrets.ts";
+import type { Api } from "../runtime/kubernetes/api.ts";
+import { Secrets } from "../control/secrets.ts";
 import type { WaypointEnvironment } from "../control/waypoint/waypoint-objects.ts";
 import { ControlPlane } from "../control/control-plane.ts";
 import { controlMetrics } from "../control/metrics.ts";
@@ -43,7 +43,7 @@ export const run: RoleMain = async (settings, runtime) => {
   lifecycle.readiness.set(OPENING, "opening");
   const access = settings.kubeconfig === null ? inClusterAccess(process.env) : kubeconfigAccess(settings.kubeconfig);
   if (!access.ok) throw new Error(`the way to the Kubernetes API: ${access.error}${settings.kubeconfig === null ? "; outside of a cluster give --kubeconfig" : ""}`);
-  const api = apiOf(new KubernetesClient(access.value));
+  const api = new KubernetesClient(access.value);
   const lock = await StateLock.take(settings.state, "control");
   if (!lock.ok) throw new Error(lock.error);
 

@@ -27,8 +27,9 @@ export class FakeKubernetesApi implements Disposable {
   /** Every request is answered so while it is set. */
   refuseWith: number | null = null;
   pageObjects = Number.POSITIVE_INFINITY;
-  /** Answers by path, for what is no object. */
+  /** Answers by path, for what is no object; and for what is no JSON. */
   readonly fixed = new Map<string, object>();
+  readonly fixedText = new Map<string, string>();
 
   constructor() {
     this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, idleTimeout: 0, fetch: (request) => this.#answer(request) });
@@ -112,6 +113,7 @@ export class FakeKubernetesApi implements Disposable {
     if (this.refuseWith !== null) return status(this.refuseWith, "Refused", "told to refuse");
     const parts = url.pathname.split("/").filter((part) => part !== "");
     if (this.fixed.has(url.pathname)) return Response.json(this.fixed.get(url.pathname));
+    if (this.fixedText.has(url.pathname)) return new Response(this.fixedText.get(url.pathname));
     // api/v1/COLLECTION, api/v1/namespaces/NAME, api/v1/namespaces/NS/COLLECTION/NAME[/status]
     const rest = parts.slice(parts[0] === "api" ? 2 : 3);
     if (request.method === "POST") {

@@ -5,7 +5,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Api, apiOf, APPLY_PATCH } from "../../src/control/api/api.ts";
+import { type Api, APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { unsealed } from "../kit/box.ts";
@@ -86,7 +86,7 @@ export async function startApiServer(): Promise<ApiServer> {
   const access = kubeconfigAccess(kubeconfig);
   if (!access.ok) throw new Error(access.error);
   return {
-    client: apiOf(new KubernetesClient(access.value)), kubeconfig,
+    client: new KubernetesClient(access.value), kubeconfig,
     restart: async () => {
       await stopApiServer();
       await launch();

@@ -1,6 +1,7 @@
 // A real cluster for the tests that need nodes: KUBECONFIG says which, WEFT_IMAGE and WEFT_TEST_IMAGE name images that its nodes have
 // (the program, and test/kubernetes/app.ts). These tests are not sealed: they speak to that cluster's API and to nothing else.
 
+import { MERGE_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { kubeconfigAccess } from "../../src/runtime/kubernetes/kubeconfig.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../../src/cli/install/apply.ts";
@@ -64,7 +65,7 @@ export class Cluster {
   }
 
   async merge(path: string, body: unknown): Promise<void> {
-    const patched = await this.client.request("PATCH", path, { body, contentType: "application/merge-patch+json" });
+    const patched = await this.client.request({ method: "PATCH", path, body, contentType: MERGE_PATCH });
     if (!patched.ok) throw new Error(patched.error.message);
   }
 

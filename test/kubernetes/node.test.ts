@@ -8,6 +8,7 @@ import { ownDefinitions } from "../../src/cli/install/definitions.ts";
 import { installObjects, type KubernetesObject } from "../../src/cli/install/objects.ts";
 import { objectPath } from "../../src/cli/install/object-paths.ts";
 import { defaultValues } from "../../src/cli/install/values.ts";
+import { APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { appPod, Cluster, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
@@ -70,11 +71,11 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   const url = (service: string) => `http://${service}.${SHOP}.svc.cluster.local/`;
   const policy = (name: string, spec: object): KubernetesObject => ({ apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name, namespace: SHOP, labels: {} }, spec });
   const applyRaw = async (path: string, body: object) => {
-    const applied = await cluster.client.request("PATCH", `${path}?fieldManager=test&force=true`, { body, contentType: "application/apply-patch+yaml" });
+    const applied = await cluster.client.request({ method: "PATCH", path, query: { fieldManager: "test", force: "true" }, body, contentType: APPLY_PATCH });
     if (!applied.ok) throw new Error(applied.error.message);
   };
   const removeRaw = async (path: string) => {
-    const removed = await cluster.client.request("DELETE", path);
+    const removed = await cluster.client.request({ method: "DELETE", path });
     if (!removed.ok && removed.error.status !== 404) throw new Error(removed.error.message);
   };
   const policyPath = (name: string) => `/apis/security.istio.io/v1/namespaces/${SHOP}/authorizationpolicies/${name}`;
@@ -187,7 +188,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   test("the control plane is killed under load: nobody notices", async () => {
     await withoutLoss(async () => {
       for (const { metadata } of await cluster.pods(MESH, "app=weft-control")) {
-        const removed = await cluster.client.request("DELETE", `/api/v1/namespaces/${MESH}/pods/${metadata.name}?gracePeriodSeconds=0`);
+        const removed = await cluster.client.request({ method: "DELETE", path: `/api/v1/namespaces/${MESH}/pods/${metadata.name}`, query: { gracePeriodSeconds: "0" } });
         if (!removed.ok) throw new Error(removed.error.message);
       }
     });

@@ -1,6 +1,6 @@
 // Objects of a cluster in few words.
 
-import type { Api } from "../../src/control/api/api.ts";
+import type { Api } from "../../src/runtime/kubernetes/api.ts";
 import type { KubeObject } from "./api-server.ts";
 
 type Labels = Readonly<Record<string, string>>;

@@ -7,6 +7,7 @@ import { install } from "../../src/cli/verbs/install.ts";
 import { status } from "../../src/cli/verbs/status.ts";
 import { uninstall } from "../../src/cli/verbs/uninstall.ts";
 import { waypoint } from "../../src/cli/verbs/waypoint.ts";
+import { APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { describeUnless } from "../kit/skip.ts";
 import { appPod, appPodSpec, Cluster, namespaceObject, needsCluster, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
@@ -34,7 +35,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
       return wanted.test(log) ? log : null;
     });
   const raw = async (path: string, body: object): Promise<void> => {
-    const applied = await cluster.client.request("PATCH", `${path}?fieldManager=test&force=true`, { body, contentType: "application/apply-patch+yaml" });
+    const applied = await cluster.client.request({ method: "PATCH", path, query: { fieldManager: "test", force: "true" }, body, contentType: APPLY_PATCH });
     if (!applied.ok) throw new Error(applied.error.message);
   };
   const service = (name: string, spec: object): KubernetesObject => ({ apiVersion: "v1", kind: "Service", metadata: { name, namespace: SHOP, labels: {} }, spec });
@@ -57,7 +58,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     if (cluster === undefined) return;
     await cluster.remove(namespaceObject(SHOP), WAIT_MS);
     await cluster.weft(uninstall, []);
-    for (const { object } of definitions()) await cluster.client.request("DELETE", definitionPath(object.metadata.name));
+    for (const { object } of definitions()) await cluster.client.request({ method: "DELETE", path: definitionPath(object.metadata.name) });
   }, LONG);
 
   test("a service with two ports, on another node", async () => {

@@ -1,7 +1,6 @@
 // The source of a cluster against a real API server: what is written there is what comes out.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { apiOf } from "../../src/control/api/api.ts";
 import { ClusterSource } from "../../src/control/source/cluster-source.ts";
 import { systemClock, systemRandom } from "../../src/core/ports.ts";
 import { parseTrustDomain } from "../../src/core/spiffe.ts";
@@ -97,7 +96,7 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
     const token = await tokenFor(server.client, "narrow", "shop", { audience: "https://kubernetes.default.svc" });
     const narrow = new Eventually<ClusterEvaluation>();
     const watching = new ClusterSource({
-      api: apiOf(new KubernetesClient({ ...access.value, authorization: async () => `Bearer ${token}` })), clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: at,
+      api: new KubernetesClient({ ...access.value, authorization: async () => `Bearer ${token}` }), clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: at,
       onEvaluated: (evaluation) => narrow.put(evaluation), onObject: () => {}, options: OPTIONS,
     });
     watching.start();

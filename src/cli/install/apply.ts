@@ -3,6 +3,7 @@
 
 import { z } from "zod";
 import { err, ok, type Result } from "../../core/result.ts";
+import { APPLY_PATCH } from "../../runtime/kubernetes/api.ts";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { describeObject, objectPath } from "./object-paths.ts";
 import type { KubernetesObject } from "./objects.ts";
@@ -18,7 +19,7 @@ export async function applyObject(client: KubernetesClient, object: KubernetesOb
   const path = objectPath(object);
   const before = await client.get(path);
   if (!before.ok && before.error.status !== 404) return err(before.error.message);
-  const applied = await client.request("PATCH", `${path}?fieldManager=${FIELD_MANAGER}&force=true`, { body: object, contentType: "application/apply-patch+yaml" });
+  const applied = await client.request({ method: "PATCH", path, query: { fieldManager: FIELD_MANAGER, force: "true" }, body: object, contentType: APPLY_PATCH });
   if (!applied.ok) return err(`${describeObject(object)} cannot be applied: ${applied.error.message}`);
   if (!before.ok) return ok("created");
   const [was, is] = [before.value, applied.value].map((each) => versionSchema.safeParse(each).data?.metadata.resourceVersion);
@@ -30,7 +31,7 @@ const GONE_POLL_MS = 250;
 /** Removes it and what belongs to it. @param waitMs until it is gone, with its pods; 0 does not wait. */
 export async function removeObject(client: KubernetesClient, object: Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">, waitMs: number): Promise<Result<"removed" | "absent", string>> {
   const path = objectPath(object);
-  const removed = await client.request("DELETE", path, { body: { apiVersion: "v1", kind: "DeleteOptions", propagationPolicy: waitMs > 0 ? "Foreground" : "Background" } });
+  const removed = await client.request({ method: "DELETE", path, body: { apiVersion: "v1", kind: "DeleteOptions", propagationPolicy: waitMs > 0 ? "Foreground" : "Background" } });
   if (!removed.ok) return removed.error.status === 404 ? ok("absent") : err(`${describeObject(object)} cannot be removed: ${removed.error.message}`);
   for (const deadline = performance.now() + waitMs; waitMs > 0; await Bun.sleep(GONE_POLL_MS)) {
     const there = await client.get(path);

@@ -57,7 +57,7 @@ async function permissions(client: KubernetesClient, namespace: string): Promise
   const refused: string[] = [];
   for (const { group, resource, namespaced } of NEEDED) {
     const body = { apiVersion: "authorization.k8s.io/v1", kind: "SelfSubjectAccessReview", spec: { resourceAttributes: { group, resource, verb: "create", ...(namespaced ? { namespace } : {}) } } };
-    const answer = await client.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", { body });
+    const answer = await client.request({ method: "POST", path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body });
     if (!answer.ok) return [bad(answer.error.message)];
     if (z.looseObject({ status: z.looseObject({ allowed: z.boolean() }) }).parse(answer.value).status.allowed !== true) refused.push(resource);
   }

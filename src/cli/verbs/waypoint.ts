@@ -6,6 +6,7 @@ import { stringify } from "yaml";
 import { z } from "zod";
 import { USE_WAYPOINT, WAYPOINT_FOR } from "../../resources/annotations.ts";
 import { HBONE_PORT, HBONE_PROTOCOL, WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
+import { MERGE_PATCH } from "../../runtime/kubernetes/api.ts";
 import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../install/apply.ts";
 import { describeObject, objectPath } from "../install/object-paths.ts";
@@ -47,7 +48,7 @@ export async function waypoint([verb, ...args]: readonly string[], context: Verb
   if (!applied.ok) return fail(context, `${applied.error}${applied.error.includes("404") ? ": are the CRDs of the Gateway API installed?" : ""}`);
   context.print(`${describeObject(object)} ${applied.value}\n`);
   if (flags["enroll-namespace"]) {
-    const labelled = await client.request("PATCH", `/api/v1/namespaces/${namespace}`, { body: { metadata: { labels: { [USE_WAYPOINT]: flags.name } } }, contentType: "application/merge-patch+json" });
+    const labelled = await client.request({ method: "PATCH", path: `/api/v1/namespaces/${namespace}`, body: { metadata: { labels: { [USE_WAYPOINT]: flags.name } } }, contentType: MERGE_PATCH });
     if (!labelled.ok) return fail(context, labelled.error.message);
     context.print(`namespace ${namespace} uses it (label ${USE_WAYPOINT}: ${flags.name})\n`);
   }

@@ -8,8 +8,8 @@ import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../reso
 import { headOf } from "../../resources/object-head.ts";
 import type { TranslationOptions } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { Api } from "../api/api.ts";
-import { ListWatch, type ListWatchCounters } from "./list-watch.ts";
+import type { Api } from "../../runtime/kubernetes/api.ts";
+import { ListWatch, type ListWatchCounters } from "../../runtime/kubernetes/list-watch.ts";
 import { ReferencedObjects } from "./referenced-objects.ts";
 import { WATCHED_RESOURCES } from "./watched-kinds.ts";
 

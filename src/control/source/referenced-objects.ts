@@ -6,8 +6,8 @@ import type { TextReference } from "../../resources/l7/world.ts";
 import { metadataText } from "../../resources/object-head.ts";
 import { identityKey } from "../../resources/resource.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { Api } from "../api/api.ts";
-import { objectPath } from "../api/api-path.ts";
+import type { Api } from "../../runtime/kubernetes/api.ts";
+import { objectPath } from "../../runtime/kubernetes/api-path.ts";
 
 export const LOOK_MS = 30_000;
 /** A state waits this long for something that is named for the first time; without it what names it is refused, which is safe. */

@@ -3,7 +3,7 @@
 import { type Kind, KINDS } from "../../resources/kinds.ts";
 import { pluralOf } from "../../resources/plural.ts";
 import type { ClusterKind } from "../../resources/cluster/cluster-set.ts";
-import type { ResourceType } from "../api/api-path.ts";
+import type { ResourceType } from "../../runtime/kubernetes/api-path.ts";
 
 export interface WatchedResource {
   readonly kind: ClusterKind;

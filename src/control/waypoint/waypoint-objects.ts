@@ -3,7 +3,7 @@
 
 import { GATEWAY_NAME, NATIVE_TUNNEL, WAYPOINT_FOR } from "../../resources/annotations.ts";
 import { HBONE_PORT } from "../../resources/kinds/gateway.ts";
-import { apiVersionOf, type ResourceType } from "../api/api-path.ts";
+import { apiVersionOf, type ResourceType } from "../../runtime/kubernetes/api-path.ts";
 import { isJson, type Json } from "../json.ts";
 import { overlay } from "./overlay.ts";
 

@@ -1,8 +1,8 @@
 // The roots of the mesh in every namespace, where Istio's agents and gateways look for them: ConfigMap `istio-ca-root-cert`.
 
-import type { Api } from "../api/api.ts";
-import { APPLY_PATCH } from "../api/api.ts";
-import { objectPath, type ResourceType } from "../api/api-path.ts";
+import type { Api } from "../../runtime/kubernetes/api.ts";
+import { APPLY_PATCH } from "../../runtime/kubernetes/api.ts";
+import { objectPath, type ResourceType } from "../../runtime/kubernetes/api-path.ts";
 import type { WriteQueue } from "./write-queue.ts";
 
 export const BUNDLE_NAME = "istio-ca-root-cert";

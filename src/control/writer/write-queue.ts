@@ -4,7 +4,7 @@
 import type { Clock } from "../../core/ports.ts";
 import type { Timers } from "../../net/timers.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { ApiFault } from "../api/api.ts";
+import type { ApiFault } from "../../runtime/kubernetes/api.ts";
 
 /** As much as client libraries of Kubernetes' controllers allow themselves, several times over. */
 export const WRITES_PER_S = 50;

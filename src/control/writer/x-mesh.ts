@@ -1,8 +1,8 @@
 // The mesh as an object of the Gateway API (XMesh): made where there is none of ours, and told that it is accepted and what it can do.
 // Those of other controllers are left alone.
 
-import { type Api, MERGE_PATCH } from "../api/api.ts";
-import { collectionPath, objectPath, type ResourceType } from "../api/api-path.ts";
+import { type Api, MERGE_PATCH } from "../../runtime/kubernetes/api.ts";
+import { collectionPath, objectPath, type ResourceType } from "../../runtime/kubernetes/api-path.ts";
 import { isJson, type Json, sameJson } from "../json.ts";
 import type { WriteQueue } from "./write-queue.ts";
 

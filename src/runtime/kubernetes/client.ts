@@ -1,37 +1,22 @@
 // Requests to the Kubernetes API: one at a time with its answer, and watches as lines. Knows HTTP and the API's conventions, no kinds.
 
 import { z } from "zod";
-import { type Fault, RETRY_NEVER } from "../../core/fault.ts";
+import { RETRY_NEVER } from "../../core/fault.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import { type KubernetesAccess, words } from "./access.ts";
-
-export type KubernetesFault = Fault<"kubernetes_unreachable" | "kubernetes_refused" | "kubernetes_malformed"> & {
-  /** HTTP status; 0 when there was no answer. */
-  readonly status: number;
-  /** The API's own word for it: `NotFound`, `Expired`, `Conflict`; empty when it said none. */
-  readonly reason: string;
-};
-
-export type PatchType = "application/merge-patch+json" | "application/apply-patch+yaml" | "application/json-patch+json";
-
-export interface RequestOptions {
-  /** JSON (an apply patch too: JSON is YAML). */
-  readonly body?: unknown;
-  readonly contentType?: PatchType | "application/json";
-  readonly accept?: string;
-  readonly signal?: AbortSignal;
-}
+import type { Api, ApiFault, ApiFaultCode, ApiRequest, WatchRequest } from "./api.ts";
 
 /** An API server that has not answered by then will not. */
 const REQUEST_LIMIT_MS = 30_000;
+/** Bookmarks come every minute; a watch on which nothing came for this long is dead. */
+const WATCH_SILENCE_MS = 150_000;
 /** One line of a watch is one object; etcd takes none above 1.5 MiB, as JSON it is no more than a few times that. */
-const LINE_BYTES_MAX = 8 * 1024 * 1024;
-/** A watch ends by itself after its time-out; one that is there for this long beyond it is dead. */
-const WATCH_SILENCE_MS = 30_000;
+const LINE_CHARS_MAX = 8 * 1024 * 1024;
+const RETRY_MS = 1_000;
 
 const statusSchema = z.looseObject({ kind: z.literal("Status"), message: z.string().optional(), reason: z.string().optional(), code: z.number().optional() });
 
-export class KubernetesClient {
+export class KubernetesClient implements Api {
   readonly #access: KubernetesAccess;
 
   constructor(access: KubernetesAccess) {
@@ -46,77 +31,75 @@ export class KubernetesClient {
     return this.#access.namespace;
   }
 
-  get(path: string, options: RequestOptions = {}): Promise<Result<unknown, KubernetesFault>> {
-    return this.request("GET", path, options);
+  get(path: string, query: Readonly<Record<string, string>> = {}): Promise<Result<unknown, ApiFault>> {
+    return this.request({ method: "GET", path, query });
   }
 
-  /** @param path below the server, with its query: `/api/v1/namespaces/shop/pods?limit=500`. */
-  async request(method: string, path: string, options: RequestOptions = {}): Promise<Result<unknown, KubernetesFault>> {
+  async request(request: ApiRequest): Promise<Result<unknown, ApiFault>> {
+    const { method, path } = request;
     const limit = AbortSignal.timeout(REQUEST_LIMIT_MS);
-    const signal = options.signal === undefined ? limit : AbortSignal.any([limit, options.signal]);
-    const sent = await this.#send(method, path, { ...options, signal });
+    const sent = await this.#send(request, request.signal === undefined ? limit : AbortSignal.any([limit, request.signal]));
     if (!sent.ok) return sent;
     try {
       const text = await sent.value.text();
       return ok(text === "" ? null : JSON.parse(text));
     } catch (cause) {
-      return this.#fault("kubernetes_malformed", `${method} ${path}: the answer of ${this.origin} is no JSON: ${words(cause)}`, { status: sent.value.status });
+      return err(faultOf("api_malformed", sent.value.status, `${method} ${path}: the answer of ${this.origin} is no JSON: ${words(cause)}`));
     }
   }
 
-  /**
-   * The events of a watch, each the JSON of one line. Ends when the server ends it, with `timeoutSeconds` of the path at the latest;
-   * a failure to begin, and a connection that breaks, come as the last element.
-   */
-  async *watch(path: string, timeoutSeconds: number, options: RequestOptions = {}): AsyncGenerator<Result<unknown, KubernetesFault>> {
+  async watch(request: WatchRequest, onEvent: (event: unknown) => void): Promise<Result<void, ApiFault>> {
+    for await (const event of this.#events(request)) {
+      if (!event.ok) return event;
+      onEvent(event.value);
+    }
+    return ok(undefined);
+  }
+
+  /** Ends when the server ends the watch; a failure to begin, and a connection that breaks, come as the last element. */
+  async *#events({ path, query, accept, timeoutSeconds, signal }: WatchRequest): AsyncGenerator<Result<unknown, ApiFault>> {
     const silence = new AbortController();
-    const signal = options.signal === undefined ? silence.signal : AbortSignal.any([silence.signal, options.signal]);
     let timer = setTimeout(() => silence.abort(), REQUEST_LIMIT_MS);
     try {
-      const sent = await this.#send("GET", `${path}${path.includes("?") ? "&" : "?"}watch=true&allowWatchBookmarks=true&timeoutSeconds=${timeoutSeconds}`, { ...options, signal });
-      if (!sent.ok) {
-        yield sent;
-        return;
-      }
-      // A quiet watch is no dead one: its end comes with its time-out.
-      clearTimeout(timer);
-      timer = setTimeout(() => silence.abort(), timeoutSeconds * 1000 + WATCH_SILENCE_MS);
+      const sent = await this.#send({
+        method: "GET", path, query: { ...query, watch: "true", allowWatchBookmarks: "true", timeoutSeconds: String(timeoutSeconds) }, ...(accept === undefined ? {} : { accept }),
+      }, AbortSignal.any([silence.signal, signal]));
+      if (!sent.ok) return yield sent;
       const decoder = new TextDecoder();
       let rest = "";
       for await (const chunk of sent.value.body ?? []) {
+        clearTimeout(timer);
+        timer = setTimeout(() => silence.abort(), WATCH_SILENCE_MS);
         rest += decoder.decode(chunk, { stream: true });
-        if (rest.length > LINE_BYTES_MAX && !rest.includes("\n")) {
-          yield this.#fault("kubernetes_malformed", `watch ${path}: a line of more than ${LINE_BYTES_MAX} bytes`, { status: 200 });
-          return;
-        }
         for (let end = rest.indexOf("\n"); end >= 0; end = rest.indexOf("\n")) {
           const line = rest.slice(0, end);
           rest = rest.slice(end + 1);
           if (line !== "") yield ok(JSON.parse(line));
         }
+        if (rest.length > LINE_CHARS_MAX) return yield err(faultOf("api_malformed", 0, `watch ${path}: a line of more than ${LINE_CHARS_MAX} characters from ${this.origin}`));
       }
     } catch (cause) {
-      if (options.signal?.aborted === true) return;
-      yield this.#fault("kubernetes_unreachable", `watch ${path}: the connection to ${this.origin} broke: ${words(cause)}`, { status: 0 });
+      const why = silence.signal.aborted ? `nothing came for ${WATCH_SILENCE_MS / 1000} s` : words(cause);
+      yield err(faultOf("api_unreachable", 0, `watch ${path}: the connection to ${this.origin} broke: ${why}`, cause));
     } finally {
       clearTimeout(timer);
       silence.abort();
     }
   }
 
-  async #send(method: string, path: string, { body, contentType = "application/json", accept = "application/json", signal }: RequestOptions): Promise<Result<Response, KubernetesFault>> {
+  async #send({ method, path, query = {}, body, contentType, accept = "application/json" }: ApiRequest, signal: AbortSignal): Promise<Result<Response, ApiFault>> {
     const headers: Record<string, string> = { Accept: accept, "User-Agent": "weft" };
+    const search = new URLSearchParams(query).toString();
     let response: Response;
     try {
       const authorization = await this.#access.authorization();
       if (authorization !== null) headers["Authorization"] = authorization;
-      if (body !== undefined) headers["Content-Type"] = contentType;
-      response = await fetch(`${this.#access.server}${path}`, {
-        method, headers, tls: this.#access.tls, timeout: false, redirect: "error",
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }), ...(signal === undefined ? {} : { signal }),
+      if (body !== undefined) headers["Content-Type"] = contentType ?? "application/json";
+      response = await fetch(`${this.#access.server}${path}${search === "" ? "" : `?${search}`}`, {
+        method, headers, tls: this.#access.tls, timeout: false, redirect: "error", signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       } as RequestInit);
     } catch (cause) {
-      return this.#fault("kubernetes_unreachable", `${method} ${path}: no answer from ${this.origin}: ${words(cause)}`, { status: 0, cause });
+      return err(faultOf("api_unreachable", 0, `${method} ${path}: no answer from ${this.origin}: ${words(cause)}`, cause));
     }
     if (response.ok) return ok(response);
     let text = "";
@@ -126,13 +109,19 @@ export class KubernetesClient {
       // The status says enough.
     }
     const { reason, message } = apiWords(text);
-    return this.#fault("kubernetes_refused", `${method} ${path}: ${this.origin} answered ${response.status}${reason === "" ? "" : ` ${reason}`}: ${message}`, { status: response.status, reason });
+    const code = CODES[response.status] ?? "api_failed";
+    return err(faultOf(code, response.status, `${method} ${path}: ${this.origin} answered ${response.status}${reason === "" ? "" : ` ${reason}`}: ${message}`));
   }
+}
 
-  #fault(code: KubernetesFault["code"], message: string, more: { readonly status: number; readonly reason?: string; readonly cause?: unknown }): { ok: false; error: KubernetesFault } {
-    const blame = more.status === 401 || more.status === 403 ? "operator" : "peer";
-    return err({ code, message, blame, dies: "nothing", retry: RETRY_NEVER, status: more.status, reason: more.reason ?? "", ...(more.cause === undefined ? {} : { cause: more.cause }) });
-  }
+const CODES: Readonly<Record<number, ApiFaultCode>> = { 401: "api_unauthenticated", 403: "api_forbidden", 404: "api_not_found", 409: "api_conflict", 410: "api_gone", 400: "api_invalid", 422: "api_invalid", 429: "api_busy" };
+
+function faultOf(code: ApiFaultCode, status: number, message: string, cause?: unknown): ApiFault {
+  const again = status === 0 || status === 409 || status === 429 || status >= 500;
+  return {
+    code, status, message, blame: status === 0 || status >= 500 || code === "api_malformed" ? "peer" : "operator", dies: "nothing",
+    retry: again ? { kind: "after", afterMs: RETRY_MS } : RETRY_NEVER, ...(cause === undefined ? {} : { cause }),
+  };
 }
 
 const MESSAGE_CHARS_MAX = 500;

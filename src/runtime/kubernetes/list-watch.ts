@@ -1,170 +1,366 @@
-// A list of the API kept up to date: listed in pages, then watched with bookmarks; listed anew when the server has forgotten where
-// we were (410), and now and then anyway, so that whatever was missed is mended. What is kept of an object is the caller's choice.
+// All objects of one resource, kept up to date: a list in pages, then a watch from where it ended, for ever. Pure decisions are few and
+// the API is handed in, so that a test plays every server there is.
+//
+//   list (pages) ──▶ watch ──ends──▶ watch from the last version
+//     ▲   ▲           │ 410 Gone: what we missed is forgotten there
+//     │   └───────────┘
+//     └── 404: no such resource (its CRD is not installed): nothing, asked again every CRD_LOOK_MS
+//
+// Every COMPARE_MS, or as often as is asked for, the versions of all objects are compared with the API's: a server, a proxy or we may have lost an event.
 
 import { z } from "zod";
-import { unreachable } from "../../core/result.ts";
-import type { Random } from "../../core/ports.ts";
-import type { KubernetesClient, KubernetesFault } from "./client.ts";
+import { pause } from "../../core/pause.ts";
+import type { Clock, Random } from "../../core/ports.ts";
+import type { Timers } from "../../net/timers.ts";
+import { metadataText } from "../../resources/object-head.ts";
+import type { Logger } from "../logger.ts";
+import type { Api, ApiFault } from "./api.ts";
+import { apiVersionOf, collectionPath, type ResourceType } from "./api-path.ts";
 
-export interface ListWatchOptions<T> {
-  readonly client: KubernetesClient;
-  /** Path of the collection: `/api/v1/pods`. */
-  readonly path: string;
-  /** `fieldSelector=spec.nodeName%3Da`, or empty. */
-  readonly query: string;
-  /** Only metadata is asked for, of any kind. */
+export const PAGE_OBJECTS = 500;
+/** How long a server keeps a watch: a little different each time, so that not all end together. */
+const WATCH_S_MIN = 300;
+const WATCH_S_MAX = 600;
+const BACKOFF_MS_MIN = 200;
+const BACKOFF_MS_MAX = 30_000;
+/** How soon a kind that is installed later is seen. */
+export const CRD_LOOK_MS = 10_000;
+export const COMPARE_MS = 10 * 60_000;
+/** Of that time: those who began together do not compare together for ever. */
+const COMPARE_JITTER = 0.25;
+/** An object that is older here than there may be on its way: it gets this long. */
+export const COMPARE_GRACE_MS = 30_000;
+/** Continuations of one list: 500 million objects are no cluster. */
+const PAGES_MAX = 1_000_000;
+
+const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json;q=0.5";
+/** Of one object, its metadata alone. */
+export const METADATA_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json;q=0.5";
+
+export interface Watched {
+  /** Tried in order until the server knows one. */
+  readonly types: readonly ResourceType[];
+  /** Null for all namespaces. */
+  readonly namespace: string | null;
+  readonly labelSelector?: string;
+  readonly fieldSelector?: string;
+  /** Nothing else of the objects is asked for. */
   readonly metadataOnly?: boolean;
-  /** What is kept of one object; null for one that is not understood, which `onMalformed` has been told. */
-  readonly keep: (object: unknown) => { readonly key: string; readonly value: T } | null;
-  readonly onChange: (key: string, value: T | null) => void;
-  /** After the first list, and after each later one. */
-  readonly onSynced: () => void;
-  readonly onTrouble: (fault: KubernetesFault) => void;
+  /** COMPARE_MS unless given. */
+  readonly compareMs?: number;
+  /** Where it may not be read the rest goes on without it: nothing waits for it. */
+  readonly optional?: boolean;
+}
+
+export interface ListWatchSink {
+  upsert(object: Readonly<Record<string, unknown>>): void;
+  remove(namespace: string, name: string): void;
+  /** The first list is done; or there is no such kind. */
+  synced(): void;
+}
+
+export interface ListWatchCounters {
+  lists: number;
+  /** Watches that ended with what we missed forgotten. */
+  gone: number;
+  failures: number;
+  /** Objects that a comparison found to differ. */
+  drifted: number;
+}
+
+export interface ListWatchParts {
+  readonly api: Api;
+  readonly clock: Clock;
   readonly random: Random;
-  readonly signal: AbortSignal;
-  /** RELIST_MS unless given. */
-  readonly relistAfterMs?: number;
+  readonly timers: Timers;
+  readonly log: Logger;
+  readonly sink: ListWatchSink;
 }
 
-/** Objects a page: some megabytes at most, as one answer. */
-const PAGE_OBJECTS = 500;
-/** The server ends a watch after this; between the two so that the watches of many nodes do not end together. */
-const WATCH_SECONDS_MIN = 300;
-const WATCH_SECONDS_MAX = 600;
-/** A server, a proxy or we may have lost an event: once a list is older than this, the end of a watch is the time for another. Rare enough
- * that thousands of nodes are no load, and spread by the different lengths of their watches. */
-const RELIST_MS = 30 * 60_000;
-const BACKOFF_FIRST_MS = 250;
-const BACKOFF_MAX_MS = 15_000;
+const metaSchema = z.object({ metadata: z.object({ name: z.string(), namespace: z.string().optional(), resourceVersion: z.string().optional() }) });
+const listSchema = z.object({ metadata: z.object({ resourceVersion: z.string().optional(), continue: z.string().optional() }).optional(), items: z.array(z.record(z.string(), z.unknown())).nullish() });
+const eventSchema = z.object({ type: z.string(), object: z.record(z.string(), z.unknown()) });
 
-const listSchema = z.looseObject({ metadata: z.looseObject({ resourceVersion: z.string(), continue: z.string().optional() }), items: z.array(z.unknown()).nullish() });
-const eventSchema = z.looseObject({ type: z.enum(["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]), object: z.looseObject({}) });
-const versionSchema = z.looseObject({ metadata: z.looseObject({ resourceVersion: z.string() }) });
-const errorSchema = z.looseObject({ code: z.number().optional(), message: z.string().optional() });
-
-const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-const METADATA_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-
-/** Runs until `signal`; never rejects. */
-export async function listWatch<T>(options: ListWatchOptions<T>): Promise<void> {
-  const { random, signal } = options;
-  const keys = new Set<string>();
-  let backoffMs = BACKOFF_FIRST_MS;
-  while (!signal.aborted) {
-    const listed = await list(options, keys);
-    if (typeof listed === "string") {
-      options.onSynced();
-      backoffMs = BACKOFF_FIRST_MS;
-      await watchFrom(listed, options, keys);
-    } else if (!signal.aborted) {
-      options.onTrouble(listed);
-      await pause(backoffMs * (0.5 + random.next()), signal);
-      backoffMs = Math.min(BACKOFF_MAX_MS, backoffMs * 2);
-    }
+/** What kubectl and controllers put in and nothing here reads. */
+function pruned(object: Record<string, unknown>, type: ResourceType): Record<string, unknown> {
+  const { metadata } = object;
+  if (metadata !== null && typeof metadata === "object") {
+    Reflect.deleteProperty(metadata, "managedFields");
+    const annotations: unknown = Reflect.get(metadata, "annotations");
+    if (annotations !== null && typeof annotations === "object") Reflect.deleteProperty(annotations, "kubectl.kubernetes.io/last-applied-configuration");
   }
+  // Items of a list carry neither.
+  return { apiVersion: apiVersionOf(type), kind: type.kind, ...object };
 }
 
-/** @returns the version the list was true at. Keys that are no longer there are told as gone. */
-async function list<T>(options: ListWatchOptions<T>, keys: Set<string>): Promise<string | KubernetesFault> {
-  const { client, path, query, metadataOnly = false, signal } = options;
-  const found = new Map<string, T>();
-  let more = "";
-  let version = "";
-  do {
-    const parameters = [query, `limit=${PAGE_OBJECTS}`, ...(more === "" ? [] : [`continue=${encodeURIComponent(more)}`])].filter((part) => part !== "").join("&");
-    const page = await client.get(`${path}?${parameters}`, { signal, ...(metadataOnly ? { accept: METADATA_LIST } : {}) });
-    if (!page.ok) return page.error;
-    const parsed = listSchema.safeParse(page.value);
-    if (!parsed.success) return malformed(path, z.prettifyError(parsed.error));
-    for (const item of parsed.data.items ?? []) {
-      const kept = options.keep(item);
-      if (kept !== null) found.set(kept.key, kept.value);
-    }
-    more = parsed.data.metadata.continue ?? "";
-    version = parsed.data.metadata.resourceVersion;
-  } while (more !== "");
-  for (const key of [...keys]) {
-    if (found.has(key)) continue;
-    keys.delete(key);
-    options.onChange(key, null);
-  }
-  for (const [key, value] of found) {
-    keys.add(key);
-    options.onChange(key, value);
-  }
-  return version;
-}
+export class ListWatch {
+  readonly counters: ListWatchCounters = { lists: 0, gone: 0, failures: 0, drifted: 0 };
+  readonly #watched: Watched;
+  readonly #parts: ListWatchParts;
+  readonly #stop = new AbortController();
+  /** `namespace/name` to resourceVersion. */
+  readonly #versions = new Map<string, string>();
+  readonly #compareMs: number;
+  #type: ResourceType;
+  #synced = false;
+  /** Null when it must be listed anew. */
+  #version: string | null = null;
+  #failedInARow = 0;
+  #told = "";
+  #relist = new AbortController();
+  #running: Promise<void> | null = null;
 
-/** Returns when the list must be made anew. A watch that merely ended is taken up where it was, while the list is young. */
-async function watchFrom<T>(listedVersion: string, options: ListWatchOptions<T>, keys: Set<string>): Promise<void> {
-  const { client, path, query, metadataOnly = false, random, signal, relistAfterMs = RELIST_MS } = options;
-  const listedMs = performance.now();
-  let version = listedVersion;
-  let backoffMs = BACKOFF_FIRST_MS;
-  while (!signal.aborted) {
-    const seconds = WATCH_SECONDS_MIN + Math.floor(random.next() * (WATCH_SECONDS_MAX - WATCH_SECONDS_MIN));
-    const parameters = [query, `resourceVersion=${version}`].filter((part) => part !== "").join("&");
-    let heard = false;
-    for await (const line of client.watch(`${path}?${parameters}`, seconds, { signal, ...(metadataOnly ? { accept: METADATA_ONE } : {}) })) {
-      if (!line.ok) {
-        if (line.error.status === 410 || line.error.status >= 400) {
-          if (line.error.status !== 410) options.onTrouble(line.error);
-          return;
+  constructor(watched: Watched, parts: ListWatchParts) {
+    const [first] = watched.types;
+    if (first === undefined) throw new Error("a watch without a type");
+    this.#type = first;
+    this.#watched = watched;
+    this.#parts = parts;
+    this.#compareMs = (watched.compareMs ?? COMPARE_MS) * (1 - COMPARE_JITTER + 2 * COMPARE_JITTER * parts.random.next());
+  }
+
+  /** Why nothing is synced yet, for readiness; "" when all is well. */
+  get trouble(): string {
+    return this.#told;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** What it said is kept; nothing more is said. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    let comparedMs = this.#parts.clock.monotonicMs();
+    while (!signal.aborted) {
+      if (this.#version === null) {
+        const listed = await this.#list();
+        if (listed !== "done") {
+          await this.#pause(listed === "absent" ? CRD_LOOK_MS : this.#backoffMs());
+          continue;
         }
-        options.onTrouble(line.error);
-        break;
+        comparedMs = this.#parts.clock.monotonicMs();
       }
-      const event = eventSchema.safeParse(line.value);
-      if (!event.success) {
-        options.onTrouble(malformed(path, z.prettifyError(event.error)));
-        return;
-      }
-      if (event.data.type === "ERROR") {
-        const said = errorSchema.safeParse(event.data.object);
-        if (said.data?.code !== 410) options.onTrouble(malformed(path, `the watch ended with an error: ${said.data?.message ?? "without words"}`));
-        return;
-      }
-      const at = versionSchema.safeParse(event.data.object);
-      if (at.success) version = at.data.metadata.resourceVersion;
-      heard = true;
-      take(event.data.type, event.data.object, options, keys);
+      const cancel = this.#parts.timers.after(Math.max(0, comparedMs + this.#compareMs - this.#parts.clock.monotonicMs()), () => void this.#compare());
+      await this.#watch();
+      cancel();
+      if (this.#parts.clock.monotonicMs() - comparedMs >= this.#compareMs) comparedMs = this.#parts.clock.monotonicMs();
     }
-    if (signal.aborted) return;
-    backoffMs = heard ? BACKOFF_FIRST_MS : Math.min(BACKOFF_MAX_MS, backoffMs * 2);
-    await pause(backoffMs * (0.5 + random.next()), signal);
-    if (performance.now() - listedMs >= relistAfterMs) return;
   }
-}
 
-function take<T>(type: "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object: unknown, options: ListWatchOptions<T>, keys: Set<string>): void {
-  if (type === "BOOKMARK") return;
-  const kept = options.keep(object);
-  if (kept === null) return;
-  switch (type) {
-    case "ADDED":
-    case "MODIFIED":
-      keys.add(kept.key);
-      return options.onChange(kept.key, kept.value);
-    case "DELETED":
-      keys.delete(kept.key);
-      return options.onChange(kept.key, null);
-    default:
-      return unreachable(type);
+  async #list(): Promise<"done" | "absent" | "failed"> {
+    let absent = 0;
+    for (const type of this.#watched.types) {
+      const found = await this.#listType(type);
+      if (found === "done") {
+        this.#type = type;
+        this.#failedInARow = 0;
+        this.#tell("");
+        this.#syncedOnce();
+        return "done";
+      }
+      if (found === "failed") return "failed";
+      absent++;
+    }
+    if (absent === this.#watched.types.length) {
+      this.#failedInARow = 0;
+      for (const key of [...this.#versions.keys()]) this.#remove(key);
+      this.#tell("");
+      this.#syncedOnce();
+    }
+    return "absent";
   }
-}
 
-function malformed(path: string, what: string): KubernetesFault {
-  return { code: "kubernetes_malformed", message: `${path}: ${what}`, blame: "peer", dies: "nothing", retry: { kind: "never" }, status: 0, reason: "" };
-}
+  async #listType(type: ResourceType): Promise<"done" | "absent" | "failed"> {
+    const seen = new Set<string>();
+    let next = "";
+    for (let page = 0; page < PAGES_MAX; page++) {
+      const answer = await this.#parts.api.request({ method: "GET", path: this.#path(type), query: { ...this.#selectors(), limit: String(PAGE_OBJECTS), ...(next === "" ? {} : { continue: next }) }, ...this.#accept(METADATA_LIST), signal: this.#stop.signal });
+      if (!answer.ok) {
+        if (answer.error.code === "api_not_found") return "absent";
+        if (answer.error.code === "api_gone") this.counters.gone++;
+        this.#failed(answer.error);
+        if (answer.error.code === "api_forbidden" && this.#watched.optional === true) this.#syncedOnce();
+        return "failed";
+      }
+      const list = listSchema.safeParse(answer.value);
+      if (!list.success) {
+        this.#tell(`the list of ${type.plural} is none: ${z.prettifyError(list.error)}`);
+        this.counters.failures++;
+        return "failed";
+      }
+      for (const item of list.data.items ?? []) {
+        const key = this.#take(item, type);
+        if (key !== null) seen.add(key);
+      }
+      next = list.data.metadata?.continue ?? "";
+      if (next !== "") continue;
+      for (const key of [...this.#versions.keys()]) if (!seen.has(key)) this.#remove(key);
+      this.#version = list.data.metadata?.resourceVersion ?? "";
+      this.counters.lists++;
+      return "done";
+    }
+    return "failed";
+  }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-  });
+  async #watch(): Promise<void> {
+    const seconds = WATCH_S_MIN + Math.floor(this.#parts.random.next() * (WATCH_S_MAX - WATCH_S_MIN));
+    this.#relist = new AbortController();
+    const ended = await this.#parts.api.watch({
+      path: this.#path(this.#type), query: { ...this.#selectors(), resourceVersion: this.#version ?? "" }, ...this.#accept(METADATA_ONE), timeoutSeconds: seconds,
+      signal: AbortSignal.any([this.#stop.signal, this.#relist.signal]),
+    }, (event) => this.#event(event));
+    if (this.#stop.signal.aborted) return;
+    if (this.#relist.signal.aborted) {
+      this.#version = null;
+      return;
+    }
+    if (ended.ok) {
+      // A server that ends every watch at once is not asked without pause.
+      this.#failedInARow = 0;
+      await this.#pause(BACKOFF_MS_MIN * this.#parts.random.next());
+      return;
+    }
+    if (ended.error.code === "api_gone" || ended.error.code === "api_not_found") {
+      if (ended.error.code === "api_gone") this.counters.gone++;
+      this.#version = null;
+      return;
+    }
+    this.#failed(ended.error);
+    await this.#pause(this.#backoffMs());
+  }
+
+  #event(raw: unknown): void {
+    const parsed = eventSchema.safeParse(raw);
+    if (!parsed.success) return;
+    const { type, object } = parsed.data;
+    this.#failedInARow = 0;
+    this.#tell("");
+    switch (type) {
+      case "ADDED":
+      case "MODIFIED":
+        this.#take(object, this.#type);
+        break;
+      case "DELETED": {
+        const meta = metaSchema.safeParse(object);
+        if (!meta.success) return;
+        this.#version = meta.data.metadata.resourceVersion ?? this.#version;
+        this.#remove(`${meta.data.metadata.namespace ?? ""}/${meta.data.metadata.name}`);
+        return;
+      }
+      case "BOOKMARK":
+        break;
+      case "ERROR":
+        if (object["code"] === 410) this.counters.gone++;
+        this.#relist.abort();
+        return;
+      default:
+        return;
+    }
+    const version = metadataText(object, "resourceVersion");
+    if (version !== "") this.#version = version;
+  }
+
+  /** @returns its key; null for what is no object. */
+  #take(object: Record<string, unknown>, type: ResourceType): string | null {
+    const meta = metaSchema.safeParse(object);
+    if (!meta.success) return null;
+    const { namespace = "", name, resourceVersion = "" } = meta.data.metadata;
+    const key = `${namespace}/${name}`;
+    const before = this.#versions.get(key);
+    if (before !== undefined && before === resourceVersion) return key;
+    this.#versions.set(key, resourceVersion);
+    this.#parts.sink.upsert(pruned(object, type));
+    return key;
+  }
+
+  #remove(key: string): void {
+    if (!this.#versions.delete(key)) return;
+    const slash = key.indexOf("/");
+    this.#parts.sink.remove(key.slice(0, slash), key.slice(slash + 1));
+  }
+
+  /** Names and versions of all objects, twice with a pause where something differs: what is still different was lost. */
+  async #compare(): Promise<void> {
+    const suspects = await this.#differing(null);
+    if (suspects === null || suspects.size === 0) return;
+    await this.#pause(COMPARE_GRACE_MS);
+    const lost = await this.#differing(suspects);
+    if (lost === null || lost.size === 0) return;
+    this.counters.drifted += lost.size;
+    this.#parts.log.warn("objects differ from the API server's; listing anew", { resource: this.#type.plural, count: lost.size, first: [...lost.keys()][0] ?? "" });
+    this.#relist.abort();
+  }
+
+  /** Keys whose version there is not ours; with `among` only those that still have the version that they had then. */
+  async #differing(among: ReadonlyMap<string, string> | null): Promise<Map<string, string> | null> {
+    const found = new Map<string, string>();
+    const listed = new Set<string>();
+    let next = "";
+    do {
+      const answer = await this.#parts.api.request({ method: "GET", path: this.#path(this.#type), query: { ...this.#selectors(), limit: String(PAGE_OBJECTS), ...(next === "" ? {} : { continue: next }) }, accept: METADATA_LIST, signal: this.#stop.signal });
+      const list = answer.ok ? listSchema.safeParse(answer.value) : null;
+      if (list === null || !list.success) return null;
+      for (const item of list.data.items ?? []) {
+        const meta = metaSchema.safeParse(item);
+        if (!meta.success) continue;
+        const { namespace = "", name, resourceVersion = "" } = meta.data.metadata;
+        const key = `${namespace}/${name}`;
+        listed.add(key);
+        if (this.#versions.get(key) !== resourceVersion) found.set(key, this.#versions.get(key) ?? "");
+      }
+      next = list.data.metadata?.continue ?? "";
+    } while (next !== "" && !this.#stop.signal.aborted);
+    for (const [key, version] of this.#versions) if (!listed.has(key)) found.set(key, version);
+    if (among === null) return found;
+    return new Map([...found].filter(([key, version]) => among.get(key) === version));
+  }
+
+  #path(type: ResourceType): string {
+    return collectionPath(type, this.#watched.namespace);
+  }
+
+  #accept(metadata: string): { readonly accept?: string } {
+    return this.#watched.metadataOnly === true ? { accept: metadata } : {};
+  }
+
+  #selectors(): Record<string, string> {
+    const { labelSelector, fieldSelector } = this.#watched;
+    return { ...(labelSelector === undefined ? {} : { labelSelector }), ...(fieldSelector === undefined ? {} : { fieldSelector }) };
+  }
+
+  #syncedOnce(): void {
+    if (this.#synced) return;
+    this.#synced = true;
+    this.#parts.sink.synced();
+  }
+
+  #failed(fault: ApiFault): void {
+    if (this.#stop.signal.aborted) return;
+    this.counters.failures++;
+    this.#failedInARow++;
+    this.#tell(fault.message);
+  }
+
+  /** Each trouble is told once. */
+  #tell(trouble: string): void {
+    if (trouble === this.#told) return;
+    if (trouble !== "") this.#parts.log.warn(trouble, { resource: this.#type.plural });
+    else this.#parts.log.info("reached again", { resource: this.#type.plural });
+    this.#told = trouble;
+  }
+
+  #backoffMs(): number {
+    const ceiling = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(this.#failedInARow, 16));
+    return ceiling * (0.5 + this.#parts.random.next() / 2);
+  }
+
+  #pause(ms: number): Promise<void> {
+    return pause(this.#parts.timers, ms, this.#stop.signal);
+  }
 }

@@ -1,9 +1,9 @@
 // Secrets of one namespace, as texts.
 
 import { z } from "zod";
-import { err, ok, type Result } from "../../core/result.ts";
-import type { Api } from "./api.ts";
-import { objectPath, collectionPath, type ResourceType } from "./api-path.ts";
+import { err, ok, type Result } from "../core/result.ts";
+import type { Api } from "../runtime/kubernetes/api.ts";
+import { objectPath, collectionPath, type ResourceType } from "../runtime/kubernetes/api-path.ts";
 
 const SECRET: ResourceType = { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
 const schema = z.object({ metadata: z.object({ resourceVersion: z.string() }), data: z.record(z.string(), z.string()).nullish() });

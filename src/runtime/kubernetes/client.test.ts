@@ -1,0 +1,127 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { type ApiObject, FakeKubernetesApi } from "../../../test/kit/kubernetes-api.ts";
+import { quietLog } from "../../../test/kit/quiet-log.ts";
+import { until } from "../../../test/kit/until.ts";
+import { seededRandom, systemClock } from "../../core/ports.ts";
+import { systemTimers } from "../../net/timers.ts";
+import { KubernetesClient } from "./client.ts";
+import { ListWatch } from "./list-watch.ts";
+
+const THINGS = { group: "", version: "v1", plural: "things", kind: "Thing", namespaced: false };
+
+const WAIT_MS = 10_000;
+
+let api: FakeKubernetesApi;
+/** What the watcher knows now. */
+let known: Map<string, number>;
+let synced: boolean;
+let watch: ListWatch;
+
+const object = (name: string, value: number): ApiObject => ({ metadata: { name }, value });
+
+beforeEach(() => {
+  api = new FakeKubernetesApi();
+  known = new Map();
+  synced = false;
+});
+
+function start(): void {
+  watch = new ListWatch({ types: [THINGS], namespace: null }, {
+    api: new KubernetesClient(api.access), clock: systemClock, random: seededRandom(1), timers: systemTimers, log: quietLog(),
+    sink: {
+      upsert: (seen) => {
+        const { metadata, value } = seen as unknown as { metadata: { name: string }; value: number };
+        known.set(metadata.name, value);
+      },
+      remove: (_, name) => {
+        known.delete(name);
+      },
+      synced: () => {
+        synced = true;
+      },
+    },
+  });
+  watch.start();
+}
+
+afterEach(() => api[Symbol.dispose]());
+
+describe("list and watch over HTTP", () => {
+  afterEach(() => watch.stop());
+
+  test("what is there, in pages; then what comes, changes and goes", async () => {
+    for (let i = 0; i < 7; i++) api.put("things", object(`t${i}`, i));
+    api.pageObjects = 3;
+    start();
+    await until("the first list", WAIT_MS, () => synced);
+    expect([...known]).toEqual([["t0", 0], ["t1", 1], ["t2", 2], ["t3", 3], ["t4", 4], ["t5", 5], ["t6", 6]]);
+    api.put("things", object("t0", 100));
+    api.put("things", object("new", 1));
+    api.delete("things", "t6");
+    await until("the changes", WAIT_MS, () => known.get("t0") === 100 && known.get("new") === 1 && !known.has("t6"));
+    expect(watch.counters).toEqual({ lists: 1, gone: 0, failures: 0, drifted: 0 });
+  });
+
+  test("a server that has forgotten where we were: listed anew, and what went unseen is gone", async () => {
+    api.put("things", object("stays", 1));
+    api.put("things", object("goes", 1));
+    start();
+    await until("the first list and a watch", WAIT_MS, () => synced && api.watching === 1);
+    api.deleteSilently("things", "goes");
+    api.forgetHistory();
+    await until("what went unseen is gone", WAIT_MS, () => !known.has("goes"));
+    expect([...known.keys()]).toEqual(["stays"]);
+    expect([watch.counters.gone, watch.counters.failures]).toEqual([1, 0]);
+  });
+
+  test("a connection that breaks is taken up where it was", async () => {
+    api.put("things", object("a", 1));
+    start();
+    await until("the first list and a watch", WAIT_MS, () => synced && api.watching === 1);
+    api.breakConnections();
+    api.put("things", object("b", 2));
+    await until("what came meanwhile", WAIT_MS, () => known.has("b"));
+    expect(watch.counters.lists).toBe(1);
+  });
+
+  test("a server that refuses is told of, and asked again", async () => {
+    api.refuseWith = 403;
+    start();
+    await until("two refusals", WAIT_MS, () => watch.counters.failures >= 2);
+    expect(watch.trouble).toContain("answered 403 Refused: told to refuse");
+    api.refuseWith = null;
+    api.put("things", object("a", 1));
+    await until("the object", WAIT_MS, () => known.has("a"));
+    expect(watch.trouble).toBe("");
+  });
+
+  test("an answer that is no JSON is one that failed", async () => {
+    api.fixedText.set("/api/v1/things", "<html>");
+    start();
+    await until("a failure", WAIT_MS, () => watch.counters.failures >= 1);
+    expect(watch.trouble).toContain("GET /api/v1/things: the answer of http://127.0.0.1");
+  });
+});
+
+describe("a watch", () => {
+  test("whose line never ends is ended", async () => {
+    api.fixedText.set("/api/v1/things", "x".repeat(9 * 1024 * 1024));
+    const client = new KubernetesClient(api.access);
+    const ended = await client.watch({ path: "/api/v1/things", query: {}, timeoutSeconds: 300, signal: new AbortController().signal }, () => {});
+    expect(ended).toMatchObject({ ok: false, error: { code: "api_malformed", blame: "peer" } });
+  });
+
+  test("asks by its query, and tells every event in order", async () => {
+    api.put("things", object("a", 1));
+    const client = new KubernetesClient(api.access);
+    const events: unknown[] = [];
+    const stop = new AbortController();
+    const ended = client.watch({ path: "/api/v1/things", query: { labelSelector: "a=b,c!=d", resourceVersion: "0" }, timeoutSeconds: 300, signal: stop.signal }, (event) => {
+      events.push(event);
+      if (events.length === 2) stop.abort();
+    });
+    expect((await ended).ok).toBe(false);
+    expect(events).toMatchObject([{ type: "ADDED", object: { metadata: { name: "a" } } }, { type: "BOOKMARK" }]);
+    expect(api.requests.at(-1)).toBe("GET /api/v1/things?labelSelector=a%3Db%2Cc%21%3Dd&resourceVersion=0&watch=true&allowWatchBookmarks=true&timeoutSeconds=300");
+  });
+});
