@@ -78,7 +78,7 @@ interface InForce {
 export class ResourceSet {
   readonly #translator: MeshTranslator;
   readonly #l7Translator: L7Translator;
-  readonly #waypointServices = new WaypointServices();
+  readonly #waypointServices = new WaypointServices(true);
   /** Namespaces that need no Namespace resource. */
   readonly #implicitNamespaces: readonly string[];
   /** Files as last read, and what their documents were before: a change taken back costs no parsing. */

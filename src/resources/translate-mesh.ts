@@ -77,6 +77,7 @@ interface NamespaceContext extends NamespaceSurroundings {
   /** Endpoints that ServiceEntries list themselves. */
   readonly workloads: readonly Workload[];
   readonly policies: readonly AuthorizationPolicy[];
+  readonly hidden: ReadonlySet<Placed<Resource>>;
   readonly policyIndex: SelectorIndex<Placed<AuthorizationPolicyResource>>;
   readonly peers: ConvertedPeers;
   readonly entryWaypoint: (entry: WorkloadEntryResource, services: readonly ServiceResource[]) => readonly WeightedWaypoint[];
@@ -89,6 +90,7 @@ interface MeshContext {
   readonly rootPolicies: readonly Placed<AuthorizationPolicyResource>[];
   readonly meshPeer: Placed<PeerAuthenticationResource> | null;
   readonly networks: RemoteNetworks;
+  readonly hidden: ReadonlySet<Placed<Resource>>;
   /** What a waypoint is for, by `namespace/name` of its service. */
   waypointFor(waypoint: GatewayName): string;
   readonly admission: WaypointAdmission;
@@ -96,13 +98,15 @@ interface MeshContext {
   readonly waypointUses: string;
 }
 
+const NOTHING_HIDDEN: ReadonlySet<Placed<Resource>> = new Set();
+
 /** Translates states of the directory one after the other, reusing what did not change. The result depends on the last state alone. */
 export class MeshTranslator {
   readonly #options: TranslationOptions;
   readonly #waypointServices: WaypointServices;
   readonly #members: "entries" | "entriesAndPods";
   #contexts = new Map<string, NamespaceContext>();
-  #last: { readonly resources: readonly Placed<Resource>[]; readonly result: TranslatedMesh } | null = null;
+  #last: { readonly resources: readonly Placed<Resource>[]; readonly hidden: ReadonlySet<Placed<Resource>>; readonly result: TranslatedMesh } | null = null;
 
   /**
    * @param waypointServices which services were made for a waypoint, so that nobody is told of what they lack.
@@ -119,15 +123,16 @@ export class MeshTranslator {
     return this.#contexts.get(namespace) ?? null;
   }
 
-  translate(all: readonly Placed<Resource>[]): TranslatedMesh {
+  /** @param hidden entries whose workloads are never found by their addresses. */
+  translate(all: readonly Placed<Resource>[], hidden: ReadonlySet<Placed<Resource>> = NOTHING_HIDDEN): TranslatedMesh {
     const resources = all.filter(isOfMesh);
-    if (this.#last !== null && sameItems(this.#last.resources, resources)) return this.#last.result;
-    const result = this.#translateAll(resources);
-    this.#last = { resources, result };
+    if (this.#last !== null && sameItems(this.#last.resources, resources) && this.#last.hidden.size === hidden.size && [...hidden].every((placed) => this.#last!.hidden.has(placed))) return this.#last.result;
+    const result = this.#translateAll(resources, hidden);
+    this.#last = { resources, hidden, result };
     return result;
   }
 
-  #translateAll(resources: readonly Placed<Resource>[]): TranslatedMesh {
+  #translateAll(resources: readonly Placed<Resource>[], hidden: ReadonlySet<Placed<Resource>>): TranslatedMesh {
     const byNamespace = group(resources);
     const diagnostics: ResourceDiagnostic[] = [];
     const reportFor = collectInto(diagnostics);
@@ -135,7 +140,7 @@ export class MeshTranslator {
     const allServiceEntries = [...byNamespace.values()].flatMap((namespace) => namespace.serviceEntries);
     const addresses = assignServiceAddresses(allServices, this.#options.serviceCidrs, reportFor, allServiceEntries, (placed) => this.#waypointServices.isMade(placed));
     const gateways = [...byNamespace.values()].flatMap((namespace) => namespace.gateways);
-    const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor));
+    const mesh = this.#meshContext(byNamespace, allServices, translateRemoteGateways(gateways, this.#options, reportFor), hidden);
     reportMissingWaypoints(byNamespace, allServices, mesh.admission, reportFor);
 
     const workloads = new Map<WorkloadUid, Workload>(mesh.networks.workloads.map((gateway) => [gateway.uid, gateway]));
@@ -172,7 +177,7 @@ export class MeshTranslator {
     return { mesh: { workloads, services, policies }, localWorkloads: oneForEachNamespace(local, reportFor), bindings, diagnostics };
   }
 
-  #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], networks: RemoteNetworks): MeshContext {
+  #meshContext(byNamespace: ReadonlyMap<string, NamespaceResources>, services: readonly Placed<ServiceResource>[], networks: RemoteNetworks, hidden: ReadonlySet<Placed<Resource>>): MeshContext {
     const root = byNamespace.get(this.#options.rootNamespace);
     const waypoints = [...byNamespace.values()].flatMap(({ gateways }) => gateways.filter(({ resource }) => isWaypoint(resource)));
     // What a waypoint's Gateway says holds before what its service says.
@@ -182,7 +187,7 @@ export class MeshTranslator {
       rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
       // Which of several holds is reported once, with the root namespace's own context.
       meshPeer: oldest((root?.peers ?? []).filter(({ resource }) => peerSelector(resource) === null), () => () => {}),
-      networks,
+      networks, hidden,
       waypointFor: ({ namespace, name }) => labels.get(`${namespace}/${name}`)?.[WAYPOINT_FOR] ?? "service",
       waypointUses: [...labels].flatMap(([name, of]) => (of[WAYPOINT_FOR] === undefined ? [] : [`${name}=${of[WAYPOINT_FOR]}`])).sort().join(" "),
     };
@@ -195,7 +200,7 @@ export class MeshTranslator {
     const inputs: unknown[] = [
       namespace.namespace, waypointFor, mesh.admission.keyFor(namespace.name), mesh.meshPeer, "services", ...namespace.services, "addresses", ...namespace.services.map(({ resource }) => (addresses.get(resource) ?? []).join()),
       "serviceEntries", ...namespace.serviceEntries, "hosts", ...namespace.serviceEntries.flatMap(({ resource }) => resource.spec.hosts.map((host) => (addresses.get(`${resource.namespace}/${host}`) ?? []).join())),
-      "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
+      "hidden", ...[...namespace.entries, ...namespace.serviceEntries].filter((placed) => mesh.hidden.has(placed)), "policies", ...namespace.policies, "root", ...mesh.rootPolicies, "peers", ...namespace.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
       ...(this.#members === "entriesAndPods" ? [mesh.waypointUses] : []),
     ];
     const previous = this.#contexts.get(namespace.name);
@@ -265,6 +270,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     if (Object.keys(selector).length > 0) serviceEntryIndex.add(selector, placed);
     const translated = translateServiceEntry(placed, {
       options, waypoints: serviceWaypoints(placed.resource), namespaceLabels: labels, gateways: mesh.networks.gateways, addressesOf: (hostname) => addresses.get(`${placed.resource.namespace}/${hostname}`) ?? [], policiesFor,
+      hidden: mesh.hidden.has(placed),
     }, reportFor(placed));
     services.push(...translated.services);
     workloads.push(...translated.workloads);
@@ -280,7 +286,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
-  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden: mesh.hidden, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 /** Null for a service that asks for no waypoint, or is one itself. A waypoint for workloads alone takes no services that are bound by their namespace's label. */
@@ -306,7 +312,7 @@ function translateEntry(placed: Placed<WorkloadEntryResource>, context: Namespac
   const services = context.serviceIndex.selecting(labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
   const further = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {}));
   const translated = translateWorkloadEntry(placed, {
-    options, namespaceLabels: context.labels, gateways: context.gateways, services, further, policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services),
+    options, namespaceLabels: context.labels, gateways: context.gateways, services, further, policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services), hidden: context.hidden.has(placed),
   });
   context.translated.set(placed, translated);
   return translated;

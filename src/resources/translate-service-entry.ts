@@ -20,6 +20,8 @@ export interface ServiceEntrySurroundings {
   addressesOf(hostname: string): readonly IpAddress[];
   /** Policies that select a workload with these labels. */
   policiesFor(labels: Labels): Workload["authorizationPolicies"];
+  /** An address of its endpoints is somebody else's: none is ever found by its own. */
+  readonly hidden: boolean;
 }
 
 const tcpPorts = (spec: ServiceEntryResource["spec"]): readonly ServiceEntryPort[] => (spec.ports ?? []).filter(({ protocol }) => protocol?.toUpperCase() !== "UDP");
@@ -71,7 +73,7 @@ function workloads(placed: Placed<ServiceEntryResource>, surroundings: ServiceEn
   return byName ? spec.hosts.map((host) => workload(placed, { address: host }, uidOf(surroundings.options.clusterId, placed.resource.namespace, placed.resource.name, host), [host], surroundings)) : [];
 }
 
-function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEndpoint, uid: WorkloadUid, hosts: readonly string[], { options, namespaceLabels, gateways, policiesFor }: ServiceEntrySurroundings): Workload {
+function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEndpoint, uid: WorkloadUid, hosts: readonly string[], { options, namespaceLabels, gateways, policiesFor, hidden }: ServiceEntrySurroundings): Workload {
   const { resource } = placed;
   const { namespace, name, resourceVersion, creationTimestamp } = resource;
   const { weight, labels: endpointLabels, ...fields } = endpoint;
@@ -79,7 +81,7 @@ function workload(placed: Placed<ServiceEntryResource>, endpoint: ServiceEntryEn
   const entry: WorkloadEntryResource = {
     kind: "WorkloadEntry", namespace, name, labels: {}, annotations: {}, creationTimestamp, resourceVersion, spec: { ...fields, labels, ...(weight === undefined || weight === 0 ? {} : { weight }) },
   };
-  const translated = translateWorkloadEntry({ ...placed, resource: entry }, { options, namespaceLabels, gateways, services: [], further: [], policies: policiesFor(labels), waypoints: [] });
+  const translated = translateWorkloadEntry({ ...placed, resource: entry }, { options, namespaceLabels, gateways, services: [], further: [], policies: policiesFor(labels), waypoints: [], hidden });
   const members = entryMemberships({ ...resource, spec: { ...resource.spec, hosts: [...hosts] } }, endpoint.ports ?? {});
   return { ...translated.workload, uid, services: members, provenance: provenanceOf(placed) };
 }

@@ -9,8 +9,14 @@ import type { ServiceResource } from "./kinds/service.ts";
 import type { Placed } from "./resource.ts";
 
 export class WaypointServices {
+  readonly #givesAddresses: boolean;
   readonly #services = new WeakSet<Placed<ServiceResource>>();
   readonly #made = new WeakMap<Placed<Resource>, Placed<ServiceResource>>();
+
+  /** @param givesAddresses whether the Gateway's addresses are the service's. In a cluster addresses are given by the API server: whoever writes a Gateway could take anybody's. */
+  constructor(givesAddresses: boolean) {
+    this.#givesAddresses = givesAddresses;
+  }
 
   /** The resources, and the services that their waypoints lack. */
   complete(resources: readonly Placed<Resource>[]): readonly Placed<Resource>[] {
@@ -29,7 +35,7 @@ export class WaypointServices {
     const known = this.#made.get(placed);
     if (known !== undefined) return known;
     const gateway = placed.resource as GatewayResource;
-    const address = gateway.spec.addresses?.map(({ value = "" }) => parseIp(value)).find((ip) => ip !== null);
+    const address = !this.#givesAddresses ? undefined : gateway.spec.addresses?.map(({ value = "" }) => parseIp(value)).find((ip) => ip !== null);
     const made: Placed<ServiceResource> = {
       ...placed,
       resource: {

@@ -7,8 +7,11 @@
 import type { WorkloadUid } from "../../core/brand.ts";
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
+import type { IpAddress } from "../../core/ip.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
 import { checkObject, identityOf } from "../check-object.ts";
+import { ClaimJudge, type JudgedClaims } from "../claims/claims.ts";
+import { PodAddresses } from "../claims/pod-addresses.ts";
 import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
 import type { EvaluatedState } from "../evaluated-state.ts";
 import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
@@ -85,7 +88,7 @@ const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntr
 
 export class ClusterSet {
   readonly #options: TranslationOptions;
-  readonly #waypointServices = new WaypointServices();
+  readonly #waypointServices = new WaypointServices(false);
   readonly #translator: MeshTranslator;
   readonly #l7Translator: L7Translator;
 
@@ -97,6 +100,9 @@ export class ClusterSet {
   readonly #podsByNode = new Map<string, Set<PodEntry>>();
   /** Their waypoint does not take them. */
   readonly #refusedPods = new Set<PodEntry>();
+  readonly #podAddresses = new PodAddresses<Pod>();
+  readonly #claims: ClaimJudge;
+  #judged: JudgedClaims = { resources: [], hidden: new Set(), diagnostics: [] };
   readonly #podsByUid = new Map<string, PodEntry>();
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
@@ -133,6 +139,7 @@ export class ClusterSet {
 
   constructor(options: TranslationOptions) {
     this.#options = options;
+    this.#claims = new ClaimJudge(options);
     this.#translator = new MeshTranslator(options, this.#waypointServices, "entriesAndPods");
     this.#l7Translator = new L7Translator(options);
   }
@@ -205,12 +212,15 @@ export class ClusterSet {
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused)];
+    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused)];
     return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, bindings: this.#bindings, diagnostics: this.#diagnostics };
   }
 
   #resourceList(): readonly Placed<Resource>[] {
-    this.#resources ??= this.#waypointServices.complete([...this.#entries.values()].map(({ placed }) => placed));
+    if (this.#resources !== null) return this.#resources;
+    this.#judged = this.#claims.judge([...this.#entries.values()].map(({ placed }) => placed), this.#podAddresses);
+    this.#diagnostics = null;
+    this.#resources = this.#waypointServices.complete(this.#judged.resources);
     return this.#resources;
   }
 
@@ -222,7 +232,8 @@ export class ClusterSet {
     if (!this.#meshDirty && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
     let shared: MeshDelta = emptyDelta;
     if (this.#meshDirty) {
-      const translated = this.#translator.translate(this.#resourceList());
+      const resources = this.#resourceList();
+      const translated = this.#translator.translate(resources, this.#judged.hidden);
       shared = diff(this.#shared, translated.mesh);
       this.#shared = translated.mesh;
       this.#sharedDiagnostics = translated.diagnostics;
@@ -380,6 +391,9 @@ export class ClusterSet {
       entry.pod = pod;
     }
     addTo(this.#podsByNamespace, pod.namespace, entry);
+    const owned = ownedAddresses(pod);
+    this.#podAddresses.add(pod, owned);
+    this.#addressesMoved(owned);
     if (pod.node !== "") addTo(this.#podsByNode, pod.node, entry);
     this.#podsByUid.set(pod.uid, entry);
     this.#dirtyPods.add(entry);
@@ -407,8 +421,19 @@ export class ClusterSet {
   #unindexPod(entry: PodEntry): void {
     const { pod } = entry;
     removeFrom(this.#podsByNamespace, pod.namespace, entry);
+    const owned = ownedAddresses(pod);
+    this.#podAddresses.remove(pod, owned);
+    this.#addressesMoved(owned);
     removeFrom(this.#podsByNode, pod.node, entry);
     if (this.#podsByUid.get(pod.uid) === entry) this.#podsByUid.delete(pod.uid);
+  }
+
+  /** Somebody may claim what is a pod's now, or is so no more. */
+  #addressesMoved(addresses: readonly IpAddress[]): void {
+    if (!addresses.some((ip) => this.#claims.concerns(ip))) return;
+    this.#resources = null;
+    this.#translatedL7 = null;
+    this.#meshDirty = true;
   }
 
   #setNode(name: string, node: Node | null): void {
@@ -451,6 +476,9 @@ export class ClusterSet {
     if (entry !== undefined) this.#dirtyPods.add(entry);
   }
 }
+
+/** A pod on its node's network has the node's address, and one that has ended none. */
+const ownedAddresses = ({ hostNetwork, phase, addresses }: Pod): readonly IpAddress[] => (hostNetwork || phase === "ended" ? [] : addresses);
 
 function placeOf(resource: Resource): Placed<Resource> {
   return { resource, file: IN_CLUSTER, line: 0, document: EVERYTHING, path: [] };

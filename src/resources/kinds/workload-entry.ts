@@ -187,6 +187,18 @@ function addressesOf(entry: WorkloadEntryResource, further: readonly IpAddress[]
   return [...new Set(own === null ? further : [own, ...further])];
 }
 
+const addressesRead = new WeakMap<WorkloadEntryResource, readonly IpAddress[]>();
+
+/** Every address of the entry, with those of its annotation. Read once for each resource. */
+export function entryAddresses(entry: WorkloadEntryResource): readonly IpAddress[] {
+  const known = addressesRead.get(entry);
+  if (known !== undefined) return known;
+  const further = entry.annotations[ADDRESSES] === undefined ? [] : readEntryAnnotations(entry, () => {}).addresses;
+  const addresses = addressesOf(entry, further);
+  addressesRead.set(entry, addresses);
+  return addresses;
+}
+
 /** What the rest of the directory says about an entry. */
 export interface EntrySurroundings {
   readonly options: TranslationOptions;
@@ -198,6 +210,8 @@ export interface EntrySurroundings {
   readonly further: readonly ServiceMembership[];
   readonly policies: readonly NamespacedName[];
   readonly waypoints: readonly WeightedWaypoint[];
+  /** Its address is somebody else's: it is never found by it. */
+  readonly hidden: boolean;
 }
 
 export interface TranslatedEntry {
@@ -233,7 +247,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     hostname: addresses.length > 0 ? "" : (entry.spec.address ?? ""),
     tunnelProtocol: tunnelProtocol({ captured, nativeTunnel, annotated, labels }),
     nativeTunnel,
-    hostNetwork: false,
+    hostNetwork: surroundings.hidden,
     ...labelledNames(labels, entry.name),
     locality: parseLocality(entry.spec.locality ?? ""),
     status: "healthy",

@@ -17,6 +17,13 @@ export function byAge(a: AnyPlaced, b: AnyPlaced): number {
   return createdMs(a.resource) - createdMs(b.resource) || compareText(nameOf(a), nameOf(b)) || compareText(a.resource.kind, b.resource.kind);
 }
 
+/** Many of them, each time read once. */
+export function sortedByAge<R extends ResourceOf<string, unknown>>(all: readonly Placed<R>[]): Placed<R>[] {
+  const ages = all.map((placed) => ({ placed, ms: createdMs(placed.resource), name: nameOf(placed) }));
+  ages.sort((a, b) => a.ms - b.ms || compareText(a.name, b.name) || compareText(a.placed.resource.kind, b.placed.resource.kind));
+  return ages.map(({ placed }) => placed);
+}
+
 export const nameOf = ({ resource }: AnyPlaced): string => `${resource.namespace}/${resource.name}`;
 /** `DestinationRule shop/web (web.yaml:3)`: for messages that name another resource. */
 export const describePlaced = (placed: AnyPlaced): string => `${placed.resource.kind} ${nameOf(placed)} (${sourceOf(placed)})`;
