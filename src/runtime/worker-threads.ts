@@ -4,9 +4,17 @@
 const ANSWER_MS_MAX = 2_000;
 const START_MS_MAX = 30_000;
 
+/**
+ * In the compiled binary all modules are one file, and the other entry points of scripts/build.ts lie below the common root of all of
+ * them. The path has to be absolute: a relative one would be looked for in the working directory too.
+ */
+export function workerPath(part: "ztunnel" | "waypoint", source: URL): string {
+  return import.meta.path.startsWith("/$bunfs/") ? `/$bunfs/root/${part}/data-thread.js` : source.href;
+}
+
 export interface WorkerThreadsOptions<From> {
   readonly count: number;
-  /** Of the Worker's entry. */
+  /** Of the Worker's entry, see workerPath. */
   readonly path: string;
   /** What no question waits for. */
   readonly received: (message: From) => void;
@@ -19,7 +27,7 @@ interface Question {
   readonly values: unknown[];
 }
 
-/** @template From messages; one with a `question` is an answer to it. */
+/** @template From what the threads tell beside their answers. */
 export class WorkerThreads<To, From extends { readonly kind: string }> {
   readonly count: number;
   readonly #options: WorkerThreadsOptions<From>;
@@ -70,8 +78,8 @@ export class WorkerThreads<To, From extends { readonly kind: string }> {
   }
 
   #receive(message: From | ThreadAnswer): void {
-    if (message.kind !== "answer") return this.#options.received(message as From);
-    const { question, value } = message as ThreadAnswer;
+    if (!isAnswer(message)) return this.#options.received(message);
+    const { question, value } = message;
     const waiting = this.#questions.get(question);
     if (waiting === undefined) return;
     waiting.values.push(value);
@@ -85,3 +93,5 @@ export interface ThreadAnswer {
   readonly question: string;
   readonly value: unknown;
 }
+
+const isAnswer = (message: { readonly kind: string }): message is ThreadAnswer => message.kind === "answer";

@@ -11,6 +11,7 @@ import type { Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { connectionFacts } from "../policy/connection-facts.ts";
 import { Pulse } from "../runtime/thread-pulse.ts";
+import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
@@ -43,7 +44,7 @@ export interface SharedMemory {
 
 export class WaypointDataPlane {
   readonly #config: WaypointConfig;
-  readonly #post: (message: FromWaypoint) => void;
+  readonly #post: (message: FromWaypoint | ThreadAnswer) => void;
   readonly #store = new MeshStore();
   readonly #l7 = new L7Store();
   readonly #plane: HttpPlane;
@@ -61,7 +62,7 @@ export class WaypointDataPlane {
   #drained = false;
   readonly #pulse: Pulse | null;
 
-  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint) => void, { credits, pulse }: SharedMemory) {
+  constructor(config: WaypointConfig, world: { readonly clock: Clock; readonly random: Random }, post: (message: FromWaypoint | ThreadAnswer) => void, { credits, pulse }: SharedMemory) {
     const { clock, random } = world;
     this.#config = config;
     this.#post = post;

@@ -1,13 +1,14 @@
 // Entry of a data thread's Worker: messages in, messages out, nothing else.
 
 import { systemClock, systemRandom } from "../core/ports.ts";
+import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import { WaypointDataPlane } from "./data-plane.ts";
 import type { FromWaypoint, ToWaypoint } from "./messages.ts";
 
-declare const self: { onmessage: ((event: { data: ToWaypoint }) => void) | null; postMessage(message: FromWaypoint): void };
+declare const self: { onmessage: ((event: { data: ToWaypoint }) => void) | null; postMessage(message: FromWaypoint | ThreadAnswer): void };
 
 let plane: WaypointDataPlane | null = null;
-const post = (message: FromWaypoint): void => self.postMessage(message);
+const post = (message: FromWaypoint | ThreadAnswer): void => self.postMessage(message);
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {

@@ -7,7 +7,6 @@ import type { L7Delta } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
-import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { OtlpBatch } from "../telemetry/otlp-records.ts";
 import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
@@ -59,8 +58,8 @@ export type ToWaypoint =
   /** Again: the drain that is under way is to end earlier. */
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
+/** Beside answers: to `configure` ("ready"), `listen`, `snapshot`, and `drain` ("drained": connections closed by force). */
 export type FromWaypoint =
-  | ThreadAnswer
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
   | { readonly kind: "otlp"; readonly batches: readonly OtlpBatch[] }

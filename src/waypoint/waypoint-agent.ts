@@ -9,22 +9,17 @@ import type { NamedSocket } from "../runtime/inherited-sockets.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";
-import { WorkerThreads } from "../runtime/worker-threads.ts";
+import { ThreadWatch } from "../runtime/thread-watch.ts";
+import { workerPath, WorkerThreads } from "../runtime/worker-threads.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { MetricSeries } from "../telemetry/metric-series.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Certificates } from "./certificates.ts";
 import { Collectors } from "./collectors.ts";
-import { ThreadWatch } from "./thread-watch.ts";
 import { TelemetryProblems } from "./telemetry-problems.ts";
 import { makeListeners, type SocketPlace } from "./waypoint-listeners.ts";
 import type { EndpointNews } from "./request/observer.ts";
 import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
-
-/** In the compiled binary; see the ztunnel's. */
-const COMPILED_WORKER = "/$bunfs/root/waypoint/data-thread.js";
-
-const workerPath = (): string => (import.meta.path.startsWith("/$bunfs/") ? COMPILED_WORKER : new URL("./data-thread.ts", import.meta.url).href);
 
 /** A data thread's own deadline comes first. */
 export const DRAIN_GRACE_MS = 2_000;
@@ -82,7 +77,7 @@ export class WaypointAgent {
     let certificates: Certificates | null = null;
     const threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
       count: workerThreads(settings.workers),
-      path: workerPath(),
+      path: workerPath("waypoint", new URL("./data-thread.ts", import.meta.url)),
       received: (message) => {
         if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
         else if (message.kind === "otlp") collectors.take(message.batches);

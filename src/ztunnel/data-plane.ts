@@ -24,6 +24,7 @@ import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-c
 import { type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { Pulse } from "../runtime/thread-pulse.ts";
+import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
 import { InnerTunnel } from "../tunnel/inner-tunnel.ts";
 import { OutboundConnection } from "./outbound.ts";
@@ -47,7 +48,7 @@ export interface SharedMemory {
 
 export class DataPlane {
   readonly #context: DataPlaneContext;
-  readonly #post: (message: FromData) => void;
+  readonly #post: (message: FromData | ThreadAnswer) => void;
   readonly #tunnels = new Set<ServerTunnel>();
   readonly #released = new Set<LocalWorkload>();
   #draining: { untilMs: number } | null = null;
@@ -55,7 +56,7 @@ export class DataPlane {
   readonly #pulse: Pulse | null;
   readonly #timer: ReturnType<typeof setInterval>;
 
-  constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData) => void, shared: SharedMemory = {}) {
+  constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData | ThreadAnswer) => void, shared: SharedMemory = {}) {
     this.#post = post;
     const store = new MeshStore();
     const nowMs = (): number => world.clock.monotonicMs();
@@ -118,14 +119,14 @@ export class DataPlane {
         for (const tunnel of pool.tunnels) tunnel.checkRevoked();
         return;
       case "attach":
-        return this.#attach(message.uid, message.namespaceFd, message.listeners);
+        return this.#answer(message.question, this.#attach(message.uid, message.namespaceFd, message.listeners));
       case "detach": {
         const local = locals.get(message.uid);
         if (local !== undefined) this.#detach(local, message.mode);
         return;
       }
       case "snapshot":
-        return this.#post({ kind: "snapshot", requestId: message.requestId, value: message.what === "metrics" ? this.#metrics() : this.#connections() });
+        return this.#answer(message.question, message.what === "metrics" ? this.#metrics() : this.#connections());
       case "collectGarbage":
         clearBufferPool();
         return Bun.gc(true);
@@ -139,7 +140,12 @@ export class DataPlane {
     clearInterval(this.#timer);
   }
 
-  #attach(uid: WorkloadUid, namespaceFd: number, listeners: WorkloadListeners): void {
+  #answer(question: string, value: unknown): void {
+    this.#post({ kind: "answer", question, value });
+  }
+
+  /** @returns null, or why a listener could not be had. */
+  #attach(uid: WorkloadUid, namespaceFd: number, listeners: WorkloadListeners): string | null {
     const { locals } = this.#context;
     const before = locals.get(uid);
     if (before !== undefined) this.#detach(before, "released");
@@ -160,11 +166,10 @@ export class DataPlane {
       for (const fd of listeners.inboundHboneFds) adopted.push(this.#adoptHbone(fd, local));
     } catch (error) {
       local.stopAccepting();
-      this.#post({ kind: "attachFailed", uid, message: `a listener could not be adopted: ${error instanceof Error ? error.message : String(error)}` });
-      return;
+      return `a listener could not be adopted: ${error instanceof Error ? error.message : String(error)}`;
     }
     locals.add(local);
-    this.#post({ kind: "attached", uid });
+    return null;
   }
 
   #adoptHbone(fd: number, local: LocalWorkload): Listener {
@@ -261,7 +266,7 @@ export class DataPlane {
     this.#destroyAll(live, causes.drained);
     this.#draining = null;
     this.#context.reporter.flush();
-    this.#post({ kind: "drained", closedByForce: live.length });
+    this.#answer("drained", live.length);
   }
 
   #destroyAll(connections: readonly LiveConnection[], cause: CloseCause): void {

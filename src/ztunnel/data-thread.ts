@@ -2,17 +2,18 @@
 
 import { systemClock, systemRandom } from "../core/ports.ts";
 import { DataPlane } from "./data-plane.ts";
+import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { FromData, ToData } from "./messages.ts";
 
-declare const self: { onmessage: ((event: { data: ToData }) => void) | null; postMessage(message: FromData): void };
+declare const self: { onmessage: ((event: { data: ToData }) => void) | null; postMessage(message: FromData | ThreadAnswer): void };
 
 let plane: DataPlane | null = null;
-const post = (message: FromData): void => self.postMessage(message);
+const post = (message: FromData | ThreadAnswer): void => self.postMessage(message);
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {
     plane = new DataPlane(message.config, { clock: systemClock, random: systemRandom }, post, { logCredit: message.logCredit, pulse: message.pulse });
-    post({ kind: "ready" });
+    post({ kind: "answer", question: "ready", value: null });
     return;
   }
   if (plane === null) throw new Error(`data thread: ${message.kind} came before configure`);

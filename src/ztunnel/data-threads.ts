@@ -1,30 +1,22 @@
-// The main thread's handle on its data threads: starts them, tells them all the same things, and gathers their answers.
+// The main thread's handle on a ztunnel's data threads: what they are asked and what they tell, by name.
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
-import { newPulse } from "../runtime/thread-pulse.ts";
+import { workerPath, WorkerThreads } from "../runtime/worker-threads.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
 
-/** How long a data thread may take to answer a question before the answer is given without it. */
-const ANSWER_MS_MAX = 2_000;
+type Told<Kind extends FromData["kind"]> = Extract<FromData, { kind: Kind }>;
+
+/** A data thread's own deadline comes first. */
+const DRAIN_GRACE_MS = 2_000;
 
 export interface DataThreadEvents {
-  needSvid(message: Extract<FromData, { kind: "needSvid" }>): void;
-  log(message: Extract<FromData, { kind: "log" }>): void;
-  released(message: Extract<FromData, { kind: "released" }>): void;
-  warning(message: Extract<FromData, { kind: "warning" }>): void;
+  needSvid(message: Told<"needSvid">): void;
+  log(message: Told<"log">): void;
+  released(message: Told<"released">): void;
+  warning(message: Told<"warning">): void;
   /** A data thread ended: the process cannot go on as it was. */
   crashed(error: Error): void;
-}
-
-/**
- * In the compiled binary all modules are one file, and the second entry point of scripts/build.ts lies at this path below the common
- * root of the entry points. It has to be absolute: a relative one would be looked for in the working directory too.
- */
-const COMPILED_WORKER = "/$bunfs/root/ztunnel/data-thread.js";
-
-function workerPath(): string {
-  return import.meta.path.startsWith("/$bunfs/") ? COMPILED_WORKER : new URL("./data-thread.ts", import.meta.url).href;
 }
 
 /** One attachment, per data thread: its own listeners (SO_REUSEPORT) and its own namespace descriptor. */
@@ -33,116 +25,85 @@ export interface ThreadAttachment {
   readonly listeners: WorkloadListeners;
 }
 
-export class DataThreads {
-  readonly count: number;
-  /** One of each thread, see runtime/thread-pulse.ts. */
+export interface DataThreadsOptions {
+  readonly config: DataPlaneConfig;
+  readonly logCredit: SharedArrayBuffer | null;
+  /** One of each thread, see runtime/thread-pulse.ts; as many threads are started. */
   readonly pulses: readonly SharedArrayBuffer[];
-  readonly #workers: Worker[] = [];
-  readonly #events: DataThreadEvents;
-  readonly #waiting = new Map<string, { resolve: (value: unknown) => void; remaining: number; values: unknown[] }>();
-  #requestId = 0;
+  readonly events: DataThreadEvents;
+}
 
-  private constructor(count: number, events: DataThreadEvents) {
-    this.count = count;
-    this.pulses = Array.from({ length: count }, newPulse);
-    this.#events = events;
+export class DataThreads {
+  readonly #threads: WorkerThreads<ToData, FromData>;
+  #questions = 0;
+
+  private constructor(threads: WorkerThreads<ToData, FromData>) {
+    this.#threads = threads;
   }
 
   /** Starts the threads and waits until each is ready. */
-  static async start(options: { count: number; config: DataPlaneConfig; logCredit: SharedArrayBuffer | null; events: DataThreadEvents }): Promise<DataThreads> {
-    const threads = new DataThreads(options.count, options.events);
-    const ready = threads.#gather("ready");
-    for (let i = 0; i < options.count; i++) {
-      const worker = new Worker(workerPath(), { smol: true } as WorkerOptions);
-      worker.onmessage = (event: MessageEvent<FromData>) => threads.#receive(event.data);
-      worker.onerror = (event: ErrorEvent) => options.events.crashed(event.error instanceof Error ? event.error : new Error(event.message));
-      worker.postMessage({ kind: "configure", config: options.config, logCredit: options.logCredit, pulse: threads.pulses[i]! } satisfies ToData);
-      threads.#workers.push(worker);
-    }
+  static async start({ config, logCredit, pulses, events }: DataThreadsOptions): Promise<DataThreads> {
+    const threads = new WorkerThreads<ToData, FromData>({
+      count: pulses.length, path: workerPath("ztunnel", new URL("./data-thread.ts", import.meta.url)), crashed: events.crashed, received: (message) => tell(events, message),
+    });
+    const ready = threads.gather("ready");
+    threads.postEach((i) => ({ kind: "configure", config, logCredit, pulse: pulses[i]! }));
     await ready;
-    return threads;
+    return new DataThreads(threads);
+  }
+
+  get count(): number {
+    return this.#threads.count;
   }
 
   /** Tells every thread. */
   post(message: ToData): void {
-    for (const worker of this.#workers) worker.postMessage(message);
+    this.#threads.post(message);
   }
 
   /** Hands each thread its own listeners. Returns null when all have them, or the first failure. */
   async attach(uid: WorkloadUid, attachments: readonly ThreadAttachment[]): Promise<string | null> {
-    const answers = this.#gather(`attach ${uid}`);
-    this.#workers.forEach((worker, i) => {
-      const { namespaceFd, listeners } = attachments[i]!;
-      worker.postMessage({ kind: "attach", uid, namespaceFd, listeners } satisfies ToData);
-    });
-    const failures = (await answers).filter((answer): answer is string => typeof answer === "string");
-    return failures[0] ?? null;
+    const question = this.#question("attach");
+    const answers = this.#threads.gather(question);
+    this.#threads.postEach((i) => ({ kind: "attach", question, uid, ...attachments[i]! }));
+    return (await answers).find((answer) => typeof answer === "string") ?? null;
   }
 
   /** One value per thread; a thread that does not answer in time is left out. */
   async snapshot(what: "metrics" | "connections"): Promise<unknown[]> {
-    const requestId = ++this.#requestId;
-    const answers = this.#gather(`snapshot ${requestId}`);
-    this.post({ kind: "snapshot", requestId, what });
+    const question = this.#question("snapshot");
+    const answers = this.#threads.gather(question);
+    this.post({ kind: "snapshot", question, what });
     return answers;
   }
 
   /** Resolves with the number of connections closed by force when every thread has drained. */
   async drain(deadlineMs: number): Promise<number> {
-    const answers = this.#gather("drained", deadlineMs + ANSWER_MS_MAX);
+    const answers = this.#threads.gather("drained", deadlineMs + DRAIN_GRACE_MS);
     this.post({ kind: "drain", deadlineMs });
     return (await answers).reduce<number>((sum, value) => sum + Number(value), 0);
   }
 
   terminate(): void {
-    for (const worker of this.#workers) worker.terminate();
+    this.#threads.terminate();
   }
 
-  #receive(message: FromData): void {
-    switch (message.kind) {
-      case "ready":
-        return this.#answer("ready", null);
-      case "attached":
-        return this.#answer(`attach ${message.uid}`, null);
-      case "attachFailed":
-        return this.#answer(`attach ${message.uid}`, message.message);
-      case "released":
-        return this.#events.released(message);
-      case "snapshot":
-        return this.#answer(`snapshot ${message.requestId}`, message.value);
-      case "drained":
-        return this.#answer("drained", message.closedByForce);
-      case "needSvid":
-        return this.#events.needSvid(message);
-      case "log":
-        return this.#events.log(message);
-      case "warning":
-        return this.#events.warning(message);
-    }
+  #question(about: string): string {
+    return `${about} ${++this.#questions}`;
   }
+}
 
-  /** Collects one answer of each thread under `key`. */
-  #gather(key: string, timeoutMs = ANSWER_MS_MAX): Promise<unknown[]> {
-    return new Promise((resolve) => {
-      const waiting = { resolve: resolve as (value: unknown) => void, remaining: this.count, values: [] as unknown[] };
-      this.#waiting.set(key, waiting);
-      const timer = setTimeout(() => {
-        if (this.#waiting.get(key) === waiting) this.#waiting.delete(key);
-        resolve(waiting.values);
-      }, key === "ready" ? 30_000 : timeoutMs);
-      waiting.resolve = (values) => {
-        clearTimeout(timer);
-        resolve(values as unknown[]);
-      };
-    });
-  }
-
-  #answer(key: string, value: unknown): void {
-    const waiting = this.#waiting.get(key);
-    if (waiting === undefined) return;
-    waiting.values.push(value);
-    if (--waiting.remaining > 0) return;
-    this.#waiting.delete(key);
-    waiting.resolve(waiting.values);
+function tell(events: DataThreadEvents, message: FromData): void {
+  switch (message.kind) {
+    case "released":
+      return events.released(message);
+    case "needSvid":
+      return events.needSvid(message);
+    case "log":
+      return events.log(message);
+    case "warning":
+      return events.warning(message);
+    default:
+      message satisfies never;
   }
 }

@@ -25,22 +25,18 @@ export type ToData =
   | { readonly kind: "svidDropped"; readonly spiffeId: SpiffeId }
   /** Lower-case hex serial numbers revoked by each issuer, keyed by the issuer's DER name in hex. */
   | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
-  | { readonly kind: "attach"; readonly uid: WorkloadUid; readonly namespaceFd: number; readonly listeners: WorkloadListeners }
+  | { readonly kind: "attach"; readonly question: string; readonly uid: WorkloadUid; readonly namespaceFd: number; readonly listeners: WorkloadListeners }
   /** `gone`: the workload has left, its connections end now. `released`: it left the mesh, what is open goes on until it ends. */
   | { readonly kind: "detach"; readonly uid: WorkloadUid; readonly mode: "gone" | "released" }
-  | { readonly kind: "snapshot"; readonly requestId: number; readonly what: "metrics" | "connections" }
+  | { readonly kind: "snapshot"; readonly question: string; readonly what: "metrics" | "connections" }
   /** The process is quiet: give back what the load that is over has left. */
   | { readonly kind: "collectGarbage" }
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
+/** Beside answers: to `configure` ("ready"), `attach` (null, or why not), `snapshot`, and `drain` ("drained": connections closed by force). */
 export type FromData =
-  | { readonly kind: "ready" }
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
-  | { readonly kind: "attached"; readonly uid: WorkloadUid }
   /** The last connection of a detached workload has ended here. */
   | { readonly kind: "released"; readonly uid: WorkloadUid; readonly namespaceFd: number }
-  | { readonly kind: "attachFailed"; readonly uid: WorkloadUid; readonly message: string }
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
-  | { readonly kind: "warning"; readonly code: string; readonly message: string; readonly peer: string }
-  | { readonly kind: "snapshot"; readonly requestId: number; readonly value: unknown }
-  | { readonly kind: "drained"; readonly closedByForce: number };
+  | { readonly kind: "warning"; readonly code: string; readonly message: string; readonly peer: string };

@@ -29,7 +29,8 @@ import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attac
 
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
-  readonly workers: number;
+  /** One of each data thread. */
+  readonly pulses: readonly SharedArrayBuffer[];
   /** Names this process in the redirection rules. */
   readonly owner: string;
   readonly dnsCapture: boolean;
@@ -144,7 +145,7 @@ export class NodeAgent {
     // The events need the agent, which needs the threads: the cell closes the circle.
     let agent: NodeAgent | null = null;
     const threads = await DataThreads.start({
-      count: options.workers,
+      pulses: options.pulses,
       config: options.dataPlane,
       logCredit: options.logCredit,
       events: {

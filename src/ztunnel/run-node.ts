@@ -18,12 +18,12 @@ import { awaitSuccessor } from "../runtime/give-place.ts";
 import type { InheritedSockets, NamedSocket } from "../runtime/inherited-sockets.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
-import { LAG_PROBE_MS, LagProbe, processMetrics } from "../runtime/process-metrics.ts";
+import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
-import { hungMs, PulseWatch } from "../runtime/thread-pulse.ts";
+import { ThreadWatch } from "../runtime/thread-watch.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
@@ -107,12 +107,13 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const localIdentities = new Set<SpiffeId>();
   const parts = await makeSource((id) => localIdentities.has(id), listeners, { inherited, kept });
 
+  const threadWatch = new ThreadWatch({ count: workerThreads(settings.workers), nameOf: (i) => `data-${i}`, clock, log, watchdogMs: serviceManager.watchdogMs });
   const credit = new LogCredit();
   let crl: CrlWatch | null = null;
   let pendingChanged = Promise.withResolvers<void>();
   const agent = await NodeAgent.start({
     dataPlane: dataPlaneConfig(settings),
-    workers: workerThreads(settings.workers),
+    pulses: threadWatch.pulses,
     owner: `weft-${process.pid}`,
     inherited,
     dnsCapture: settings.dnsCapture,
@@ -197,15 +198,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   });
 
   const lag = new LagProbe();
-  const pulse = new PulseWatch({
-    pulses: agent.threads.pulses,
-    nowMs: () => clock.monotonicMs(),
-    hungMs: hungMs(serviceManager.watchdogMs),
-    onHung: (thread, silentMs) => log.error("a data thread does not answer: its connections stand still; the watchdog, where there is one, ends this process", { thread: `data-${thread}`, silent_ms: Math.round(silentMs) }),
-    onAlive: (thread, silentMs) => log.warn("a data thread answers again", { thread: `data-${thread}`, silent_ms: Math.round(silentMs) }),
-  });
-  const pulseTimer = setInterval(() => pulse.look(), LAG_PROBE_MS);
-  runtime.healthy = () => pulse.allAlive && (parts.beside?.allAlive() ?? true);
+  runtime.healthy = () => threadWatch.allAlive && (parts.beside?.allAlive() ?? true);
   runtime.collectGarbage = () => {
     agent.threads.post({ kind: "collectGarbage" });
     parts.beside?.collectGarbage();
@@ -263,10 +256,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
         const { lastS, maxS } = lag.take();
         metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
         metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
-        for (const [i, late] of pulse.take().entries()) {
-          metrics.cell("weft_thread_lag_seconds", { thread: `data-${i}` }).value = late.lastS;
-          metrics.cell("weft_thread_lag_max_seconds", { thread: `data-${i}` }).value = late.maxS;
-        }
+        threadWatch.observe(metrics);
         return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[]), ...((await parts.beside?.snapshots()) ?? [])];
       },
       ...(parts.beside === undefined ? {} : { clusters: () => parts.beside!.clusters() }),
@@ -320,7 +310,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   await parts.close();
   successors?.end(false);
   lag.stop();
-  clearInterval(pulseTimer);
+  threadWatch.stop();
   return reason.exitStatus;
 }
 

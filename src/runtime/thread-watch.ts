@@ -1,9 +1,9 @@
-// Whether the data threads of a waypoint are alive, and how late they are: for the watchdog, the log and the metrics.
+// Whether data threads are alive, and how late they are: for the watchdog, the log and the metrics.
 
 import type { Clock } from "../core/ports.ts";
-import type { Logger } from "../runtime/logger.ts";
-import { LAG_PROBE_MS } from "../runtime/process-metrics.ts";
-import { hungMs, newPulse, PulseWatch } from "../runtime/thread-pulse.ts";
+import type { Logger } from "./logger.ts";
+import { LAG_PROBE_MS } from "./process-metrics.ts";
+import { hungMs, newPulse, PulseWatch } from "./thread-pulse.ts";
 import type { MetricSeries } from "../telemetry/metric-series.ts";
 
 export interface ThreadWatchOptions {
@@ -29,7 +29,7 @@ export class ThreadWatch {
     this.pulses = Array.from({ length: count }, newPulse);
     this.#watch = new PulseWatch({
       pulses: this.pulses, nowMs: () => clock.monotonicMs(), hungMs: hungMs(watchdogMs),
-      onHung: (thread, silentMs) => log.error("a data thread does not answer: its requests stand still; the watchdog, where there is one, ends this process", { thread: nameOf(thread), silent_ms: Math.round(silentMs) }),
+      onHung: (thread, silentMs) => log.error("a data thread does not answer: its connections stand still; the watchdog, where there is one, ends this process", { thread: nameOf(thread), silent_ms: Math.round(silentMs) }),
       onAlive: (thread, silentMs) => log.warn("a data thread answers again", { thread: nameOf(thread), silent_ms: Math.round(silentMs) }),
     });
     this.#timer = setInterval(() => this.#watch.look(), LAG_PROBE_MS);
@@ -41,7 +41,7 @@ export class ThreadWatch {
   }
 
   /** Before a snapshot. */
-  observe(series: MetricSeries): void {
+  observe(series: Pick<MetricSeries, "cell">): void {
     for (const [i, { lastS, maxS }] of this.#watch.take().entries()) {
       const thread = this.#options.nameOf(i);
       series.cell("weft_thread_lag_seconds", { thread }).value = lastS;
