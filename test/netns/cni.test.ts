@@ -83,6 +83,8 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   let api: FakeKubernetesApi;
   let agent: Agent;
   let plugins: PluginSocket;
+  /** What keeps pods out, as the agent says it last. */
+  let failing: string | null;
 
   const socket = (): string => join(folder, "cni.sock");
   const zds = (): string => join(folder, "ztunnel.sock");
@@ -91,7 +93,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     agent = new Agent({
       client: new KubernetesClient(api.access), node: "east", zdsSocket: zds(), excludedNamespaces: ["kube-system"], probeSource: false,
       capture: { dnsCapture: true, packetMark: 0x539, probeAddresses: ["198.51.100.7" as IpAddress] },
-      log: quietLog("cni"), clock: systemClock, random: seededRandom(1), onFailing: () => {}, onZtunnels: () => {},
+      log: quietLog("cni"), clock: systemClock, random: seededRandom(1), onFailing: (said) => void (failing = said), onZtunnels: () => {},
       times: { announceMs: 20, acceptMs: 10, retryFirstMs: 10, retryMaxMs: 100, startWaitMs: 300 },
     });
     await agent.start();
@@ -207,22 +209,36 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     await until("the rules to be gone", WAIT_MS, async () => (await rules()) === "");
   });
 
-  test("a pod that runs and cannot join: the reason is in its events, once", async () => {
+  const eventsOf = (name: string) => api.everything.filter((id) => id.startsWith(`events shop/${name}.`));
+
+  test("a pod that runs and cannot join: the reason is in its events", async () => {
     using _ztunnel = new Acknowledger(zds());
     api.put("pods", {
       metadata: { name: "lost", namespace: "shop", uid: "11111111-2222-3333-4444-555555555555" }, spec: { nodeName: "east", containers: [] }, status: { phase: "Running", podIPs: [{ ip: "198.18.1.99" }] },
     });
-    const events = () => api.everything.filter((id) => id.startsWith("events shop/lost."));
-    await until("the event", WAIT_MS, () => events().length > 0 && api.requests.length > 0);
-    const [id = ""] = events();
+    const [id = ""] = await until("the event", WAIT_MS, () => (eventsOf("lost").length > 0 ? eventsOf("lost") : null));
     expect(api.get("events", id.slice("events ".length))).toMatchObject({
       involvedObject: { kind: "Pod", name: "lost", uid: "11111111-2222-3333-4444-555555555555" }, type: "Warning", reason: "NotInMesh",
       message: "its network namespace was not found: no process of it runs on this node",
     });
-    // Another reason soon after is one for the log.
-    api.put("pods", { ...api.get("pods", "shop/lost")!, metadata: { ...api.get("pods", "shop/lost")!.metadata, labels: { again: "yes" } } });
-    expect((await call("STATUS")).status).toBe(0);
-    expect(events()).toHaveLength(1);
+  });
+
+  test("another reason soon after is in the readiness, and not in its events", async () => {
+    using ztunnel = new Acknowledger(zds());
+    const label = (labels: Record<string, string>) => api.put("namespaces", { metadata: { name: "shop", labels } });
+    await call("ADD");
+    api.put("pods", { ...api.get("pods", "shop/web-1")!, status: { phase: "Running", podIPs: [{ ip: pod.ipv4 }] } });
+    label({});
+    await ztunnel.hears(`del ${UID}`);
+    ztunnel.refuseWith = "port 15008 is taken";
+    label({ "istio.io/dataplane-mode": "ambient" });
+    await until("the event", WAIT_MS, () => eventsOf("web-1").length > 0);
+    ztunnel.refuseWith = "port 15001 is taken";
+    await until("the other reason", WAIT_MS, () => failing?.includes(ztunnel.refuseWith));
+    // What the agent writes comes in its order: the event of a pod that fails after that is the last.
+    api.put("pods", { metadata: { name: "lost", namespace: "shop", uid: "11111111-2222-3333-4444-555555555555" }, spec: { nodeName: "east", containers: [] }, status: { phase: "Running", podIPs: [{ ip: "198.18.1.99" }] } });
+    await until("its event", WAIT_MS, () => eventsOf("lost").length > 0);
+    expect(eventsOf("web-1")).toHaveLength(1);
   });
 
   test("DEL ends it, and a DEL with nobody to ask succeeds: no pod is kept by an agent that is away", async () => {
