@@ -184,7 +184,7 @@ export const SETTINGS = {
   tlsTimeoutMs: spec("tls-timeout", ["TLS_TIMEOUT"], type.timeout, 10 * SECOND, MESH, "Time limits", "TLS handshake, either direction"),
   http2TimeoutMs: spec("http2-timeout", ["HTTP2_TIMEOUT"], type.timeout, 10 * SECOND, MESH, "Time limits", "First HTTP/2 SETTINGS of the other side"),
   connectResponseTimeoutMs: spec("tunnel-response-timeout", ["CONNECT_RESPONSE_TIMEOUT"], type.timeout, 15 * SECOND, MESH, "Time limits", "Answer to CONNECT; covers the far side's own connect"),
-  workloadWaitMs: spec("workload-wait", ["WORKLOAD_WAIT"], type.timeout, 5 * SECOND, NODE, "Time limits", "How long a first connection waits for the configuration to name its workload"),
+  workloadWaitMs: spec("workload-wait", ["WORKLOAD_WAIT"], type.timeout, 5 * SECOND, MESH, "Time limits", "How long a first connection waits for the configuration to name its workload, or this waypoint"),
   keepaliveMs: spec("keepalive", ["KEEPALIVE_TIME"], type.timeout, 3 * MINUTE, MESH, "Time limits", "Silence after which TCP asks whether the other side is still there"),
   halfCloseIdleMs: spec("half-close-idle", ["HALF_CLOSE_IDLE"], type.duration, HOUR, NODE, "Time limits", "A connection of which one side has ended and the other is silent is ended after this; 0 never"),
 

@@ -5,7 +5,7 @@ import type { Socket, SocketHandler } from "bun";
 import { type IpAddress, parseIp, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import { judgePeer } from "../identity/peer-identity.ts";
-import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
+import { cancelDeadline, type DeadlineHandle, type DeadlineQueue, type Expiring } from "../net/deadlines.ts";
 import { localAddress } from "../net/original-destination.ts";
 import { type NativeTlsSocket, peerChain, upgradeServer } from "../net/tls.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
@@ -31,12 +31,17 @@ export interface ServerStreamUser extends TunnelStreamUser {
 export interface TunnelPlace {
   /** Null while the configuration does not tell; asked again by `judgeAgain`. */
   identity(): SpiffeId | null;
+  /** Why there is none, and what would give it one: for a person. */
+  explainNoIdentity(): string;
   /** The tunnels that live, and what its streams add. */
   readonly connections: Set<LiveConnection>;
   open(tunnel: ServerTunnel, stream: Http2Stream): ServerStreamUser;
   /** A peer that got no tunnel. */
   refused(cause: CloseCause, peerIp: IpAddress): void;
 }
+
+/** TLS's own word for it, before any handshake: a fatal alert of one record (RFC 8446, section 6.2). */
+const ALERT_INTERNAL_ERROR = Uint8Array.of(21, 3, 3, 0, 2, 2, 80);
 
 type Phase = "waiting" | "tls" | "ready" | "draining" | "closed";
 
@@ -99,7 +104,8 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
     const identity = this.place.identity();
     if (identity === null) {
       socket.pause();
-      return; // judgeAgain() comes back here when the workload is known
+      // judgeAgain() comes back here when the workload is known. Whoever shakes hands waits no longer than we would.
+      return this.#await(this.context.deadlines.workload);
     }
     const tls = this.context.identities.tlsContext(identity, this.context.clock.wallMs());
     if (tls !== null) {
@@ -110,7 +116,7 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
     socket.pause();
     this.context.identities.whenAvailable(identity, (available) => {
       if (this.#phase !== "waiting") return;
-      if (!available) return this.#close(causes.certificateMissing(`no certificate for ${identity}`));
+      if (!available) return this.#refuseUnproved();
       this.#startTls(socket);
       socket.resume();
     });
@@ -161,6 +167,7 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
     if (this.#phase === "ready" || this.#phase === "draining") {
       return this.#refuse(causes.http2Failed(`HTTP/2 from ${this.peerIp}: TLS succeeded, but no SETTINGS came within ${this.context.config.http2TimeoutMs} ms`));
     }
+    if (this.#phase === "waiting") return this.#refuseUnproved();
     this.#refuse(causes.tlsFailed(`TLS handshake from ${this.peerIp}: not finished within ${this.context.config.tlsTimeoutMs} ms`));
   }
 
@@ -268,6 +275,7 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
   judgeAgain(): void {
     if (this.#phase === "waiting" && this.#socket !== null && this.place.identity() !== null) {
       const socket = this.#socket as Socket<ServerTunnel>;
+      this.#await(this.context.deadlines.tls);
       this.#startTls(socket);
       if ((this.#phase as Phase) === "tls") socket.resume();
     }
@@ -285,6 +293,19 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
 
   describe(): LiveConnectionDescription | null {
     return null; // its streams are the connections
+  }
+
+  #await(deadline: DeadlineQueue): void {
+    cancelDeadline(this.#deadline);
+    this.#deadline = deadline.add(this, this.context.nowMs());
+  }
+
+  /** Nothing to show who we are: the peer is told at once, rather than left to its own time limit. */
+  #refuseUnproved(): void {
+    const identity = this.place.identity();
+    const why = identity === null ? this.place.explainNoIdentity() : this.context.identities.explain(identity);
+    (this.#socket as Socket<ServerTunnel>).write(ALERT_INTERNAL_ERROR);
+    this.#refuse(causes.certificateMissing(`TLS handshake from ${this.peerIp} not begun: ${why}`));
   }
 
   #refuse(cause: CloseCause): void {

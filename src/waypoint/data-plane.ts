@@ -56,6 +56,7 @@ export class WaypointDataPlane {
   readonly #names: NameResolver;
   readonly #nowMs: () => number;
   #recorded: Workload | null = null;
+  #toldOfItself = false;
   readonly #unrecorded: Workload;
   #lastClusterTickMs = 0;
   #drainUntilMs = Infinity;
@@ -70,9 +71,10 @@ export class WaypointDataPlane {
     this.#unrecorded = unrecordedWaypoint(config.gateway, config.network);
     this.#tunnels = new Tunnels(config.tunnels, world, (spiffeId) => post({ kind: "needSvid", spiffeId }));
     this.#place = new WaypointPlace({
-      store: this.#store, l7: this.#l7, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
+      store: this.#store, l7: this.#l7, gateway: config.gateway, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
       accept: (channel, client) => this.#plane.accept(channel, client),
-      refused: (code, message) => post({ kind: "warning", code, message }),
+      refused: (code, message) => void (this.#tunnels.mayWarn() && post({ kind: "warning", code, message })),
+      failed: (cause) => this.#tunnels.peerFailed(cause),
     });
     this.#telemetry = new RequestTelemetry({
       role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
@@ -104,7 +106,7 @@ export class WaypointDataPlane {
         loadIfNeeded(message.l7Delta);
         this.#applyL7(message.l7Delta);
         for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
-        this.#recorded = recordedWaypoint(this.#store, this.#l7, this.#config.gateway);
+        this.#recognise(recordedWaypoint(this.#store, this.#l7, this.#config.gateway));
         this.#plane.changed();
         return this.#tunnels.judgeAgain();
       case "svid":
@@ -147,6 +149,13 @@ export class WaypointDataPlane {
       metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([...clusters].map((cluster) => cluster.state()))], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map(clusterView),
     };
+  }
+
+  #recognise(record: Workload | null): void {
+    const isNews = (record === null) !== (this.#recorded === null) || !this.#toldOfItself;
+    this.#recorded = record;
+    this.#toldOfItself = true;
+    if (isNews) this.#post({ kind: "recorded", isRecorded: record !== null });
   }
 
   get #self(): Workload {

@@ -4,7 +4,6 @@
 import type { NamespacedName } from "../core/brand.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { EMPTY_L7_DELTA } from "../mesh/l7/delta.ts";
-import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { emptyDelta } from "../mesh/records.ts";
 import { errnoName } from "../net/libc.ts";
 import { err, ok, type Result } from "../core/result.ts";
@@ -18,14 +17,10 @@ import type { Logger } from "../runtime/logger.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { drainMs, type Settings } from "../runtime/settings.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
+import { type Instance, instanceProblems, instancesOf } from "./instances.ts";
 import { waypointConfig } from "./run-waypoint.ts";
 import { WaypointAgent } from "./waypoint-agent.ts";
 import { hasListeners, type SocketPlace } from "./waypoint-listeners.ts";
-
-interface Instance {
-  readonly gateway: NamespacedName;
-  readonly workload: LocalWorkload;
-}
 
 interface Running {
   /** Null while it starts: then it gets the whole of the latest state. */
@@ -53,6 +48,8 @@ export class LocalWaypoints {
   readonly #draining = new Set<WaypointAgent>();
   readonly #starting = new Set<Promise<void>>();
   #latest: ConfigState | null = null;
+  /** By waypoint, as told. */
+  #problems: ReadonlyMap<NamespacedName, string> = new Map();
   /** Between offer and outcome of a handover nothing comes or goes. */
   #frozen = false;
   #ended = false;
@@ -68,7 +65,14 @@ export class LocalWaypoints {
     this.#latest = state;
     for (const { agent } of this.#running.values()) agent?.apply(state);
     for (const agent of this.#draining) agent.apply(state);
+    this.#tellProblems(instanceProblems(state));
     this.#reconcile();
+  }
+
+  /** Once each, until it is another one. */
+  #tellProblems(problems: ReadonlyMap<NamespacedName, string>): void {
+    for (const [gateway, problem] of problems) if (this.#problems.get(gateway) !== problem) this.#log.warn(problem, { code: "unknown_waypoint" });
+    this.#problems = problems;
   }
 
   #reconcile(): void {
@@ -175,7 +179,7 @@ export class LocalWaypoints {
     const { settings, runtime, source } = this.#options;
     const config = waypointConfig(settings, gateway, namespaceFd);
     if (!config.ok) return config;
-    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: null, instance: gateway });
+    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: null, instance: gateway, recorded: () => {} });
     if (!started.ok) return started;
     const agent = started.value;
     agent.apply(wholeOf(this.#latest!));
@@ -200,13 +204,6 @@ export class LocalWaypoints {
     closeNamespace(agent.namespaceFd);
     this.#log.info(`the waypoint ${name} has ended`);
   }
-}
-
-/** Who ends tunnels by itself, and is an instance of a waypoint. */
-function instancesOf({ l7, mesh, localWorkloads }: ConfigState): Instance[] {
-  return [...l7.waypoints.values()].flatMap((waypoint) => localWorkloads
-    .filter(({ uid, captured }) => !captured && mesh.workloads.get(uid)?.nativeTunnel === true && mesh.workloads.get(uid)!.services.some(({ service }) => service === waypoint.service))
-    .map((workload) => ({ gateway: `${waypoint.namespace}/${waypoint.name}` as NamespacedName, workload })));
 }
 
 /** A state as the change from nothing. */

@@ -64,7 +64,9 @@ export type FromWaypoint =
   | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
   | { readonly kind: "otlp"; readonly batches: readonly OtlpBatch[] }
   | { readonly kind: "endpoint"; readonly news: EndpointNews }
-  | { readonly kind: "warning"; readonly code: string; readonly message: string };
+  | { readonly kind: "warning"; readonly code: string; readonly message: string }
+  /** Whether the configuration has a record of this waypoint, hence an identity for it: with the first configuration, and when it changes. */
+  | { readonly kind: "recorded"; readonly isRecorded: boolean };
 
 /** What one data thread has at the moment. */
 export interface WaypointSnapshot {

@@ -26,6 +26,7 @@ import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { WaypointConfig } from "./messages.ts";
+import { explainUnrecorded } from "./self.ts";
 import { DRAIN_GRACE_MS, WaypointAgent } from "./waypoint-agent.ts";
 
 /** Of its own sockets, towards whoever comes after it: there is one waypoint to a state directory. */
@@ -58,7 +59,10 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const gateway = settings.gateway as NamespacedName;
   const config = waypointConfig(settings, gateway, OWN_NAMESPACE);
   if (!config.ok) return fail(runtime, config.error);
-  const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids`, instance: null });
+  const unrecorded = new UnrecordedNotice(runtime, gateway, settings);
+  const started = await WaypointAgent.start({
+    config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids`, instance: null, recorded: (isRecorded) => unrecorded.tell(isRecorded),
+  });
   if (!started.ok) return fail(runtime, started.error);
   const agent = started.value;
 
@@ -181,6 +185,34 @@ export function waypointConfig(settings: Settings, gateway: NamespacedName, name
     },
     sessionKey: sessionKey(secret.value, gateway),
   });
+}
+
+/** A waypoint that the configuration does not know has no identity: it answers no tunnel and opens none. */
+class UnrecordedNotice {
+  readonly #runtime: Runtime;
+  readonly #gateway: NamespacedName;
+  readonly #settings: Settings;
+  #isRecorded: boolean | null = null;
+
+  constructor(runtime: Runtime, gateway: NamespacedName, settings: Settings) {
+    this.#runtime = runtime;
+    this.#gateway = gateway;
+    this.#settings = settings;
+  }
+
+  tell(isRecorded: boolean): void {
+    // Without a CA it has no tunnels whatever the configuration says, which is told already.
+    if (this.#settings.caAddress === null || this.#isRecorded === isRecorded) return;
+    const { lifecycle: { readiness }, log } = this.#runtime;
+    const isNews = this.#isRecorded !== null || !isRecorded;
+    this.#isRecorded = isRecorded;
+    const why = isRecorded ? null : explainUnrecorded(this.#gateway);
+    // Who is served at a port of its own is served without an identity too.
+    if (this.#settings.serve.length === 0) readiness.set("identity", why);
+    else readiness.remark("identity", why);
+    if (why !== null) log.scope("waypoint").warn(`no tunnel is answered or opened: ${why}`, { code: "unknown_waypoint" });
+    else if (isNews) log.scope("waypoint").info("the configuration has a record of this waypoint: tunnels are answered");
+  }
 }
 
 interface Member {

@@ -18,6 +18,12 @@ export function unrecordedWaypoint(gateway: NamespacedName, network: string): Wo
   };
 }
 
+/** Why a waypoint has no identity, and what gives it one. */
+export function explainUnrecorded(gateway: NamespacedName): string {
+  const [namespace, name] = [namespaceHalf(gateway), nameHalf(gateway)];
+  return `the configuration has no instance of the Gateway ${gateway}, whose service account would be this waypoint's identity: a pod of its Deployment, or a WorkloadEntry in the namespace ${namespace} with this waypoint's address, its serviceAccount and the labels gateway.networking.k8s.io/gateway-name: ${name} and networking.istio.io/tunnel: http`;
+}
+
 /** An endpoint of the Gateway's service: all instances of a waypoint are alike but for where they are. */
 export function recordedWaypoint(store: MeshStore, l7: L7Store, gateway: NamespacedName): Workload | null {
   const record = l7.waypoint(gateway);

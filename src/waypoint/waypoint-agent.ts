@@ -38,6 +38,8 @@ export interface WaypointAgentOptions {
   readonly svidDirectory: string | null;
   /** Where a process has several: names this one's threads; null for the only one. */
   readonly instance: string | null;
+  /** Told with the first configuration and when it changes, by each thread: whether the configuration has a record of it. */
+  readonly recorded: (isRecorded: boolean) => void;
 }
 
 /** Without a CA: whoever waits for a certificate is told at once. */
@@ -83,6 +85,7 @@ export class WaypointAgent {
         else if (message.kind === "otlp") collectors.take(message.batches);
         else if (message.kind === "warning") log.warn(message.message, { code: message.code });
         else if (message.kind === "endpoint") (isBad(message.news) ? log.warn : log.info).call(log, message.news.message, { code: message.news.code });
+        else if (message.kind === "recorded") options.recorded(message.isRecorded);
         else if (message.kind === "needSvid") {
           if (source === null) threads.post({ kind: "svidFailed", spiffeId: message.spiffeId, message: NO_SOURCE });
           else certificates?.need(message.spiffeId);

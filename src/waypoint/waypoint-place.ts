@@ -20,6 +20,7 @@ import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/ht
 import type { Http2Stream } from "../wire/http2/stream.ts";
 import type { Traceparent } from "../wire/trace/traceparent.ts";
 import type { Client } from "./downstream/client.ts";
+import { explainUnrecorded } from "./self.ts";
 import { labelsOf } from "./upstream/labels.ts";
 import { workloadDestination } from "./services/service-directory.ts";
 import { StreamChannel } from "./channel/stream-channel.ts";
@@ -27,11 +28,14 @@ import { StreamChannel } from "./channel/stream-channel.ts";
 export interface WaypointPlaceOptions {
   readonly store: MeshStore;
   readonly l7: L7Store;
+  readonly gateway: NamespacedName;
   readonly network: string;
   readonly trustDomains: TrustDomainAliases;
   /** This waypoint's record; null while the configuration has none. */
   readonly self: () => Workload | null;
   readonly accept: (channel: StreamChannel, client: Client) => void;
+  /** A peer that got no tunnel. */
+  readonly failed: (cause: CloseCause) => void;
   /** A peer or a CONNECT that was refused. */
   readonly refused: (code: string, message: string, peerIp: IpAddress) => void;
 }
@@ -52,11 +56,16 @@ export class WaypointPlace implements TunnelPlace {
     return self === null ? null : identityOf(self);
   }
 
+  explainNoIdentity(): string {
+    return explainUnrecorded(this.options.gateway);
+  }
+
   open(tunnel: ServerTunnel, stream: Http2Stream): ServerStreamUser {
     return new Connect(this.options, tunnel, stream);
   }
 
   refused(cause: CloseCause, peerIp: IpAddress): void {
+    this.options.failed(cause);
     this.options.refused(cause.code, cause.message, peerIp);
   }
 }
@@ -76,7 +85,7 @@ class Connect implements ServerStreamUser {
   request(headers: HeaderList, endStream: boolean): void {
     const { store, self: ownRecord, accept } = this.#options;
     const self = ownRecord();
-    if (self === null) return this.#refuse(503, "unknown_waypoint", "the configuration has no record of this waypoint");
+    if (self === null) return this.#refuse(503, "unknown_waypoint", explainUnrecorded(this.#options.gateway));
     const read = readConnect(headers);
     if (!read.ok) return this.#refuse(400, "bad_request", read.error.reason);
     const { authority, trace } = read.value;

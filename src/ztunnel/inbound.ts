@@ -46,6 +46,10 @@ export class InboundPlace implements TunnelPlace {
     return workload === undefined ? null : identityOf(workload);
   }
 
+  explainNoIdentity(): string {
+    return `the configuration does not know ${this.local.uid}; waited ${this.#context.config.workloadWaitMs} ms for it`;
+  }
+
   open(tunnel: ServerTunnel, stream: Http2Stream): ServerStreamUser {
     return new InboundStream(this.#context, this.local, tunnel, stream);
   }

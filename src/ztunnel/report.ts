@@ -15,8 +15,7 @@ import { LogCredit } from "../telemetry/log-batch.ts";
 import type { Cell } from "../telemetry/metric-series.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { Baggage } from "../wire/hbone/baggage.ts";
-import type { RateLimit } from "../wire/http2/limits.ts";
-import { TokenBucket } from "../wire/http2/rate-limit.ts";
+import { RefusalWarnings } from "../tunnel/refusal-warnings.ts";
 import { encodeStaticBlock, type HeaderBlock } from "../wire/http2/headers.ts";
 import { responseFields } from "../wire/hbone/connect.ts";
 import type { CloseCause } from "../tunnel/close-cause.ts";
@@ -77,9 +76,6 @@ type Direction = "inbound" | "outbound";
 /** How a request for a stream was met: at once, by a new tunnel, by one that others wait for too, or not at all. */
 type PoolOutcome = "hit" | "opened" | "waited" | "refused";
 
-/** Lines about peers that were refused: enough to see who, whatever comes; the rest is counted. */
-const REFUSAL_WARNINGS: RateLimit = { burst: 100, perSecond: 10 };
-
 export class Reporter {
   readonly #clusterId: string;
   readonly #clock: Clock;
@@ -88,7 +84,7 @@ export class Reporter {
   readonly #log: AccessLog;
   readonly #socketsOpen: Record<ConnectionFacts["reporter"], Cell>;
   readonly #poolRequests: Record<PoolOutcome, Cell>;
-  readonly #warnings: TokenBucket;
+  readonly #warnings: RefusalWarnings;
   readonly #closedCells = new CellsByThree((reporter, code, blame) => this.#metrics.cell("weft_connections_closed_total", { reporter, code, blame }));
   readonly #decisionCells = new CellsByThree((reporter, verdict, reason) => this.#metrics.cell("weft_policy_decisions_total", { reporter, verdict, reason }));
   readonly #okBlocks = new WeakMap<Workload, HeaderBlock>();
@@ -99,7 +95,7 @@ export class Reporter {
     this.#clock = world.clock;
     this.#post = post;
     const nowMs = (): number => world.clock.monotonicMs();
-    this.#warnings = new TokenBucket(REFUSAL_WARNINGS, nowMs, nowMs());
+    this.#warnings = new RefusalWarnings(nowMs, this.#metrics.cell("weft_log_lines_dropped_total", { where: "warnings" }));
     this.#log = new AccessLog({
       format: config.accessLog, sample: config.accessLogSample, random: world.random,
       post: (lines, lineCount) => post({ kind: "log", lines, lineCount }),
@@ -204,11 +200,7 @@ export class Reporter {
   /** A peer that did not get as far as a connection: a warning with its address, as it has no access log line. */
   refusedTunnel(cause: CloseCause, peerIp: IpAddress, destination: Workload | null): void {
     this.tunnelFailed("inbound", cause);
-    if (!this.#warnings.take()) {
-      this.#metrics.cell("weft_log_lines_dropped_total", { where: "warnings" }).value++;
-      return;
-    }
-    this.#post({ kind: "warning", code: cause.code, message: `${cause.message}${destination === null ? "" : ` (for ${destination.uid})`}`, peer: peerIp });
+    if (this.#warnings.take()) this.#post({ kind: "warning", code: cause.code, message: `${cause.message}${destination === null ? "" : ` (for ${destination.uid})`}`, peer: peerIp });
   }
 
   tick(nowMs: number): void {

@@ -6,8 +6,6 @@ import { createPublicKey, generateKeyPairSync, generatePrimeSync, randomBytes } 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Duplex } from "node:stream";
-import tls from "node:tls";
 import { createRevocationList, type Issuer } from "../../src/ca/authority.ts";
 import { HANDSHAKE_FAILURES, HANDSHAKES_PER_SOURCE_MAX } from "../../src/tunnel/handshakes.ts";
 import { KEY_USAGE, OID } from "../../src/wire/x509/oids.ts";
@@ -17,6 +15,7 @@ import { unsealed } from "../kit/box.ts";
 import {
   caExtensions, DAY_MS, dnsName, ekuExtension, type Forgery, forge, forgeHierarchy, goodLeafExtensions, HOUR_MS, sanExtension, testCa, uriName, writePem,
 } from "../kit/certificates.ts";
+import { clientHello } from "../kit/client-hello.ts";
 import { HbonePeer, type Leaf, RawPeer, TlsPeer } from "../kit/hostile-peer.ts";
 import { until } from "../kit/until.ts";
 import { RIVAL_ID, Siege } from "../kit/siege.ts";
@@ -36,17 +35,6 @@ describeUnless(unsealed)("hostile TLS", () => {
     await siege?.[Symbol.asyncDispose]();
     rmSync(crlFolder, { recursive: true, force: true });
   });
-
-  /** The bytes with which a TLS client begins. */
-  async function clientHello(): Promise<Buffer> {
-    const { promise, resolve } = Promise.withResolvers<Buffer>();
-    const pipe = new Duplex({ read() {}, write: (chunk: Buffer, _encoding, done) => (resolve(chunk), done()) });
-    const client = tls.connect({ socket: pipe as never, ALPNProtocols: ["h2"], minVersion: "TLSv1.3" });
-    client.on("error", () => {});
-    const hello = await promise;
-    client.destroy();
-    return hello;
-  }
 
   /** Each byte of a record in a record of its own. */
   const oneByteRecords = (record: Buffer): Buffer => Buffer.concat([...record.subarray(5)].map((byte) => Buffer.from([...record.subarray(0, 3), 0, 1, byte])));

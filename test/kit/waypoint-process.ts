@@ -57,9 +57,15 @@ export class WaypointProcess implements AsyncDisposable {
     for (const [name, yaml] of Object.entries(options.yaml)) this.write(name, yaml);
   }
 
-  static async start(options: WaypointProcessOptions): Promise<WaypointProcess> {
+  /** One that is not waited for. */
+  static begin(options: WaypointProcessOptions): WaypointProcess {
     const waypoint = new WaypointProcess(options);
     waypoint.spawn();
+    return waypoint;
+  }
+
+  static async start(options: WaypointProcessOptions): Promise<WaypointProcess> {
+    const waypoint = WaypointProcess.begin(options);
     await waypoint.ready();
     return waypoint;
   }

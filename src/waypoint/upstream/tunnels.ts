@@ -9,6 +9,7 @@ import type { MetricsSnapshot } from "../../telemetry/metrics-snapshot.ts";
 import { Admission } from "../../tunnel/admission.ts";
 import { ByteBudget } from "../../tunnel/byte-budget.ts";
 import { type CloseCause, causes } from "../../tunnel/close-cause.ts";
+import { RefusalWarnings } from "../../tunnel/refusal-warnings.ts";
 import { createDeadlines, http2Tuning, keepaliveOf, type TunnelContext, type TunnelDirection, type TunnelReporter } from "../../tunnel/context.ts";
 import { HandshakeGate } from "../../tunnel/handshakes.ts";
 import { IdentityTable } from "../../tunnel/identity-table.ts";
@@ -24,6 +25,7 @@ export class Tunnels {
   readonly context: TunnelContext;
   readonly #reporter = new TunnelCounters();
   readonly #accepted = new Set<ServerTunnel>();
+  readonly #warnings: RefusalWarnings;
 
   /** @param needSvid tells the main thread that a certificate is wanted. */
   constructor(config: DataPlaneConfig, { clock }: { readonly clock: Clock }, needSvid: (id: SpiffeId) => void) {
@@ -41,6 +43,7 @@ export class Tunnels {
     const context = base as typeof base & { pool: TunnelPool };
     context.pool = new TunnelPool(context, (target, tls, owner) => (target.through === null ? new OutboundTunnel(context, target, tls, owner) : new InnerTunnel(context, target, target.through, tls, owner)));
     this.context = context;
+    this.#warnings = new RefusalWarnings(nowMs, this.#reporter.metrics.cell("weft_log_lines_dropped_total", { where: "warnings" }));
   }
 
   /** Adopts a listening descriptor. */
@@ -76,6 +79,16 @@ export class Tunnels {
     for (const tunnel of [...this.#accepted]) tunnel.tick(nowMs);
     this.context.handshakes.tick();
     this.context.budget.tick(nowMs);
+  }
+
+  /** Whether one more line about a peer that was refused may be written. */
+  mayWarn(): boolean {
+    return this.#warnings.take();
+  }
+
+  /** A peer got no tunnel. */
+  peerFailed(cause: CloseCause): void {
+    this.#reporter.tunnelFailed("inbound", cause);
   }
 
   drain(): void {
