@@ -19,7 +19,7 @@ import { BackendTlsContexts } from "./upstream/backend-tls.ts";
 import type { ClusterContext, EndpointDialer } from "./upstream/cluster.ts";
 import { Clusters } from "./upstream/clusters.ts";
 import { detect } from "./downstream/detect.ts";
-import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, type NewStream } from "./downstream/downstream.ts";
+import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, type NewStream } from "./downstream/downstream.ts";
 import { Http1Downstream } from "./downstream/downstream-http1.ts";
 import { Http2Downstream } from "./downstream/downstream-http2.ts";
 import { declaredProtocol } from "./downstream/declared-protocol.ts";
@@ -214,6 +214,7 @@ class Detecting implements ChannelUser, Due {
     const bytes = this.#bytes === null ? chunk : Buffer.concat([this.#bytes, chunk]);
     const detected = detect(bytes, "HTTP");
     if (detected === null) {
+      if (this.#bytes === null) this.#dueIn(HEAD_MS);
       this.#bytes = new Uint8Array(bytes);
       return;
     }
@@ -236,13 +237,17 @@ class Detecting implements ChannelUser, Due {
   }
 
   drain(): void {
-    this.dueMs = Math.min(this.dueMs, this.#plane.nowMs() + DRAIN_IDLE_MS);
-    this.#plane.due.sooner(this);
+    this.#dueIn(DRAIN_IDLE_MS);
   }
 
   destroy(): void {
     this.#leave();
     this.#channel.destroy();
+  }
+
+  #dueIn(ms: number): void {
+    this.dueMs = Math.min(this.dueMs, this.#plane.nowMs() + ms);
+    this.#plane.due.sooner(this);
   }
 
   #leave(): void {

@@ -8,7 +8,7 @@ import type { Http1Error } from "../../wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../../wire/http1/server-connection.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, REST_MS, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "../channel/engine-connection.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import { reasonOfHttp1 } from "../request/own-answer.ts";
@@ -94,7 +94,11 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
       case "closed":
         if (engine.output.pendingBytes === 0 || engine.output.consumedTotal === this.#writtenBytes) return this.destroy();
         break;
-      default: // the request's own deadlines hold
+      case "body":
+        // A request under way has deadlines of its own.
+        if (engine.exchange === null) engine.timeOut();
+        break;
+      default:
     }
     this.settle(nowMs);
   }
@@ -112,7 +116,8 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
     else if (phase === "finishing" || phase === "closed") {
       this.#writtenBytes = engine.output.consumedTotal;
       this.dueAt(nowMs + (engine.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
-    } else this.dueMs = Infinity;
+    } else if (phase === "body" && engine.exchange === null) this.dueAt(Math.min(this.dueMs, nowMs + REST_MS));
+    else this.dueMs = Infinity;
   }
 
   protected override onGone(): void {

@@ -12,7 +12,7 @@ import type { Http2Stream } from "../../wire/http2/stream.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { EngineEnd } from "../channel/channel-writer.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, LINGER_MS, type NewStream, SETTINGS_MS, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, SETTINGS_MS, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "../channel/engine-connection.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import type { DownstreamUser, HttpVersion } from "../channel/streams.ts";
@@ -25,6 +25,8 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   readonly #host: DownstreamHost;
   #settingsSeen = false;
   #writtenBytes = 0;
+  /** GOAWAY is sent. */
+  #leaves = false;
   #lingers = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
@@ -41,7 +43,7 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   }
 
   drain(): void {
-    this.h2.goaway(ErrorCode.noError, "draining");
+    this.#leave("draining");
     this.settle();
   }
 
@@ -107,7 +109,8 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   onPong(): void {}
 
   onFatal(error: Http2Error): void {
-    this.#host.malformed(this.client, error.counter, error.message);
+    // What we end ourselves is told where it is ended.
+    if (error.counter !== "localErrors") this.#host.malformed(this.client, error.counter, error.message);
     this.onFinished();
   }
 
@@ -118,8 +121,13 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
     } else if (!this.#settingsSeen) {
       this.#host.malformed(this.client, "settingsTimeout", `no SETTINGS came within ${SETTINGS_MS} ms`);
       h2.goaway(ErrorCode.settingsTimeout, "no SETTINGS came in time");
+    } else if (nowMs >= h2.partSinceMs + HEAD_MS) {
+      this.#host.malformed(this.client, "headerTimeout", `a header block or control frame was not whole after ${HEAD_MS} ms`);
+      h2.goaway(ErrorCode.enhanceYourCalm, "a header block or control frame did not come in time");
     } else if (h2.activeStreams === 0) {
-      h2.goaway(ErrorCode.noError, "idle");
+      // Told already, and the PING that goes with GOAWAY is not answered: there may be nobody.
+      if (this.#leaves) return this.destroy();
+      this.#leave("idle");
     }
     this.settle(nowMs);
   }
@@ -131,12 +139,24 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
       this.onFinished();
       this.#writtenBytes = h2.output.consumedTotal;
       if (h2.output.pendingBytes > 0) return this.dueAt(nowMs + WRITE_IDLE_MS);
-      // Once: what a client goes on sending wins it no time.
-      if (!this.#lingers) this.dueAt(nowMs + LINGER_MS);
-      this.#lingers = true;
+      this.#linger(nowMs);
+    } else if (this.#leaves && h2.activeStreams === 0) {
+      this.#linger(nowMs);
     } else if (this.#settingsSeen) {
-      this.dueAt(h2.activeStreams === 0 ? nowMs + CLIENT_IDLE_MS : Infinity);
+      this.#lingers = false;
+      this.dueAt(Math.min(h2.activeStreams === 0 ? nowMs + CLIENT_IDLE_MS : Infinity, h2.partSinceMs + HEAD_MS));
     }
+  }
+
+  /** Once: what a client goes on sending wins it no time. */
+  #linger(nowMs: number): void {
+    if (!this.#lingers) this.dueAt(nowMs + LINGER_MS);
+    this.#lingers = true;
+  }
+
+  #leave(why: string): void {
+    this.h2.goaway(ErrorCode.noError, why);
+    this.#leaves = true;
   }
 
   protected override onGone(): void {

@@ -46,5 +46,7 @@ export const HEAD_MS = 60_000;
 export const WRITE_IDLE_MS = 60_000;
 /** After our last word, for the client's own end, so that it reads what we said before it meets a reset. */
 export const LINGER_MS = 5_000;
+/** The rest of a body that was answered before it had ended: it is on its way, or never comes. */
+export const REST_MS = 60_000;
 /** The client's first SETTINGS. */
 export const SETTINGS_MS = 10_000;

@@ -8,6 +8,7 @@
 import type { Due } from "../../net/due-list.ts";
 import type { ForwardPlan } from "../../policy/http/plan.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
+import { STREAM_IDLE_TIMEOUT_MS } from "../../policy/upstream/defaults.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { Client } from "../downstream/client.ts";
 import { ClientAnswer } from "./client-answer.ts";
@@ -157,7 +158,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.body.forget();
     this.#phase = "answering";
     this.#wakeMs = Infinity;
-    this.answer.giveOwn(answer, this.#host.nowMs());
+    this.#lastActivityMs = this.#host.nowMs();
+    this.answer.giveOwn(answer, this.#lastActivityMs);
   }
 
   cut(code: ReasonCode): void {
@@ -210,7 +212,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
         this.#decisions.delayed();
       } else this.answer.flush(nowMs);
     } else if (this.#forwarding?.onDue(nowMs) !== true && nowMs >= this.#idleDueMs) {
-      this.#forwarding!.idle();
+      if (this.#forwarding !== null) this.#forwarding.idle();
+      else this.answerOwn(ownAnswer("stream_idle_timeout"), `the client took nothing of the answer for ${STREAM_IDLE_TIMEOUT_MS} ms`);
     }
     this.rearm();
   }
@@ -224,7 +227,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
   }
 
   get #idleDueMs(): number {
-    const idleMs = this.#forwarding?.streamIdleMs ?? 0;
+    // Before there is an answer of ours, whoever is waited for has a limit of its own.
+    const idleMs = this.#forwarding?.streamIdleMs ?? (this.answer.begun ? STREAM_IDLE_TIMEOUT_MS : 0);
     return idleMs === 0 ? Infinity : this.#lastActivityMs + idleMs;
   }
 

@@ -124,6 +124,7 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
 
   // A header block under way
   private blockStreamId = 0;
+  private blockMs = 0;
   private blockEndStream = false;
   private blockSelfDependent = false;
   private blockFrames = 0;
@@ -174,7 +175,7 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
     this.initialReceiveWindowBytes = Math.max(DEFAULT_WINDOW_BYTES, options.settings.initialWindowBytes);
     this.nextStreamId = this.isServer ? 2 : 1;
     this.guards = new FloodGuards(limits, options.nowMs);
-    this.reader = new FrameReader(this, this.isServer);
+    this.reader = new FrameReader(this, this.isServer, options.nowMs);
     this.writer = new FrameWriter(limits, this);
     this.output = this.writer.output;
     this.greet();
@@ -184,6 +185,11 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
 
   get activeStreams(): number {
     return this.streams.size;
+  }
+
+  /** Since when the peer has been sending a header block or a control frame that is kept until it is whole; Infinity when it is not. */
+  get partSinceMs(): number {
+    return this.blockStreamId === 0 ? this.reader.keepsSinceMs : this.blockMs;
   }
 
   /** What the peer allows us to have open; the RFC's recommended least until it has said so. */
@@ -638,6 +644,7 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
     this.blockBytes = 0;
     if (end - start > this.blockBytesMax) return this.blockTooLarge(end - start);
     if ((flags & Flag.endHeaders) !== 0) return this.onBlock(bytes, start, end);
+    this.blockMs = this.nowMs();
     if (end === start) {
       this.counters.emptyFrames++;
       if (!this.allow("emptyFrames", "frames without content")) return;

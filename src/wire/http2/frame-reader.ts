@@ -29,6 +29,7 @@ export class FrameReader {
   flags = 0;
   streamId = 0;
   private readonly owner: FrameReaderOwner;
+  private readonly nowMs: () => number;
   private parse: Parse;
   private stopped = false;
   private readonly header = new Uint8Array(CLIENT_PREFACE.length);
@@ -38,11 +39,13 @@ export class FrameReader {
   private payload: Buffer | null = null;
   private payloadBytes = 0;
   private payloadKeep = 0;
+  private payloadMs = 0;
   private bodyLeft = 0;
   private padLeft = 0;
 
-  constructor(owner: FrameReaderOwner, expectsPreface: boolean) {
+  constructor(owner: FrameReaderOwner, expectsPreface: boolean, nowMs: () => number) {
     this.owner = owner;
+    this.nowMs = nowMs;
     this.parse = expectsPreface ? Parse.preface : Parse.header;
   }
 
@@ -79,6 +82,11 @@ export class FrameReader {
           break;
       }
     }
+  }
+
+  /** Since when a payload is kept that is not whole; Infinity when there is none. */
+  get keepsSinceMs(): number {
+    return this.payload === null ? Infinity : this.payloadMs;
   }
 
   /** Reads no more, not even the rest of the chunk. */
@@ -157,6 +165,7 @@ export class FrameReader {
         return next + length;
       }
       this.payloadBytes = 0;
+      this.payloadMs = this.nowMs();
       this.payload = Buffer.allocUnsafe(this.payloadKeep);
     }
     return next;
