@@ -409,7 +409,6 @@ function describeKernel(): void {
     const { stdout } = await at.web.run(["nft", "list", "table", "inet", "weft"]);
     const rules = stdout.split("\n").filter((line) => line.includes(' comment "') && line.startsWith("\t\t")).map(plainRule);
     expect(rules.toSorted()).toEqual([
-      "ct mark & 0x00000fff == 0x00000111 meta mark set ...",
       "ip daddr 127.0.0.0/8 accept",
       "ip saddr 198.51.100.7 tcp dport 8080 accept",
       "ip6 daddr ::1 accept",
@@ -418,6 +417,7 @@ function describeKernel(): void {
       "meta l4proto tcp oifname \"lo\" meta mark & 0x00000fff == 0x00000539 ct original zone set 2",
       "meta l4proto tcp redirect to :15001",
       "meta l4proto tcp redirect to :15006",
+      "meta mark & 0x00000fff != 0x00000539 ct mark & 0x00000fff == 0x00000111 meta mark set ...",
       "meta mark & 0x00000fff == 0x00000111 accept",
       "meta mark & 0x00000fff == 0x00000539 accept",
       "meta mark & 0x00000fff == 0x00000539 accept",

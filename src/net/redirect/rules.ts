@@ -88,8 +88,9 @@ function markRules(options: RedirectOptions): Rule[] {
     rule("manglePrerouting", "from us to the application: mark the connection", [
       ...packetMarked(packetMark), { kind: "ct", key: "mark" }, withBits(connectionMark), { kind: "setCt", key: "mark" },
     ]),
+    // Our own packets of such a connection are routed rightly as they are: a mark that changes costs a second look at the routes, each time.
     rule("mangleOutput", "the application's reply: route it back to us", [
-      ...masked({ kind: "ct", key: "mark" }, "eq", connectionMark), { kind: "meta", key: "mark" }, withBits(connectionMark), { kind: "setMeta", key: "mark" },
+      ...packetNotMarked(packetMark), ...masked({ kind: "ct", key: "mark" }, "eq", connectionMark), { kind: "meta", key: "mark" }, withBits(connectionMark), { kind: "setMeta", key: "mark" },
     ]),
   ];
 }
