@@ -94,10 +94,10 @@ export class OutboundTunnel extends ClientTunnel {
   }
 }
 
+/** Without `data`: after the upgrade it would be given a copy of the ciphertext. */
 const rawHandler: SocketHandler<OutboundTunnel> = {
   open: (socket) => socket.data.rawOpen(socket),
   drain: (socket) => socket.data.rawDrain(socket),
-  data: () => {}, // after the upgrade: ciphertext, of no interest
   close: (socket, error) => socket.data.rawClose((error as SocketError | undefined) ?? null),
   error: () => {},
 };

@@ -334,7 +334,10 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
   }
 }
 
-/** For adoptListener-like use: the raw socket's callbacks before the upgrade. */
+/**
+ * For adoptListener-like use: the raw socket's callbacks before the upgrade. Without `data`: after it, that would be given a copy of the
+ * ciphertext. The runtime asks for one of `data` and `drain`.
+ */
 export function serverTunnelHandler(make: () => ServerTunnel): SocketHandler<ServerTunnel> {
   return {
     open(socket) {
@@ -342,7 +345,7 @@ export function serverTunnelHandler(make: () => ServerTunnel): SocketHandler<Ser
       socket.data = tunnel;
       tunnel.accepted(socket);
     },
-    data: () => {}, // after the upgrade: ciphertext, of no interest
+    drain: () => {},
     close: (socket, error) => socket.data.tlsClose((error as SocketError | undefined) ?? null),
     error: () => {},
   };
