@@ -110,7 +110,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       return;
     }
     this.#offer(chunk);
-    if (this.#transport.h2.output.pendingBytes >= FLUSH_NOW_BYTES) this.#transport.flush();
+    if (this.#transport.h2.output.pendingBytes >= FLUSH_NOW_BYTES) this.#transport.flushRecords();
   }
 
   onEnd(): void {
@@ -174,7 +174,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       this.#paused = false;
       this.#socket.resume();
     }
-    if (this.#transport.h2.output.pendingBytes >= FLUSH_NOW_BYTES) this.#transport.flush();
+    if (this.#transport.h2.output.pendingBytes >= FLUSH_NOW_BYTES) this.#transport.flushRecords();
   }
 
   #endStreamWhenDrained(): void {

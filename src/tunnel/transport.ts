@@ -6,6 +6,8 @@ import type { Http2Connection } from "../wire/http2/connection.ts";
 
 /** From this size on a write of its own is worth it: waiting for the end of the turn only helps small frames. */
 export const FLUSH_NOW_BYTES = 16 * 1024;
+/** What one TLS record holds at most. */
+const RECORD_BYTES = 16 * 1024;
 
 /** The part of a socket that the transport writes to. */
 export interface TransportSocket {
@@ -53,11 +55,26 @@ export class TunnelTransport implements EndOfTurn {
   }
 
   flush(): void {
+    this.#write(1);
+  }
+
+  /**
+   * Writes what fills whole records. The rest goes with the bytes that follow in this turn, or at its end: a read of the plain socket
+   * with its frame header is a few bytes longer than the records that it fills, and those would travel alone.
+   */
+  flushRecords(): void {
+    this.#write(RECORD_BYTES);
+    if (this.h2.output.pendingBytes > 0) this.schedule();
+  }
+
+  /** @param unitBytes as many of them as are pending are written, and no part of one. */
+  #write(unitBytes: number): void {
     const socket = this.#socket;
     if (socket === null || this.#blocked) return;
     const output = this.h2.output;
-    while (output.pendingBytes > 0) {
-      const view = output.peek();
+    while (output.pendingBytes >= unitBytes) {
+      const pending = output.peek();
+      const view = pending.length % unitBytes === 0 ? pending : pending.subarray(0, pending.length - (pending.length % unitBytes));
       const written = socket.write(view);
       if (written > 0) output.consume(written);
       if (written < view.length) {
