@@ -92,7 +92,9 @@ describe("gRPC-Web on a port that is declared so", () => {
     await using server = await backend2((stream) => void stream.resume());
     await using waypoint = new WaypointFixture({ endpoints: [server], portName: "grpc-web" });
     const client = waypoint.raw().send(`POST /a.B/C HTTP/1.1\r\nHost: web\r\nContent-Type: application/grpc-web-text\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
-    expect(await client.until("x-weft-reason: bad_request")).toStartWith("HTTP/1.1 400");
+    const answer = await client.until("x-weft-reason: bad_request");
+    expect(answer).toStartWith("HTTP/1.1 400");
+    expect(answer).toContain("content-type: application/grpc-web-text+proto\r\ngrpc-status: 13\r\ngrpc-message: ");
     expect((await waypoint.ended()).detail).toContain("gRPC-Web body cannot be read");
     client.destroy();
   });

@@ -250,10 +250,10 @@ function set(operations: HeaderOperation[], written: string, value: string): voi
   if (isChangeable(name) && isValue(value)) operations.push({ kind: "set", name, value });
 }
 
-/** Text, numbers and truth values as they are, lists of those joined by commas, anything else as base64url of its JSON (as Envoy does). */
+/** Text, numbers and truth values as they are, lists of those joined by commas, anything else as base64 of its JSON (as Envoy does). */
 function headerText(value: JsonValue | undefined): string | null {
   if (value === undefined || value === null) return null;
   if (typeof value !== "object") return wireText(String(value));
   if (Array.isArray(value) && value.every((part) => part !== null && typeof part !== "object" && !String(part).includes(","))) return wireText(value.join(","));
-  return toBase64Url(JSON.stringify(value));
+  return Buffer.from(JSON.stringify(value)).toString("base64");
 }

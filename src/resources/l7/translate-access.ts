@@ -75,7 +75,8 @@ function findAuthorizer(name: string, view: View, report: Report): ExternalAutho
     includeBodyBytesMax: body === undefined ? 0 : (body.maxRequestBytes ?? BODY_BYTES_MAX), allowPartialBody: body?.allowPartialMessage ?? false,
     bodyAsBytes: body?.packAsBytes ?? false, changesRoute: spec.clearRouteCache ?? false,
     additionalHeaders: Object.entries(spec.includeAdditionalHeadersInCheck ?? {}).map(([header, value]) => [header.toLowerCase(), value]),
-    headersUpstream: grpc === undefined ? lower(spec.headersToUpstreamOnAllow) : ["*"], headersDownstreamOnAllow: lower(spec.headersToDownstreamOnAllow), headersDownstream: grpc === undefined ? lower(spec.headersToDownstreamOnDeny) : ["*"],
+    headersUpstream: grpc === undefined ? lower(spec.headersToUpstreamOnAllow) : ["*"], headersDownstreamOnAllow: lower(spec.headersToDownstreamOnAllow),
+    headersDownstream: grpc === undefined ? lower(spec.headersToDownstreamOnDeny ?? ["*"]) : ["*"],
   };
 }
 

@@ -7,7 +7,7 @@ import { type HttpFields, ListFields } from "../../wire/http/fields.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { HttpRequest, HttpResponse } from "../../wire/http/message.ts";
 import { frameWebTrailers, WebTextDecoder } from "../../wire/grpc/web.ts";
-import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
+import { GRPC_STATUS, REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import type { NewStream } from "./downstream.ts";
 import type { DownstreamUser, HttpVersion } from "../channel/streams.ts";
 
@@ -65,6 +65,10 @@ class GrpcWebStream implements NewStream, DownstreamUser {
     stream.user = this;
   }
 
+  get #contentType(): string {
+    return `application/grpc-web${this.#answersText ? "-text" : ""}${this.#suffix === "" ? "+proto" : this.#suffix}`;
+  }
+
   // ── Towards the client ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   keepHead(): void {
@@ -80,7 +84,7 @@ class GrpcWebStream implements NewStream, DownstreamUser {
     const { status, fields } = response;
     this.#translates = (fields.value("content-type") ?? "").startsWith("application/grpc");
     if (!this.#translates) return this.#stream.respond(response, endStream);
-    fields.set("content-type", `application/grpc-web${this.#answersText ? "-text" : ""}${this.#suffix === "" ? "+proto" : this.#suffix}`);
+    fields.set("content-type", this.#contentType);
     // Without a body the status stands in the head, where clients of gRPC-Web look too.
     this.#stream.respond({ status, fields, contentLength: endStream ? response.contentLength : LENGTH_UNKNOWN }, endStream);
   }
@@ -173,7 +177,10 @@ class GrpcWebStream implements NewStream, DownstreamUser {
   #malformed(why: string): void {
     const user = this.#leave();
     if (this.#answered) this.#stream.reset();
-    else this.#stream.respond({ status: 400, fields: new ListFields([REASON_HEADER, "bad_request"]), contentLength: 0 }, true);
+    else {
+      const fields = ["content-type", this.#contentType, "grpc-status", String(GRPC_STATUS.INTERNAL), "grpc-message", why, REASON_HEADER, "bad_request"];
+      this.#stream.respond({ status: 400, fields: new ListFields(fields), contentLength: 0 }, true);
+    }
     user?.onDownstreamAborted(`the client's gRPC-Web body cannot be read: ${why}`);
   }
 

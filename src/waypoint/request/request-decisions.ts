@@ -10,7 +10,7 @@ import { withoutLoginCookies } from "../../policy/http/login-cookies.ts";
 import { authenticateSession } from "../../policy/http/login-token.ts";
 import type { HeaderOperation } from "../../policy/http/header-change.ts";
 import { type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
-import type { ReasonCode } from "../../policy/http/reason-codes.ts";
+import { grpcStatusOf, type ReasonCode } from "../../policy/http/reason-codes.ts";
 import { type AuthenticationDecision, decideAuthentication, findTokens, headerOperations, strippedQuery } from "../../policy/http/tokens.ts";
 import type { RouteResult } from "../../policy/http/router.ts";
 import { isUntrusted } from "../../policy/http/untrusted-headers.ts";
@@ -217,7 +217,7 @@ export class RequestDecisions {
 
   #refusedBy({ status, headers, body, failure }: Extract<AuthorizationVerdict, { kind: "denied" }>, detail: string): void {
     const code = failure === "" ? "authorizer_denied" : "authorizer_failed";
-    this.#user.answerOwn(ownAnswer(code, { status, headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
+    this.#user.answerOwn(ownAnswer(code, { status, grpcStatus: grpcStatusOf(status), headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
   }
 
   /** The request has ended, or is answered: nobody is asked any more. */

@@ -73,6 +73,13 @@ describe("by gRPC", () => {
     expect(headers).toMatchObject({ ":status": 200, "content-type": "application/grpc", "grpc-status": "7", "grpc-message": "not you" });
   });
 
+  test("a gRPC client is told what the authoriser's status stands for", async () => {
+    await using server = await echo();
+    await using authz = await authorizerService(() => ({ status: { code: 7 }, httpResponse: { case: "deniedResponse", value: { status: { code: 401 }, body: "who are you" } } }));
+    await using waypoint = fixture(server, authz, GRPC);
+    expect(await waypoint.grpc()).toMatchObject({ ":status": 200, "grpc-status": "16", "grpc-message": "who are you" });
+  });
+
   test("gets the body up to its limit, and the server all of it", async () => {
     await using server = await echo();
     await using authz = await authorizerService(() => OK);
