@@ -1,8 +1,9 @@
 // What a service behind a proxy is told to do, in words of neither proxy. The corpus is written in it; mesh-yaml.ts says it to a waypoint,
 // envoy-config.ts to Envoy.
 
-/** Servers that the corpus sends to; see servers.ts. */
-export type ServerName = "one" | "two" | "shadow";
+/** Servers that the corpus sends to, each over HTTP/1.1 and over HTTP/2, and an address where none is; see servers.ts. */
+export type ServerName = "one" | "two" | "shadow" | "nobody";
+export type ServerProtocol = "http1" | "http2";
 
 export type TextMatch = { readonly exact: string } | { readonly regex: string };
 
@@ -14,6 +15,8 @@ export interface RequestMatch {
   readonly host?: TextMatch | { readonly prefix: string };
   readonly headers?: Readonly<Record<string, TextMatch>>;
   readonly query?: Readonly<Record<string, TextMatch>>;
+  /** GRPCRoute only. */
+  readonly grpc?: { readonly service?: string; readonly method?: string; readonly regex?: true };
 }
 
 export interface HeaderChange {
@@ -40,10 +43,14 @@ export interface Rule {
   /** `attempts` are those after the first. */
   readonly retry?: { readonly attempts: number; readonly codes: readonly number[]; readonly on?: readonly string[]; readonly perTryMs?: number };
   /** VirtualService only. */
-  readonly fault?: { readonly abort?: number; readonly delayMs?: number };
+  readonly fault?: { readonly abort?: number; readonly abortGrpc?: GrpcStatus; readonly delayMs?: number };
   /** VirtualService only. */
   readonly answer?: { readonly status: number; readonly body: string };
 }
+
+/** By its name in VirtualServices, with its number. */
+export const GRPC_STATUS = { NOT_FOUND: 5, PERMISSION_DENIED: 7, RESOURCE_EXHAUSTED: 8, INTERNAL: 13, UNAVAILABLE: 14 } as const;
+export type GrpcStatus = keyof typeof GRPC_STATUS;
 
 export interface AccessPolicy {
   readonly action: "ALLOW" | "DENY";
@@ -51,7 +58,8 @@ export interface AccessPolicy {
   readonly rules: readonly {
     readonly methods?: readonly string[]; readonly notMethods?: readonly string[]; readonly paths?: readonly string[]; readonly notPaths?: readonly string[];
     readonly hosts?: readonly string[]; readonly headers?: Readonly<Record<string, readonly string[]>>; readonly principals?: readonly string[];
-    readonly claims?: Readonly<Record<string, readonly string[]>>;
+    readonly claims?: Readonly<Record<string, readonly string[]>>; readonly notHosts?: readonly string[]; readonly notPrincipals?: readonly string[]; readonly audiences?: readonly string[];
+    readonly notHeaders?: Readonly<Record<string, readonly string[]>>;
   }[];
 }
 
@@ -67,31 +75,71 @@ export interface TokenRule {
   readonly query?: string;
 }
 
+/** Asked before every request; see authorizer.ts for what it says. */
+export interface AuthorizerRule {
+  readonly protocol: "http" | "grpc";
+  readonly timeoutMs?: number;
+  readonly failOpen?: boolean;
+  readonly statusOnError?: number;
+  readonly bodyBytes?: number;
+  readonly partialBody?: boolean;
+  /** HTTP alone: what it is shown and what of its answer goes where. */
+  readonly pathPrefix?: string;
+  readonly shown?: readonly string[];
+  readonly added?: Readonly<Record<string, string>>;
+  readonly toServer?: readonly string[];
+  readonly toClientOnDeny?: readonly string[];
+  readonly toClientOnAllow?: readonly string[];
+}
+
 export interface ServiceSpec {
-  readonly kind?: "HTTPRoute" | "VirtualService";
+  readonly kind?: "HTTPRoute" | "VirtualService" | "GRPCRoute";
+  /** How its port is declared: `http`. */
+  readonly port?: "http" | "grpc" | "grpc-web";
+  /** What a proxy speaks to the servers, whatever the client speaks: `http1`. */
+  readonly servers?: ServerProtocol;
   readonly routes: readonly { readonly hostnames?: readonly string[]; readonly rules: readonly Rule[] }[];
   readonly access?: readonly AccessPolicy[];
   readonly tokens?: readonly TokenRule[];
+  readonly authorizer?: AuthorizerRule;
+  /** Of the server `one`, at once. */
+  readonly limits?: { readonly requests?: number; readonly pending?: number; readonly connections?: number };
+  /** So many in a time, as many at once. */
+  readonly rate?: { readonly requests: number; readonly perMs: number };
+  /** Of a server that answers so many 5xx one after the other. */
+  readonly ejection?: { readonly consecutive5xx: number };
+  /** In Istio's words: `BASE`. */
+  readonly normalization?: Normalization;
 }
+
+export type Normalization = "BASE" | "MERGE_SLASHES" | "DECODE_AND_MERGE_SLASHES";
 
 export interface Http2Request {
   readonly method: string;
   readonly target: string;
   readonly host: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** Latin-1. */
   readonly body: string | null;
+  readonly trailers?: Readonly<Record<string, string>>;
+  /** Of an extended CONNECT. */
+  readonly protocol?: string;
 }
 
 export interface Exchange {
   readonly name: string;
-  /** As it goes over the wire, Latin-1; `{token NAME}` is replaced by a token of tokens.ts. */
-  readonly send: string;
+  /** As it goes over the wire, Latin-1; `{token NAME}` is replaced by a token of tokens.ts. Null for what HTTP/2 alone can say. */
+  readonly send: string | null;
   /** Answers that are read; 1. */
   readonly answers?: number;
-  /** The same request over HTTP/2, where HTTP/2 can say it: a waypoint answers it the same way. */
+  /** The same request over HTTP/2, where HTTP/2 can say it: both sides answer it as over HTTP/1.1, or it is a difference of its own. */
   readonly http2?: Http2Request;
   /** Requests that servers get, copies included; waited for. 1 when an answer comes from one, else 0. */
   readonly arrivals?: number;
+  /** Said once the protocol has been changed; as many bytes are read, and are the body of the answer. */
+  readonly talk?: string;
+  /** Bytes of another client, whose request is at a server before this one is sent; its answer is seen after this one's. */
+  readonly meanwhile?: string;
 }
 
 export interface Case {
@@ -120,6 +168,19 @@ export function ask(target: string, options: RequestOptions & Partial<Omit<Excha
   const described = [method ?? (body === undefined ? "GET" : "POST"), target, host === undefined ? "" : `to ${host}`, ...Object.entries(headers ?? {}).map(([key, value]) => `${key}: ${value}`)];
   const http2 = http2Of(target, options);
   return { name: name ?? described.filter((part) => part !== "").join(" "), send: request(target, options), ...(http2 === null ? {} : { http2 }), ...rest };
+}
+
+/** A unary gRPC call, and its message in a frame. */
+export function call(method: string, { headers = {}, message = "hello", ...rest }: { readonly headers?: Readonly<Record<string, string>>; readonly message?: string } & Partial<Omit<Exchange, "send" | "http2">> = {}): Exchange {
+  const http2 = { method: "POST", target: method, host: "web.example", headers: { "content-type": "application/grpc", te: "trailers", ...headers }, body: grpcFrame(message) };
+  return { name: [method, ...Object.entries(headers).map(([key, value]) => `${key}: ${value}`)].join(" "), send: null, http2, ...rest };
+}
+
+/** One message of gRPC, Latin-1: not compressed, its length, itself. */
+export function grpcFrame(message: string): string {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(message.length, 1);
+  return head.toString("latin1") + message;
 }
 
 /** Of connections, which HTTP/2 manages otherwise; and what its clients may not write. */

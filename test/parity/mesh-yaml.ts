@@ -1,7 +1,8 @@
-// A description as a waypoint reads it: Service, HTTPRoute or VirtualService, AuthorizationPolicy, RequestAuthentication.
+// A description as a waypoint reads it: Service, HTTPRoute, GRPCRoute or VirtualService, AuthorizationPolicy, RequestAuthentication.
 
-import type { AccessPolicy, HeaderChange, PathChange, RequestMatch, Rule, ServerName, ServiceSpec, TextMatch } from "./description.ts";
-import { SERVERS } from "./servers.ts";
+import type { AccessPolicy, AuthorizerRule, HeaderChange, PathChange, RequestMatch, Rule, ServerName, ServerProtocol, ServiceSpec, TextMatch } from "./description.ts";
+import { AUTHORIZER } from "./authorizer.ts";
+import { SERVER_PORT, SERVERS } from "./servers.ts";
 
 const NAMESPACE = "parity";
 export const GATEWAY = `${NAMESPACE}/waypoint`;
@@ -14,35 +15,67 @@ const metadata = (name: string): object => ({ name, namespace: NAMESPACE });
 
 /** What all cases share: the namespace, the gateway, the servers. */
 export function commonDocuments(): object[] {
-  const servers = Object.entries(SERVERS).flatMap(([name, { address, port }]) => [
-    { apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata(name), spec: { address, labels: { app: name }, serviceAccount: name } },
-    serviceDocument(name, name, port), http1Servers(name),
+  const servers = (Object.keys(SERVERS) as ServerName[]).flatMap((name) => [
+    { apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata(name), spec: { address: SERVERS[name].address, labels: { app: name }, serviceAccount: name } },
+    ...serverProtocols.flatMap((protocol) => service(serverService(name, protocol), name, protocol)),
   ]);
   return [
     { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } },
     { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: metadata("waypoint"), spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } },
     ...servers,
+    { apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata("authorizer"), spec: { address: AUTHORIZER.address, labels: { app: "authorizer" }, serviceAccount: "authorizer" } },
+    ...authorizerProtocols.map((protocol) => ({
+      apiVersion: "v1", kind: "Service", metadata: metadata(authorizerService(protocol)),
+      spec: { clusterIP: `198.18.250.${nextAddress++}`, selector: { app: "authorizer" }, ports: [{ name: protocol, port: 80, targetPort: protocol === "http" ? AUTHORIZER.httpPort : AUTHORIZER.grpcPort }] },
+    })),
   ];
 }
 
-/** As Envoy's clusters speak it, whatever the client speaks. */
-function http1Servers(name: string): object {
-  const spec = { host: hostOf(name), trafficPolicy: { connectionPool: { http: { h2UpgradePolicy: "DO_NOT_UPGRADE" } } } };
-  return { apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: metadata(name), spec };
+const authorizerProtocols = ["http", "grpc"] as const;
+const authorizerService = (protocol: AuthorizerRule["protocol"]): string => `authorizer-${protocol}`;
+
+/** The authorisers of all services: a provider is of the mesh. */
+export function meshDocument(services: readonly { readonly name: string; readonly spec: ServiceSpec }[]): object {
+  const extensionProviders = services.flatMap(({ name, spec: { authorizer } }) => (authorizer === undefined ? [] : [provider(name, authorizer)]));
+  return { apiVersion: "weft.dev/v1alpha1", kind: "MeshConfig", metadata: { name: "mesh", namespace: "istio-system" }, spec: { extensionProviders } };
 }
 
+function provider(name: string, { protocol, timeoutMs, failOpen, statusOnError, bodyBytes, partialBody, pathPrefix, shown, added, toServer, toClientOnDeny, toClientOnAllow }: AuthorizerRule): object {
+  const common = {
+    service: hostOf(authorizerService(protocol)), port: 80, timeout: timeoutMs === undefined ? undefined : `${timeoutMs}ms`, failOpen, statusOnError: statusOnError === undefined ? undefined : String(statusOnError),
+    includeRequestBodyInCheck: bodyBytes === undefined ? undefined : { maxRequestBytes: bodyBytes, allowPartialMessage: partialBody },
+  };
+  if (protocol === "grpc") return { name, envoyExtAuthzGrpc: common };
+  return { name, envoyExtAuthzHttp: { ...common, pathPrefix, includeRequestHeadersInCheck: shown, includeAdditionalHeadersInCheck: added, headersToUpstreamOnAllow: toServer, headersToDownstreamOnDeny: toClientOnDeny, headersToDownstreamOnAllow: toClientOnAllow } };
+}
+
+const serverProtocols = Object.keys(SERVER_PORT) as ServerProtocol[];
+/** The Service of a server in one of its protocols. */
+const serverService = (name: ServerName, protocol: ServerProtocol): string => `${name}-${protocol}`;
+
 let nextAddress = 1;
-function serviceDocument(name: string, app: string, targetPort: number): object {
-  const spec = { clusterIP: `198.18.250.${nextAddress++}`, selector: { app }, ports: [{ name: "http", port: 80, targetPort }] };
-  return { apiVersion: "v1", kind: "Service", metadata: { ...metadata(name), labels: { "istio.io/use-waypoint": "waypoint" } }, spec };
+/** A Service whose endpoint is the server `app`, and that it is spoken to in one protocol, whatever the client speaks, as Envoy's clusters are. */
+function service(name: string, app: ServerName, protocol: ServerProtocol, { port: portName = "http", limits = {}, ejection }: Pick<ServiceSpec, "port" | "limits" | "ejection"> = {}): object[] {
+  const spec = { clusterIP: `198.18.250.${nextAddress++}`, selector: { app }, ports: [{ name: portName, port: 80, targetPort: SERVER_PORT[protocol] }] };
+  const http = { h2UpgradePolicy: protocol === "http1" ? "DO_NOT_UPGRADE" : "UPGRADE", http2MaxRequests: limits.requests, http1MaxPendingRequests: limits.pending };
+  const outlierDetection = ejection === undefined ? undefined : { consecutive5xxErrors: ejection.consecutive5xx, interval: "60s", baseEjectionTime: "60s", maxEjectionPercent: 100 };
+  const rule = { host: hostOf(name), trafficPolicy: { connectionPool: { http, tcp: limits.connections === undefined ? undefined : { maxConnections: limits.connections } }, outlierDetection } };
+  return [
+    { apiVersion: "v1", kind: "Service", metadata: { ...metadata(name), labels: { "istio.io/use-waypoint": "waypoint" } }, spec },
+    { apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: metadata(name), spec: rule },
+  ];
 }
 
 /** @param name of the case's own service, whose endpoint is the server `one`. @param jwks of every issuer. */
 export function caseDocuments(name: string, spec: ServiceSpec, jwks: string): object[] {
   const parent = { group: "", kind: "Service", name };
-  const routes = spec.kind === "VirtualService" ? [virtualService(name, spec)] : spec.routes.map(({ hostnames, rules }, i) => ({
-    apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: metadata(`${name}-${i}`),
-    spec: { parentRefs: [parent], ...(hostnames === undefined ? {} : { hostnames }), rules: rules.map(httpRouteRule) },
+  const { kind = "HTTPRoute", servers = "http1" } = spec;
+  // Limits are those of the service that a rule sends to.
+  const limited = spec.limits !== undefined || spec.ejection !== undefined;
+  const backendOf = (server: ServerName): string => (limited && server === "one" ? name : serverService(server, servers));
+  const routes = kind === "VirtualService" ? [virtualService(name, spec, servers)] : spec.routes.map(({ hostnames, rules }, i) => ({
+    apiVersion: "gateway.networking.k8s.io/v1", kind, metadata: metadata(`${name}-${i}`),
+    spec: { parentRefs: [parent], ...(hostnames === undefined ? {} : { hostnames }), rules: rules.map((rule) => gatewayRule(rule, kind, backendOf)) },
   }));
   const access = (spec.access ?? []).map((policy, i) => ({
     apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: metadata(`${name}-${i}`), spec: { targetRefs: [parent], ...authorization(policy) },
@@ -58,12 +91,19 @@ export function caseDocuments(name: string, spec: ServiceSpec, jwks: string): ob
       })),
     },
   }];
-  return [serviceDocument(name, "one", SERVERS.one.port), http1Servers(name), ...routes, ...access, ...tokens];
+  const asked = spec.authorizer === undefined ? [] : [{
+    apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: metadata(`${name}-asked`), spec: { targetRefs: [parent], action: "CUSTOM", provider: { name }, rules: [{}] },
+  }];
+  const rate = spec.rate === undefined ? [] : [{
+    apiVersion: "weft.dev/v1alpha1", kind: "TrafficPolicy", metadata: metadata(name), spec: { targetRefs: [parent], rateLimits: { local: [{ name: "rate", requests: spec.rate.requests, per: `${spec.rate.perMs}ms` }] } },
+  }];
+  return [...service(name, "one", servers, spec), ...routes, ...access, ...tokens, ...asked, ...rate];
 }
 
-// ── HTTPRoute ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── HTTPRoute and GRPCRoute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-function httpRouteRule({ matches, to, redirect, rewrite, request, response, mirrors, cors, timeoutMs, retry }: Rule): object {
+function gatewayRule({ matches, to, redirect, rewrite, request, response, mirrors, cors, timeoutMs, retry }: Rule, kind: "HTTPRoute" | "GRPCRoute", backendOf: (server: ServerName) => string): object {
+  const backend = (server: ServerName): object => ({ name: backendOf(server), port: 80 });
   const filters: object[] = [];
   if (request !== undefined) filters.push({ type: "RequestHeaderModifier", requestHeaderModifier: modifier(request) });
   if (response !== undefined) filters.push({ type: "ResponseHeaderModifier", responseHeaderModifier: modifier(response) });
@@ -78,7 +118,7 @@ function httpRouteRule({ matches, to, redirect, rewrite, request, response, mirr
     filters.push({ type: "CORS", cors: { allowOrigins: origins, allowMethods: methods, allowHeaders: headers, exposeHeaders: expose, allowCredentials: credentials, maxAge: maxAgeS } });
   }
   return {
-    matches: matches?.map(httpRouteMatch), filters,
+    matches: matches?.map(kind === "GRPCRoute" ? grpcRouteMatch : httpRouteMatch), filters,
     backendRefs: redirect !== undefined ? undefined : (to ?? [{ server: "one" as const }]).map(({ server, weight, request: own }) => ({
       ...backend(server), weight, filters: own === undefined ? undefined : [{ type: "RequestHeaderModifier", requestHeaderModifier: modifier(own) }],
     })),
@@ -86,8 +126,6 @@ function httpRouteRule({ matches, to, redirect, rewrite, request, response, mirr
     retry: retry === undefined ? undefined : { attempts: retry.attempts, codes: retry.codes, backoff: "10ms" },
   };
 }
-
-const backend = (server: ServerName): { name: string; port: number } => ({ name: server, port: 80 });
 
 function modifier({ set, add, remove }: HeaderChange): object {
   const pairs = (map: Readonly<Record<string, string>> | undefined) => (map === undefined ? undefined : Object.entries(map).map(([name, value]) => ({ name, value })));
@@ -105,17 +143,25 @@ function httpRouteMatch({ path, method, headers, query }: RequestMatch): object 
   return { path: path === undefined ? undefined : "prefix" in path ? { type: "PathPrefix", value: path.prefix } : typed(path), method, headers: named(headers), queryParams: named(query) };
 }
 
+function grpcRouteMatch({ grpc, headers = {} }: RequestMatch): object {
+  return {
+    method: grpc === undefined ? undefined : { type: grpc.regex === true ? "RegularExpression" : "Exact", service: grpc.service, method: grpc.method },
+    headers: Object.entries(headers).map(([name, text]) => ({ name, ...("exact" in text ? { type: "Exact", value: text.exact } : { type: "RegularExpression", value: text.regex }) })),
+  };
+}
+
 // ── VirtualService ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-function virtualService(name: string, { routes }: ServiceSpec): object {
-  const spec = { hosts: [hostOf(name)], http: routes.flatMap(({ rules }) => rules.map(virtualServiceRule)) };
+function virtualService(name: string, { routes }: ServiceSpec, protocol: ServerProtocol): object {
+  const spec = { hosts: [hostOf(name)], http: routes.flatMap(({ rules }) => rules.map((rule) => virtualServiceRule(rule, protocol))) };
   return { apiVersion: "networking.istio.io/v1", kind: "VirtualService", metadata: metadata(name), spec };
 }
 
-function virtualServiceRule({ matches, to, redirect, rewrite, request, response, mirrors, cors, timeoutMs, retry, fault, answer }: Rule): object {
+function virtualServiceRule({ matches, to, redirect, rewrite, request, response, mirrors, cors, timeoutMs, retry, fault, answer }: Rule, protocol: ServerProtocol): object {
+  const destination = (server: ServerName): object => ({ host: hostOf(serverService(server, protocol)), port: { number: 80 } });
   const always = { percentage: { value: 100 } };
   const route = redirect !== undefined || answer !== undefined ? undefined : (to ?? [{ server: "one" as const }]).map(({ server, weight, request: own }) => ({
-    destination: { host: hostOf(server), port: { number: 80 } }, weight, headers: own === undefined ? undefined : { request: own },
+    destination: destination(server), weight, headers: own === undefined ? undefined : { request: own },
   }));
   return {
     match: matches?.map(({ path, host, method, headers, query }) => ({ uri: path, authority: host, method: method === undefined ? undefined : { exact: method }, headers, queryParams: query })),
@@ -124,7 +170,7 @@ function virtualServiceRule({ matches, to, redirect, rewrite, request, response,
     directResponse: answer === undefined ? undefined : { status: answer.status, body: { string: answer.body } },
     rewrite: rewrite === undefined ? undefined : { authority: rewrite.host, ...(rewrite.path !== undefined && "prefix" in rewrite.path ? { uri: rewrite.path.prefix } : {}) },
     headers: request === undefined && response === undefined ? undefined : { request, response },
-    mirrors: mirrors?.map((server) => ({ destination: { host: hostOf(server), port: { number: 80 } } })),
+    mirrors: mirrors?.map((server) => ({ destination: destination(server) })),
     corsPolicy: cors === undefined ? undefined : {
       allowOrigins: cors.origins.map((exact) => ({ exact })), allowMethods: cors.methods, allowHeaders: cors.headers, exposeHeaders: cors.expose, allowCredentials: cors.credentials,
       maxAge: cors.maxAgeS === undefined ? undefined : `${cors.maxAgeS}s`,
@@ -132,7 +178,8 @@ function virtualServiceRule({ matches, to, redirect, rewrite, request, response,
     timeout: timeoutMs === undefined ? undefined : `${timeoutMs}ms`,
     retries: retry === undefined ? undefined : { attempts: retry.attempts, retryOn: [...(retry.on ?? []), ...retry.codes].join(","), ...(retry.perTryMs === undefined ? {} : { perTryTimeout: `${retry.perTryMs}ms` }) },
     fault: fault === undefined ? undefined : {
-      abort: fault.abort === undefined ? undefined : { ...always, httpStatus: fault.abort }, delay: fault.delayMs === undefined ? undefined : { ...always, fixedDelay: `${fault.delayMs}ms` },
+      abort: fault.abort !== undefined ? { ...always, httpStatus: fault.abort } : fault.abortGrpc !== undefined ? { ...always, grpcStatus: fault.abortGrpc } : undefined,
+      delay: fault.delayMs === undefined ? undefined : { ...always, fixedDelay: `${fault.delayMs}ms` },
     },
   };
 }
@@ -147,13 +194,14 @@ function virtualPath(field: "uri", path: PathChange | undefined): object {
 function authorization({ action, rules }: AccessPolicy): object {
   return {
     action,
-    rules: rules.map(({ methods, notMethods, paths, notPaths, hosts, headers = {}, principals, claims = {} }) => {
-      const operation = { methods, notMethods, paths, notPaths, hosts };
+    rules: rules.map(({ methods, notMethods, paths, notPaths, hosts, notHosts, headers = {}, notHeaders = {}, principals, notPrincipals, audiences, claims = {} }) => {
+      const operation = { methods, notMethods, paths, notPaths, hosts, notHosts };
       const when = [
+        ...(audiences === undefined ? [] : [{ key: "request.auth.audiences", values: audiences }]), ...Object.entries(notHeaders).map(([name, notValues]) => ({ key: `request.headers[${name}]`, notValues })),
         ...Object.entries(headers).map(([name, values]) => ({ key: `request.headers[${name}]`, values })), ...Object.entries(claims).map(([name, values]) => ({ key: `request.auth.claims[${name}]`, values })),
       ];
       return {
-        from: principals === undefined ? undefined : [{ source: { requestPrincipals: principals } }],
+        from: principals === undefined && notPrincipals === undefined ? undefined : [{ source: { requestPrincipals: principals, notRequestPrincipals: notPrincipals } }],
         to: Object.values(operation).every((value) => value === undefined) ? undefined : [{ operation }],
         when: when.length === 0 ? undefined : when,
       };

@@ -1,7 +1,7 @@
 // Who may do what, and how the caller is known.
 
 import { ask, type Case, type Exchange } from "../description.ts";
-import { ISSUER } from "../tokens.ts";
+import { ISSUER, OTHER_ISSUER } from "../tokens.ts";
 
 const bearer = (name: string): Readonly<Record<string, string>> => ({ authorization: `Bearer {token ${name}}` });
 const withToken = (target: string, name: string): Exchange => ask(target, { headers: bearer(name), name: `${target} with ${name}` });
@@ -30,6 +30,11 @@ export const ACCESS: readonly Case[] = [
     exchanges: [ask("/a"), ask("/a/b"), ask("/a/c"), ask("/c"), ask("/d")],
   },
   {
+    name: "headers of a rule for those who may not",
+    service: { routes: [{ rules: [{ response: { set: { "x-rule": "r" } } }] }], tokens: [{ issuer: ISSUER }], access: [{ action: "DENY", rules: [{ paths: ["/denied"] }] }] },
+    exchanges: [ask("/denied"), withToken("/", "expired"), ask("/")],
+  },
+  {
     name: "tokens",
     service: { routes: [{ rules: [{}] }], tokens: [{ issuer: ISSUER, audiences: ["web"], claimHeaders: { "x-subject": "sub", "x-role": "role", "x-level": "level" } }] },
     exchanges: [
@@ -52,6 +57,35 @@ export const ACCESS: readonly Case[] = [
     exchanges: [
       ask("/open"), ask("/any"), withToken("/any", "good"), withToken("/any", "no-subject"), withToken("/ann", "good"), withToken("/ann", "bob"), withToken("/readers", "good"), withToken("/readers", "bob"), withToken("/staff", "good"), withToken("/staff", "bob"),
       withToken("/open", "expired"), ask("/ann"),
+    ],
+  },
+  {
+    name: "kinds of tokens",
+    service: { routes: [{ rules: [{}] }], tokens: [{ issuer: ISSUER, audiences: ["web", "mobile"], claimHeaders: { "x-subject": "sub", "x-admin": "admin", "x-groups": "groups", "x-realm": "realm", "x-city": "city", "x-level": "level", "x-org": "org.id" } }] },
+    exchanges: [
+      ...["rs256", "rs512", "ps256", "es384", "es512", "eddsa", "hs256", "critical", "other-kid", "two-audiences", "no-expiry", "expiry-as-text", "expiry-as-fraction", "soon-valid", "issuer-with-slash", "with-jku", "claims", "typed", "type-text"].map((name) => withToken("/", name)),
+      ask("/", { headers: { authorization: "Bearer  {token good}" }, name: "two spaces" }), ask("/", { headers: { authorization: "Bearer {token good} " }, name: "a space at the end" }), ask("/", { headers: { authorization: "Bearer {token good}.x" }, name: "a fourth part" }), ask("/", { headers: { authorization: "Bearer {token good}=" }, name: "with padding" }),
+      ask("/", { headers: { authorization: "{token good}" }, name: "without a scheme" }), ask("/", { headers: { authorization: "Bearer {token good}", Authorization: "Bearer {token bob}" }, name: "two headers" }), ask("/", { headers: { authorization: "Bearer {token good}", Authorization: "Bearer {token good}" }, name: "two headers, equal" }),
+      ask("/?access_token={token good}", { headers: bearer("bob"), name: "in the header and in the query" }), ask("/?access_token={token good}&access_token={token bob}", { name: "two in the query" }), ask("/?x=1&access_token={token good}&y=2", { name: "in the query, among others" }), ask("/", { headers: { cookie: "access_token={token good}" }, name: "in a cookie" }),
+    ],
+  },
+  {
+    name: "several issuers",
+    service: { routes: [{ rules: [{}] }], tokens: [{ issuer: ISSUER, audiences: ["web"] }, { issuer: OTHER_ISSUER, claimHeaders: { "x-other": "sub" } }] },
+    exchanges: [...["good", "foreign-issuer", "foreign-audience", "expired"].map((name) => withToken("/", name)), ask("/")],
+  },
+  {
+    name: "conditions",
+    service: {
+      routes: [{ rules: [{}] }], tokens: [{ issuer: ISSUER }],
+      access: [{ action: "ALLOW", rules: [
+        { paths: ["/aud"], audiences: ["web"] }, { paths: ["/nested"], claims: { "realm][roles": ["admin"] } }, { paths: ["/prefix"], claims: { role: ["read*"] } }, { paths: ["/suffix"], claims: { role: ["*er"] } }, { paths: ["/present"], claims: { role: ["*"] } }, { paths: ["/not-bob"], principals: ["*"], notPrincipals: [`${ISSUER}/bob`] },
+        { paths: ["/hosts"], notHosts: ["closed.example", "*.closed.example"] }, { paths: ["/no-debug"], notHeaders: { "x-debug": ["1", "true"] } }, { paths: ["/issuer"], principals: [`${ISSUER}/*`] }, { paths: ["/subject"], principals: ["*/ann"] }, { paths: ["/two"], claims: { role: ["reader"], groups: ["eu"] } },
+      ] }],
+    },
+    exchanges: [
+      ...["/aud", "/nested", "/prefix", "/suffix", "/present", "/not-bob", "/issuer", "/subject", "/two"].flatMap((target) => [ask(target), ...["good", "bob", "claims"].map((name) => withToken(target, name))]), ask("/hosts"), ask("/hosts", { host: "closed.example" }), ask("/hosts", { host: "a.closed.example" }), ask("/hosts", { host: "Closed.Example" }), ask("/hosts", { host: "closed.example:81" }),
+      ask("/no-debug"), ask("/no-debug", { headers: { "x-debug": "1" } }), ask("/no-debug", { headers: { "x-debug": "2" } }), ask("/no-debug", { headers: { "x-debug": "2", "X-Debug": "1" }, name: "x-debug twice" }),
     ],
   },
 ];

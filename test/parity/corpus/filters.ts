@@ -77,4 +77,23 @@ export const FILTERS: readonly Case[] = [
       ask("/changed", { headers: { "x-set": "theirs", "x-add": "one", "x-remove": "gone" } }), ask("/none"),
     ],
   },
+  {
+    name: "VirtualService: CORS",
+    service: { kind: "VirtualService", routes: [{ rules: [{ cors: { origins: ["https://shop.example"], methods: ["GET", "PUT"], headers: ["x-own"], expose: ["x-server"], credentials: true, maxAgeS: 86_400 } }] }] },
+    exchanges: [
+      ask("/", { headers: { origin: "https://shop.example" } }), ask("/", { headers: { origin: "https://evil.example" } }), ask("/", { headers: { origin: "https://SHOP.example" } }), ask("/", { headers: { origin: "https://shop.example:443" } }), ask("/", { method: "OPTIONS", headers: preflight("https://shop.example", "PUT", "x-own") }),
+      ask("/", { method: "OPTIONS", headers: preflight("https://shop.example", "PATCH", "x-other") }), ask("/", { method: "OPTIONS", headers: preflight("https://evil.example", "PUT") }), ask("/", { method: "OPTIONS", headers: { ...preflight("https://shop.example", "PUT"), "access-control-request-private-network": "true" } }),
+      ask("/", { headers: { origin: "https://shop.example", "x-status": "500" } }), ask("/", { headers: { origin: "https://shop.example", "x-answer": "access-control-allow-origin=https://shop.example; vary=accept" } }),
+    ],
+  },
+  {
+    name: "filters of backends",
+    service: { routes: [{ rules: [{ to: [{ server: "two", weight: 1, request: { set: { "x-both": "backend" }, add: { "x-list": "backend" }, remove: ["x-gone"] } }], request: { set: { "x-both": "rule" }, add: { "x-list": "rule" } } }] }] },
+    exchanges: [ask("/"), ask("/", { headers: { "x-both": "client", "x-list": "client", "x-gone": "1" } })],
+  },
+  {
+    name: "rewrites, mirrors and headers together",
+    service: { routes: [{ rules: [{ matches: [{ path: { prefix: "/all" } }], rewrite: { host: "inner.example", path: { prefix: "/new" } }, mirrors: ["shadow"], request: { set: { "x-set": "ours" } }, response: { add: { "x-seen": "yes" } } }] }] },
+    exchanges: [ask("/all/a?b", { arrivals: 2 }), ask("/all", { method: "PUT", body: "kept", arrivals: 2 })],
+  },
 ];

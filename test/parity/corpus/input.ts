@@ -43,6 +43,8 @@ export const INPUT: readonly Case[] = [
       ask("/", { headers: { "proxy-authorization": "Basic YTpi" } }), ask("/", { headers: { upgrade: "h2c", connection: "upgrade, http2-settings", "http2-settings": "AAMAAABkAARAAAAAAAIAAAAA" } }), ask("/", { headers: { upgrade: "foo/2", connection: "upgrade" } }), ask("/", { headers: { "max-forwards": "0" } }), ask("/", { headers: { via: "1.1 other" } }),
       ask("/", { headers: { connection: "host" } }), ask("/", { headers: { connection: "content-length" }, body: "abc" }), ask("/", { headers: { "x-forwarded-host": "other.example" } }), ask("/", { headers: { forwarded: "for=198.51.100.1" } }), ask("/", { headers: { "x-original-url": "/admin" } }), ask("/", { headers: { "x-http-method-override": "DELETE" } }),
       ask("/", { headers: { expect: "100-continue" }, body: "waits for no one" }), ask("/", { headers: { expect: "something-else" }, body: "x" }),
+      ask("/", { headers: { "x-forwarded-for": "198.51.100.1" } }), ask("/", { headers: { "x-forwarded-proto": "https" } }), ask("/", { headers: { "x-real-ip": "198.51.100.1" } }), ask("/", { headers: { "x-rewrite-url": "/admin" } }), ask("/", { headers: { "x-envoy-original-path": "/admin" } }), ask("/", { headers: { "x-forwarded-client-cert": "By=x" } }),
+      ask("/", { headers: { trailer: "x-sum" } }), ask("/", { headers: { "content-encoding": "gzip" }, body: "not gzip" }), ask("/", { headers: { "transfer-encoding": "identity" } }), ask("/", { headers: { "x-http-method": "DELETE" } }), ask("/", { headers: { range: "bytes=0-1", "if-none-match": "\"a\"" } }),
     ],
   },
   {
@@ -61,4 +63,12 @@ export const INPUT: readonly Case[] = [
       raw("an empty line between", `${request("/1")}\r\n${request("/2")}`, { answers: 2, arrivals: 2 }),
     ],
   },
+  ...(["MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] as const).map((normalization): Case => ({
+    name: `paths by ${normalization}`,
+    service: { normalization, routes: [{ rules: [{ matches: [{ path: { prefix: "/a/b" } }], to: [{ server: "two" }] }, {}] }], access: [{ action: "DENY", rules: [{ paths: ["/admin*", "/x/admin"] }] }] },
+    exchanges: [
+      "/a/b", "/a//b", "//a/b", "/a///b//c", "/a%2fb", "/a%2Fb", "/a%5cb", "/a%5Cb", "/a\\b", "\\a\\b", "/a%2f%2fb", "/a/%2fb", "/a%252fb", "/admin", "//admin", "/%2fadmin", "/%2Fadmin", "/x%2fadmin", "/x%2f..%2fadmin", "/x%5c..%5cadmin", "/x/..%2fadmin", "/x//../admin", "/x/y//../..//admin", "/%5cadmin", "/\\admin", "/x/%2e%2e%2fadmin", "/x%2f%2e%2e/admin",
+      "/a/b?c=//d%2fe", "/a/b//?x", "//", "/%2f", "/a/b%2f", "/..%2f..%2fadmin", "/a/.%2fb", "/a/..;/%2fadmin", "/admin%2f", "/%61dmin", "/x/.%5c..%5cadmin",
+    ].map((target) => ask(target)),
+  })),
 ];

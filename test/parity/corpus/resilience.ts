@@ -1,6 +1,6 @@
 // What happens when servers are slow or fail, on purpose or not.
 
-import { ask, type Case } from "../description.ts";
+import { ask, call, type Case } from "../description.ts";
 
 export const RESILIENCE: readonly Case[] = [
   {
@@ -42,5 +42,27 @@ export const RESILIENCE: readonly Case[] = [
       ask("/", { headers: { "x-id": "d1", "x-drop": "9" }, method: "POST", body: "x", name: "a connection that dies before the answer", arrivals: 1 }), ask("/", { headers: { "x-status": "500" } }), ask("/", { headers: { "x-status": "503" } }), ask("/", { headers: { "x-status": "404" } }),
       ask("/", { headers: { "x-status": "429" } }), ask("/", { headers: { "x-status": "599" } }), ask("/", { headers: { "x-status": "304" } }), ask("/", { method: "HEAD" }), ask("/", { method: "OPTIONS" }), ask("/", { method: "TRACE" }),
     ],
+  },
+  {
+    name: "VirtualService: kinds of retries",
+    service: { kind: "VirtualService", routes: [{ rules: [
+      { matches: [{ path: { prefix: "/5xx" } }], retry: { attempts: 2, codes: [], on: ["5xx"] } }, { matches: [{ path: { prefix: "/reset" } }], retry: { attempts: 1, codes: [], on: ["reset"] } }, { matches: [{ path: { prefix: "/4xx" } }], retry: { attempts: 1, codes: [], on: ["retriable-4xx"] } },
+      { matches: [{ path: { prefix: "/none" } }], retry: { attempts: 0, codes: [] } }, { matches: [{ path: { prefix: "/codes" } }], retry: { attempts: 1, codes: [404, 409] } }, {},
+    ] }] },
+    exchanges: [
+      ask("/5xx", { headers: { "x-id": "k1", "x-fail": "500" }, arrivals: 2 }), ask("/5xx", { headers: { "x-id": "k2", "x-fail": "500,599,500" }, arrivals: 3 }), ask("/5xx", { headers: { "x-id": "k3", "x-drop": "1" }, arrivals: 2 }), ask("/5xx", { headers: { "x-id": "k4", "x-fail": "499" }, arrivals: 1 }), ask("/reset", { headers: { "x-id": "k5", "x-drop": "1" }, arrivals: 2 }),
+      ask("/reset", { headers: { "x-id": "k6", "x-fail": "500" }, arrivals: 1 }), ask("/4xx", { headers: { "x-id": "k7", "x-fail": "409" }, arrivals: 2 }), ask("/4xx", { headers: { "x-id": "k8", "x-fail": "404" }, arrivals: 1 }), ask("/none", { headers: { "x-id": "k9", "x-fail": "503" }, arrivals: 1 }), ask("/codes", { headers: { "x-id": "k10", "x-fail": "404" }, arrivals: 2 }),
+      ask("/codes", { headers: { "x-id": "k11", "x-fail": "409,409" }, arrivals: 2 }), ask("/5xx", { method: "POST", body: "sent again", headers: { "x-id": "k12", "x-fail": "500" }, arrivals: 2 }), ask("/", { headers: { "x-id": "k13", "x-fail": "503" }, arrivals: 1 }), ask("/", { headers: { "x-id": "k14", "x-drop": "9" }, method: "POST", body: "x", arrivals: 1 }),
+    ],
+  },
+  {
+    name: "servers that cannot be reached",
+    service: { routes: [{ rules: [{ to: [{ server: "nobody" }] }] }] },
+    exchanges: [ask("/"), ask("/", { method: "POST", body: "x" }), ask("/", { method: "HEAD" })],
+  },
+  {
+    name: "calls that cannot be sent",
+    service: { port: "grpc", servers: "http2", routes: [{ rules: [{ to: [{ server: "nobody" }] }] }] },
+    exchanges: [call("/a.B/C")],
   },
 ];
