@@ -2,13 +2,13 @@
 // its counter, and costs the agent neither its memory nor its other tunnels. The engine's own tests hold the exact limits.
 
 import { afterAll, beforeAll, expect } from "bun:test";
-import { CONTINUATION_FRAMES_MAX } from "../../src/wire/http2/limits.ts";
 import { CLIENT_PREFACE, Flag, FrameType } from "../../src/wire/http2/frames.ts";
 import { encodeStateless } from "../../src/wire/http2/hpack-encoder.ts";
 import { item } from "../kit/bad-input.ts";
 import { unsealed } from "../kit/box.ts";
-import { type HbonePeer, StalledServer, TlsPeer } from "../kit/hostile-peer.ts";
-import { data, frame, headers, reset, settings, uint32, windowUpdate } from "../kit/http2-peer.ts";
+import { StalledServer, TlsPeer } from "../kit/hostile-peer.ts";
+import { type AttackKind, http2Attacks, strike } from "../kit/http2-attacks.ts";
+import { data, frame, headers, settings, windowUpdate } from "../kit/http2-peer.ts";
 import { until } from "../kit/until.ts";
 import { Siege } from "../kit/siege.ts";
 import { ECHO_PORT, HTTP_PORT } from "../kit/shop.ts";
@@ -29,67 +29,50 @@ describeUnless(unsealed)("hostile HTTP/2", () => {
   afterAll(async () => await siege?.[Symbol.asyncDispose]());
 
   const connectTo = (port: number): string[] => [":method", "CONNECT", ":authority", `198.18.1.10:${port}`];
-  const stream = (i: number): number => 2 * i + 1;
 
-  interface Attack {
-    readonly name: string;
-    readonly code: number;
-    /** Empty where either of two limits may be met first: by the number of streams, or by our resets left unread. */
-    readonly counter: string;
-    readonly setUp?: (peer: HbonePeer) => void | Promise<void>;
-    /** One blow; repeated until the agent has had enough. */
-    readonly blow: (i: number) => readonly Uint8Array[];
-    /** After so many blows it must have had enough, with what is earned meanwhile. */
-    readonly most: number;
-  }
-
-  const attacks: readonly Attack[] = [
-    { name: "rapid reset", code: ENHANCE_YOUR_CALM, counter: "resetFloods", most: 20_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT)), reset(stream(i))] },
-    { name: "made to reset by malformed requests", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), [...connectTo(ECHO_PORT), ":path", "/"])] },
-    { name: "made to reset by window overflow", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT)), windowUpdate(stream(i), 0x7fff_ffff)] },
-    { name: "made to reset by WINDOW_UPDATE of 0", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT)), windowUpdate(stream(i), 0)] },
-    { name: "made to reset by DATA after the end", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT), true), data(stream(i), "x")] },
-    { name: "made to reset by HEADERS after the end", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT), true), headers(stream(i), ["a", "b"], true)] },
-    { name: "made to reset by PRIORITY of a wrong length", code: ENHANCE_YOUR_CALM, counter: "inducedResetFloods", most: 2_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT)), frame(FrameType.priority, 0, stream(i), new Uint8Array(4))] },
-    { name: "CONTINUATION without end", code: ENHANCE_YOUR_CALM, counter: "continuationFloods", most: CONTINUATION_FRAMES_MAX + 2, setUp: (peer) => peer.write(frame(FrameType.headers, 0, 1, Uint8Array.of(0x82))), blow: () => [frame(FrameType.continuation, 0, 1, Uint8Array.of(0x82))] },
-    { name: "header block without end", code: ENHANCE_YOUR_CALM, counter: "headerBlockTooLarge", most: 40, setUp: (peer) => peer.write(frame(FrameType.headers, 0, 1, new Uint8Array(16_000).fill(0x82))), blow: () => [frame(FrameType.continuation, 0, 1, new Uint8Array(16_000).fill(0x82))] },
-    { name: "PING flood", code: ENHANCE_YOUR_CALM, counter: "", most: 20_000, blow: () => [frame(FrameType.ping, 0, 0, new Uint8Array(8))] },
-    { name: "SETTINGS flood", code: ENHANCE_YOUR_CALM, counter: "settingsFloods", most: 2_000, blow: () => [settings()] },
-    { name: "WINDOW_UPDATE flood", code: ENHANCE_YOUR_CALM, counter: "windowUpdateFloods", most: 20_000, blow: () => [windowUpdate(0, 1)] },
-    { name: "PRIORITY flood", code: ENHANCE_YOUR_CALM, counter: "priorityFloods", most: 20_000, blow: (i) => [frame(FrameType.priority, 0, stream(i), new Uint8Array(5))] },
-    { name: "empty DATA flood", code: ENHANCE_YOUR_CALM, counter: "emptyFrameFloods", most: 20_000, setUp: (peer) => void peer.connect(`198.18.1.10:${ECHO_PORT}`), blow: () => [data(1, "")] },
-    { name: "empty CONTINUATION flood", code: ENHANCE_YOUR_CALM, counter: "continuationFloods", most: 2_000, setUp: (peer) => peer.write(frame(FrameType.headers, 0, 1)), blow: () => [frame(FrameType.continuation, 0, 1)] },
-    { name: "GOAWAY flood", code: ENHANCE_YOUR_CALM, counter: "goawayFloods", most: 200, blow: () => [frame(FrameType.goaway, 0, 0, uint32(0, 0))] },
-    { name: "flood of unknown frames", code: ENHANCE_YOUR_CALM, counter: "unknownFrameFloods", most: 20_000, blow: () => [frame(0xee, 0, 0, new Uint8Array(100))] },
-    { name: "streams above the maximum without end", code: ENHANCE_YOUR_CALM, counter: "", most: 20_000, blow: (i) => [headers(stream(i), connectTo(ECHO_PORT))] },
-    { name: "frame above the maximum size", code: FRAME_SIZE_ERROR, counter: "frameSizeErrors", most: 1, blow: () => [Buffer.from([0x20, 0, 0, FrameType.data, 0, 0, 0, 0, 1])] },
-    { name: "frame of a wrong fixed size", code: FRAME_SIZE_ERROR, counter: "frameSizeErrors", most: 1, blow: () => [frame(FrameType.ping, 0, 0, new Uint8Array(7))] },
-    { name: "padding as long as the frame", code: PROTOCOL_ERROR, counter: "protocolErrors", most: 1, setUp: (peer) => void peer.connect(`198.18.1.10:${ECHO_PORT}`), blow: () => [frame(FrameType.data, Flag.padded, 1, Uint8Array.of(10, 0, 0))] },
-    { name: "stream number that is even", code: PROTOCOL_ERROR, counter: "protocolErrors", most: 1, blow: () => [headers(2, connectTo(ECHO_PORT))] },
-    { name: "DATA on an idle stream", code: PROTOCOL_ERROR, counter: "protocolErrors", most: 1, blow: () => [data(5, "x")] },
-    { name: "frame between HEADERS and CONTINUATION", code: PROTOCOL_ERROR, counter: "protocolErrors", most: 1, blow: () => [frame(FrameType.headers, 0, 1, encodeStateless(connectTo(ECHO_PORT))), frame(FrameType.ping, 0, 0, new Uint8Array(8))] },
-    { name: "window of the connection overflows", code: FLOW_CONTROL_ERROR, counter: "flowControlErrors", most: 1, blow: () => [windowUpdate(0, 0x7fff_ffff)] },
-    { name: "initial window beyond 2^31-1", code: FLOW_CONTROL_ERROR, counter: "flowControlErrors", most: 1, blow: () => [settings([4, 0x8000_0000])] },
-    { name: "HPACK integer that does not end", code: COMPRESSION_ERROR, counter: "compressionErrors", most: 1, blow: () => [frame(FrameType.headers, Flag.endHeaders, 1, new Uint8Array(64).fill(0xff))] },
-    { name: "HPACK index that is not there", code: COMPRESSION_ERROR, counter: "compressionErrors", most: 1, blow: () => [frame(FrameType.headers, Flag.endHeaders, 1, Uint8Array.of(0xfe))] },
-    { name: "HPACK table larger than announced", code: COMPRESSION_ERROR, counter: "compressionErrors", most: 1, blow: () => [frame(FrameType.headers, Flag.endHeaders, 1, Uint8Array.of(0x3f, 0xe1, 0xff, 0xff, 0x07))] },
-    { name: "HPACK Huffman code with wrong padding", code: COMPRESSION_ERROR, counter: "compressionErrors", most: 1, blow: () => [frame(FrameType.headers, Flag.endHeaders, 1, Uint8Array.of(0x40, 0x81, 0x00, 0x81, 0x00))] },
+  /** The counter is empty where either of two limits may be met first: by the number of streams, or by our resets left unread. */
+  const attacks: readonly (readonly [name: string, kind: AttackKind, code: number, counter: string])[] = [
+    ["rapid reset", "rapidReset", ENHANCE_YOUR_CALM, "resetFloods"],
+    ["made to reset by malformed requests", "malformedRequests", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["made to reset by window overflow", "streamWindowOverflow", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["made to reset by WINDOW_UPDATE of 0", "windowUpdateOfZero", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["made to reset by DATA after the end", "dataAfterEnd", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["made to reset by HEADERS after the end", "headersAfterEnd", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["made to reset by PRIORITY of a wrong length", "priorityOfWrongLength", ENHANCE_YOUR_CALM, "inducedResetFloods"],
+    ["CONTINUATION without end", "continuationFlood", ENHANCE_YOUR_CALM, "continuationFloods"],
+    ["header block without end", "endlessHeaderBlock", ENHANCE_YOUR_CALM, "headerBlockTooLarge"],
+    ["PING flood", "pingFlood", ENHANCE_YOUR_CALM, ""],
+    ["SETTINGS flood", "settingsFlood", ENHANCE_YOUR_CALM, "settingsFloods"],
+    ["WINDOW_UPDATE flood", "windowUpdateFlood", ENHANCE_YOUR_CALM, "windowUpdateFloods"],
+    ["PRIORITY flood", "priorityFlood", ENHANCE_YOUR_CALM, "priorityFloods"],
+    ["empty DATA flood", "emptyDataFlood", ENHANCE_YOUR_CALM, "emptyFrameFloods"],
+    ["empty CONTINUATION flood", "emptyContinuationFlood", ENHANCE_YOUR_CALM, "continuationFloods"],
+    ["GOAWAY flood", "goawayFlood", ENHANCE_YOUR_CALM, "goawayFloods"],
+    ["flood of unknown frames", "unknownFrameFlood", ENHANCE_YOUR_CALM, "unknownFrameFloods"],
+    ["streams above the maximum without end", "endlessStreams", ENHANCE_YOUR_CALM, ""],
+    ["frame above the maximum size", "frameAboveMaximum", FRAME_SIZE_ERROR, "frameSizeErrors"],
+    ["frame of a wrong fixed size", "frameOfWrongSize", FRAME_SIZE_ERROR, "frameSizeErrors"],
+    ["padding as long as the frame", "paddingAsLongAsFrame", PROTOCOL_ERROR, "protocolErrors"],
+    ["stream number that is even", "evenStream", PROTOCOL_ERROR, "protocolErrors"],
+    ["DATA on an idle stream", "dataOnIdleStream", PROTOCOL_ERROR, "protocolErrors"],
+    ["frame between HEADERS and CONTINUATION", "interleavedBlock", PROTOCOL_ERROR, "protocolErrors"],
+    ["window of the connection overflows", "connectionWindowOverflow", FLOW_CONTROL_ERROR, "flowControlErrors"],
+    ["initial window beyond 2^31-1", "initialWindowTooLarge", FLOW_CONTROL_ERROR, "flowControlErrors"],
+    ["HPACK integer that does not end", "hpackEndlessInteger", COMPRESSION_ERROR, "compressionErrors"],
+    ["HPACK index that is not there", "hpackUnknownIndex", COMPRESSION_ERROR, "compressionErrors"],
+    ["HPACK table larger than announced", "hpackTableTooLarge", COMPRESSION_ERROR, "compressionErrors"],
+    ["HPACK Huffman code with wrong padding", "hpackWrongPadding", COMPRESSION_ERROR, "compressionErrors"],
   ];
 
-  for (const { name, code, counter, setUp, blow, most } of attacks) {
+  for (const [name, kind, code, counter] of attacks) {
     item(name, async () => {
       const before = siege.agent.residentBytes();
       using peer = await siege.tunnel();
       await siege.counted(FATAL, counter === "" ? {} : { counter }, 1, async () => {
-        await setUp?.(peer);
-        for (let i = 0; i < most && peer.goawayCode === null; ) {
-          const batch = Array.from({ length: Math.min(200, most - i) }, () => blow(i++)).flat();
-          peer.write(...batch);
-          await new Promise((resolve) => setImmediate(resolve));
-        }
+        await strike(peer, http2Attacks(connectTo(ECHO_PORT))[kind]);
         expect(await peer.goaway()).toStartWith(`${code} `);
       });
-      await peer.tls.closed;
+      await peer.closed;
       expect(siege.agent.residentBytes() - before).toBeLessThan(GROWTH_BYTES_MAX);
       expect(await siege.lives()).toBe(true);
     });

@@ -101,7 +101,15 @@ export class Tunnels {
   }
 
   snapshot(): MetricsSnapshot {
-    return this.#reporter.metrics.snapshot();
+    const { metrics } = this.#reporter;
+    const { pool, handshakes, budget } = this.context;
+    metrics.cell("weft_handshakes_under_way", {}).value = handshakes.underWay;
+    metrics.cell("weft_buffered_bytes", {}).value = budget.heldBytes;
+    for (const [direction, tunnels] of [["inbound", [...this.#accepted]], ["outbound", pool.tunnels]] as const) {
+      metrics.cell("weft_tunnels_open", { direction }).value = tunnels.length;
+      metrics.cell("weft_tunnel_streams_open", { direction }).value = tunnels.reduce((sum, { activeStreams }) => sum + activeStreams, 0);
+    }
+    return metrics.snapshot();
   }
 
   #giveWindowsBack(): void {
