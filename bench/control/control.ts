@@ -3,18 +3,16 @@
 //
 //   KUBE_BIN_DIR   kube-apiserver and etcd
 //   WEFT_BINARY    the compiled program; its sources without
-//   ZTUNNEL_BIN    the reference ztunnel: an agent under our control plane, for its memory
+//   WEFT_BIN       the agent's program, unless it is the one that was built from this tree
+//   ZTUNNEL_BIN    the reference ztunnel: an agent under the same control plane, beside ours
 
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type ApiServer, apply, installDefinitions, type KubeObject, pathOf, startApiServer } from "../../test/kubernetes/api-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole, startControl } from "../../test/kubernetes/control-role.ts";
 import { until } from "../../test/kit/until.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "../../test/kubernetes/objects.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, followXds } from "../../test/kubernetes/xds-client.ts";
 import { MERGE_PATCH } from "../../src/runtime/kubernetes/api.ts";
-import { memoryOf } from "../lib/accounting.ts";
+import { type AgentIdentity, type NodeAgentProcess, ourAgent, QUIET_MS, referenceAgent } from "./agents.ts";
 
 export interface ControlSize {
   readonly namespaces: number;
@@ -31,6 +29,8 @@ export const QUICK: ControlSize = { namespaces: 20, servicesPerNamespace: 10, po
 const WRITERS = 24;
 const NODES = 50;
 const SYNC_MS = 120_000;
+/** Changes that the agents are given while their processor time is read; not longer than the first ones, which they take back. */
+const AGENT_CHURN_S_MAX = 15;
 /** A prime: every pod has its turn before any has a second. */
 const STRIDE = 7919;
 
@@ -79,19 +79,20 @@ export async function benchControl(size: ControlSize, progress: (line: string) =
 
   progress(`${size.churnPerS} changes a second for ${size.churnS} s`);
   const cpuBefore = control.cpuSeconds();
-  const { pushedMs, writtenMs } = await churn(server, size, agent);
+  const { pushedMs, writtenMs } = await churn(server, size, agent, 1);
   const cpu = (control.cpuSeconds() - cpuBefore) / size.churnS;
   const controlMb = control.residentBytes() / 1e6;
-  const peerMb = await referenceMemory(control, roots, token, pods, progress);
+  const agents = await measureAgents(server, control, roots, size, agent, progress);
   const rows: Row[] = [
     row("first_sync_s", "s", firstSyncS), row("resync_s", "s", resyncS), row("change_p50_ms", "ms", quantile(pushedMs, 0.5)), row("change_p99_ms", "ms", quantile(pushedMs, 0.99)),
     row("api_write_p50_ms", "ms", quantile(writtenMs, 0.5)), row("api_write_p99_ms", "ms", quantile(writtenMs, 0.99)),
     row("control_memory", "MB", controlMb), row("control_cpu", "cores", cpu),
-    ...(peerMb === null ? [] : [row("reference_agent_memory", "MB", peerMb)]),
+    ...agents,
   ];
-  return { rows, table: rows.map(({ row: name, unit, ours }) => `${name.padEnd(26)}${ours.toFixed(ours < 10 ? 2 : 0).padStart(10)} ${unit}`).join("\n") };
+  return { rows, table: rows.map(({ row: name, unit, ours, peer, ratio }) => `${name.padEnd(26)}${figure(ours)} ${unit.padEnd(6)}${peer === null || ratio === null ? "" : `${figure(peer)} ${figure(ratio)} x`}`.trimEnd()).join("\n") };
 }
 
+const figure = (value: number): string => value.toFixed(value < 10 ? 2 : 0).padStart(10);
 const row = (name: string, unit: string, ours: number): Row => ({ row: name, unit, ours, peer: null, peerName: null, ratio: null });
 
 async function rootsOf(server: ApiServer): Promise<string | null> {
@@ -142,7 +143,8 @@ class Agent {
 
 async function writeCluster(server: ApiServer, size: ControlSize): Promise<void> {
   await installDefinitions(server.client);
-  await apply(server.client, namespace(CONTROL_NAMESPACE), serviceAccount("ztunnel", CONTROL_NAMESPACE), pod("ztunnel-1", CONTROL_NAMESPACE, { labels: { app: "ztunnel" }, node: "node0", ip: "198.19.255.1", serviceAccount: "ztunnel" }));
+  await apply(server.client, namespace(CONTROL_NAMESPACE), serviceAccount("ztunnel", CONTROL_NAMESPACE),
+    ...[0, 1, 2].map((index) => pod(`ztunnel-${index + 1}`, CONTROL_NAMESPACE, { labels: { app: "ztunnel" }, node: `node${index}`, ip: `198.19.255.${index + 1}`, serviceAccount: "ztunnel" })));
   await each(Array.from({ length: NODES }, (_, index) => node(`node${index}`, { "topology.kubernetes.io/zone": `z${index % 3}` })), (object) => apply(server.client, object));
   const spaces = Array.from({ length: size.namespaces }, (_, index) => `ns-${index}`);
   await each(spaces, (name) => apply(server.client, namespace(name)));
@@ -188,7 +190,7 @@ interface Churned {
 }
 
 /** Open loop: changes leave when they are due, whether earlier ones have arrived or not. */
-async function churn(server: ApiServer, size: ControlSize, agent: Agent): Promise<Churned> {
+async function churn(server: ApiServer, size: ControlSize, agent: Agent, generation: 0 | 1): Promise<Churned> {
   const changes = new Map<string, Changed>();
   const writtenMs: number[] = [];
   agent.onWorkload = (uid, address) => {
@@ -209,7 +211,7 @@ async function churn(server: ApiServer, size: ControlSize, agent: Agent): Promis
     const at = `ns-${Math.floor(number / perNamespace)}`;
     const name = `app-${Math.floor((number % perNamespace) / size.podsPerService)}-5d8f7c-${number % size.podsPerService}`;
     const uid = `Kubernetes//Pod/${at}/${name}`;
-    const address = addressOf(1, number);
+    const address = addressOf(generation, number);
     const changed: Changed = { address, acceptedMs: null, arrivedMs: null };
     changes.set(uid, changed);
     const sentMs = performance.now();
@@ -226,33 +228,39 @@ async function churn(server: ApiServer, size: ControlSize, agent: Agent): Promis
 
 const quantile = (sorted: readonly number[], q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN;
 
-/** Memory of Istio's ztunnel that has been told everything by us; null where there is none. */
-async function referenceMemory(control: ControlRole, roots: string, token: string, pods: number, progress: (line: string) => void): Promise<number | null> {
-  const binary = process.env["ZTUNNEL_BIN"] ?? "";
-  if (binary === "" || !existsSync(binary)) {
-    progress("the reference ztunnel is left out: ZTUNNEL_BIN names no program");
-    return null;
-  }
-  const folder = mkdtempSync(join(tmpdir(), "weft-bench-ztunnel-"));
-  writeFileSync(join(folder, "root.pem"), roots);
-  writeFileSync(join(folder, "token"), token);
-  const address = `https://127.0.0.1:${control.port}`;
-  const child = Bun.spawn([binary], {
-    stdio: ["ignore", "ignore", "ignore"], cwd: folder,
-    env: {
-      XDS_ADDRESS: address, CA_ADDRESS: address, XDS_ROOT_CA: join(folder, "root.pem"), CA_ROOT_CA: join(folder, "root.pem"), ALT_XDS_HOSTNAME: `istiod.${CONTROL_NAMESPACE}.svc`, ALT_CA_HOSTNAME: `istiod.${CONTROL_NAMESPACE}.svc`,
-      AUTH_TOKEN: join(folder, "token"), PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: `${CONTROL_NAMESPACE}/ztunnel-1/ztunnel`, NODE_NAME: "node0", INSTANCE_IP: "127.0.0.1", CLUSTER_ID: "Kubernetes", DNS_CAPTURE: "false", RUST_LOG: "off",
-    },
-  });
-  try {
-    await until("the reference ztunnel knows every pod", 60_000, async () => {
-      const dump = await fetch("http://127.0.0.1:15000/config_dump").then(async (answer) => (await answer.json()) as { workloads: unknown[] }, () => null);
-      return dump !== null && dump.workloads.length >= pods;
-    });
-    return memoryOf([child.pid]).rssBytes / 1e6;
-  } finally {
-    child.kill("SIGKILL");
-    await child.exited;
-    rmSync(folder, { recursive: true, force: true });
-  }
+/**
+ * A node agent of ours and, where there is one, the reference's: what each takes once it has been told everything, for the way there, and
+ * for the same changes, which both hear at the same time.
+ */
+async function measureAgents(server: ApiServer, control: ControlRole, roots: string, size: ControlSize, agent: Agent, progress: (line: string) => void): Promise<Row[]> {
+  await using stack = new AsyncDisposableStack();
+  const identityOf = async (pod: string, node: string): Promise<AgentIdentity> => ({ roots, token: await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod }), pod, node });
+  const begin = async (of: NodeAgentProcess): Promise<{ readonly agent: NodeAgentProcess; readonly syncCpuS: number }> => {
+    stack.defer(() => of.end());
+    await of.synced(SYNC_MS);
+    return { agent: of, syncCpuS: of.cpuSeconds() };
+  };
+  progress("a node agent of ours, and the reference's, told everything");
+  const ours = await begin(ourAgent(control, await identityOf("ztunnel-2", "node1")));
+  const reference = referenceAgent(control, await identityOf("ztunnel-3", "node2"));
+  if (reference === null) progress("the reference ztunnel is left out: ZTUNNEL_BIN names no program");
+  const both = reference === null ? [ours] : [ours, await begin(reference)];
+  await Bun.sleep(QUIET_MS);
+  const rest = both.map(({ agent: of }) => of.residentBytes() / 1e6);
+  const churnS = Math.min(AGENT_CHURN_S_MAX, size.churnS);
+  progress(`${size.churnPerS} changes a second for ${churnS} s, and quiet`);
+  const before = both.map(({ agent: of }) => of.cpuSeconds());
+  await churn(server, { ...size, churnS }, agent, 0);
+  for (const { agent: of } of both) await of.synced(SYNC_MS);
+  const cpu = both.map(({ agent: of }, index) => (of.cpuSeconds() - before[index]!) / churnS);
+  await Bun.sleep(QUIET_MS);
+  const after = both.map(({ agent: of }) => of.residentBytes() / 1e6);
+  return [
+    compared("agent_memory", "MB", rest), compared("agent_memory_after_churn", "MB", after), compared("agent_cpu", "cores", cpu), compared("agent_sync_cpu_s", "s", both.map(({ syncCpuS }) => syncCpuS)),
+  ];
+}
+
+/** @param of ours, and the reference's where there is one. */
+function compared(name: string, unit: string, [ours = Number.NaN, peer]: readonly number[]): Row {
+  return peer === undefined ? row(name, unit, ours) : { row: name, unit, ours, peer, peerName: "ztunnel", ratio: ours / peer };
 }
