@@ -1,4 +1,4 @@
-// CustomResourceDefinitions of every kind that we read, with all fields allowed: what the project's own tests of a control plane need.
+// CustomResourceDefinitions of every kind that we read, in all its versions, with all fields allowed: what the project's own tests of a control plane need.
 // The published ones belong to their projects; an installation brings those.
 
 import { WATCHED_RESOURCES } from "../../src/control/source/watched-kinds.ts";
@@ -12,8 +12,9 @@ export interface TestDefinition {
 }
 
 export function testDefinitions(): TestDefinition[] {
-  const watched = WATCHED_RESOURCES.map(({ types }) => types[0]!).filter(({ group }) => group.includes(".") && group !== "discovery.k8s.io");
-  return [...watched, X_MESH].map(({ group, version, plural, kind, namespaced }) => {
+  const watched = WATCHED_RESOURCES.map(({ types }) => types).filter(([first]) => first!.group.includes(".") && first!.group !== "discovery.k8s.io");
+  return [...watched, [X_MESH]].map((types) => {
+    const { group, version, plural, kind, namespaced } = types[0]!;
     const protectedGroup = group.endsWith(".k8s.io");
     return {
       kind, listPath: `/apis/${group}/${version}/${plural}`,
@@ -22,10 +23,10 @@ export function testDefinitions(): TestDefinition[] {
         metadata: { name: `${plural}.${group}`, ...(protectedGroup ? { annotations: { "api-approved.kubernetes.io": "unapproved, for tests" } } : {}) },
         spec: {
           group, scope: namespaced ? "Namespaced" : "Cluster", names: { kind, listKind: `${kind}List`, plural, singular: kind.toLowerCase() },
-          versions: [{
-            name: version, served: true, storage: true, subresources: { status: {} },
+          versions: types.map(({ version: name }, index) => ({
+            name, served: true, storage: index === 0, subresources: { status: {} },
             schema: { openAPIV3Schema: { type: "object", properties: { spec: { type: "object", "x-kubernetes-preserve-unknown-fields": true }, status: { type: "object", "x-kubernetes-preserve-unknown-fields": true } } } },
-          }],
+          })),
         },
       },
     };
