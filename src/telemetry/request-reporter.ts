@@ -8,6 +8,7 @@ import type { Clock, Random } from "../core/ports.ts";
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { AccessLogCondition } from "../mesh/l7/telemetry.ts";
 import type { Service } from "../mesh/records.ts";
+import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
 import { type FillRandom, IdSource } from "../wire/trace/ids.ts";
 import type { Histogram } from "./histogram.ts";
@@ -141,14 +142,20 @@ export class RequestReporter {
       cells.firstByteMs.observe(r.answeredMs - r.startedMs);
       if (r.attemptStartedMs > 0 && r.attempts > r.failedAttempts.length) cells.upstreamMs.observe(r.answeredMs - r.attemptStartedMs);
     }
-    if (r.code !== null) this.#kept(cells.answers, r.code, () => this.#series.cell("weft_request_answers_total", { ...serviceLabels(r.service), reason: r.code! })).value++;
-    if (r.attempts > 1) {
-      for (const { reason, status, grpcStatus } of r.failedAttempts.slice(0, r.attempts - 1)) {
-        const cause = reason ?? (grpcStatus !== null ? `grpc-${grpcStatus}` : status === 0 ? "slower" : String(status));
-        this.#kept(cells.retries, cause, () => this.#series.cell("weft_request_retries_total", { ...serviceLabels(r.service), cause })).value++;
-      }
-    }
+    if (r.code !== null) this.#countAnswer(cells, r, r.code);
+    if (r.attempts > 1) this.#countRetries(cells, r);
     for (const { action } of r.injected) this.#series.cell("weft_request_faults_total", { ...serviceLabels(r.service), action: action.kind }).value++;
+  }
+
+  #countAnswer({ answers }: ServiceCells, { service }: RequestRecord, reason: ReasonCode): void {
+    this.#kept(answers, reason, () => this.#series.cell("weft_request_answers_total", { ...serviceLabels(service), reason })).value++;
+  }
+
+  #countRetries({ retries }: ServiceCells, { service, failedAttempts, attempts }: RequestRecord): void {
+    for (const { reason, status, grpcStatus } of failedAttempts.slice(0, attempts - 1)) {
+      const cause = reason ?? (grpcStatus !== null ? `grpc-${grpcStatus}` : status === 0 ? "slower" : String(status));
+      this.#kept(retries, cause, () => this.#series.cell("weft_request_retries_total", { ...serviceLabels(service), cause })).value++;
+    }
   }
 
   #wants({ conditions, cleanSample }: LogPlan, r: RequestRecord): boolean {

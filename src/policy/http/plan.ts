@@ -174,7 +174,7 @@ class Planner {
     if (backends.length === 0) return this.#respond("no_backend", { detail: "the rule has no backend" });
     const scope = this.#sessionScope();
     const current = scope === null ? null : readSession(this.#request.fields, scope, this.#context.nowMs);
-    const drawn = backends.find((backend) => current !== null && backend.key === current.backend) ?? this.#draw();
+    const drawn = (current === null ? null : this.#backendOf(current)) ?? this.#draw();
     if (drawn === null) return this.#respond("weights_all_zero", { detail: `all ${backends.length} backends of the rule have weight 0` });
     const { target } = drawn;
     if (target.kind === "invalid") return this.#respond("backend_invalid", { detail: target.reason, provenance: drawn.provenance });
@@ -188,11 +188,18 @@ class Planner {
     };
   }
 
+  #backendOf(session: Session): CompiledBackend | null {
+    return this.#rule.backends.find(({ key }) => key === session.backend) ?? null;
+  }
+
   /** By weight; null when all are 0. */
   #draw(): CompiledBackend | null {
     const { backends, totalWeight } = this.#rule;
     if (totalWeight === 0) return null;
-    if (backends.length === 1) return backends[0]!;
+    return backends.length === 1 ? backends[0]! : this.#drawOf(backends, totalWeight);
+  }
+
+  #drawOf(backends: readonly CompiledBackend[], totalWeight: number): CompiledBackend | null {
     const point = this.#context.random.next() * totalWeight;
     return backends.find((backend) => point < backend.until) ?? null;
   }

@@ -20,7 +20,6 @@ import type { UpstreamVersion } from "../upstream/endpoint-pool.ts";
 import { endpointIdentity } from "../upstream/endpoint-identity.ts";
 import type { RequestObserver } from "./observer.ts";
 import type { RequestHead } from "./request-head.ts";
-import { isWorkloadDestination } from "../services/service-directory.ts";
 import type { ServiceView } from "../upstream/service-view.ts";
 import type { HttpVersion } from "../channel/streams.ts";
 
@@ -165,7 +164,7 @@ export class RequestAccount implements RequestRecord {
   }
 
   get service(): Service | null {
-    return isWorkloadDestination(this.client.destination.service) ? null : this.view.service;
+    return this.view.toldService;
   }
 
   get destinationAddress(): SocketAddress {

@@ -11,9 +11,9 @@ import { authenticateSession } from "../../policy/http/login-token.ts";
 import type { HeaderOperation } from "../../policy/http/header-change.ts";
 import { type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
 import { grpcStatusOf, type ReasonCode } from "../../policy/http/reason-codes.ts";
-import { type AuthenticationDecision, decideAuthentication, findTokens, headerOperations, strippedQuery } from "../../policy/http/tokens.ts";
+import { type AuthenticationDecision, decideAuthentication, findTokens, type FoundToken, headerOperations, strippedQuery, type TokenVerdict } from "../../policy/http/tokens.ts";
 import type { RouteResult } from "../../policy/http/router.ts";
-import { isUntrusted } from "../../policy/http/untrusted-headers.ts";
+import { untrustedTest } from "../../policy/http/untrusted-headers.ts";
 import type { AuthorizationVerdict } from "../../policy/upstream/external-authorization.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
 import { pairsOf } from "./answer-headers.ts";
@@ -21,6 +21,7 @@ import { changeFields } from "./fields-change.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import { type AuthorizedRequest, type NotAsked, RequestAuthorizers } from "./request-authorizers.ts";
+import type { RequestHead } from "./request-head.ts";
 import type { RequestHost } from "./request-host.ts";
 import type { ServiceView } from "../upstream/service-view.ts";
 
@@ -41,7 +42,7 @@ export interface DecisionUser extends AuthorizedRequest {
   rearm(): void;
 }
 
-/** Of the names that isUntrusted may say yes to. */
+/** Of the names that untrustedTest may say yes to. */
 const UNTRUSTED_INITIALS = "xtcf";
 
 export class RequestDecisions {
@@ -70,8 +71,7 @@ export class RequestDecisions {
       return this.#user.answerOwn(ownAnswer("upgrade_refused"), "CONNECT without a protocol: this is no forward proxy");
     }
     const { view } = account;
-    const trust = { fromMesh: client.source.identity !== null, methodsMatter: view.methodsMatter };
-    head.fields.removeWhere(UNTRUSTED_INITIALS, (name) => isUntrusted(name, trust));
+    head.fields.removeWhere(UNTRUSTED_INITIALS, untrustedTest({ fromMesh: client.source.identity !== null, methodsMatter: view.methodsMatter }));
     if (view.service === null) {
       return this.#user.answerOwn(ownAnswer("service_unknown"), `the configuration has no service ${client.destination.service}`);
     }
@@ -123,8 +123,23 @@ export class RequestDecisions {
       if (view.access.logins.length > 0) return this.#withoutToken(view);
       return this.#authenticated(view, decideAuthentication(view.tokenRules, found, []));
     }
-    const recalled = found.map((token) => this.#host.tokens.recall(token));
-    if (recalled.every((verdict) => verdict !== null)) return this.#authenticated(view, decideAuthentication(view.tokenRules, found, recalled));
+    const recalled = this.#recall(found);
+    if (recalled !== null) return this.#authenticated(view, decideAuthentication(view.tokenRules, found, recalled));
+    this.#verify(view, found);
+  }
+
+  /** Null when one of them has to be verified. */
+  #recall(found: readonly FoundToken[]): readonly TokenVerdict[] | null {
+    const verdicts: TokenVerdict[] = [];
+    for (const token of found) {
+      const verdict = this.#host.tokens.recall(token);
+      if (verdict === null) return null;
+      verdicts.push(verdict);
+    }
+    return verdicts;
+  }
+
+  #verify(view: ServiceView, found: readonly FoundToken[]): void {
     const verdicts = Promise.all(found.map((token) => this.#host.tokens.verify(token)));
     this.#wait(verdicts, (known) => this.#authenticated(view, decideAuthentication(view.tokenRules, found, known)), (error) => {
       this.#user.answerOwn(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);
@@ -161,10 +176,7 @@ export class RequestDecisions {
     const operations = headerOperations(decision.changes, head.fields);
     const query = strippedQuery(head.query, decision.changes);
     if (operations.length === 0 && query === head.query) return this.#authorise(view);
-    this.#authorise(view, () => {
-      changeFields(head.fields, operations);
-      head.query = query;
-    });
+    this.#authorise(view, changeOf(head, operations, query));
   }
 
   // Whether it may
@@ -253,7 +265,11 @@ export class RequestDecisions {
   /** The rule's own authorisers, one after the other. */
   #askOfPlan(plan: RequestPlan, next: number): void {
     const authorizer = plan.authorizers[next];
-    if (authorizer === undefined) return this.#authorised(plan);
+    if (authorizer === undefined) this.#authorised(plan);
+    else this.#askOne(authorizer, plan, next);
+  }
+
+  #askOne(authorizer: ExternalAuthorizer, plan: RequestPlan, next: number): void {
     this.#ask(authorizer, plan.provenance, (verdict) => {
       if (verdict.kind === "denied") this.#refusedBy(verdict, `refused by the authoriser ${authorizer.service}`);
       else this.#askOfPlan(plan, next + 1);
@@ -289,6 +305,14 @@ export class RequestDecisions {
         return unreachable(plan);
     }
   }
+}
+
+/** Once access is decided. */
+function changeOf(head: RequestHead, operations: readonly HeaderOperation[], query: string): () => void {
+  return () => {
+    changeFields(head.fields, operations);
+    head.query = query;
+  };
 }
 
 function isPreflightAnswer(plan: RequestPlan): boolean {

@@ -12,7 +12,7 @@ import { STREAM_IDLE_TIMEOUT_MS } from "../../policy/upstream/defaults.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { Client } from "../downstream/client.ts";
 import { ClientAnswer } from "./client-answer.ts";
-import { type ClusterPlace, findPlace, type PlaceRefusal } from "../upstream/cluster-place.ts";
+import { type ClusterPlace, findPlace, type OwnedLimit, type PlaceRefusal } from "../upstream/cluster-place.ts";
 import type { NewStream } from "../downstream/downstream.ts";
 import { Forwarding, type ForwardingUser } from "./forwarding.ts";
 import { GlobalLimits } from "../services/global-limits.ts";
@@ -116,7 +116,11 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     if (found.kind === "refused") return this.#refuse(found);
     const { place } = found;
     const { globalLimits } = place;
-    if (globalLimits.length === 0) return this.#enter(plan, place, nowMs);
+    if (globalLimits.length === 0) this.#enter(plan, place, nowMs);
+    else this.#askLimits(globalLimits, plan, place);
+  }
+
+  #askLimits(globalLimits: readonly OwnedLimit[], plan: ForwardPlan, place: ClusterPlace): void {
     this.keepHead();
     this.#limits = new GlobalLimits(this.#host, this, globalLimits, (outcome) => {
       this.#limits = null;

@@ -106,6 +106,8 @@ interface Rules {
 
 export class Cluster {
   readonly target: ClusterTarget;
+  /** `shop/web.shop.svc.cluster.local:80|v2`. */
+  readonly name: string;
   readonly upstream: Upstream;
   readonly breaker: CircuitBreaker;
   readonly budget: RetryBudgetState;
@@ -123,6 +125,7 @@ export class Cluster {
   constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
     this.#context = context;
     this.target = target;
+    this.name = `${target.service}:${target.port}${target.subset === null ? "" : `|${target.subset}`}`;
     this.#rules = this.#rulesOf(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
@@ -183,10 +186,6 @@ export class Cluster {
   /** Why TLS with its endpoints cannot be had, so that nothing may be sent; null when it can, or is not asked for. */
   get tlsBroken(): string | null {
     return this.#rules.tlsBroken;
-  }
-
-  get name(): string {
-    return `${this.target.service}:${this.target.port}${this.target.subset === null ? "" : `|${this.target.subset}`}`;
   }
 
   get labels(): ClusterLabels {

@@ -11,13 +11,15 @@ import { bindRules, type BoundRule } from "../../policy/http/tokens.ts";
 import type { ServiceTelemetry } from "../../telemetry/service-telemetry.ts";
 import type { Client } from "../downstream/client.ts";
 import { declaresGrpcWeb } from "../downstream/declared-protocol.ts";
-import type { ServiceDirectory } from "../services/service-directory.ts";
+import { isWorkloadDestination, type ServiceDirectory } from "../services/service-directory.ts";
 
 export interface ServiceView {
   /** Of the configuration that it was made from. */
   readonly epoch: number;
   /** Null when the service is not known. */
   readonly service: Service | null;
+  /** The same as metrics, logs and spans name it: none for a workload by its own address. */
+  readonly toldService: Service | null;
   /** What decides about its connections and requests; of TCP and TLS the router knows nothing. */
   readonly routes: RouteSet;
   readonly router: Router;
@@ -73,6 +75,7 @@ export class ServiceViews {
     const view: ServiceView = {
       epoch: this.#epoch,
       service,
+      toldService: isWorkloadDestination(destination.service) ? null : service,
       takesGrpcWeb: service !== null && declaresGrpcWeb(service, destination.port),
       routes,
       router: routerOf(routes),

@@ -2,7 +2,7 @@
 
 import { LENGTH_UNKNOWN, parseContentLength } from "../http/content-length.ts";
 import { isAuthority, isPath, isToken } from "../http/field-bytes.ts";
-import { checkFields, encodeStateless } from "./hpack-encoder.ts";
+import { encodeStateless } from "./hpack-encoder.ts";
 
 export { LENGTH_UNKNOWN } from "../http/content-length.ts";
 export { type HeaderList, headerValue, headerValues } from "../http/header-list.ts";
@@ -35,10 +35,9 @@ export class HeaderBlock {
 /**
  * A block that is encoded by the connection that sends it, in step with its table: fields that repeat cost one byte from the second time on.
  * A block never sent leaves the table alone. The right choice for a CONNECT with baggage, and for requests and responses at L7.
- * @param fields kept, not copied; pseudo headers first, names in lower case. Forbidden bytes throw: they are our own fault.
+ * @param fields kept, not copied; pseudo headers first, names in lower case. Forbidden bytes throw when it is sent: they are our own fault.
  */
 export function headerBlock(fields: readonly string[]): HeaderBlock {
-  checkFields(fields);
   return new HeaderBlock(fields, null);
 }
 

@@ -16,6 +16,8 @@ const NOT_INDEXED: ReadonlySet<string> = new Set([
 ]);
 /** Our own table needs no more: what repeats in a mesh fits, and every byte is held at both ends. */
 const ENCODER_TABLE_BYTES_MAX = DEFAULT_HEADER_TABLE_BYTES;
+/** Fields of a block whose like is expected in the next one at the same place: heads of requests and responses have about a dozen. */
+const EXPECTED_FIELDS_MAX = 24;
 /** A value that would push out more than a quarter of the table is sent as it is. */
 const INDEXED_SHARE = 4;
 
@@ -36,12 +38,25 @@ export function encodeStateless(fields: readonly string[]): Uint8Array {
   return scratch.slice(0, writer.at);
 }
 
+/** What stood at one place of the last block, and how it was written. */
+interface Expected {
+  name: string;
+  /** Only where it is in a table. */
+  value: string;
+  /** In the static table; 0 where it is not. */
+  index: number;
+  /** In the dynamic table; -1 where it is not. */
+  serial: number;
+}
+
 export class HpackEncoder {
   private readonly table = new DynamicTable(DEFAULT_HEADER_TABLE_BYTES);
   /** name → value → serial, and name → serial of its newest entry. Made with the first indexed field: many tunnels never have one. */
   private fields: Map<string, Map<string, number>> | null = null;
   private readonly newest = new Map<string, number>();
   private readonly writer = new BlockWriter();
+  /** The heads that one connection carries are much alike: what repeats at its place needs neither a check nor a look-up. */
+  private readonly expected: Expected[] = [];
   /** Smallest and last table size set since the last block; -1 when none is due. */
   private smallestDue = -1;
   private lastDue = -1;
@@ -60,11 +75,35 @@ export class HpackEncoder {
     this.table.resize(size, this.onEvict);
   }
 
-  /** Encodes the block that is sent next: order matters. The fields passed `checkFields`. Returns a view valid until the next call. */
+  /**
+   * Encodes the block that is sent next: order matters. Throws on forbidden bytes, with the table as it was. Returns a view valid until
+   * the next call.
+   */
   encode(fields: readonly string[]): Uint8Array {
+    const { expected, writer } = this;
+    // All of them first: a block that stops half way would leave the table out of step.
+    for (let i = 0, place = 0; i < fields.length; i += 2, place++) {
+      const known = expected[place];
+      if (known === undefined || known.name !== fields[i]) checkName(fields[i]!);
+      else if (known.value === fields[i + 1] && (known.index > 0 || known.serial >= 0)) continue;
+      checkValue(fields[i]!, fields[i + 1]);
+    }
     this.begin();
-    for (let i = 0; i < fields.length; i += 2) this.field(fields[i]!, fields[i + 1]!);
-    return scratch.subarray(0, this.writer.at);
+    for (let i = 0, place = 0; i < fields.length; i += 2, place++) {
+      const known = expected[place];
+      if (known !== undefined && known.name === fields[i] && known.value === fields[i + 1]) {
+        if (known.index > 0) {
+          writer.integer(0x80, 0x7f, known.index);
+          continue;
+        }
+        if (known.serial >= 0 && this.table.nextSerial - known.serial <= this.table.count) {
+          writer.integer(0x80, 0x7f, this.indexOf(known.serial));
+          continue;
+        }
+      }
+      this.field(fields[i]!, fields[i + 1]!, place);
+    }
+    return scratch.subarray(0, writer.at);
   }
 
   /** A block made by `encodeStateless`, behind a table size update when one is due. */
@@ -83,18 +122,40 @@ export class HpackEncoder {
     this.smallestDue = this.lastDue = -1;
   }
 
-  private field(name: string, value: string): void {
+  private field(name: string, value: string, place: number): void {
     const writer = this.writer;
     const whole = STATIC_FIELD_INDEX.get(name)?.get(value);
-    if (whole !== undefined) return writer.integer(0x80, 0x7f, whole);
+    if (whole !== undefined) {
+      this.expect(place, name, value, whole, -1);
+      return writer.integer(0x80, 0x7f, whole);
+    }
     const serial = this.fields?.get(name)?.get(value);
-    if (serial !== undefined) return writer.integer(0x80, 0x7f, this.indexOf(serial));
+    if (serial !== undefined) {
+      this.expect(place, name, value, 0, serial);
+      return writer.integer(0x80, 0x7f, this.indexOf(serial));
+    }
     const nameIndex = this.nameIndex(name);
     const entryBytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
-    if (NEVER_INDEXED.has(name)) return writer.literal(0x10, 0x0f, nameIndex, name, value, false);
-    if (NOT_INDEXED.has(name) || entryBytes > this.table.maxBytes / INDEXED_SHARE) return writer.literal(0x00, 0x0f, nameIndex, name, value, false);
+    const isSecret = NEVER_INDEXED.has(name);
+    if (isSecret || NOT_INDEXED.has(name) || entryBytes > this.table.maxBytes / INDEXED_SHARE) {
+      // Its value is not kept: it would be held as long as the connection.
+      this.expect(place, name, "", 0, -1);
+      return writer.literal(isSecret ? 0x10 : 0x00, 0x0f, nameIndex, name, value, false);
+    }
     writer.literal(0x40, 0x3f, nameIndex, name, value, true);
-    this.remember(name, value, entryBytes);
+    this.expect(place, name, value, 0, this.remember(name, value, entryBytes));
+  }
+
+  private expect(place: number, name: string, value: string, index: number, serial: number): void {
+    const known = this.expected[place];
+    if (known === undefined) {
+      if (place < EXPECTED_FIELDS_MAX) this.expected.push({ name, value, index, serial });
+      return;
+    }
+    known.name = name;
+    known.value = value;
+    known.index = index;
+    known.serial = serial;
   }
 
   private nameIndex(name: string): number {
@@ -108,7 +169,7 @@ export class HpackEncoder {
     return STATIC_COUNT + this.table.nextSerial - serial;
   }
 
-  private remember(name: string, value: string, entryBytes: number): void {
+  private remember(name: string, value: string, entryBytes: number): number {
     this.table.makeRoom(entryBytes, this.onEvict);
     const serial = this.table.nextSerial;
     this.table.add(name, value, 0);
@@ -117,6 +178,7 @@ export class HpackEncoder {
     if (values === undefined) this.fields.set(name, (values = new Map()));
     values.set(value, serial);
     this.newest.set(name, serial);
+    return serial;
   }
 
   private forget(name: string, value: string, serial: number): void {
@@ -129,17 +191,20 @@ export class HpackEncoder {
   }
 }
 
-/**
- * Our own callers hand over fields that were parsed or built by us: a bad byte here would smuggle, so it never leaves. Checked before
- * the first field is encoded, as a block that stops half way would leave the table out of step.
- */
+/** Our own callers hand over fields that were parsed or built by us: a bad byte here would smuggle, so it never leaves. */
 export function checkFields(fields: readonly string[]): void {
   for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i]!;
-    const value = fields[i + 1];
-    if (!isName(name)) throw new TypeError(`http2: not a field name: ${JSON.stringify(name.slice(0, 64))}`);
-    if (value === undefined || !isValue(value)) throw new TypeError(`http2: value of ${name} has forbidden bytes`);
+    checkName(fields[i]!);
+    checkValue(fields[i]!, fields[i + 1]);
   }
+}
+
+function checkName(name: string): void {
+  if (!isName(name)) throw new TypeError(`http2: not a field name: ${JSON.stringify(name.slice(0, 64))}`);
+}
+
+function checkValue(name: string, value: string | undefined): void {
+  if (value === undefined || !isValue(value)) throw new TypeError(`http2: value of ${name} has forbidden bytes`);
 }
 
 class BlockWriter {

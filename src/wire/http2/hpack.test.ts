@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { HpackDecoder } from "./hpack-decoder.ts";
+import { seededRandom } from "../../core/ports.ts";
 import { checkFields, encodeStateless, HpackEncoder } from "./hpack-encoder.ts";
 import { STATIC_COUNT, STATIC_NAMES, STATIC_VALUES } from "./hpack-table.ts";
 import { huffmanDecode, huffmanDecodedBytesMax, huffmanEncode, huffmanEncodedBytes } from "./huffman.ts";
@@ -209,6 +210,32 @@ describe("hpack encoder", () => {
   test("bytes that would smuggle never leave", () => {
     for (const fields of [["x", "a\r\nb"], ["X", "a"], ["x y", "a"], ["", "a"], ["x", "\u0100"], ["x", " a"], ["x", "a\0"], ["x"]]) {
       expect(() => checkFields(fields)).toThrow(TypeError);
+      expect(() => new HpackEncoder().encode(fields)).toThrow(TypeError);
+    }
+  });
+
+  test("a block that is refused leaves the table in step, also behind one that was alike", () => {
+    const encoder = new HpackEncoder();
+    const decoder = new HpackDecoder(LIST_BYTES_MAX);
+    decode(decoder, encoder.encode(["a", "1", "x-request-id", "1", "b", "2"]));
+    for (const bad of [["a", "new", "x-request-id", "a\nb", "b", "2"], ["a", "new", "x-request-id", "1", "b", "\0"], ["a", "1", "x-request-id", "1", "B", "2"]]) {
+      expect(() => encoder.encode(bad)).toThrow(TypeError);
+      const good = ["a", "1", "x-request-id", "3", "b", "2"];
+      expect(decode(decoder, encoder.encode(good))).toEqual(good);
+    }
+  });
+
+  test("blocks that are alike in part, with a table that changes: what it writes, the decoder reads", () => {
+    const random = seededRandom(7);
+    const any = <T>(of: readonly T[]): T => of[Math.floor(random.next() * of.length)]!;
+    const encoder = new HpackEncoder();
+    const decoder = new HpackDecoder(LIST_BYTES_MAX);
+    for (let block = 0; block < 5_000; block++) {
+      if (random.next() < 0.02) encoder.setLimit(any([0, 60, 200, 4096]));
+      const fields = [":method", any(["GET", "POST"])];
+      for (let field = Math.floor(random.next() * 30); field > 0; field--) fields.push(any(["a", "b", "accept", "etag", "cookie", "content-type"]), any(["", "1", "2", "a longer value than most of the others"]));
+      expect(decode(decoder, encoder.encode(fields))).toEqual(fields);
+      expect(decoder.tableBytes).toBe(encoder.tableBytes);
     }
   });
 });
