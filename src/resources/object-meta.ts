@@ -4,8 +4,11 @@ import { z } from "zod";
 import { parseCidr } from "../core/ip.ts";
 
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
-const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+export const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const QUALIFIED_NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
+const LABEL_CHARS_MAX = 63;
+/** A label's name, as far as a pattern can say it. */
+export const LABEL_KEY = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
 const SUBDOMAIN_CHARS_MAX = 253;
 /** Kubernetes' bound on all annotations of one object. */
 const ANNOTATIONS_CHARS_MAX = 256 * 1024;
@@ -14,10 +17,10 @@ export const isDnsLabel = (text: string): boolean => DNS_LABEL.test(text);
 export const isDnsSubdomain = (text: string): boolean => text.length <= SUBDOMAIN_CHARS_MAX && DNS_SUBDOMAIN.test(text);
 
 /** Names below are RFC 1123: labels have at most 63 characters and no dots, subdomains are dotted labels of at most 253. */
-export const dnsLabel = z.string().refine(isDnsLabel, { error: "expected an RFC 1123 label: at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit" });
+export const dnsLabel = z.string().refine(isDnsLabel, { error: "expected an RFC 1123 label: at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit" }).meta({ maxLength: LABEL_CHARS_MAX, pattern: DNS_LABEL.source });
 export const dnsSubdomain = z.string().refine(isDnsSubdomain, {
   error: "expected an RFC 1123 name: at most 253 of a-z, 0-9, - and ., each part beginning and ending with a letter or digit",
-});
+}).meta({ maxLength: SUBDOMAIN_CHARS_MAX, pattern: DNS_SUBDOMAIN.source });
 
 function isQualifiedKey(key: string): boolean {
   const slash = key.indexOf("/");
@@ -26,9 +29,9 @@ function isQualifiedKey(key: string): boolean {
 }
 
 export const qualifiedKey = z.string().refine(isQualifiedKey, { error: "expected a label or annotation key: an optional DNS prefix and /, then at most 63 of letters, digits, -, _ and ." });
-const labelValue = z.string().refine((text) => text === "" || QUALIFIED_NAME.test(text), {
+export const labelValue = z.string().refine((text) => text === "" || QUALIFIED_NAME.test(text), {
   error: "expected a label value: empty, or at most 63 of letters, digits, -, _ and ., beginning and ending with a letter or digit",
-});
+}).meta({ maxLength: LABEL_CHARS_MAX, pattern: `^$|${QUALIFIED_NAME.source}` });
 
 export const labelMap = z.record(qualifiedKey, labelValue);
 export type Labels = Readonly<Record<string, string>>;

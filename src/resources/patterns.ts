@@ -2,6 +2,7 @@
 // linear time; its length and the size of what it compiles to are bounded, as every request may have to run it.
 
 import { z } from "zod";
+import { admits, atMostOneOf, exactlyOneOf } from "./admission.ts";
 import { REGEX_CHARS_MAX, REGEX_PROGRAM_MAX, type TextPattern } from "../mesh/l7/match.ts";
 
 export const PATTERN_CHARS_MAX = 4096;
@@ -36,15 +37,14 @@ function check(text: string): string | null {
 export const regex = z.string().superRefine((text, context) => {
   const fault = text === "" ? "expected a regex, found an empty one" : regexFault(text);
   if (fault !== null) context.addIssue({ code: "custom", message: fault });
-});
+  // Where it is no regex at all the rule fails with what the parser says. How large it compiles is for us to tell.
+}).meta({ minLength: 1, maxLength: REGEX_CHARS_MAX, ...admits({ rule: "''.matches(self) in [true, false]", message: "expected a regex in RE2 syntax" }) });
 
-const STRING_MATCH = { error: "expected exactly one of exact, prefix and regex" };
 /** Istio's StringMatch. */
-export const stringMatch = z.strictObject({ exact: z.string().max(PATTERN_CHARS_MAX).optional(), prefix: z.string().max(PATTERN_CHARS_MAX).optional(), regex: regex.optional() })
-  .refine((match) => Object.values(match).filter((value) => value !== undefined).length === 1, STRING_MATCH);
+const alternatives = { exact: z.string().max(PATTERN_CHARS_MAX).optional(), prefix: z.string().max(PATTERN_CHARS_MAX).optional(), regex: regex.optional() };
+export const stringMatch = exactlyOneOf(z.strictObject(alternatives), ["exact", "prefix", "regex"]);
 /** Of a header or query parameter, where `{}` and an empty prefix ask only that it be there. */
-export const stringMatchOrPresent = z.strictObject({ exact: z.string().max(PATTERN_CHARS_MAX).optional(), prefix: z.string().max(PATTERN_CHARS_MAX).optional(), regex: regex.optional() })
-  .refine((match) => Object.values(match).filter((value) => value !== undefined).length <= 1, STRING_MATCH);
+export const stringMatchOrPresent = atMostOneOf(z.strictObject(alternatives), ["exact", "prefix", "regex"]);
 export type StringMatchSpec = z.output<typeof stringMatchOrPresent>;
 
 export function textPattern(match: StringMatchSpec): TextPattern {

@@ -12,11 +12,17 @@ export interface ParsedRetryOn {
   readonly unsupported: readonly string[];
 }
 
+const BY_US = ["connect-failure", "reset-before-request", "reset", "refused-stream"];
 const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 const STATUSES: Readonly<Record<string, readonly number[]>> = { "5xx": range(500, 599), "gateway-error": [502, 503, 504], "retriable-4xx": [409], "envoy-ratelimited": [429] };
 const GRPC: Readonly<Record<string, number>> = { "cancelled": 1, "deadline-exceeded": 4, "resource-exhausted": 8, "internal": 13, "unavailable": 14 };
+const UNSUPPORTED: readonly string[] = ["retriable-headers", "http3-post-connect-failure"];
+const FOLLOWED_BY_CODES = "retriable-status-codes";
 /** 5xx and gateway-error cover an upstream that gives no answer at all. */
 const NO_ANSWER = new Set(["5xx", "gateway-error"]);
+
+/** The same names as a rule of an API server's. */
+export const RETRY_ON_RULE = `self.split(',').all(part, part.trim() == '' || part.trim().matches('^[1-5][0-9]{2}$') || part.trim() in [${[...Object.keys(STATUSES), ...Object.keys(GRPC), ...BY_US, ...UNSUPPORTED, FOLLOWED_BY_CODES].map((name) => `'${name}'`).join(", ")}])`;
 
 export function parseRetryOn(text: string): ParsedRetryOn {
   const statuses = new Set<number>();
@@ -32,8 +38,8 @@ export function parseRetryOn(text: string): ParsedRetryOn {
     else if (token === "reset") onReset = onConnectFailure = true;
     else if (token === "refused-stream") onRefusedStream = true;
     // Status codes follow it as tokens of their own.
-    else if (token === "retriable-headers" || token === "http3-post-connect-failure") unsupported.push(token);
-    else if (token !== "retriable-status-codes") unknown.push(token);
+    else if (UNSUPPORTED.includes(token)) unsupported.push(token);
+    else if (token !== FOLLOWED_BY_CODES) unknown.push(token);
     if (NO_ANSWER.has(token)) onReset = onConnectFailure = onRefusedStream = true;
   }
   const ascending = (all: ReadonlySet<number>): number[] => [...all].sort((a, b) => a - b);

@@ -1,6 +1,7 @@
 // `targetRefs`: what a policy is attached to. Shared by every kind that has them.
 
 import { z } from "zod";
+import { admits } from "./admission.ts";
 import type { FieldPath } from "./diagnostic.ts";
 import { dnsLabel, labelMap } from "./object-meta.ts";
 import { GATEWAY_GROUP } from "./route-parts.ts";
@@ -9,8 +10,14 @@ import type { Report } from "./resource.ts";
 export const targetRef = z.strictObject({ group: z.string().max(253).optional(), kind: z.string().min(1).max(63), name: z.string().min(1).max(253), namespace: z.string().max(63).optional(), sectionName: z.string().max(253).optional() });
 export type TargetRef = z.output<typeof targetRef>;
 export const TARGETS_MAX = 16;
+const TARGET_KINDS = `expected a Service, a ServiceEntry (group networking.istio.io), or a Gateway (group ${GATEWAY_GROUP})`;
 /** Of our own kinds, which have nothing but targetRefs. */
-export const ownTargetRefs = z.array(z.strictObject({ group: z.string().max(253).optional(), kind: z.string().min(1).max(63), name: z.string().min(1).max(253), namespace: dnsLabel.optional() })).min(1).max(TARGETS_MAX);
+export const ownTargetRefs = z.array(z.strictObject({ group: z.string().max(253).optional(), kind: z.string().min(1).max(63), name: z.string().min(1).max(253), namespace: dnsLabel.optional() })
+  // Of one that is stored already its other targets hold: what nothing is attached to is told when it is looked for.
+  .meta(admits({
+    rule: `self.kind == 'Service' ? !has(self.group) || self.group in ['', 'core'] : self.kind == 'ServiceEntry' ? has(self.group) && self.group == 'networking.istio.io' : self.kind in ['Gateway', 'GatewayClass'] && has(self.group) && self.group == '${GATEWAY_GROUP}'`,
+    message: TARGET_KINDS,
+  }))).min(1).max(TARGETS_MAX);
 
 /** Of Istio's kinds: a selector, or targets. */
 export const attachment = { selector: z.strictObject({ matchLabels: labelMap.nullish() }).nullish(), targetRef: targetRef.nullish(), targetRefs: z.array(targetRef).max(TARGETS_MAX).nullish() };

@@ -1,6 +1,7 @@
 // weft.dev LoginPolicy (browser login by OpenID Connect) and TokenIntrospection (RFC 7662): what Istio leaves to an external authorizer.
 
 import { z } from "zod";
+import { admits } from "../admission.ts";
 import { collectable } from "../collectable.ts";
 import { durationMs, positiveDuration } from "../durations.ts";
 import { headerName, pathText } from "../http-values.ts";
@@ -15,8 +16,9 @@ const schemas = collectable(() => {
   const scope = z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, { error: "expected a scope without spaces and quotes" }).max(256);
   const login = z.strictObject({
       targetRefs: ownTargetRefs, issuer: httpUrl, clientId: z.string().min(1).max(1024), clientSecretRef: secretKeyRef, scopes: z.array(scope).max(64).optional(), userInfo: z.boolean().optional(), callbackPath: pathText.optional(), logoutPath: pathText.optional(),
-      cookie: z.strictObject({ name: headerName.optional(), keysRef: secretKeyRef, lifetime: positiveDuration.optional() }),
-    });
+      cookie: z.strictObject({ name: headerName.optional(), keysRef: secretKeyRef, lifetime: positiveDuration.optional() })
+        .meta(admits({ rule: "!has(self.lifetime) || duration(self.lifetime) <= duration('168h')", message: "expected a lifetime of at most 168h" })),
+    }).meta(admits({ rule: "!has(self.callbackPath) || !has(self.logoutPath) || self.callbackPath != self.logoutPath", message: "found the same path as callbackPath and logoutPath" }));
   const introspection = z.strictObject({
       targetRefs: ownTargetRefs, issuer: z.string().min(1).max(2048), url: httpUrl, clientId: z.string().min(1).max(1024), clientSecretRef: secretKeyRef, audiences: z.array(z.string().min(1).max(2048)).max(64).optional(),
       fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().max(256).optional() })).max(32).optional(), fromCookies: z.array(z.string().min(1).max(256)).max(32).optional(),

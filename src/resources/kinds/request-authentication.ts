@@ -1,6 +1,7 @@
 // security.istio.io RequestAuthentication: which tokens are accepted, of whom, and where they are found.
 
 import { z } from "zod";
+import { admits } from "../admission.ts";
 import { collectable } from "../collectable.ts";
 import { positiveDuration } from "../durations.ts";
 import { show } from "../diagnostic.ts";
@@ -13,7 +14,8 @@ import { defineKind, type ResourceOfKind } from "../resource.ts";
 const JWKS_CHARS_MAX = 256 * 1024;
 const RULES_MAX = 256;
 
-const httpUrl = z.string().max(2048).refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), { error: "expected an http:// or https:// URL" });
+const httpUrl = z.string().max(2048).refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), { error: "expected an http:// or https:// URL" })
+  .meta(admits({ rule: "isURL(self) && url(self).getScheme() in ['http', 'https']", message: "expected an http:// or https:// URL" }));
 export { httpUrl };
 
 const spec = collectable(() => {
