@@ -35,6 +35,8 @@ function openLibc() {
     mprotect: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     flock: { args: ["i32", "i32"], returns: "i32" },
+    ioctl: { args: ["i32", FFIType.u64_fast, "ptr"], returns: "i32" },
+    syscall: { args: [FFIType.i64_fast, FFIType.i64_fast], returns: FFIType.i64_fast },
     sendto: { args: ["i32", "ptr", FFIType.u64_fast, "i32", "ptr", "u32"], returns: FFIType.i64_fast },
   } as const;
   return dlopen("libc.so.6", symbols);
@@ -239,3 +241,11 @@ const MADV_DONTNEED = 4;
 
 /** Drops the pages of a range from this process. What was not written to a file is lost: for clean mappings of files only. */
 export const adviseUnneeded = (start: number, bytes: number): number => checked(C.madvise(start, bytes, MADV_DONTNEED));
+
+/** @param argument a struct that the kernel reads and fills. */
+export const ioctl = (fd: number, request: number, argument: BigUint64Array): number => checked(C.ioctl(fd, request, ptr(argument)));
+
+/** glibc has no function for it. */
+const SYS_USERFAULTFD = process.arch === "arm64" ? 282 : 323;
+
+export const userfaultfd = (flags: number): number => checked(Number(C.syscall(SYS_USERFAULTFD, flags)));

@@ -6,6 +6,7 @@
 
 import { readFileSync } from "node:fs";
 import { adviseUnneeded } from "../net/libc.ts";
+import { SinglePageFaults } from "./single-page-faults.ts";
 
 /** A mapping of a file whose resident pages are all clean. Addresses as numbers: user space ends below 2^53. */
 export interface CleanMapping {
@@ -46,8 +47,12 @@ export function cleanFileMappings(smaps: string): CleanMapping[] {
   return found;
 }
 
-/** Drops the clean pages of this process. @returns bytes that were resident in what was dropped; 0 where /proc does not tell. */
-export function releaseCleanPages(): number {
+/**
+ * Drops the clean pages of this process.
+ * @param faults where it is given, of what is dropped only those pages come back that are needed, without their neighbours.
+ * @returns bytes that were resident in what was dropped; 0 where /proc does not tell.
+ */
+export function releaseCleanPages(faults: SinglePageFaults | null): number {
   let smaps: string;
   try {
     smaps = readFileSync("/proc/self/smaps", "latin1");
@@ -56,6 +61,7 @@ export function releaseCleanPages(): number {
   }
   let released = 0;
   for (const { start, bytes, residentBytes } of cleanFileMappings(smaps)) {
+    faults?.cover(start, bytes);
     if (adviseUnneeded(start, bytes) === 0) released += residentBytes;
   }
   return released;
@@ -114,8 +120,11 @@ const SETTLE_MS = 2_000;
  */
 export function trimWhenIdle(nowMs: () => number, collect: () => void): void {
   const policy = new TrimPolicy();
+  let faults: SinglePageFaults | null | undefined;
   const release = (what: Trim, before: MemoryUse): void => {
-    releaseCleanPages();
+    // Not before: a start needs most pages, and is faster with their neighbours.
+    if (faults === undefined) faults = SinglePageFaults.open();
+    releaseCleanPages(faults);
     policy.trimmed(what, memoryUse() ?? before);
   };
   setInterval(() => {
