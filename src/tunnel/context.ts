@@ -31,6 +31,9 @@ export interface TunnelReporter {
   tunnelRetired(reason: RetireReason): void;
   http2Fatal(counter: string): void;
   handshakeRefused(reason: "source" | "total" | "failures" | "evicted" | "full"): void;
+  /** What slow readers make us hold has come near its limit; something had to go. */
+  bufferPressed(): void;
+  bufferShed(why: "limit" | "stalled"): void;
   /** An application sees our address, not the client's. */
   sourceNotPreserved(): void;
 }

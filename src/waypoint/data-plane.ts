@@ -14,7 +14,9 @@ import { Pulse } from "../runtime/thread-pulse.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import { OTLP_IN_FLIGHT_RECORDS_MAX } from "../telemetry/otlp-outbox.ts";
+import { causes } from "../tunnel/close-cause.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
+import { ThreadTunnels } from "../tunnel/thread-tunnels.ts";
 import type { Client, Destination } from "./downstream/client.ts";
 import { clusterView } from "./upstream/cluster-view.ts";
 import { HttpPlane } from "./http-plane.ts";
@@ -27,7 +29,7 @@ import { labelsOf } from "./upstream/labels.ts";
 import { type Listener, listenOn, type PlainChannel } from "./channel/plain-channel.ts";
 import { RequestTelemetry } from "./request/request-telemetry.ts";
 import { recordedWaypoint, unrecordedWaypoint } from "./self.ts";
-import { Tunnels } from "./upstream/tunnels.ts";
+import { TunnelCounters } from "./upstream/tunnel-counters.ts";
 import { WaypointPlace } from "./waypoint-place.ts";
 import { clearBufferPool } from "../wire/http/output-buffer.ts";
 
@@ -51,7 +53,8 @@ export class WaypointDataPlane {
   readonly #telemetry: RequestTelemetry;
   readonly #listeners: Listener[] = [];
   readonly #identities: IdentityChecks;
-  readonly #tunnels: Tunnels;
+  readonly #tunnels: ThreadTunnels;
+  readonly #tunnelCounters: TunnelCounters;
   readonly #place: WaypointPlace;
   readonly #names: NameResolver;
   readonly #nowMs: () => number;
@@ -69,12 +72,13 @@ export class WaypointDataPlane {
     this.#post = post;
     this.#nowMs = () => clock.monotonicMs();
     this.#unrecorded = unrecordedWaypoint(config.gateway, config.network);
-    this.#tunnels = new Tunnels(config.tunnels, world, (spiffeId) => post({ kind: "needSvid", spiffeId }));
+    this.#tunnelCounters = new TunnelCounters(this.#nowMs);
+    this.#tunnels = new ThreadTunnels({ config: config.tunnels, clock, reporter: this.#tunnelCounters, needSvid: (spiffeId) => post({ kind: "needSvid", spiffeId }) });
     this.#place = new WaypointPlace({
       store: this.#store, l7: this.#l7, gateway: config.gateway, network: config.network, trustDomains: config.tunnels.trustDomains, self: () => this.#recorded,
       accept: (channel, client) => this.#plane.accept(channel, client),
-      refused: (code, message) => void (this.#tunnels.mayWarn() && post({ kind: "warning", code, message })),
-      failed: (cause) => this.#tunnels.peerFailed(cause),
+      refused: (code, message) => void (this.#tunnelCounters.mayWarn() && post({ kind: "warning", code, message })),
+      failed: (cause) => this.#tunnelCounters.tunnelFailed("inbound", cause),
     });
     this.#telemetry = new RequestTelemetry({
       role: { ...config.telemetry, environment: (name) => process.env[name] }, clock, random, fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
@@ -97,7 +101,6 @@ export class WaypointDataPlane {
   }
 
   receive(message: ToWaypoint): void {
-    const { identities, pool, revocations } = this.#tunnels.context;
     switch (message.kind) {
       case "configure":
         return; // the first message builds this object
@@ -108,17 +111,14 @@ export class WaypointDataPlane {
         for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
         this.#recognise(recordedWaypoint(this.#store, this.#l7, this.#config.gateway));
         this.#plane.changed();
-        return this.#tunnels.judgeAgain();
-      case "svid":
-        if (identities.put(message.svid)) pool.retireSource(message.svid.spiffeId);
+        // Tunnels that waited for our own record go on.
+        for (const tunnel of [...this.#tunnels.accepted]) tunnel.judgeAgain();
         return;
+      case "svid":
       case "svidFailed":
-        return identities.failed(message.spiffeId, message.message);
       case "svidDropped":
-        return identities.drop(message.spiffeId);
       case "revoked":
-        revocations.replace(message.serialsByIssuer);
-        return this.#tunnels.checkRevoked();
+        return this.#tunnels.take(message);
       case "listen":
         for (const fd of message.hboneFds) this.#listeners.push(this.#tunnels.listen(fd, this.#place));
         for (const { fd, destination } of message.listeners) this.#listeners.push(this.#listen(fd, destination));
@@ -146,7 +146,7 @@ export class WaypointDataPlane {
   snapshot(): WaypointSnapshot {
     const { connections, requests, passthroughs, clusters } = this.#plane;
     return {
-      metrics: [this.#tunnels.snapshot(), this.#telemetry.snapshot([...clusters].map((cluster) => cluster.state()))], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
+      metrics: [this.#tunnelCounters.snapshot(this.#tunnels.gauges()), this.#telemetry.snapshot([...clusters].map((cluster) => cluster.state()))], connections: connections.size, requests: requests.size, passedThrough: passthroughs.size,
       clusters: [...clusters].map(clusterView),
     };
   }
@@ -224,7 +224,7 @@ export class WaypointDataPlane {
     this.#drainUntilMs = Infinity;
     this.#plane.destroy();
     this.#identities.destroy();
-    this.#tunnels.destroy();
+    this.#tunnels.destroy(causes.drained);
     this.#telemetry.flush();
     this.#post({ kind: "answer", question: "drained", value: left });
   }

@@ -2,7 +2,6 @@
 
 import type { NamespacedName } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
-import type { Svid } from "../identity/svid.ts";
 import type { L7Delta } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
@@ -10,6 +9,7 @@ import type { ClusterView } from "../runtime/clusters-view.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { OtlpBatch } from "../telemetry/otlp-records.ts";
 import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
+import type { IdentityNews } from "../tunnel/thread-tunnels.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { Destination } from "./downstream/client.ts";
 import type { EndpointNews } from "./request/observer.ts";
@@ -46,10 +46,7 @@ export interface PlainListener {
 export type ToWaypoint =
   | { readonly kind: "configure"; readonly config: WaypointConfig; readonly credits: TelemetryCredits | null; readonly pulse: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
-  | { readonly kind: "svid"; readonly svid: Svid }
-  | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
-  | { readonly kind: "svidDropped"; readonly spiffeId: SpiffeId }
-  | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
+  | IdentityNews
   /** `hboneFds`: for tunnels; none without certificates. */
   | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFds: readonly number[] }
   | { readonly kind: "snapshot"; readonly question: string }

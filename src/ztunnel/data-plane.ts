@@ -1,24 +1,16 @@
 // One data thread's whole state: what it was told, what it has attached, and the ticking of its deadlines.
 // Talks to the main thread by messages only, so it runs in a Worker, in the main thread, or in a test.
 
-import type { SocketHandler } from "bun";
 import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
 import { clearBufferPool } from "../wire/http/output-buffer.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { SocketReserve } from "../net/socket-reserve.ts";
 import { Balancer } from "../policy/balance.ts";
-import { DescriptorLimit } from "../net/descriptor-limit.ts";
-import { Admission } from "../tunnel/admission.ts";
-import { ByteBudget } from "../tunnel/byte-budget.ts";
 import { type CloseCause, causes } from "../tunnel/close-cause.ts";
 import type { DataPlaneContext } from "./context.ts";
-import { createDeadlines, http2Tuning, keepaliveOf } from "../tunnel/context.ts";
-import { adoptListener, closeFd, type Listener, takeQueued } from "../tunnel/endpoint-socket.ts";
-import { HandshakeGate } from "../tunnel/handshakes.ts";
-import { IdentityTable } from "../tunnel/identity-table.ts";
+import { adoptListener, closeFd, type Listener } from "../tunnel/endpoint-socket.ts";
 import { InboundPlace } from "./inbound.ts";
-import { ServerTunnel, serverTunnelHandler } from "../tunnel/server-tunnel.ts";
 import { InboundPlaintext } from "./inbound-plaintext.ts";
 import type { LiveConnection, LiveConnectionDescription } from "../tunnel/live-connection.ts";
 import { type LocalWorkload, LocalWorkloads } from "./local-workloads.ts";
@@ -26,14 +18,11 @@ import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { Pulse } from "../runtime/thread-pulse.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
-import { InnerTunnel } from "../tunnel/inner-tunnel.ts";
 import { OutboundConnection } from "./outbound.ts";
-import { OutboundTunnel } from "../tunnel/outbound-tunnel.ts";
 import { NameResolver } from "../tunnel/name-resolver.ts";
-import { TunnelPool } from "../tunnel/pool.ts";
+import { ThreadTunnels } from "../tunnel/thread-tunnels.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Reporter } from "./report.ts";
-import { Revocations } from "../tunnel/revocations.ts";
 
 /** How often deadlines are looked at: their precision. */
 const DEADLINE_TICK_MS = 100;
@@ -49,7 +38,7 @@ export interface SharedMemory {
 export class DataPlane {
   readonly #context: DataPlaneContext;
   readonly #post: (message: FromData | ThreadAnswer) => void;
-  readonly #tunnels = new Set<ServerTunnel>();
+  readonly #tunnels: ThreadTunnels;
   readonly #released = new Set<LocalWorkload>();
   #draining: { untilMs: number } | null = null;
   #lastTunnelTickMs = 0;
@@ -61,41 +50,22 @@ export class DataPlane {
     const store = new MeshStore();
     const nowMs = (): number => world.clock.monotonicMs();
     const reporter = new Reporter(config, world, post, shared.logCredit ?? null);
-    const budget = new ByteBudget(config.bufferBytesMax, {
-      pressed: () => reporter.bufferPressed(),
-      relieved: () => this.#giveWindowsBack(),
-      shedding: (why) => reporter.bufferShed(why),
-    });
-    const identities = new IdentityTable((spiffeId) => post({ kind: "needSvid", spiffeId, priority: "realtime" }));
-    const base = {
-      config,
-      clock: world.clock,
+    this.#tunnels = new ThreadTunnels({ config, clock: world.clock, reporter, needSvid: (spiffeId) => post({ kind: "needSvid", spiffeId, priority: "realtime" }) });
+    this.#context = {
+      ...this.#tunnels.context,
       random: world.random,
-      nowMs,
-      keepalive: keepaliveOf(config),
-      http2: http2Tuning(config),
-      deadlines: createDeadlines(config),
-      budget,
-      admission: new Admission(DescriptorLimit.ofProcess(), budget),
-      handshakes: new HandshakeGate(nowMs),
-      identities,
-      revocations: new Revocations(),
       store,
       balancer: new Balancer({ random: world.random }),
       locals: new LocalWorkloads(),
       reporter,
       names: new NameResolver({ random: world.random, nowMs }),
     };
-    const context = base as typeof base & { pool: TunnelPool };
-    context.pool = new TunnelPool(context, (target, tls, owner) =>
-      target.through === null ? new OutboundTunnel(context, target, tls, owner) : new InnerTunnel(context, target, target.through, tls, owner));
-    this.#context = context;
     this.#pulse = shared.pulse == null ? null : new Pulse(shared.pulse, DEADLINE_TICK_MS);
     this.#timer = setInterval(() => this.#tick(), DEADLINE_TICK_MS);
   }
 
   receive(message: ToData): void {
-    const { store, identities, pool, locals, revocations } = this.#context;
+    const { store, pool, locals } = this.#context;
     switch (message.kind) {
       case "configure":
         return; // the first message builds this object
@@ -107,17 +77,10 @@ export class DataPlane {
         return;
       }
       case "svid":
-        if (identities.put(message.svid)) pool.retireSource(message.svid.spiffeId);
-        return;
       case "svidFailed":
-        return identities.failed(message.spiffeId, message.message);
       case "svidDropped":
-        return identities.drop(message.spiffeId);
       case "revoked":
-        revocations.replace(message.serialsByIssuer);
-        for (const tunnel of [...this.#tunnels]) tunnel.checkRevoked();
-        for (const tunnel of pool.tunnels) tunnel.checkRevoked();
-        return;
+        return this.#tunnels.take(message);
       case "attach":
         return this.#answer(message.question, this.#attach(message.uid, message.namespaceFd, message.listeners));
       case "detach": {
@@ -163,7 +126,7 @@ export class DataPlane {
     try {
       for (const fd of listeners.outboundFds) adopted.push(adoptListener(fd, () => new OutboundConnection(this.#context, local)));
       for (const fd of listeners.inboundPlaintextFds) adopted.push(adoptListener(fd, () => new InboundPlaintext(this.#context, local)));
-      for (const fd of listeners.inboundHboneFds) adopted.push(this.#adoptHbone(fd, local));
+      for (const fd of listeners.inboundHboneFds) adopted.push(this.#tunnels.listen(fd, new InboundPlace(this.#context, local)));
     } catch (error) {
       local.stopAccepting();
       return `a listener could not be adopted: ${error instanceof Error ? error.message : String(error)}`;
@@ -172,32 +135,12 @@ export class DataPlane {
     return null;
   }
 
-  #adoptHbone(fd: number, local: LocalWorkload): Listener {
-    const place = new InboundPlace(this.#context, local);
-    const handler = serverTunnelHandler(() => {
-      const tunnel = new ServerTunnel(this.#context, place, () => this.#tunnels.delete(tunnel));
-      this.#tunnels.add(tunnel);
-      return tunnel;
-    });
-    const listener = Bun.listen<ServerTunnel>({
-      fd, allowHalfOpen: true, socket: handler as SocketHandler<ServerTunnel>, data: undefined as unknown as ServerTunnel,
-    } as unknown as Parameters<typeof Bun.listen<ServerTunnel>>[0]);
-    return {
-      stop() {
-        for (const queued of takeQueued(fd)) {
-          Bun.connect<ServerTunnel>({ fd: queued, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<ServerTunnel>>[0]).catch(() => {});
-        }
-        listener.stop(false);
-      },
-    };
-  }
-
   #detach(local: LocalWorkload, mode: "gone" | "released"): void {
     local.stopAccepting();
     this.#context.locals.delete(local.uid);
     this.#context.pool.retireNamespace(local.namespaceFd);
     if (mode === "gone") this.#destroyAll([...local.connections], causes.workloadGone);
-    for (const tunnel of [...this.#tunnels]) if (tunnel.place.connections === local.connections) tunnel.drain();
+    for (const tunnel of [...this.#tunnels.accepted]) if (tunnel.place.connections === local.connections) tunnel.drain();
     this.#released.add(local);
     this.#closeReleased();
   }
@@ -223,23 +166,14 @@ export class DataPlane {
     return [...this.#context.locals, ...this.#released];
   }
 
-  /** The pressure is over: connections whose windows were held back may not have a reader who would ask. */
-  #giveWindowsBack(): void {
-    for (const tunnel of this.#tunnels) tunnel.giveWindowBack();
-    for (const tunnel of this.#context.pool.tunnels) tunnel.giveWindowBack();
-  }
-
   #tick(): void {
     const nowMs = this.#context.nowMs();
     this.#pulse?.beat(nowMs);
-    for (const queue of Object.values(this.#context.deadlines)) queue.tick(nowMs);
+    this.#tunnels.tickDeadlines(nowMs);
     this.#context.reporter.tick(nowMs);
     if (nowMs - this.#lastTunnelTickMs >= TUNNEL_TICK_MS) {
       this.#lastTunnelTickMs = nowMs;
-      this.#context.pool.tick(nowMs);
-      for (const tunnel of [...this.#tunnels]) tunnel.tick(nowMs);
-      this.#context.handshakes.tick();
-      this.#context.budget.tick(nowMs);
+      this.#tunnels.tick(nowMs);
       for (const local of this.#everyLocal()) local.sockets.tick(nowMs);
       this.#closeReleased();
     }
@@ -255,7 +189,7 @@ export class DataPlane {
     }
     this.#draining = { untilMs };
     for (const local of this.#context.locals) local.stopAccepting();
-    for (const tunnel of [...this.#tunnels]) tunnel.drain();
+    this.#tunnels.drain();
     this.#context.pool.retireAll();
     this.#finishDrain(this.#context.nowMs());
   }
@@ -281,17 +215,7 @@ export class DataPlane {
   }
 
   #metrics(): MetricsSnapshot {
-    const { pool, reporter, balancer } = this.#context;
-    const outbound = pool.tunnels;
-    const streams = (sum: number, tunnel: { readonly activeStreams: number }) => sum + tunnel.activeStreams;
-    return reporter.snapshot({
-      inboundTunnels: this.#tunnels.size,
-      outboundTunnels: outbound.length,
-      inboundStreams: [...this.#tunnels].reduce(streams, 0),
-      outboundStreams: outbound.reduce(streams, 0),
-      ejected: balancer.ejectedCount,
-      handshakes: this.#context.handshakes.underWay,
-      bufferedBytes: this.#context.budget.heldBytes,
-    });
+    const { reporter, balancer } = this.#context;
+    return reporter.snapshot(this.#tunnels.gauges(), balancer.ejectedCount);
   }
 }

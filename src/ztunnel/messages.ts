@@ -3,9 +3,10 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
-import type { Svid, SvidPriority } from "../identity/svid.ts";
+import type { SvidPriority } from "../identity/svid.ts";
 import type { MeshDelta } from "../mesh/records.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import type { IdentityNews } from "../tunnel/thread-tunnels.ts";
 
 /**
  * Listening descriptors of one workload for one data thread, made by the main thread in the workload's namespace. One each, and more
@@ -20,11 +21,7 @@ export interface WorkloadListeners {
 export type ToData =
   | { readonly kind: "configure"; readonly config: DataPlaneConfig; readonly logCredit: SharedArrayBuffer | null; readonly pulse: SharedArrayBuffer | null }
   | { readonly kind: "mesh"; readonly delta: MeshDelta }
-  | { readonly kind: "svid"; readonly svid: Svid }
-  | { readonly kind: "svidFailed"; readonly spiffeId: SpiffeId; readonly message: string }
-  | { readonly kind: "svidDropped"; readonly spiffeId: SpiffeId }
-  /** Lower-case hex serial numbers revoked by each issuer, keyed by the issuer's DER name in hex. */
-  | { readonly kind: "revoked"; readonly serialsByIssuer: ReadonlyMap<string, ReadonlySet<string>> }
+  | IdentityNews
   | { readonly kind: "attach"; readonly question: string; readonly uid: WorkloadUid; readonly namespaceFd: number; readonly listeners: WorkloadListeners }
   /** `gone`: the workload has left, its connections end now. `released`: it left the mesh, what is open goes on until it ends. */
   | { readonly kind: "detach"; readonly uid: WorkloadUid; readonly mode: "gone" | "released" }

@@ -23,6 +23,7 @@ import type { FromData } from "./messages.ts";
 import type { RetireReason } from "../tunnel/client-tunnel.ts";
 import type { PlainMeter } from "../tunnel/plain-relay.ts";
 import type { RelayMeter } from "../tunnel/relay.ts";
+import { setTunnelGauges, type TunnelGauges } from "../tunnel/thread-tunnels.ts";
 
 /** Who decided about a connection. An object rather than a function: the connection itself is one, and ten thousand idle ones need no more. */
 export interface DecisionSource {
@@ -212,14 +213,9 @@ export class Reporter {
     this.#log.flush();
   }
 
-  snapshot(gauges: { readonly inboundTunnels: number; readonly outboundTunnels: number; readonly inboundStreams: number; readonly outboundStreams: number; readonly ejected: number; readonly handshakes: number; readonly bufferedBytes: number }): MetricsSnapshot {
-    this.#metrics.cell("weft_handshakes_under_way", {}).value = gauges.handshakes;
-    this.#metrics.cell("weft_buffered_bytes", {}).value = gauges.bufferedBytes;
-    this.#metrics.cell("weft_tunnels_open", { direction: "inbound" }).value = gauges.inboundTunnels;
-    this.#metrics.cell("weft_tunnels_open", { direction: "outbound" }).value = gauges.outboundTunnels;
-    this.#metrics.cell("weft_tunnel_streams_open", { direction: "inbound" }).value = gauges.inboundStreams;
-    this.#metrics.cell("weft_tunnel_streams_open", { direction: "outbound" }).value = gauges.outboundStreams;
-    this.#metrics.cell("weft_endpoints_ejected", {}).value = gauges.ejected;
+  snapshot(tunnels: TunnelGauges, ejected: number): MetricsSnapshot {
+    setTunnelGauges(this.#metrics, tunnels);
+    this.#metrics.cell("weft_endpoints_ejected", {}).value = ejected;
     this.#metrics.cell("weft_log_lines_total", {}).value = this.#log.madeCount;
     this.#metrics.cell("weft_log_lines_dropped_total", { where: "data" }).value = this.#log.droppedCount;
     return this.#metrics.snapshot();
