@@ -1,11 +1,11 @@
 // Puts the plugin onto the node, and takes it away again: the program into the runtime's folder of plugins, then our entry into the list
-// that the runtime reads. The program first and the entry last; away in the other order. Each file is complete from the moment it has its
+// that the runtime reads. Where that is the configuration of one plugin it becomes a list. The program first and the entry last; away in the other order. Each file is complete from the moment it has its
 // name. A list that others write anew gets the entry again.
 
 import { chmodSync, copyFileSync, existsSync, fsyncSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, statSync, watch, writeFileSync, type FSWatcher } from "node:fs";
 import { join } from "node:path";
 import { err, ok, type Result } from "../core/result.ts";
-import { type PluginEntry, PLUGIN_TYPE, withoutPlugin, withPlugin } from "./conflist.ts";
+import { listOfOne, oneOfList, type PluginEntry, PLUGIN_TYPE, withoutPlugin, withPlugin } from "./conflist.ts";
 
 export interface InstallerOptions {
   /** The program that is the plugin: our own. */
@@ -60,9 +60,15 @@ export class Installer {
     const troubles: string[] = [];
     for (const name of this.#lists()) {
       const path = join(this.#options.configDirectory, name);
-      const without = withoutPlugin(readFileSync(path, "utf8"));
+      const text = readFileSync(path, "utf8");
+      const one = oneOfList(text);
+      if (one !== null) {
+        troubles.push(...this.#giveBack(path, one));
+        continue;
+      }
+      const without = withoutPlugin(text);
       if (without.ok && without.value !== null) troubles.push(...this.#write(path, without.value));
-      else if (!without.ok && readFileSync(path, "utf8").includes(PLUGIN_TYPE)) troubles.push(`${path}: ${without.error}`);
+      else if (!without.ok && text.includes(PLUGIN_TYPE)) troubles.push(`${path}: ${without.error}`);
     }
     if (troubles.length > 0) return [...troubles, `${this.#programPath} stays: a list may still name it`];
     rmSync(this.#programPath, { force: true });
@@ -91,23 +97,20 @@ export class Installer {
   }
 
   #look(): void {
-    const { onState, configDirectory, entry } = this.#options;
+    const { onState, configDirectory } = this.#options;
     try {
       // Another copy of the program may have been put there, or it was taken away.
       const put = this.#putProgram();
       if (!put.ok) return onState({ kind: "waiting", why: put.error });
       this.#watch();
-      const lists = this.#lists();
-      const [used] = lists;
-      if (used === undefined) return onState({ kind: "waiting", why: `no list of CNI plugins (*.conflist) in ${configDirectory} yet: the cluster's own network plugin writes it` });
-      const path = join(configDirectory, used);
-      const wanted = withPlugin(readFileSync(path, "utf8"), entry);
-      if (!wanted.ok) return onState({ kind: "waiting", why: `${path}: ${wanted.error}` });
-      const [trouble] = wanted.value === null ? [] : this.#write(path, wanted.value);
-      if (trouble !== undefined) return onState({ kind: "waiting", why: trouble });
-      onState({ kind: "installed", file: path, changed: wanted.value !== null });
+      const [used] = this.#configurations();
+      if (used === undefined) return onState({ kind: "waiting", why: `no configuration of CNI plugins (*.conflist, *.conf, *.json) in ${configDirectory} yet: the cluster's own network plugin writes it` });
+      const list = isList(used) ? this.#chain(used) : this.#convert(used);
+      if (!list.ok) return onState({ kind: "waiting", why: list.error });
+      const { file, changed } = list.value;
+      onState({ kind: "installed", file: join(configDirectory, file), changed });
       // The runtime reads the first one; another may have been the first before.
-      for (const name of lists.slice(1)) {
+      for (const name of this.#lists().filter((other) => other !== file)) {
         const without = withoutPlugin(readFileSync(join(configDirectory, name), "utf8"));
         if (without.ok && without.value !== null) this.#write(join(configDirectory, name), without.value);
       }
@@ -116,9 +119,46 @@ export class Installer {
     }
   }
 
-  /** In the order in which a runtime chooses. */
+  #chain(name: string): Result<{ readonly file: string; readonly changed: boolean }, string> {
+    const path = join(this.#options.configDirectory, name);
+    const wanted = withPlugin(readFileSync(path, "utf8"), this.#options.entry);
+    if (!wanted.ok) return err(`${path}: ${wanted.error}`);
+    const [trouble] = wanted.value === null ? [] : this.#write(path, wanted.value);
+    return trouble === undefined ? ok({ file: name, changed: wanted.value !== null }) : err(trouble);
+  }
+
+  /** The list first, then away with what it was made of: a runtime that looks between the two reads the latter. */
+  #convert(name: string): Result<{ readonly file: string; readonly changed: boolean }, string> {
+    const { configDirectory, entry } = this.#options;
+    const path = join(configDirectory, name);
+    const list = listOfOne(readFileSync(path, "utf8"), name, entry);
+    if (!list.ok) return err(`${path}: ${list.error}`);
+    const file = `${name.slice(0, name.lastIndexOf("."))}.conflist`;
+    const listPath = join(configDirectory, file);
+    if (existsSync(listPath) && oneOfList(readFileSync(listPath, "utf8"))?.file !== name) return err(`${path} would become ${listPath}, which is there already and is another network: remove the one that is not meant`);
+    const [trouble] = this.#write(listPath, list.value, path);
+    if (trouble !== undefined) return err(trouble);
+    rmSync(path);
+    return ok({ file, changed: true });
+  }
+
+  /** @returns what went wrong: nothing, or one line. */
+  #giveBack(listPath: string, { file, text }: { readonly file: string; readonly text: string }): string[] {
+    const path = join(this.#options.configDirectory, file);
+    // Whose it is may have written it anew.
+    const troubles = existsSync(path) ? [] : this.#write(path, text, listPath);
+    if (troubles.length === 0) rmSync(listPath);
+    return troubles;
+  }
+
+  /** In the order in which a runtime chooses: of lists and of single plugins the first by name. */
+  #configurations(): string[] {
+    const { configDirectory } = this.#options;
+    return existsSync(configDirectory) ? readdirSync(configDirectory).filter((name) => isList(name) || /\.(conf|json)$/.test(name)).sort() : [];
+  }
+
   #lists(): string[] {
-    return existsSync(this.#options.configDirectory) ? readdirSync(this.#options.configDirectory).filter((name) => name.endsWith(".conflist")).sort() : [];
+    return this.#configurations().filter(isList);
   }
 
   #watch(): void {
@@ -137,11 +177,11 @@ export class Installer {
   }
 
   /** @returns what went wrong: nothing, or one line. */
-  #write(path: string, text: string): string[] {
-    // Not *.conflist: a runtime must never read it before it is whole.
+  #write(path: string, text: string, modeOf = path): string[] {
+    // None of the names that are read: a runtime must never read it before it is whole.
     const staged = `${path}.${PLUGIN_TYPE}`;
     try {
-      writeFileSync(staged, text, { mode: statSync(path).mode & 0o777 });
+      writeFileSync(staged, text, { mode: statSync(modeOf).mode & 0o777 });
       sync(staged);
       renameSync(staged, path);
       return [];
@@ -151,6 +191,8 @@ export class Installer {
     }
   }
 }
+
+const isList = (name: string): boolean => name.endsWith(".conflist");
 
 /** By content; see `known`. */
 function sameProgram(program: string, installed: string): boolean {

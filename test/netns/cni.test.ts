@@ -3,7 +3,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Agent } from "../../src/cni/agent.ts";
@@ -300,5 +300,43 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     expect(installer.remove()).toEqual([]);
     expect(readFileSync(path, "utf8")).toBe(list.replace('"pods"', '"others"'));
     expect([...new Bun.Glob("**/*").scanSync({ cwd: folder, dot: true, onlyFiles: true })].filter((name) => name.startsWith("bin/") || name.startsWith("net.d/"))).toEqual(["net.d/10-pods.conflist"]);
+  });
+
+  test("a configuration of one plugin becomes a list, again when it is written anew, and is given back", async () => {
+    const [bin, conf] = [join(folder, "one-bin"), join(folder, "one-net.d")];
+    for (const directory of [bin, conf]) mkdirSync(directory);
+    const program = join(folder, "one-program");
+    writeFileSync(program, "a program");
+    const [single, list] = [join(conf, "05-pods.conf"), join(conf, "05-pods.conflist")];
+    const one = { cniVersion: "0.3.1", name: "pods", type: "bridge" };
+    writeFileSync(single, JSON.stringify(one), { mode: 0o600 });
+    // What a runtime would read after it.
+    writeFileSync(join(conf, "10-others.conflist"), JSON.stringify({ cniVersion: "1.0.0", name: "others", plugins: [{ type: "ptp" }] }));
+    const states: InstallerState[] = [];
+    const installer = new Installer({ program, binDirectory: bin, configDirectory: conf, entry: { type: PLUGIN_TYPE, socket: socket(), excludedNamespaces: [] }, onState: (state) => states.push(state) });
+    expect(installer.start().ok).toBeTrue();
+    expect(states.at(-1)).toEqual({ kind: "installed", file: list, changed: true });
+    expect([existsSync(single), statSync(list).mode & 0o777, JSON.parse(readFileSync(list, "utf8")).plugins.map(({ type }: { type: string }) => type)]).toEqual([false, 0o600, ["bridge", PLUGIN_TYPE]]);
+    writeFileSync(single, JSON.stringify({ ...one, mtu: 1400 }));
+    await until("the new configuration in the list", WAIT_MS, () => !existsSync(single) && readFileSync(list, "utf8").includes("1400"));
+    expect(readFileSync(join(conf, "10-others.conflist"), "utf8")).not.toContain(PLUGIN_TYPE);
+    expect(installer.remove()).toEqual([]);
+    expect([existsSync(list), JSON.parse(readFileSync(single, "utf8")), readdirSync(bin)]).toEqual([false, { ...one, mtu: 1400 }, []]);
+  });
+
+  test("a configuration of one plugin beside a list of its name that is another network is left to the operator", () => {
+    const [bin, conf] = [join(folder, "two-bin"), join(folder, "two-net.d")];
+    for (const directory of [bin, conf]) mkdirSync(directory);
+    const other = JSON.stringify({ cniVersion: "1.0.0", name: "others", plugins: [{ type: "ptp" }] });
+    writeFileSync(join(conf, "05-pods.conf"), JSON.stringify({ name: "pods", type: "bridge" }));
+    writeFileSync(join(conf, "05-pods.conflist"), other);
+    const program = join(folder, "two-program");
+    writeFileSync(program, "a program");
+    const states: InstallerState[] = [];
+    const installer = new Installer({ program, binDirectory: bin, configDirectory: conf, entry: { type: PLUGIN_TYPE, socket: socket(), excludedNamespaces: [] }, onState: (state) => states.push(state) });
+    expect(installer.start().ok).toBeTrue();
+    expect(states.at(-1)).toMatchObject({ kind: "waiting", why: expect.stringContaining("is another network") });
+    expect(readFileSync(join(conf, "05-pods.conflist"), "utf8")).toBe(other);
+    installer.stop();
   });
 });
