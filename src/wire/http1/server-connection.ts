@@ -390,6 +390,8 @@ export class Http1ServerConnection extends SendHalf<ServerExchange> {
 
   private keepsConnection(exchange: ServerExchange): boolean {
     if (!exchange.keepAlive || this.draining || this.overflowed) return false;
+    // A refused CONNECT: what its client may have sent already, for a tunnel, is on its way and is no request.
+    if (exchange.method === "CONNECT") return false;
     if (this.inputEnded && this.heldCount === 0) return false;
     // The client may or may not send the body that it asked about: whatever comes next could be either.
     if (exchange.expectsContinue && !exchange.continueSent && this.decoder.receivedBytes === 0 && !exchange.requestDone) return false;
