@@ -1,5 +1,5 @@
-// What must be so before the first library is loaded: the copying routine of glibc, the tiers of the JavaScript compiler, and an
-// environment that cannot put code into this process. All are decided from the environment alone (pure), and take effect by executing ourselves once more.
+// What must be so before the first library is loaded: the copying routine of glibc, the tiers of the JavaScript compiler, how often the
+// allocator gives pages back, and an environment that cannot put code into this process. All are decided from the environment alone (pure), and take effect by executing ourselves once more.
 
 /** Copies of up to 256 MiB without `rep movsb`, which is slow on many virtual machines: see docs/operations.md. */
 export const TUNABLE = "glibc.cpu.x86_rep_movsb_threshold";
@@ -9,6 +9,12 @@ const TUNABLE_VALUE = "0x10000000";
  * in a process that spends nine tenths of its time in the kernel and in TLS, and it does so in the first seconds of a load.
  */
 export const LAST_TIER = "BUN_JSC_useFTLJIT";
+/**
+ * Milliseconds between two of the times at which a thread of the allocator's looks for pages to give back. Its own choice is 100: ten times a
+ * second it takes a processor for one to three milliseconds in the middle of a load, and gives back what the load needs again at once.
+ */
+export const GIVE_BACK_INTERVAL = "MIMALLOC_PURGE_HOLES_MIN_INTERVAL";
+const GIVE_BACK_INTERVAL_MS = "1000";
 /** Set on the second run, so that there is never a third. */
 export const EXECUTED_MARKER = "WEFT_EXECUTED";
 
@@ -39,6 +45,7 @@ export function judgeEnvironment(environment: Environment, machine: Machine): En
   if (environment[EXECUTED_MARKER] !== undefined || machine.platform !== "linux") return { kind: "proceed" };
   const wanted: Record<string, string> = {};
   if (environment[LAST_TIER] === undefined) wanted[LAST_TIER] = "0";
+  if (environment[GIVE_BACK_INTERVAL] === undefined) wanted[GIVE_BACK_INTERVAL] = GIVE_BACK_INTERVAL_MS;
   const tunables = environment["GLIBC_TUNABLES"] ?? "";
   if (machine.arch === "x64" && machine.glibc && !tunables.split(":").some((each) => each.startsWith(`${TUNABLE}=`))) {
     wanted["GLIBC_TUNABLES"] = tunables === "" ? `${TUNABLE}=${TUNABLE_VALUE}` : `${tunables}:${TUNABLE}=${TUNABLE_VALUE}`;

@@ -6,7 +6,7 @@ import { close, SOCK_DGRAM } from "../net/libc.ts";
 import { closeAll, receiveWithDescriptors } from "../net/fd-passing.ts";
 import { AF_UNIX, bind, SOCK_CLOEXEC, SOCK_NONBLOCK, socket } from "../net/libc.ts";
 import { unixAddress } from "../net/unix-socket.ts";
-import { EXECUTED_MARKER, judgeEnvironment, LAST_TIER, TUNABLE } from "./exec-environment.ts";
+import { EXECUTED_MARKER, GIVE_BACK_INTERVAL, judgeEnvironment, LAST_TIER, TUNABLE } from "./exec-environment.ts";
 import { Lifecycle, Readiness } from "./lifecycle.ts";
 import { passedDescriptors, ServiceManager } from "./service-manager.ts";
 
@@ -158,16 +158,18 @@ describe("environment", () => {
   test("without the tunable the process executes itself once, keeping what the operator set", () => {
     const first = judgeEnvironment({ PATH: "/bin", GLIBC_TUNABLES: "glibc.malloc.arena_max=2" }, machine);
     if (first.kind !== "execute") throw new Error(first.kind);
-    expect(first.environment).toEqual({ PATH: "/bin", GLIBC_TUNABLES: `glibc.malloc.arena_max=2:${TUNABLE}=0x10000000`, [LAST_TIER]: "0", [EXECUTED_MARKER]: "1" });
+    expect(first.environment).toEqual({ PATH: "/bin", GLIBC_TUNABLES: `glibc.malloc.arena_max=2:${TUNABLE}=0x10000000`, [LAST_TIER]: "0", [GIVE_BACK_INTERVAL]: "1000", [EXECUTED_MARKER]: "1" });
     expect(judgeEnvironment(first.environment, machine).kind).toBe("proceed");
   });
 
   test("a value of the operator's own stays, and other machines need none", () => {
-    const onlyTier = { kind: "execute", environment: { [LAST_TIER]: "0", [EXECUTED_MARKER]: "1" } } as const;
-    expect(judgeEnvironment({ GLIBC_TUNABLES: `${TUNABLE}=0x800`, [LAST_TIER]: "1" }, machine).kind).toBe("proceed");
-    expect(judgeEnvironment({}, { ...machine, arch: "arm64" })).toEqual(onlyTier);
-    expect(judgeEnvironment({}, { ...machine, glibc: false })).toEqual(onlyTier);
-    expect(judgeEnvironment({ [LAST_TIER]: "1" }, { ...machine, arch: "arm64" }).kind).toBe("proceed");
+    const own = { [LAST_TIER]: "1", [GIVE_BACK_INTERVAL]: "100" };
+    const notCopying = { kind: "execute", environment: { [LAST_TIER]: "0", [GIVE_BACK_INTERVAL]: "1000", [EXECUTED_MARKER]: "1" } } as const;
+    expect(judgeEnvironment({ GLIBC_TUNABLES: `${TUNABLE}=0x800`, ...own }, machine).kind).toBe("proceed");
+    expect(judgeEnvironment({}, { ...machine, arch: "arm64" })).toEqual(notCopying);
+    expect(judgeEnvironment({}, { ...machine, glibc: false })).toEqual(notCopying);
+    expect(judgeEnvironment(own, { ...machine, arch: "arm64" }).kind).toBe("proceed");
+    expect(judgeEnvironment({ [LAST_TIER]: "1" }, { ...machine, arch: "arm64" })).toMatchObject({ environment: { [LAST_TIER]: "1", [GIVE_BACK_INTERVAL]: "1000" } });
     expect(judgeEnvironment({}, { ...machine, platform: "darwin" }).kind).toBe("proceed");
     expect(judgeEnvironment({ [EXECUTED_MARKER]: "1" }, machine).kind).toBe("proceed");
   });
