@@ -19,6 +19,9 @@ const SETTLE_MS = 20;
 const INTERVAL_MS_MIN = 50;
 const INTERVAL_PER_EVALUATION = 2;
 
+/** After a namespace that was too full has room again; one that is emptied says so many times. */
+const AGAIN_MS = 30_000;
+
 export interface ObjectEvent {
   readonly kind: ClusterKind;
   readonly namespace: string;
@@ -55,6 +58,7 @@ export class ClusterSource {
   readonly #referenced: ReferencedObjects;
   readonly #unsynced = new Set<string>();
   #cancel: (() => void) | null = null;
+  #cancelAgain: (() => void) | null = null;
   #sinceMs = 0;
   #changes = 0;
   #lastEndMs = 0;
@@ -111,6 +115,7 @@ export class ClusterSource {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#cancel?.();
+    this.#cancelAgain?.();
     this.#referenced.stop();
     await Promise.all(this.#watches.map((watch) => watch.stop()));
   }
@@ -125,14 +130,18 @@ export class ClusterSource {
       api, clock, random, timers, log,
       sink: {
         upsert: (object) => {
-          this.set.upsert(kind, object);
-          onObject({ kind, ...headOf(object), object });
+          const taken = this.set.upsert(kind, object);
+          // Nothing is run for a Gateway that is not looked at.
+          const noticed = taken === "kept" || (taken === "refused" && kind !== "Gateway");
+          onObject({ kind, ...headOf(object), object: noticed ? object : null });
           this.#changed();
+          return taken === "kept";
         },
         remove: (at, called) => {
           this.set.remove(kind, at, called);
           onObject({ kind, namespace: at, name: called, object: null });
           this.#changed();
+          if (this.set.hasRoomAgain(at)) this.#bringAgain();
         },
         synced: () => {
           this.#unsynced.delete(name);
@@ -142,6 +151,14 @@ export class ClusterSource {
     });
     this.#watches.push(watch);
     return () => watch.start();
+  }
+
+  /** What found no room before is in the next list. */
+  #bringAgain(): void {
+    this.#cancelAgain ??= this.#parts.timers.after(AGAIN_MS, () => {
+      this.#cancelAgain = null;
+      for (const watch of this.#watches) watch.relist();
+    });
   }
 
   #changed(): void {

@@ -32,6 +32,7 @@ import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import { howToAllow, type WaypointBinding } from "../waypoint-status.ts";
 import { translateListedEndpoint, translatePod } from "./translate-pod.ts";
+import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX, NamespaceAllowance, type NamespaceUse } from "./namespace-allowance.ts";
 import { withoutUnknownFields } from "./unknown-fields.ts";
 
 export type ClusterKind = KindName | "Pod" | "Node" | "EndpointSlice";
@@ -75,6 +76,13 @@ interface PodEntry {
   refusedBy: string | null;
 }
 
+/** What became of an object: `refused` when its namespace has no room for it, `unnoticed` when there are so many of these that not even its status says so. */
+export type Taken = "kept" | "refused" | "unnoticed";
+
+/** Objects of one namespace that were not kept and are told one by one. */
+const REFUSED_TOLD_MAX = 100;
+/** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
+const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
 /** Kinds whose objects are never part of the ztunnel's records, and those that matter to L7 by their labels at most: what need not be looked at again. */
@@ -94,6 +102,9 @@ export class ClusterSet {
 
   readonly #entries = new Map<string, Entry>();
   readonly #broken = new Map<string, BrokenObject>();
+  readonly #allowance = new NamespaceAllowance();
+  /** Objects of each namespace that were not kept, and whose status says so. */
+  readonly #refusedTold = new Map<string, Set<string>>();
   readonly #nodes = new Map<string, Node>();
   readonly #pods = new Map<string, PodEntry>();
   readonly #podsByNamespace = new Map<string, Set<PodEntry>>();
@@ -170,18 +181,37 @@ export class ClusterSet {
   }
 
   /** Takes an object as the API has it. Never throws: what cannot be read is remembered as broken. */
-  upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): void {
+  upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): Taken {
+    const { namespace, name } = headOf(value);
+    if (this.#isBounded(kind, namespace) && !this.#allowance.take(namespace, kind, name, JSON.stringify(value).length)) return this.#refuse({ kind, namespace, name });
+    this.#setStandIn(kind, namespace);
     switch (kind) {
-      case "Pod": return this.#take(kind, value, readPod(value), (pod) => this.#setPod(pod));
-      case "Node": return this.#take(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
-      case "EndpointSlice": return this.#take(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#forgetSlice(value) : this.#setSlice(slice)));
-      default: return this.#upsertResource(KINDS_BY_NAME.get(kind)!, value);
+      case "Pod":
+        this.#take(kind, value, readPod(value), (pod) => this.#setPod(pod));
+        break;
+      case "Node":
+        this.#take(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
+        break;
+      case "EndpointSlice":
+        this.#take(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#forgetSlice(value) : this.#setSlice(slice)));
+        break;
+      default: this.#upsertResource(KINDS_BY_NAME.get(kind)!, value);
     }
+    return "kept";
+  }
+
+  /** Objects of the namespace were not kept, and would be if they were brought again. */
+  hasRoomAgain(namespace: string): boolean {
+    return this.#allowance.hasRoomAgain(namespace);
   }
 
   remove(kind: ClusterKind, namespace: string, name: string): void {
     const key = identityKey({ kind, namespace, name });
     this.#setBroken(key, null);
+    if (this.#isBounded(kind, namespace)) {
+      this.#allowance.release(namespace, kind, name);
+      this.#setStandIn(kind, namespace);
+    }
     switch (kind) {
       case "Pod": return this.#removePod(`${namespace}/${name}`);
       case "Node": return this.#setNode(name, null);
@@ -212,7 +242,7 @@ export class ClusterSet {
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused)];
+    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...[...this.#allowance.full()].map(describeFull)];
     return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, bindings: this.#bindings, diagnostics: this.#diagnostics };
   }
 
@@ -364,9 +394,43 @@ export class ClusterSet {
     this.#touch(definition.kind);
   }
 
+  /** The root namespace's writers run the mesh; nodes bound the number of pods. */
+  #isBounded(kind: ClusterKind, namespace: string): boolean {
+    return kind !== "Pod" && namespace !== "" && namespace !== this.#options.rootNamespace;
+  }
+
+  /** As it was stays; of one that was not, nothing is there. */
+  #refuse(identity: ResourceIdentity & { readonly kind: ClusterKind }): Taken {
+    const { kind, namespace } = identity;
+    const key = identityKey(identity);
+    this.#diagnostics = null;
+    this.#setStandIn(kind, namespace);
+    const told = this.#refusedTold.get(namespace) ?? new Set();
+    this.#refusedTold.set(namespace, told);
+    if (!told.has(key) && told.size >= REFUSED_TOLD_MAX) return "unnoticed";
+    told.add(key);
+    const outcome = this.#entries.has(key) ? "its last good version stays in force" : denyingStandIn(identity) === null ? "nothing of it is in force" : "until there is room what it may cover is denied";
+    this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "too_many_documents", resource: describeIdentity(identity), fieldPath: "", message: `${fullness(namespace)}; ${outcome}` }] });
+    return "refused";
+  }
+
+  /** One for all policies of a kind that were not kept. */
+  #setStandIn(kind: ClusterKind, namespace: string): void {
+    const identity = { kind, namespace, name: FULL_STAND_IN };
+    const standIn = denyingStandIn(identity);
+    if (standIn === null) return;
+    const key = identityKey(identity);
+    const lacks = this.#allowance.lacks(namespace, kind);
+    if (lacks === this.#entries.has(key)) return;
+    if (lacks) this.#entries.set(key, { placed: placeOf(standIn), standIn: true });
+    else this.#entries.delete(key);
+    this.#touch(kind);
+  }
+
   #setBroken(key: string, broken: BrokenObject | null): void {
     if (broken !== null) this.#broken.set(key, broken);
     else if (!this.#broken.delete(key)) return;
+    else for (const [namespace, told] of this.#refusedTold) if (told.delete(key) && told.size === 0) this.#refusedTold.delete(namespace);
     this.#diagnostics = null;
   }
 
@@ -486,6 +550,15 @@ function placeOf(resource: Resource): Placed<Resource> {
 
 function describe({ placed, severity, code, path, message }: ResourceDiagnostic): ClusterDiagnostic {
   return { severity, code, resource: describeIdentity(placed.resource), fieldPath: formatFieldPath(path), message };
+}
+
+const fullness = (namespace: string): string => `namespace ${namespace} has no room for it: it has ${NAMESPACE_OBJECTS_MAX} objects, or ${NAMESPACE_CHARS_MAX / 1024 / 1024} MiB of them`;
+
+function describeFull([namespace, { objects, chars, refused }]: readonly [string, NamespaceUse]): ClusterDiagnostic {
+  return {
+    severity: "error", code: "too_many_documents", resource: describeIdentity({ kind: "Namespace", namespace: "", name: namespace }), fieldPath: "",
+    message: `holds ${objects} objects of ${Math.ceil(chars / 1024 / 1024)} MiB, of ${NAMESPACE_OBJECTS_MAX} and ${NAMESPACE_CHARS_MAX / 1024 / 1024} MiB that one may have; ${refused} or more are not read. A ResourceQuota refuses them where they are written`,
+  };
 }
 
 function describeRefused({ pod: { namespace, name, labels }, refusedBy }: PodEntry): ClusterDiagnostic {

@@ -53,7 +53,8 @@ export interface Watched {
 }
 
 export interface ListWatchSink {
-  upsert(object: Readonly<Record<string, unknown>>): void;
+  /** False for one that there is no room for: it comes again with the next list, whatever its version. */
+  upsert(object: Readonly<Record<string, unknown>>): boolean | void;
   remove(namespace: string, name: string): void;
   /** The first list is done; or there is no such kind. */
   synced(): void;
@@ -76,6 +77,9 @@ export interface ListWatchParts {
   readonly log: Logger;
   readonly sink: ListWatchSink;
 }
+
+/** In the place of a version: no object has it. */
+const NOT_KEPT = "not kept";
 
 const metaSchema = z.object({ metadata: z.object({ name: z.string(), namespace: z.string().optional(), resourceVersion: z.string().optional() }) });
 const listSchema = z.object({ metadata: z.object({ resourceVersion: z.string().optional(), continue: z.string().optional() }).optional(), items: z.array(z.record(z.string(), z.unknown())).nullish() });
@@ -126,6 +130,11 @@ export class ListWatch {
 
   start(): void {
     this.#running ??= this.#run();
+  }
+
+  /** Lists anew what was not kept, and what changed meanwhile. */
+  relist(): void {
+    this.#relist.abort();
   }
 
   /** What it said is kept; nothing more is said. */
@@ -275,7 +284,7 @@ export class ListWatch {
     const before = this.#versions.get(key);
     if (before !== undefined && before === resourceVersion) return key;
     this.#versions.set(key, resourceVersion);
-    this.#parts.sink.upsert(pruned(object, type));
+    if (this.#parts.sink.upsert(pruned(object, type)) === false) this.#versions.set(key, NOT_KEPT);
     return key;
   }
 
@@ -312,7 +321,8 @@ export class ListWatch {
         const { namespace = "", name, resourceVersion = "" } = meta.data.metadata;
         const key = `${namespace}/${name}`;
         listed.add(key);
-        if (this.#versions.get(key) !== resourceVersion) found.set(key, this.#versions.get(key) ?? "");
+        const known = this.#versions.get(key);
+        if (known !== resourceVersion && known !== NOT_KEPT) found.set(key, this.#versions.get(key) ?? "");
       }
       next = list.data.metadata?.continue ?? "";
     } while (next !== "" && !this.#stop.signal.aborted);
