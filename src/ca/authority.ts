@@ -244,14 +244,14 @@ function fault(code: SigningFaultCode, message: string, blame: Blame = "peer"): 
 }
 
 /** 128 random bits, the highest cleared so that it is positive in as many octets, the next set so that none are lost. */
-export function newSerial(): Uint8Array {
+function newSerial(): Uint8Array {
   const serial = new Uint8Array(randomBytes(16));
   serial[0] = (serial[0]! & 0x3f) | 0x40;
   return serial;
 }
 
 /** X.509 times have whole seconds; rounding down never outlasts the issuer. */
-export function wholeSeconds(ms: number): number {
+function wholeSeconds(ms: number): number {
   return Math.floor(ms / 1000) * 1000;
 }
 

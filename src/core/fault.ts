@@ -5,7 +5,6 @@ export type Dies = "stream" | "connection" | "process" | "nothing";
 export type Retry = { readonly kind: "never" } | { readonly kind: "otherEndpoint" } | { readonly kind: "after"; readonly afterMs: number };
 
 export const RETRY_NEVER: Retry = { kind: "never" };
-export const RETRY_OTHER_ENDPOINT: Retry = { kind: "otherEndpoint" };
 
 /**
  * `code` is stable (metrics, tests); `message` is for a person: what was attempted, with whom, what was seen,

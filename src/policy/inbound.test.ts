@@ -5,7 +5,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { MeshDelta, Workload } from "../mesh/records.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { parseAuthority } from "../wire/hbone/authority.ts";
-import { explainInbound, type InboundDecision, type InboundOptions, judgeInbound, judgePlaintext, serviceSaid } from "./inbound.ts";
+import { type InboundDecision, type InboundOptions, judgeInbound, judgePlaintext, serviceSaid } from "./inbound.ts";
 import { isNeverRemote } from "./ports.ts";
 
 const POD = "198.18.0.1";
@@ -148,9 +148,10 @@ describe("plain TCP", () => {
   });
 });
 
-test("a refusal says what was seen and who is to blame", () => {
-  expect(explainInbound(judge("198.18.0.2:80"))).toBe("refused with 400: authority 198.18.0.2:80 came to 198.18.0.1, which is Kubernetes//Pod/shop/pod: neither its address nor one it is the waypoint of (Pod shop/pod)");
-  expect(explainInbound(judge(`${POD}:80`))).toBe("delivered to 198.18.0.1:80");
+test("a refusal says what was seen and of which workload", () => {
+  expect(judge("198.18.0.2:80")).toMatchObject({
+    status: 400, reason: "authority 198.18.0.2:80 came to 198.18.0.1, which is Kubernetes//Pod/shop/pod: neither its address nor one it is the waypoint of", provenance: { kind: "Pod", namespace: "shop", name: "pod" },
+  });
 });
 
 test("ordinary addresses are not taken for special ones", () => {

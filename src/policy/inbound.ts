@@ -1,7 +1,7 @@
 // What arrived at a workload's ports 15008 and 15006: is it for this workload, and where inside it does it go? Pure. Authorisation
 // comes after, with the addresses this decision names. Statuses are those a CONNECT is answered with.
 
-import { formatProvenance, type Provenance } from "../core/fault.ts";
+import type { Provenance } from "../core/fault.ts";
 import { formatSocketAddress, type IpAddress, ipFromBytes, isIpv6, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Service, WeightedWaypoint, Workload } from "../mesh/records.ts";
@@ -88,13 +88,6 @@ export function serviceSaid(store: MeshStore, destination: Workload, hostname: s
 function backedBy(services: readonly Service[], destination: Workload): Service | undefined {
   return services.find((service) => service.namespace === destination.namespace && membershipOf(destination, nameOf(service)) !== null)
     ?? services.find((service) => membershipOf(destination, nameOf(service)) !== null);
-}
-
-/** One line: where it goes or why not. */
-export function explainInbound(decision: InboundDecision): string {
-  if (decision.kind === "deliver") return `delivered to ${formatSocketAddress(decision.to)}`;
-  const because = decision.provenance === null ? "" : ` (${formatProvenance(decision.provenance)})`;
-  return `refused with ${decision.status}: ${decision.reason}${because}`;
 }
 
 // ---- by address

@@ -28,7 +28,7 @@ export function rankOf(balancing: LoadBalancing, source: Workload, endpoint: Wor
 }
 
 /** Unknown places are the same as nowhere: an empty name equals none. A zone lies in its region, a subzone in its zone, a node in its cluster. */
-export function sameScope(scope: LoadBalancingScope, a: Workload, b: Workload): boolean {
+function sameScope(scope: LoadBalancingScope, a: Workload, b: Workload): boolean {
   switch (scope) {
     case "network": return a.network === b.network;
     case "cluster": return a.clusterId === b.clusterId;

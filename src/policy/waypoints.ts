@@ -67,7 +67,7 @@ function isInstance(store: MeshStore, destination: GatewayDestination, workload:
   }
 }
 
-export function isMember(workload: Workload, service: NamespacedName): boolean {
+function isMember(workload: Workload, service: NamespacedName): boolean {
   return workload.services.some((membership) => membership.service === service);
 }
 

@@ -30,7 +30,7 @@ export interface AdminSources {
   readonly renewCertificates?: () => number;
 }
 
-export function adminApp(sources: AdminSources, port: number): Hono {
+function adminApp(sources: AdminSources, port: number): Hono {
   const { log, lifecycle } = sources;
   const app = new Hono();
   // A page in somebody's browser can resolve its own name to 127.0.0.1; it cannot change the Host header.
@@ -80,7 +80,7 @@ export function adminApp(sources: AdminSources, port: number): Hono {
   return app;
 }
 
-export function metricsApp(sources: AdminSources): Hono {
+function metricsApp(sources: AdminSources): Hono {
   const app = new Hono();
   for (const path of ["/metrics", "/stats/prometheus"]) app.get(path, (context) => renderMetrics(sources, context));
   app.onError((error, context) => context.text(`${error.message}\n`, 500));
@@ -96,7 +96,7 @@ async function renderMetrics(sources: AdminSources, context: Context): Promise<R
 }
 
 /** 200 while ready; else 503 with what is waited for, one a line. Then what is amiss without holding anything up. */
-export function readinessApp({ lifecycle }: Pick<AdminSources, "lifecycle">): Hono {
+function readinessApp({ lifecycle }: Pick<AdminSources, "lifecycle">): Hono {
   const app = new Hono();
   app.get("/healthz/ready", (context) => {
     // After a handover the node is as ready as before; whoever asks next asks the successor.

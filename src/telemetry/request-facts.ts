@@ -25,7 +25,7 @@ export function authorityOf(r: RequestRecord): string | null {
   return r.host === "" ? null : authorityText(r.host, r.authorityPort);
 }
 
-export function queryOf(query: string, options: LogOptions): string {
+function queryOf(query: string, options: LogOptions): string {
   return query === "" || options.query === "full" ? query : REDACTED_QUERY;
 }
 

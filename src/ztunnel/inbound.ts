@@ -60,7 +60,7 @@ export class InboundPlace implements TunnelPlace {
 }
 
 /** One CONNECT: from the request to the relay. */
-export class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, ByteHolder, RelayOwner, DecisionSource {
+class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, ByteHolder, RelayOwner, DecisionSource {
   readonly #context: DataPlaneContext;
   readonly #local: LocalWorkload;
   readonly #tunnel: ServerTunnel;

@@ -9,7 +9,7 @@ import { MeshStore } from "../../src/mesh/store.ts";
 import { authorise, explainAuthorisation } from "../../src/policy/authorise.ts";
 import type { AuthorisationSubject } from "../../src/policy/connection-facts.ts";
 import { Balancer } from "../../src/policy/balance.ts";
-import { explainInbound, judgeInbound, judgePlaintext } from "../../src/policy/inbound.ts";
+import { judgeInbound, judgePlaintext } from "../../src/policy/inbound.ts";
 import { chooseOutbound, explainOutbound } from "../../src/policy/outbound.ts";
 import { OWN_PORTS } from "../../src/policy/ports.ts";
 import { identityOf, isWaypointIdentity, isWaypointInstance, nameOf } from "../../src/policy/waypoints.ts";
@@ -182,7 +182,6 @@ class World {
     const authority = mesh.chance(0.5) ? { kind: "address" as const, address } : { kind: "hostname" as const, hostname: mesh.hostname(), port: mesh.port() };
     const peer = mesh.chance(0.2) ? null : mesh.identity();
     const d = judgeInbound(this.#store, w, { authority, localIp, peer });
-    explainInbound(d);
     if (d.kind === "deliver") {
       holds(!OWN_PORTS.has(d.to.port), "delivered to a port of the mesh");
       const own = d.to.ip === localIp || w.addresses.includes(d.to.ip) || (w.applicationTunnel !== null && ["127.0.0.1", "::1"].includes(d.to.ip));

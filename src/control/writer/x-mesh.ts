@@ -83,7 +83,7 @@ export class MeshObject {
 }
 
 /** The status it should have; null when it has. */
-export function meshStatus(object: Json, now: string): Json | null {
+function meshStatus(object: Json, now: string): Json | null {
   const [metadata, spec, status] = [object["metadata"], object["spec"], object["status"]];
   const generation = isJson(metadata) && typeof metadata["generation"] === "number" ? metadata["generation"] : 0;
   const parameters = isJson(spec) ? spec["parametersRef"] : undefined;

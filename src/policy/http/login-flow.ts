@@ -33,7 +33,7 @@ interface FlowContext {
   readonly nowMs: number;
 }
 
-export function flowName(policy: LoginPolicy, state: string, { crypto, secure }: FlowContext): string {
+function flowName(policy: LoginPolicy, state: string, { crypto, secure }: FlowContext): string {
   return `${flowPrefix(policy, secure)}${crypto.sha256(state).slice(0, 12)}`;
 }
 

@@ -57,7 +57,7 @@ function isName(query: string, from: number, to: number, name: string): boolean 
 }
 
 /** Bytes by their escapes, read as UTF-8. An escape that is none stands for itself. */
-export function percentDecoded(text: string): string {
+function percentDecoded(text: string): string {
   if (!PERCENT.test(text) && !/[\x80-\xff]/.test(text)) return text;
   const bytes = new Uint8Array(text.length);
   let length = 0;

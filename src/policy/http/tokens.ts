@@ -147,7 +147,7 @@ export function headerOperations({ requestHeaders, strip }: TokenChanges, fields
   return operations;
 }
 
-export function formatSource(source: TokenSource): string {
+function formatSource(source: TokenSource): string {
   switch (source.kind) {
     case "header": return `the header ${source.name}`;
     case "query": return `the query parameter ${source.name}`;

@@ -87,7 +87,7 @@ export interface EntryAnnotations {
 }
 
 /** Reads and checks the annotations; a part that is wrong is reported and left out. */
-export function readEntryAnnotations(entry: WorkloadEntryResource, report: Report): EntryAnnotations {
+function readEntryAnnotations(entry: WorkloadEntryResource, report: Report): EntryAnnotations {
   const { annotations } = entry;
   const bad = (key: string, expected: string): void => report("error", "bad_value", ["metadata", "annotations", key], `found ${show(annotations[key])}, expected ${expected}`);
   const list = <T>(key: string, expected: string, parse: (text: string) => T | null): T[] => {

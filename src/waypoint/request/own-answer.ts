@@ -66,7 +66,7 @@ function messageOf({ body }: OwnAnswer): string {
 }
 
 /** As gRPC wants its messages: UTF-8, everything but printable ASCII and the percent sign escaped. */
-export function percentEncode(text: string): string {
+function percentEncode(text: string): string {
   let out = "";
   for (const byte of encoder.encode(text)) out += byte >= 0x20 && byte <= 0x7e && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
   return out;

@@ -3,7 +3,7 @@ import { parseIp } from "../../core/ip.ts";
 import { checkReply, decodeMessage } from "./decode.ts";
 import { encodeMessage, truncatedReply } from "./encode.ts";
 import { addressRecord, cnameRecord, type DnsMessage, type Edns, srvRecord, udpBytesOf } from "./message.ts";
-import { encodeName, labelsOf, NAME_BYTES_MAX, readName, sameName } from "./name.ts";
+import { encodeName, labelsOf, NAME_BYTES_MAX, readName } from "./name.ts";
 import { parseResolvConf, RESOLV_CONF_SEARCH_MAX } from "./resolv-conf.ts";
 import { RecordType, recordTypeName } from "./types.ts";
 
@@ -70,11 +70,6 @@ describe("names", () => {
 
   test("empty labels, bad escapes and a lone trailing dot have no wire form", () => {
     for (const text of [".", "a.", ".a", "a..b", "a\\", "\\256", "b\u0101"]) expect(encodeName(text)).toBeNull();
-  });
-
-  test("names compare without regard to ASCII case", () => {
-    expect(sameName("Web.SHOP", "web.shop")).toBe(true);
-    expect(sameName("web.shop", "web.shoq")).toBe(false);
   });
 });
 

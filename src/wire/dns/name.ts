@@ -86,12 +86,7 @@ export function encodeName(text: string): Uint8Array | null {
   return bytes.slice(0, at + 1);
 }
 
-/** Names compare without regard to ASCII case (RFC 4343). */
-export function sameName(a: string, b: string): boolean {
-  return a === b || lowerName(a) === lowerName(b);
-}
-
-/** ASCII letters in lower case; an escape has none. */
+/** Names compare without regard to ASCII case (RFC 4343): letters in lower case; an escape has none. */
 export function lowerName(text: string): string {
   return text.toLowerCase();
 }

@@ -3,9 +3,9 @@ import vectors from "../../../test/vectors/hbone/connect.json";
 import { type IpAddress } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { type Authority, formatAuthority } from "./authority.ts";
-import { type BaggageSource } from "./baggage.ts";
+import { type BaggageSource, decodeBaggage } from "./baggage.ts";
 import { randomTraceparent } from "../trace/traceparent.ts";
-import { connectFields, type ConnectOptions, readConnect, readResponseBaggage, responseFields } from "./connect.ts";
+import { connectFields, type ConnectOptions, readConnect, responseFields } from "./connect.ts";
 
 const web: BaggageSource = {
   clusterId: "", namespace: "shop", workloadType: "deployment", workloadName: "web", canonicalName: "web", canonicalRevision: "v1",
@@ -63,7 +63,8 @@ describe("CONNECT", () => {
   test("the 200 carries the destination's baggage, or none", () => {
     const fields = responseFields(web, "c1");
     expect(fields.slice(0, 2)).toEqual([":status", "200"]);
-    expect(readResponseBaggage(fields)).toMatchObject({ clusterId: "c1", namespace: "shop", workloadName: "web" });
+    expect(fields[2]).toBe("baggage");
+    expect(decodeBaggage([fields[3]!])).toMatchObject({ clusterId: "c1", namespace: "shop", workloadName: "web" });
     expect(responseFields(null)).toEqual([":status", "200"]);
   });
 });

@@ -58,11 +58,6 @@ export function responseFields(destination: BaggageSource | null, clusterId = ""
   return fields;
 }
 
-/** Baggage of a 200's header list. */
-export function readResponseBaggage(headers: readonly string[]): Baggage {
-  return decodeBaggage(valuesOf(headers, "baggage"));
-}
-
 export interface ConnectRequest {
   readonly authority: Authority;
   /** Null without any `baggage` header. */
