@@ -54,6 +54,9 @@ export const EXCLUDE_UIDS = "weft.dev/exclude-uids";
 /** Workload annotation: comma-separated cgroup v2 paths whose processes are left alone. */
 export const EXCLUDE_CGROUPS = "weft.dev/exclude-cgroups";
 
+/** ServiceEntry annotation, `true`: names under its wildcard (DYNAMIC_DNS) may lead to private addresses. */
+export const EGRESS_PRIVATE_ADDRESSES = "weft.dev/egress-private-addresses";
+
 export const CANONICAL_NAME = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"] as const;
 export const CANONICAL_REVISION = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"] as const;
 export const APP = ["app.kubernetes.io/name", "app"] as const;

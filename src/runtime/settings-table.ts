@@ -107,7 +107,7 @@ const servedPorts: type.SettingType<readonly ServedPort[]> = {
   parse(value) {
     const served: ServedPort[] = [];
     for (const part of value === "" ? [] : value.split(",")) {
-      const match = /^(.+)=([a-z0-9-]{1,63})\/([a-z0-9.-]{1,253}):(\d{1,5})$/.exec(part);
+      const match = /^(.+)=([a-z0-9-]{1,63})\/((?:\*\.)?[a-z0-9.-]{1,253}):(\d{1,5})$/.exec(part);
       const at = match === null ? null : parseSocketAddress(match[1]!);
       const port = match === null ? null : parsePort(match[4]!);
       if (match === null || at === null || port === null || port === 0) return err(JSON.stringify(part));

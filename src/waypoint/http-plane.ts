@@ -7,6 +7,7 @@ import type { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Due, DueList } from "../net/due-list.ts";
+import { egressRefusal } from "../policy/egress-address.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { LabelSource } from "../policy/upstream/labels.ts";
 import type { NameSource } from "../policy/upstream/upstream.ts";
@@ -69,6 +70,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly tlsContexts = new BackendTlsContexts();
   readonly probes = new ProbeGate();
   readonly names: NameSource | null;
+  readonly egressRefusal: ClusterContext["egressRefusal"];
   readonly self: () => Workload;
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
@@ -100,6 +102,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.labels = options.labels;
     this.dialer = options.dialer;
     this.names = options.names;
+    this.egressRefusal = (ip, allowPrivate) => egressRefusal(options, ip, allowPrivate);
     this.self = options.self;
     this.tokens = options.tokens;
     this.logins = options.logins;

@@ -305,13 +305,13 @@ export interface Backend extends AsyncDisposable {
 }
 
 /** An HTTP/1.1 server. */
-export async function backend1(handler: RequestListener, host = "127.0.0.1"): Promise<Backend> {
+export async function backend1(handler: RequestListener, host = "127.0.0.1", port = 0): Promise<Backend> {
   const seen: { method: string; url: string; headers: IncomingMessage["headers"] }[] = [];
   const server = createServer((request: IncomingMessage, response: ServerResponse) => {
     seen.push({ method: request.method!, url: request.url!, headers: request.headers });
     handler(request, response as ServerResponse & { req: IncomingMessage });
   });
-  await new Promise<void>((resolve) => server.listen(0, host, resolve));
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
   return { port: (server.address() as AddressInfo).port, seen, server, [Symbol.asyncDispose]: async () => void (server.closeAllConnections(), server.close()) };
 }
 

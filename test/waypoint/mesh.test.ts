@@ -1,6 +1,9 @@
 // A waypoint in the mesh: client ─▶ its ztunnel ─▶ waypoint ─▶ the server's ztunnel ─▶ server, between network namespaces on two nodes.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { type AccessFields, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serve } from "../kit/mesh.ts";
 import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
@@ -156,6 +159,29 @@ describe("a service behind a waypoint", () => {
   test("a port that is no HTTP is passed through", async () => {
     const { stdout } = await client.run(["sh", "-c", `printf 'hello\\n' | timeout 3 curl -sS --max-time 2 telnet://${VIP}:90 || true`]);
     expect(stdout).toContain("hello");
+  });
+
+  test("a host under a wildcard: the mesh's DNS leads to the waypoint, which finds it by its name", async () => {
+    // A machine outside of the mesh, and a name for it that the node's resolver knows.
+    const outside = east.workload("outside");
+    await serve(outside, "http", 8080, "outside");
+    const hosts = join(mkdtempSync(join(tmpdir(), "weft-hosts-")), "hosts");
+    writeFileSync(hosts, `${outside.ipv4} api.example.com\n`);
+    Bun.spawnSync(["mount", "--bind", hosts, "/etc/hosts"]);
+    try {
+      mesh.write("outside.yaml", JSON.stringify({
+        apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "outside", namespace: "shop", labels: { "istio.io/use-waypoint": "waypoint" } },
+        spec: { hosts: ["*.example.com"], addresses: ["198.18.250.40"], location: "MESH_EXTERNAL", resolution: "DYNAMIC_DNS", ports: [{ number: 80, name: "http", protocol: "HTTP", targetPort: 8080 }] },
+      }));
+      await until("an answer from outside", 10_000, async () => (await curl(client, "--resolve", "api.example.com:80:198.18.250.40", "http://api.example.com/out")).startsWith("outside to") || null);
+      const line = await until("its line", 5_000, () => requests().find(({ path, status }) => path === "/out" && status === "200") ?? null);
+      expect(line).toMatchObject({ authority: "api.example.com", cluster: "shop/api.example.com:80", "src.identity": "spiffe://cluster.local/ns/shop/sa/client" });
+      expect(await curl(client, "-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", "--resolve", "other.example.org:80:198.18.250.40", "http://other.example.org/")).toBe("404 host_not_covered");
+    } finally {
+      mesh.remove("outside.yaml");
+      Bun.spawnSync(["umount", "/etc/hosts"]);
+      rmSync(dirname(hosts), { recursive: true });
+    }
   });
 
   test("its requests and tunnels are in the node's metrics", async () => {

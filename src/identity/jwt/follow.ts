@@ -1,18 +1,11 @@
 // A GET that follows redirects as far as an issuer's documents need: few, never from https to http, and never from an address that the
 // operator wrote to a private one that a stranger chose.
 
-import { type IpAddress, parseCidr, cidrContains, parseIp } from "../../core/ip.ts";
+import { parseIp } from "../../core/ip.ts";
 import { err, type Result } from "../../core/result.ts";
-import { isNeverRemote } from "../../policy/ports.ts";
+import { isPrivateAddress } from "../../policy/ports.ts";
 import type { FetchPort, IssuerRequest, IssuerResponse } from "./fetch-port.ts";
 import { REDIRECTS_MAX } from "./limits.ts";
-
-const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/24", "fc00::/7", "64:ff9b:1::/48"].map((text) => parseCidr(text)!);
-
-/** Addresses that are somebody's inside: private, shared, link-local, loopback, cloud metadata. */
-export function isPrivateAddress(ip: IpAddress): boolean {
-  return isNeverRemote(ip) || PRIVATE.some((cidr) => cidrContains(cidr, ip));
-}
 
 export async function getFollowing(fetch: FetchPort, request: Omit<IssuerRequest, "method" | "body" | "publicOnly">): Promise<Result<IssuerResponse, string>> {
   const first = readUrl(request.url);

@@ -7,8 +7,8 @@ import { request as httpsRequest } from "node:https";
 import type { LookupFunction } from "node:net";
 import { parseIp } from "../../core/ip.ts";
 import { err, ok, type Result } from "../../core/result.ts";
+import { isPrivateAddress } from "../../policy/ports.ts";
 import type { FetchPort, IssuerRequest, IssuerResponse } from "./fetch-port.ts";
-import { isPrivateAddress } from "./follow.ts";
 
 type Resolve = typeof lookup;
 

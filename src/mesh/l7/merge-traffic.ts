@@ -16,7 +16,7 @@ export function emptyTrafficPolicy(service: NamespacedName): TrafficPolicy {
   return {
     service, port: null, subset: null, clientNamespace: null, balancing: null, locality: null, slowStartMs: null, limits: null, outliers: null, healthCheck: null,
     localRateLimits: [], globalRateLimits: [], adaptiveConcurrency: null, hedging: null, retry: null, retryBudget: null, timeouts: null, sessionPersistence: null,
-    tls: null, faults: [], provenance: {},
+    tls: null, dynamicHosts: null, faults: [], provenance: {},
   };
 }
 
@@ -56,6 +56,7 @@ function overlay(below: TrafficPolicy, above: TrafficPolicy): TrafficPolicy {
     timeouts: fieldByField(below.timeouts, above.timeouts),
     sessionPersistence: above.sessionPersistence ?? below.sessionPersistence,
     tls: above.tls ?? below.tls,
+    dynamicHosts: above.dynamicHosts ?? below.dynamicHosts,
     faults: [...below.faults, ...above.faults],
     provenance: mergeProvenance(below.provenance, above.provenance),
   };

@@ -145,6 +145,12 @@ export interface CertificateName {
   readonly value: string;
 }
 
+/** The service is a wildcard, and each request says which host under it it is for. */
+export interface DynamicHosts {
+  /** Names may lead to private addresses. */
+  readonly allowPrivate: boolean;
+}
+
 /** TLS that the mesh originates towards a backend, beside its own mutual TLS. */
 export type BackendTls =
   | { readonly mode: "off" }
@@ -193,6 +199,8 @@ export interface TrafficPolicy {
   readonly timeouts: RouteTimeouts | null;
   readonly sessionPersistence: SessionPersistence | null;
   readonly tls: BackendTls | null;
+  /** Null: its endpoints are the configuration's. */
+  readonly dynamicHosts: DynamicHosts | null;
   readonly faults: readonly Fault[];
   /** Field name (as above) to where it came from; also of each rate limit (`localRateLimits.NAME`) and timeout (`timeouts.requestMs`). */
   readonly provenance: Readonly<Record<string, Provenance>>;

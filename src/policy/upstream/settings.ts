@@ -5,7 +5,7 @@ import type { Provenance } from "../../core/fault.ts";
 import type { Fault } from "../../mesh/l7/fault.ts";
 import { INHERITED_TIMEOUTS, type RetryPolicy, type RouteTimeouts, type SessionPersistence } from "../../mesh/l7/route.ts";
 import type {
-  AdaptiveConcurrency, BackendTls, Balancing, ConnectionLimits, GlobalRateLimit, HealthCheck, Hedging, LocalityFailover, LocalRateLimit, OutlierDetection,
+  AdaptiveConcurrency, BackendTls, Balancing, ConnectionLimits, DynamicHosts, GlobalRateLimit, HealthCheck, Hedging, LocalityFailover, LocalRateLimit, OutlierDetection,
   RetryBudget, Subset, TrafficPolicy,
 } from "../../mesh/l7/traffic-policy.ts";
 import {
@@ -62,6 +62,8 @@ export interface UpstreamSettings {
   readonly said: RouteTimeouts;
   readonly sessionPersistence: SessionPersistence | null;
   readonly tls: BackendTls;
+  /** Requests say which host they are for; null: the configuration has the endpoints. */
+  readonly dynamicHosts: DynamicHosts | null;
   readonly faults: readonly Fault[];
   /** Field name to the record that it came from; a field that is not here is our default. */
   readonly provenance: Readonly<Record<string, Provenance>>;
@@ -104,6 +106,7 @@ export function effectiveSettings(policy: TrafficPolicy | null, subset: string |
     said: policy?.timeouts ?? INHERITED_TIMEOUTS,
     sessionPersistence: policy?.sessionPersistence ?? null,
     tls: policy?.tls ?? NO_TLS,
+    dynamicHosts: policy?.dynamicHosts ?? null,
     faults: policy?.faults ?? [],
     provenance: policy?.provenance ?? {},
   };

@@ -5,12 +5,15 @@ import { parseCidr, parseIp } from "../../core/ip.ts";
 import { parseSpiffeId } from "../../core/spiffe.ts";
 import { collectable } from "../collectable.ts";
 import { show } from "../diagnostic.ts";
+import { EGRESS_PRIVATE_ADDRESSES } from "../annotations.ts";
 import { isWildcardHost } from "../http-values.ts";
 import { HOSTS_PER_RESOURCE_MAX, LIST_MAX } from "../limits.ts";
 import { dnsSubdomain, ipBlock, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
-import { defineKind, type ResourceOfKind } from "../resource.ts";
+import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
 import { checkCanaryWeight, checkUseWaypoint } from "./namespace.ts";
 
+/** In which every request, or connection, says which host it is for. */
+const NAMING_PROTOCOLS = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS"];
 const PROTOCOLS = ["HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS", "HTTP_PROXY", "MYSQL", "REDIS", "UDP"];
 
 const schemas = collectable(() => {
@@ -53,7 +56,10 @@ export const serviceEntryKind = defineKind({
     const hasEndpoints = (spec.endpoints?.length ?? 0) > 0;
     if (hasEndpoints && spec.workloadSelector !== undefined) report("error", "conflict", ["spec", "workloadSelector"], "found it beside endpoints, expected one of them");
     if (resolution === "NONE" && (hasEndpoints || spec.workloadSelector !== undefined)) report("error", "conflict", ["spec", hasEndpoints ? "endpoints" : "workloadSelector"], "found it with resolution NONE, which sends to the address that was asked for");
-    if (resolution === "DYNAMIC_DNS") report("error", "not_supported", ["spec", "resolution"], "found DYNAMIC_DNS: name the hosts, with resolution DNS");
+    if (resolution === "DYNAMIC_DNS") checkDynamic(entry, report);
+    const allowed = entry.annotations[EGRESS_PRIVATE_ADDRESSES];
+    if (allowed !== undefined && allowed !== "true" && allowed !== "false") report("error", "bad_value", ["metadata", "annotations", EGRESS_PRIVATE_ADDRESSES], `found ${show(allowed)}, expected "true" or "false"`);
+    if (allowed !== undefined && resolution !== "DYNAMIC_DNS") report("warning", "not_enforced", ["metadata", "annotations", EGRESS_PRIVATE_ADDRESSES], `found it with resolution ${resolution}, where it means nothing`);
     if ((spec.ports?.length ?? 0) === 0) report("error", "missing_field", ["spec", "ports"], "found no port, expected at least one");
     const isDns = resolution === "DNS" || resolution === "DNS_ROUND_ROBIN";
     spec.hosts.forEach((host, index) => {
@@ -83,6 +89,19 @@ export const serviceEntryKind = defineKind({
   },
 });
 
+/** The names come with the requests: what they are asked of has to say one, and may be no other than the waypoint's to resolve. */
+function checkDynamic({ spec }: { readonly spec: z.output<ReturnType<typeof schemas>["spec"]> }, report: Report): void {
+  spec.hosts.forEach((host, index) => {
+    if (!host.startsWith("*.")) report("error", "conflict", ["spec", "hosts", index], `found ${show(host)} with resolution DYNAMIC_DNS, expected a wildcard such as *.example.com; a host that is named has resolution DNS`);
+  });
+  for (const field of ["endpoints", "workloadSelector"] as const) {
+    if (spec[field] !== undefined) report("error", "conflict", ["spec", field], "found it with resolution DYNAMIC_DNS, which goes where the name of the request leads");
+  }
+  (spec.ports ?? []).forEach(({ protocol = "" }, index) => {
+    if (!NAMING_PROTOCOLS.includes(protocol.toUpperCase())) report("error", "conflict", ["spec", "ports", index, "protocol"], `found ${protocol === "" ? "none" : protocol} with resolution DYNAMIC_DNS, expected one whose clients say a name: ${NAMING_PROTOCOLS.join(", ")}`);
+  });
+}
+
 export type ServiceEntryResource = ResourceOfKind<typeof serviceEntryKind>;
 
 export interface EntryHost {
@@ -93,5 +112,5 @@ export interface EntryHost {
 
 export function entryHosts({ spec }: ServiceEntryResource): EntryHost[] {
   const chooses = (spec.addresses?.length ?? 0) === 0 && (spec.resolution ?? "NONE") !== "NONE";
-  return spec.hosts.map((hostname) => ({ hostname, choosesAddress: chooses && !hostname.startsWith("*") }));
+  return spec.hosts.map((hostname) => ({ hostname, choosesAddress: chooses && (spec.resolution === "DYNAMIC_DNS" || !hostname.startsWith("*")) }));
 }

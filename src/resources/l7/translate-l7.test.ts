@@ -172,6 +172,30 @@ spec: {http: [{match: [{port: 80, uri: {prefix: /d/1}}, {uri: {prefix: /d/2}}], 
   });
 });
 
+describe("hosts under a wildcard (DYNAMIC_DNS)", () => {
+  const entryOf = (spec: string, metadata = "labels: {istio.io/use-waypoint: wp}"): string => `apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: out, namespace: shop, ${metadata}}\nspec: {resolution: DYNAMIC_DNS, ${spec}}\n`;
+  const sound = 'hosts: ["*.example.com"], ports: [{number: 80, name: http, protocol: HTTP}]';
+  const wildcard = namespacedName("shop", "*.example.com");
+
+  test("are told to the waypoint, with a virtual address and what the annotation says", () => {
+    for (const [metadata, allowPrivate] of [["labels: {istio.io/use-waypoint: wp}", false], ['labels: {istio.io/use-waypoint: wp}, annotations: {weft.dev/egress-private-addresses: "true"}', true]] as const) {
+      const evaluation = evaluate(documents(base, entryOf(sound, metadata)));
+      expect(codesOf(evaluation)).toEqual([]);
+      expect(evaluation.l7.trafficPolicies.get(wildcard)?.map(({ dynamicHosts, provenance }) => [dynamicHosts, provenance["dynamicHosts"]?.fieldPath])).toEqual([[{ allowPrivate }, "spec.resolution"]]);
+      expect(evaluation.mesh.services.get(wildcard)?.addresses.length).toBe(1);
+    }
+  });
+  test.each([
+    ["a host that is named", 'hosts: [api.example.com], ports: [{number: 80, name: http, protocol: HTTP}]', "expected a wildcard such as *.example.com"],
+    ["a port whose clients name no host", 'hosts: ["*.example.com"], ports: [{number: 80, name: tcp, protocol: TCP}]', "found TCP with resolution DYNAMIC_DNS, expected one whose clients say a name"],
+    ["a port that declares nothing", 'hosts: ["*.example.com"], ports: [{number: 80, name: any}]', "found none with resolution DYNAMIC_DNS"],
+    ["endpoints", `${sound}, endpoints: [{address: 198.18.0.1}]`, "which goes where the name of the request leads"],
+  ])("refuses %s", (_, spec, message) => expect(errorsOf(evaluate(documents(base, entryOf(spec)))).join()).toContain(message));
+  test("one that no waypoint serves is told: nobody else resolves its names", () => {
+    expect(codesOf(evaluate(documents(base.replace("{istio.io/use-waypoint: wp}", "{}"), entryOf(sound, "labels: {}"))))).toEqual(["warning missing_waypoint spec.hosts[0]"]);
+  });
+});
+
 describe("fail closed", () => {
   const login = `apiVersion: weft.dev/v1alpha1\nkind: LoginPolicy\nmetadata: {name: l, namespace: shop}\nspec: {targetRefs: [{kind: Service, name: a}], issuer: "https://a.example", clientId: x, clientSecretRef: {name: s}, cookie: {keysRef: {name: s}}}\n`;
   test("a login policy that could never be read closes the services of its namespace", () => {

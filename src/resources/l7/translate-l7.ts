@@ -22,6 +22,7 @@ import { type AttachedRoute, findConflicts, type LostParent, lostClaims, type Pl
 import { ACCEPTED, condition, type ResourceStatus } from "./status.ts";
 import { translateLoginPolicy, translateRequestAuthentication, translateRequestPolicy, translateTokenIntrospection } from "./translate-access.ts";
 import { translateDestinationRule } from "./translate-destination-rule.ts";
+import { translateEgress } from "./translate-egress.ts";
 import { translateConnectionRoute, translateGrpcRoute, translateHttpRoute, type TranslatedRoute } from "./translate-routes.ts";
 import { translateDefaults, translateTelemetry } from "./translate-telemetry.ts";
 import { translateBackendTls, translateTrafficPolicy, translateXBackendTraffic, type TranslatedTraffic } from "./translate-traffic.ts";
@@ -68,6 +69,7 @@ export class L7Translator {
   readonly #connectionRoutes = new Translations(translateConnectionRoute);
   readonly #virtualServices = new Translations(translateVirtualService);
   readonly #destinationRules = new Translations(translateDestinationRule);
+  readonly #egress = new Translations(translateEgress);
   readonly #backendTls = new Translations(translateBackendTls);
   readonly #xTraffic = new Translations(translateXBackendTraffic);
   readonly #trafficPolicies = new Translations(translateTrafficPolicy);
@@ -126,7 +128,7 @@ export class L7Translator {
   /** Translations of single resources done so far. */
   get translationCount(): number {
     return [
-      this.#httpRoutes, this.#grpcRoutes, this.#connectionRoutes, this.#virtualServices, this.#destinationRules, this.#backendTls, this.#xTraffic, this.#trafficPolicies, this.#requestPolicies, this.#authentications,
+      this.#httpRoutes, this.#grpcRoutes, this.#connectionRoutes, this.#virtualServices, this.#destinationRules, this.#egress, this.#backendTls, this.#xTraffic, this.#trafficPolicies, this.#requestPolicies, this.#authentications,
       this.#introspections, this.#logins, this.#telemetry, this.#defaults, this.#waypoints,
     ].reduce((sum, { count }) => sum + count, 0);
   }
@@ -190,9 +192,11 @@ export class L7Translator {
       case "GatewayClass":
         if (WAYPOINT_CLASSES.includes(resource.name)) pass.statuses.push({ placed, status: { kind: resource.kind, namespace: "", name: resource.name, resourceVersion: resource.resourceVersion, parents: [], conditions: [ACCEPTED] } });
         break;
+      case "ServiceEntry":
+        if (resource.spec.resolution === "DYNAMIC_DNS") addContributions(placed, noted(this.#egress.of(at(resource), world)), pass);
+        break;
       case "Namespace":
       case "Service":
-      case "ServiceEntry":
       case "WorkloadEntry":
       case "PeerAuthentication":
       case "ReferenceGrant":

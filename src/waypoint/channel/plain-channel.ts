@@ -110,7 +110,7 @@ export function listenOn(fd: number, accepted: (channel: PlainChannel) => void, 
  * Which step failed: the way to the server, or TLS with it. Or the endpoint's node answered, and will not answer otherwise: `denied` by a
  * policy, which says nothing of the endpoint's health; `refused`, because the endpoint is not there or is somebody else.
  */
-export type ConnectFailure = "connect" | "tls" | "denied" | "refused";
+export type ConnectFailure = "connect" | "tls" | "denied" | "refused" | "forbidden";
 
 export interface ChannelOwner {
   /** Sets the channel's user before it returns. @param alpn what TLS agreed on; null without TLS, or when it agreed on nothing. */

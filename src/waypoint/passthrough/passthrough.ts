@@ -76,8 +76,14 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     const { access, service, routes } = this.#plane.views.of(this.#client);
     if (service === null) return this.#refuse(`the configuration has no service ${this.#client.destination.service}`);
     if (routes.protocol === "tcp" || routes.protocol === "tls") this.#sniffs = false;
-    if (routes.protocol !== "tls" && !asksForServerName(access)) return this.#decide();
+    if (routes.protocol !== "tls" && !asksForServerName(access) && !this.#namesItsHost) return this.#decide();
     this.#wait(NAME_MS);
+  }
+
+  /** The service stands for every host under a wildcard: the name that its TLS asks for is where it goes. */
+  get #namesItsHost(): boolean {
+    const { destination, source } = this.#client;
+    return this.#plane.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace })?.settings.dynamicHosts != null;
   }
 
   // ── Decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,8 +99,13 @@ export class PassthroughConnection implements ChannelUser, PassthroughDialUser, 
     const plan = planConnection(routes, this.#sni, plane.random);
     if (plan.kind === "refuse") return this.#refuse(plan.why);
     const target = plan.kind === "forward" ? plan.target : { ...client.destination, subset: null };
-    const cluster = plane.clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: client.source.namespace });
+    let cluster = plane.clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: client.source.namespace });
     if (cluster === null) return this.#refuse(`no DestinationRule defines the subset ${target.subset} of ${target.service}`);
+    if (cluster.settings.dynamicHosts !== null) {
+      const found = plane.clusters.hostUnder(cluster, this.#sni?.toLowerCase() ?? "", plane.nowMs());
+      if (found.kind !== "cluster") return this.#refuse(found.why);
+      cluster = found.cluster;
+    }
     if (!cluster.refresh(plane.nowMs())) return this.#refuse(`the configuration has no service ${target.service}`);
     if (cluster.broken !== null) return this.#refuse(cluster.broken);
     this.#phase = "dialling";

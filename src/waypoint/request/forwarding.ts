@@ -1,7 +1,6 @@
 // A request on its way to servers, once the rules have said where to: the limits of the service, attempts and the waits between them, the
 // deadline of it all, copies to mirrors, and the one answer that goes back.
 
-import { nameHalf } from "../../core/brand.ts";
 import { formatProvenance, type Provenance } from "../../core/fault.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
@@ -130,7 +129,7 @@ export class Forwarding implements AttemptUser, AttemptRequest {
     this.#deadlineMs = requestDeadline(this.#timeouts, clientMs, nowMs);
     this.#clientMs = clientMs !== null && (this.#timeouts.requestMs === 0 || clientMs < this.#timeouts.requestMs) ? clientMs : null;
     this.request = outgoingOf(received, {
-      path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: nameHalf(cluster.target.service),
+      path: plan.path, query: head.query === received.target.query ? plan.query : head.query, host: plan.host, serviceHost: cluster.host,
     });
     if (this.#retry.attempts === 0 && cluster.settings.hedging === null) body.forget();
     this.#session = plan.session ?? this.#serviceSession(host);

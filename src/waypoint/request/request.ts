@@ -112,7 +112,7 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
 
   forward(plan: ForwardPlan): void {
     const nowMs = this.#host.nowMs();
-    const found = findPlace(this.#host, plan.backend, this.account, nowMs);
+    const found = findPlace(this.#host, plan, this.account, nowMs);
     if (found.kind === "refused") return this.#refuse(found);
     const { place } = found;
     const { globalLimits } = place;

@@ -157,7 +157,8 @@ export class ServerAttempt implements UpstreamUser, PoolWaiter {
 
   connectionFailed(message: string, what: ConnectFailure): void {
     // A denial is no sign of ill health, and the endpoints of a service have their policies in common: nobody is asked again.
-    if (what === "denied") this.#fail("neutral", null, "endpoint_denied", message);
+    if (what === "forbidden") this.#fail("neutral", null, "address_refused", message);
+    else if (what === "denied") this.#fail("neutral", null, "endpoint_denied", message);
     else this.#fail("connectFailure", { kind: "connectFailure", elsewhereOnly: what === "refused" }, what === "tls" ? "tls_failed" : "connect_failed", message);
     this.#user.rearm();
   }

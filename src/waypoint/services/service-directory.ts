@@ -1,10 +1,12 @@
 // What the name of a destination stands for: a service of the mesh, or one workload that is addressed by itself (a waypoint for workloads).
 // The latter is made to look like a service with one endpoint, so that everything behind it is the same.
 
-import { nameHalf, type NamespacedName, namespacedName } from "../../core/brand.ts";
+import { nameHalf, type NamespacedName, namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
+import type { TrustDomain } from "../../core/spiffe.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
 import type { EndpointSet, MeshStore } from "../../mesh/store.ts";
+import { dynamicHost, type DynamicHost } from "./dynamic-host.ts";
 
 export interface FoundService {
   readonly service: Service;
@@ -30,6 +32,8 @@ export class ServiceDirectory {
   readonly #network: string;
   /** By record, so that a changed one is another. */
   readonly #made = new WeakMap<Workload, Map<IpAddress, FoundService>>();
+  /** Of hosts under wildcards, as many as there are clusters for them. */
+  readonly #dynamics = new Map<NamespacedName, { readonly wildcard: Service; readonly found: FoundService }>();
   #version = 0;
 
   /** @param network where addresses of workloads are looked up: this waypoint's. */
@@ -41,9 +45,42 @@ export class ServiceDirectory {
   /** Null when the configuration has no such thing. */
   find(name: NamespacedName): FoundService | null {
     if (isWorkloadDestination(name)) return this.#workload(name);
+    const dynamic = dynamicHost(name);
+    if (dynamic !== null) return this.#dynamic(name, dynamic);
     const service = this.#store.service(name);
     const endpoints = this.#store.endpointSet(name);
     return service === undefined || endpoints === undefined ? null : { service, endpoints, anyPort: false };
+  }
+
+  /** Whether the configuration has a service of exactly that name, which is reached by its own address. */
+  hasHost(hostname: string): boolean {
+    return this.#store.servicesByHostname(hostname).length > 0;
+  }
+
+  /** Of a host under a wildcard that nobody asks for any more. */
+  forget(name: NamespacedName): void {
+    this.#dynamics.delete(name);
+  }
+
+  #dynamic(name: NamespacedName, { service: wildcard, host }: DynamicHost): FoundService | null {
+    const service = this.#store.service(wildcard);
+    if (service === undefined) return null;
+    const known = this.#dynamics.get(name);
+    if (known?.wildcard === service) return known.found;
+    const found = this.#makeDynamic(name, service, host);
+    this.#dynamics.set(name, { wildcard: service, found });
+    return found;
+  }
+
+  /** One endpoint, known by its name alone. */
+  #makeDynamic(name: NamespacedName, wildcard: Service, host: string): FoundService {
+    const { namespace, provenance } = wildcard;
+    const endpoint: Workload = {
+      uid: String(name) as WorkloadUid, name: wildcard.name, namespace, clusterId: "", trustDomain: "" as TrustDomain, serviceAccount: "", network: this.#network, node: "", addresses: [], hostname: host,
+      tunnelProtocol: "TCP", nativeTunnel: false, hostNetwork: false, canonicalName: wildcard.name, canonicalRevision: "", workloadType: "deployment", workloadName: wildcard.name, app: "", version: "",
+      locality: { region: "", zone: "", subzone: "" }, status: "healthy", capacity: 1, services: [], authorizationPolicies: [], waypoints: [], networkGateway: null, applicationTunnel: null, provenance,
+    };
+    return { service: { ...wildcard, hostname: host }, endpoints: { name, version: ++this.#version, endpoints: [{ workload: endpoint, ports: [] }] }, anyPort: false };
   }
 
   #workload(name: NamespacedName): FoundService | null {

@@ -10,7 +10,8 @@ import { rateLimitHeaders, type RateLimitState } from "../../policy/upstream/rat
 import { provenanceOfPart } from "../../policy/upstream/settings.ts";
 import { ViewFacts } from "../../policy/upstream/view-facts.ts";
 import { headerPairs } from "../../wire/http/header-list.ts";
-import type { ServiceTarget } from "../../policy/http/plan.ts";
+import { parseHost } from "../../wire/http/host.ts";
+import type { ForwardPlan } from "../../policy/http/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Clusters } from "./clusters.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
@@ -52,13 +53,19 @@ export type FoundPlace = { readonly kind: "place"; readonly place: ClusterPlace 
 
 /**
  * Within the rates that are counted here; `enter` does the rest once those that are counted elsewhere were asked about.
- * @param backend null: the service that the client meant.
+ * @param plan without a backend: to the service that the client meant; with a host: it is that one's, where hosts are told by the request.
  */
-export function findPlace({ clusters, observer }: PlaceHost, backend: ServiceTarget | null, account: RequestAccount, nowMs: number): FoundPlace {
+export function findPlace({ clusters, observer }: PlaceHost, { backend, host }: Pick<ForwardPlan, "backend" | "host">, account: RequestAccount, nowMs: number): FoundPlace {
   const { client: { destination, source }, head } = account;
   const target = backend ?? { ...destination, subset: null };
-  const cluster = clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: source.namespace });
+  let cluster = clusters.of({ service: target.service, port: target.port, subset: target.subset, clientNamespace: source.namespace });
   if (cluster === null) return refused("no_endpoints", `no DestinationRule defines the subset ${target.subset} of ${target.service}`);
+  if (cluster.settings.dynamicHosts !== null) {
+    account.servedBy = cluster;
+    const found = clusters.hostUnder(cluster, host === null ? head.host : hostName(host), nowMs);
+    if (found.kind !== "cluster") return refused(found.kind === "exhausted" ? "hosts_exhausted" : "host_not_covered", found.why);
+    cluster = found.cluster;
+  }
   account.servedBy = cluster;
   if (!cluster.refresh(nowMs)) return refused("service_unknown", `the configuration has no service ${target.service}`);
   const named = account.named ?? cluster;
@@ -68,6 +75,12 @@ export function findPlace({ clusters, observer }: PlaceHost, backend: ServiceTar
   const place = new ClusterPlace(cluster, named);
   const refusal = place.rate(head, nowMs, observer);
   return refusal === null ? { kind: "place", place } : { kind: "refused", ...refusal };
+}
+
+/** Of a host as a rule writes it; one that is none is under no wildcard. */
+function hostName(text: string): string {
+  const parsed = parseHost(text);
+  return parsed.ok ? parsed.value.name : text;
 }
 
 function refused(code: ReasonCode, detail: string): FoundPlace {
@@ -156,7 +169,7 @@ export class ClusterPlace {
   }
 
   get #sameService(): boolean {
-    return this.cluster.target.service === this.named.target.service;
+    return this.cluster.owner === this.named.owner;
   }
 
   /** A subset has the limits of its service, which have counted it already. */

@@ -1,6 +1,7 @@
 // One service, port and subset as requests are sent to it: which endpoint, over which connection, within which limits. Lives as long as
 // the service; what the configuration says of it may change meanwhile.
 
+import type { IpAddress } from "../../core/ip.ts";
 import { nameHalf, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
@@ -27,6 +28,7 @@ import { HealthProbe, type ProbePlace } from "./health-probe.ts";
 import type { RequestObserver } from "../request/observer.ts";
 import { randomTraceparent } from "../../wire/trace/traceparent.ts";
 import type { ChannelOwner, PendingChannel } from "../channel/plain-channel.ts";
+import { dynamicHost } from "../services/dynamic-host.ts";
 import type { ServiceDirectory } from "../services/service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
 import type { UpstreamHost } from "./upstream.ts";
@@ -37,6 +39,8 @@ export interface DialWay {
   readonly servicePort: number;
   /** Where there is no tunnel, the mesh's mutual TLS is made with the server itself, which is offered these protocols; null: plainly. */
   readonly meshTls: readonly string[] | null;
+  /** Why an address that a name leads to may not be reached, or null; null for names that the configuration has. */
+  readonly refusal: ((ip: IpAddress) => string | null) | null;
   /** What the other end of a tunnel is told; null: a trace of its own. */
   readonly traceparent: string | null;
 }
@@ -64,6 +68,8 @@ export interface ClusterContext {
   readonly tlsContexts: BackendTlsContexts;
   /** Null: endpoints that are known by a name are resolved when they are dialled. */
   readonly names: NameSource | null;
+  /** Why a name that a client chose may not lead to an address; null when it may. */
+  readonly egressRefusal: (ip: IpAddress, allowPrivate: boolean) => string | null;
   readonly observer: Pick<RequestObserver, "upstream" | "endpointNews">;
   readonly probes: ProbeGate;
   /** This waypoint's own record: where it is, for localities. */
@@ -108,6 +114,10 @@ export class Cluster {
   readonly target: ClusterTarget;
   /** `shop/web.shop.svc.cluster.local:80|v2`. */
   readonly name: string;
+  /** Whose policies hold: the service itself, or the wildcard that its host is under. */
+  readonly owner: NamespacedName;
+  /** By which its servers are known, where the request does not say. */
+  readonly host: string;
   readonly upstream: Upstream;
   readonly breaker: CircuitBreaker;
   readonly budget: RetryBudgetState;
@@ -121,11 +131,17 @@ export class Cluster {
   #protocol: ServerProtocol = "asClient";
   #closed = false;
   #labels: ClusterLabels | null = null;
+  /** A client chose its name. */
+  readonly #isDynamic: boolean;
 
   constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
+    const dynamic = dynamicHost(target.service);
     this.#context = context;
     this.target = target;
-    this.name = `${target.service}:${target.port}${target.subset === null ? "" : `|${target.subset}`}`;
+    this.owner = dynamic?.service ?? target.service;
+    this.host = dynamic?.host ?? nameHalf(target.service);
+    this.#isDynamic = dynamic !== null;
+    this.name = `${namespaceHalf(target.service)}/${this.host}:${target.port}${target.subset === null ? "" : `|${target.subset}`}`;
     this.#rules = this.#rulesOf(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
@@ -190,11 +206,12 @@ export class Cluster {
 
   get labels(): ClusterLabels {
     const { service, port, subset } = this.target;
-    return (this.#labels ??= { destination_service_namespace: namespaceHalf(service), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.#host, port: String(port), subset: subset ?? "" });
+    return (this.#labels ??= { destination_service_namespace: namespaceHalf(service), destination_service_name: this.#context.directory.find(service)?.service.name ?? this.host, port: String(port), subset: subset ?? "" });
   }
 
-  get #host(): string {
-    return nameHalf(this.target.service);
+  /** Requests are under way. */
+  get busy(): boolean {
+    return this.breaker.inUse("activeRequests") > 0;
   }
 
   get protocol(): ServerProtocol {
@@ -240,7 +257,7 @@ export class Cluster {
   /** A channel to one of its endpoints, by TLS where that is asked for. Fails through `owner`, always after it returned. */
   dial(target: Picked, { alpn, meshAlpn, traceparent }: DialWishes, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel {
     const { dialer, host } = this.#context;
-    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null, traceparent };
+    const way: DialWay = { service: this.#service!, servicePort: this.target.port, meshTls: this.settings.tls.mode === "mesh" ? meshAlpn : null, refusal: this.#refusal(), traceparent };
     const { origin } = this.#rules;
     if (origin === null) return dialer.dial(target, way, owner, timeoutMs, nowMs);
     return dialTls({
@@ -336,7 +353,7 @@ export class Cluster {
 
   #probePlace(endpoint: UpstreamEndpoint, { port }: HealthCheck): ProbePlace {
     const target = port === null ? endpoint.target : { ...endpoint.target, targetPort: port };
-    return { ...this.#wayTo(target), serviceHost: this.#host, version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1" };
+    return { ...this.#wayTo(target), serviceHost: this.host, version: this.#protocol === "HTTP/2" ? "HTTP/2" : "HTTP/1.1" };
   }
 
   #tellTransitions(): void {
@@ -370,7 +387,7 @@ export class Cluster {
     const faults = settings.faults.map((fault) => compileFault(fault, at, problems));
     const { adaptiveConcurrency, localRateLimits } = settings;
     const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
-    const tls = originOf(settings.tls, this.#host, this.#context.tlsContexts);
+    const tls = originOf(settings.tls, this.host, this.#context.tlsContexts);
     return {
       policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
       adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
@@ -398,7 +415,19 @@ export class Cluster {
     const found = directory.find(name);
     if (found === null) return null;
     const { service, endpoints, anyPort } = found;
-    return { service, endpoints, source: self(), servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names };
+    return { service, endpoints, source: self(), servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names: this.#allowed(names) };
+  }
+
+  #refusal(): DialWay["refusal"] {
+    const { dynamicHosts } = this.settings;
+    return !this.#isDynamic || dynamicHosts === null ? null : (ip) => this.#context.egressRefusal(ip, dynamicHosts.allowPrivate);
+  }
+
+  /** Addresses that may not be reached are none; where there is no other, whoever dials says why. */
+  #allowed(names: NameSource | null): NameSource | null {
+    const refusal = this.#refusal();
+    if (names === null || refusal === null) return names;
+    return { version: names.version, addresses: (hostname, nowMs) => names.addresses(hostname, nowMs).filter((ip) => refusal(ip) === null) };
   }
 }
 

@@ -18,7 +18,7 @@ import type { NameResolver } from "../../tunnel/name-resolver.ts";
 import type { DialWay, EndpointDialer } from "./cluster.ts";
 import { dialHbone, type TunnelWay } from "./hbone-dialer.ts";
 import type { WaypointConfig } from "../messages.ts";
-import { type ChannelOwner, dialPlain, type PendingChannel } from "../channel/plain-channel.ts";
+import { type ChannelOwner, type ConnectFailure, dialPlain, type PendingChannel } from "../channel/plain-channel.ts";
 import { isWorkloadDestination } from "../services/service-directory.ts";
 import { dialTls } from "./tls-dialer.ts";
 
@@ -56,7 +56,9 @@ export class MeshDialer implements EndpointDialer {
     const dial: Dial = { target, way, owner, timeoutMs, nowMs };
     if (target.workload.network !== this.#options.config.network) return this.#throughGateway(dial);
     if (target.ip === null) return this.#resolve(target.workload.hostname, dial, (ip) => this.#dialAt(ip, dial));
-    return this.#dialAt(target.ip, dial);
+    // What it was when the endpoints were looked at last may have changed since.
+    const refusal = way.refusal?.(target.ip) ?? null;
+    return refusal === null ? this.#dialAt(target.ip, dial) : failLater(owner, refusal, "forbidden");
   }
 
   #dialAt(ip: IpAddress, dial: Dial): PendingChannel {
@@ -132,7 +134,7 @@ export class MeshDialer implements EndpointDialer {
     return later;
   }
 
-  #resolve(hostname: string, { owner, nowMs }: Dial, found: (ip: IpAddress) => PendingChannel): PendingChannel {
+  #resolve(hostname: string, { owner, nowMs, way }: Dial, found: (ip: IpAddress) => PendingChannel): PendingChannel {
     const { names } = this.#options;
     const later = new LaterChannel();
     // A name that is known already answers at once, and whoever dials is not told before it has what it asked for.
@@ -141,7 +143,12 @@ export class MeshDialer implements EndpointDialer {
       names.resolve(hostname, IPV4, nowMs, (ip) => {
         if (later.cancelled) return;
         if (ip === null) owner.connectFailed(`the name ${hostname} has no address: ${names.failure(hostname) ?? "no answer"}`, "connect");
-        else later.pending = found(ip);
+        else {
+          const refusal = way.refusal?.(ip) ?? null;
+          const other = refusal === null ? ip : names.addresses(hostname, nowMs).find((one) => way.refusal!(one) === null);
+          if (other !== undefined) later.pending = found(other);
+          else owner.connectFailed(`the name ${hostname} may not lead there: ${refusal}`, "forbidden");
+        }
       });
     });
     return later;
@@ -164,10 +171,10 @@ class LaterChannel implements PendingChannel {
   }
 }
 
-function failLater(owner: ChannelOwner, message: string): PendingChannel {
+function failLater(owner: ChannelOwner, message: string, what: ConnectFailure = "connect"): PendingChannel {
   const later = new LaterChannel();
   queueMicrotask(() => {
-    if (!later.cancelled) owner.connectFailed(message, "connect");
+    if (!later.cancelled) owner.connectFailed(message, what);
   });
   return later;
 }

@@ -91,7 +91,7 @@ const trafficPolicy = exactly<TrafficPolicy>()(z.strictObject({
   service: name, port: nullable(port), subset: nullable(subset), clientNamespace: nullable(text), balancing: nullable(balancing), locality: nullable(locality), slowStartMs: nullable(number),
   limits: nullable(limits), outliers: nullable(outliers), healthCheck: nullable(healthCheck), localRateLimits: list(localRateLimit), globalRateLimits: list(globalRateLimit),
   adaptiveConcurrency: nullable(adaptiveConcurrency), hedging: nullable(hedging), retry: nullable(retryPolicy), retryBudget: nullable(retryBudget), timeouts: nullable(routeTimeouts),
-  sessionPersistence: nullable(sessionPersistence), tls: nullable(tls), faults: list(fault), provenance: z.record(text, provenance).readonly(),
+  sessionPersistence: nullable(sessionPersistence), tls: nullable(tls), dynamicHosts: nullable(z.strictObject({ allowPrivate: z.boolean() })), faults: list(fault), provenance: z.record(text, provenance).readonly(),
 }));
 
 /** All those of one service. */
