@@ -44,7 +44,23 @@ export function isName(text: string): boolean {
   return true;
 }
 
+/** Values of this length and more are tokens and cookies, which come again with each request of a client. */
+const LONG_VALUE_CHARS = 128;
+const KEPT_VALUE_CHARS_MAX = 4096;
+const GOOD_VALUES = 32;
+/** Some that were found good, by length and last character: to compare one costs a fraction of looking at its characters. */
+const goodValues: string[] = new Array<string>(GOOD_VALUES).fill("");
+
 export function isValue(text: string): boolean {
+  if (text.length < LONG_VALUE_CHARS) return hasGoodBytes(text);
+  const slot = (text.length + text.charCodeAt(text.length - 1)) % GOOD_VALUES;
+  if (goodValues[slot] === text) return true;
+  const good = hasGoodBytes(text);
+  if (good && text.length <= KEPT_VALUE_CHARS_MAX) goodValues[slot] = text;
+  return good;
+}
+
+function hasGoodBytes(text: string): boolean {
   for (let at = 0; at < text.length; at++) if (classOf(text, at, VALUE) === 0) return false;
   return text.length === 0 || (text.charCodeAt(0) > 0x20 && text.charCodeAt(text.length - 1) > 0x20);
 }

@@ -15,6 +15,13 @@ const INTEGER_SHIFT_MAX = 21;
 /** An encoder announces at most the smallest and the final size between two blocks (RFC 7541, section 4.2). */
 const SIZE_UPDATES_MAX = 2;
 
+/**
+ * Encoded bytes of a value that is remembered until the next such one: a client's token or cookie, which may enter no table and comes with
+ * each of its requests. A shorter one is decoded faster than compared, longer ones are not worth their memory on each connection.
+ */
+const REPEATED_BYTES_MIN = 64;
+const REPEATED_BYTES_MAX = 4096;
+
 /** Huffman strings land here before they become JavaScript strings. Grown on demand, shared by all decoders of the thread. */
 let scratch = Buffer.allocUnsafeSlow(4096);
 
@@ -39,6 +46,11 @@ export class HpackDecoder {
   private end = 0;
   private marks = 0;
   private stringMark = 0;
+  /** The last long value that was Huffman coded: its bytes, and what they stand for. */
+  private repeated: Buffer | null = null;
+  private repeatedBytes = 0;
+  private repeatedText = "";
+  private repeatedMark = 0;
 
   constructor(listBytesMax: number) {
     this.listBytesMax = listBytesMax;
@@ -181,12 +193,27 @@ export class HpackDecoder {
       this.stringMark = isName ? (isNameBytes(this.bytes, start, end) ? 0 : BAD_NAME) : isValueBytes(this.bytes, start, end) ? 0 : BAD_VALUE;
       return latin1Slice(this.bytes, start, end);
     }
+    const mayRepeat = !isName && length >= REPEATED_BYTES_MIN && length <= REPEATED_BYTES_MAX;
+    if (mayRepeat && length === this.repeatedBytes && this.repeated!.compare(this.bytes, start, end, 0, length) === 0) {
+      this.stringMark = this.repeatedMark;
+      return this.repeatedText;
+    }
     const bytesMax = huffmanDecodedBytesMax(length);
     if (bytesMax > scratch.length) scratch = Buffer.allocUnsafeSlow(bytesMax * 2);
     const decoded = huffmanDecode(this.bytes, start, end, scratch);
     if (decoded < 0) return this.failString("bad Huffman code or padding");
     this.stringMark = isName ? (isNameBytes(scratch, 0, decoded) ? 0 : BAD_NAME) : isValueBytes(scratch, 0, decoded) ? 0 : BAD_VALUE;
-    return latin1Slice(scratch, 0, decoded);
+    const text = latin1Slice(scratch, 0, decoded);
+    if (mayRepeat) this.remember(start, length, text);
+    return text;
+  }
+
+  private remember(start: number, length: number, text: string): void {
+    if (this.repeated === null || this.repeated.length < length) this.repeated = Buffer.allocUnsafeSlow(length);
+    this.repeated.set(this.bytes.subarray(start, start + length));
+    this.repeatedBytes = length;
+    this.repeatedText = text;
+    this.repeatedMark = this.stringMark;
   }
 
   private fail(why: string): false {

@@ -152,6 +152,20 @@ describe("hpack decoder", () => {
     expect(list.length).toBeLessThanOrEqual((65_536 / 39) * 2);
   });
 
+  test("a long value that comes again is the same one; one that differs in a byte is another, and forbidden bytes are marked each time", () => {
+    const decoder = new HpackDecoder(LIST_BYTES_MAX);
+    const coded = (value: string): Uint8Array => {
+      const out = new Uint8Array(1000);
+      const length = huffmanEncode(value, out, 0);
+      return Uint8Array.of(0x1f, 0x08, 0xff, (length - 127) | 0x80, (length - 127) >>> 7, ...out.subarray(0, length)); // authorization, never indexed
+    };
+    const token = `Bearer ${"abc012-_".repeat(50)}`;
+    for (const value of [token, token, token.replace("abc", "abd"), token, `${token.slice(0, -1)}\n`, `${token.slice(0, -1)}\n`, token]) {
+      expect(decode(decoder, coded(value))).toEqual(["authorization", value]);
+      expect(decoder.malformed).toBe(value.endsWith("\n") ? "a field value with forbidden bytes" : "");
+    }
+  });
+
   test("forbidden bytes are marked, also when the field comes back from the table", () => {
     const decoder = new HpackDecoder(LIST_BYTES_MAX);
     decode(decoder, hex("40 0161 03 610a62"));
