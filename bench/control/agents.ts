@@ -4,6 +4,7 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ZdsServer } from "../../src/cni/zds-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole } from "../../test/kubernetes/control-role.ts";
 import { until } from "../../test/kit/until.ts";
 import { cpuSeconds, memoryOf } from "../lib/accounting.ts";
@@ -31,12 +32,23 @@ export interface NodeAgentProcess {
 /** After a load both give memory back, each in its own way: ours looks every five seconds. */
 export const QUIET_MS = 20_000;
 
+/** With a CNI agent that has no pod for it, as on a node that has just joined. */
 export function ourAgent(control: ControlRole, identity: AgentIdentity): NodeAgentProcess {
   const folder = folderOf(identity);
   const state = join(folder, "state");
   mkdirSync(state, { mode: 0o700 });
+  const zds = new ZdsServer({ path: join(folder, "zds.sock"), pods: () => [], onConnections: () => {} });
+  const listening = zds.listen();
+  if (!listening.ok) throw new Error(listening.error);
   const ports = { "--admin-address": "127.0.0.1:22000", "--metrics-address": "127.0.0.1:22020", "--readiness-address": "127.0.0.1:22021" };
-  return start("weft", [...weftCommand(), "ztunnel", "--state", state, "--log-file", join(folder, "log"), ...Object.entries(ports).flat()], folder, control, identity, { INPOD_UDS: join(folder, "zds.sock") });
+  const started = start("weft", [...weftCommand(), "ztunnel", "--state", state, "--log-file", join(folder, "log"), ...Object.entries(ports).flat()], folder, control, identity, { INPOD_UDS: join(folder, "zds.sock") });
+  return {
+    ...started,
+    end: async () => {
+      zds.close();
+      await started.end();
+    },
+  };
 }
 
 /** Null where ZTUNNEL_BIN names no program. */

@@ -92,6 +92,7 @@ const NO_SERVICES: readonly Service[] = [];
 
 export class MeshStore {
   readonly #interner = new Interner();
+  readonly #keepsRecords: boolean;
   readonly #workloads = new Map<WorkloadUid, WorkloadSlot>();
   readonly #services = new Map<NamespacedName, ServiceSlot>();
   readonly #policies = new Map<NamespacedName, AuthorizationPolicy>();
@@ -103,6 +104,11 @@ export class MeshStore {
   #endpointCount = 0;
   #serviceCount = 0;
   #policiesEpoch = 1;
+
+  /** @param records `kept` as they are given, by who holds them too and has interned them; else `copied`, which shares among them what it can. */
+  constructor(records: "copied" | "kept" = "copied") {
+    this.#keepsRecords = records === "kept";
+  }
 
   /**
    * Applies one delta as a unit: upserts first, removals last, so that a name in both ends up removed. Costs what the delta holds.
@@ -222,7 +228,7 @@ export class MeshStore {
   // ---- workloads
 
   #upsertWorkload(given: Workload, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
-    const workload = this.#interner.workload(given);
+    const workload = this.#keepsRecords ? given : this.#interner.workload(given);
     const old = this.#workloads.get(workload.uid);
     if (old !== undefined) {
       this.#unindexAddresses(old);

@@ -57,7 +57,8 @@ export class XdsSource implements ConfigSource {
   private constructor(options: XdsSourceOptions, store: ResourceLog | null) {
     this.#options = options;
     this.#store = store;
-    this.#records = new XdsRecords(options.l7);
+    // The collector cannot move what is kept: garbage between it would stay as holes, for as long as the process lives.
+    this.#records = new XdsRecords(options.l7, () => Bun.gc(true));
     this.#awaited = new Set(options.client.types);
     this.#client = new AdsClient({
       ...options.client, random: options.random, timers: options.timers,

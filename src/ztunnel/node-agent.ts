@@ -12,6 +12,7 @@ import { systemTimers } from "../net/timers.ts";
 import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
+import { partsOf } from "../mesh/delta-parts.ts";
 import { MeshStore } from "../mesh/store.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { dnsCounters } from "./dns/dns-counters.ts";
@@ -27,6 +28,9 @@ import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/
 import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
+/** Records of a kind in one part of the first state. */
+const FIRST_PART_RECORDS = 1_000;
+
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
   /** One of each data thread. */
@@ -41,6 +45,8 @@ export interface NodeAgentOptions {
   readonly metrics: ConnectionMetrics;
   /** Shared with the writer of the access log. */
   readonly logCredit: SharedArrayBuffer | null;
+  /** Whether whoever makes the records keeps and interns them too. */
+  readonly records: "kept" | "copied";
   readonly source: CertificateSource;
   readonly svidStore: SvidStore | null;
   /** Certificates of an earlier run, already checked. */
@@ -84,17 +90,19 @@ export class NodeAgent {
   readonly #svids: SvidCache;
   readonly #attacher: WorkloadAttacher;
   /** The main thread's view: for DNS, the admin port, and the identities of local workloads. */
-  readonly store = new MeshStore();
+  readonly store: MeshStore;
   readonly #identities = new Map<WorkloadUid, SpiffeId>();
   readonly #dns = new Map<WorkloadUid, WorkloadDns>();
   /** Who wants to know what becomes of an attachment. */
   readonly #attachmentWaiters = new Map<WorkloadUid, ((failure: AttachFailure | null) => void)[]>();
+  #applied = false;
   #draining = false;
   #socketsShared = true;
 
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
     this.#options = options;
     this.#threads = threads;
+    this.store = new MeshStore(options.records);
     this.#svids = new SvidCache({
       source: options.source,
       store: options.svidStore,
@@ -196,8 +204,14 @@ export class NodeAgent {
 
   /** Applies one change of the configuration: decisions first, captures second. */
   apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
-    this.store.apply(change.delta);
-    this.#threads.post({ kind: "mesh", delta: change.delta });
+    // At first nobody asks yet: in parts, with what each leaves behind collected, a large mesh takes less of the memory for good.
+    const parts = this.#applied ? [change.delta] : partsOf(change.delta, FIRST_PART_RECORDS);
+    this.#applied = true;
+    for (const delta of parts) {
+      this.store.apply(delta);
+      this.#threads.post({ kind: "mesh", delta });
+      if (parts.length > 1) this.#threads.post({ kind: "collectGarbage" });
+    }
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);

@@ -118,6 +118,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     inherited,
     dnsCapture: settings.dnsCapture,
     redirection: told ? RULES_OF_CNI : OWN_RULES,
+    records: told ? "kept" : "copied",
     ipv6: settings.ipv6,
     metrics,
     logCredit: credit.buffer,

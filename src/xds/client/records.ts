@@ -36,7 +36,11 @@ export interface Response {
   readonly first: boolean;
 }
 
+/** Of one response, after which `onPart` is called: reading one leaves ten times its own size behind. */
+const PART_RESOURCES = 1_000;
+
 export class XdsRecords {
+  readonly #onPart: () => void;
   readonly #reader: L7Reader | null;
   readonly #kindByType: ReadonlyMap<string, L7Kind>;
   readonly #interner = new Interner();
@@ -51,8 +55,12 @@ export class XdsRecords {
   /** By type: what a denial stands in for. The value is the name of the request policy that does, of L7 types. */
   readonly #standIns = new Map<string, Map<string, string>>();
 
-  /** @param reader of L7 records; null for a client that asks for none, which then refuses them. */
-  constructor(reader: L7Reader | null) {
+  /**
+   * @param reader of L7 records; null for a client that asks for none, which then refuses them.
+   * @param onPart called now and then while a large response is read: much of what there is by then is garbage.
+   */
+  constructor(reader: L7Reader | null, onPart: () => void = () => {}) {
+    this.#onPart = onPart;
     this.#reader = reader;
     this.#kindByType = new Map(reader === null ? [] : (Object.keys(reader.codecs) as L7Kind[]).map((kind) => [reader.codecs[kind].typeUrl, kind]));
   }
@@ -88,7 +96,8 @@ export class XdsRecords {
   #takeAddresses({ resources, removed }: Response): Told {
     const [workloads, services, refused] = [new Map<WorkloadUid, Workload>(), new Map<NamespacedName, Service>(), [] as Refusal[]];
     const keep: ReceivedResource[] = [];
-    for (const resource of resources) {
+    for (const [index, resource] of resources.entries()) {
+      if (index > 0 && index % PART_RESOURCES === 0) this.#onPart();
       const read = readAddress(resource);
       if (!read.ok) {
         refused.push({ name: resource.name, reason: read.error });
