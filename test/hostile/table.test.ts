@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CONTROL_METRICS } from "../../src/control/metrics.ts";
 import { CONNECTION_FAMILIES, FAMILIES } from "../../src/telemetry/metric-families.ts";
+import { REQUEST_FAMILY_NAMES } from "../../src/telemetry/request-families.ts";
 import { badInputRows } from "../kit/bad-input.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -27,7 +28,7 @@ describe("the table of bad input", () => {
   });
 
   test("names metrics that are there", () => {
-    const known = new Set<string>([...Object.keys(FAMILIES), ...Object.values(CONNECTION_FAMILIES).map(({ name }) => name), ...Object.keys(CONTROL_METRICS)]);
+    const known = new Set<string>([...Object.keys(FAMILIES), ...Object.values(CONNECTION_FAMILIES).map(({ name }) => name), ...REQUEST_FAMILY_NAMES, ...Object.keys(CONTROL_METRICS)]);
     const named = rows.flatMap(({ counter }) => [...counter.matchAll(/\b(weft|istio)_[a-z0-9_]+/g)].map(([name]) => name));
     expect(named.length).toBeGreaterThan(20);
     expect([...new Set(named)].filter((name) => !known.has(name))).toEqual([]);

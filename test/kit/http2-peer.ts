@@ -58,6 +58,7 @@ export class Http2Peer implements Disposable {
   readonly frames: ReceivedFrame[] = [];
   readonly #decoder = new HpackDecoder(1 << 20);
   readonly #answers = new Map<number, readonly string[]>();
+  readonly #firstAnswers = new Map<number, readonly string[]>();
   #pending: Buffer = Buffer.alloc(0);
   #nextStreamId = 1;
   #pings = 0;
@@ -143,6 +144,11 @@ export class Http2Peer implements Disposable {
     return `${readUint32(found.payload, 4)} ${found.payload.subarray(8).toString()}`;
   }
 
+  /** The head of an answer that may have trailers. */
+  firstAnswer(streamId: number): readonly string[] | null {
+    return this.#firstAnswers.get(streamId) ?? null;
+  }
+
   answered(streamId: number): boolean {
     return this.#answers.has(streamId);
   }
@@ -163,15 +169,20 @@ export class Http2Peer implements Disposable {
     return this.frames.some((each) => each.streamId === streamId && (each.type === FrameType.data || each.type === FrameType.headers) && (each.flags & Flag.endStream) !== 0);
   }
 
+  /** DATA that the windows are asked to bear. */
+  send(streamId: number, bytes: Uint8Array): void {
+    this.write(data(streamId, bytes));
+    this.#windows.set(0, this.windowOf(0) - bytes.length);
+    this.#windows.set(streamId, this.windowOf(streamId) - bytes.length);
+  }
+
   /** Sends as much DATA as the windows allow now. @returns the bytes sent. */
   fill(streamId: number, bytesMax: number, frameBytes = 16_384): number {
     let sent = 0;
     for (;;) {
       const size = Math.min(bytesMax - sent, frameBytes, this.windowOf(0), this.windowOf(streamId));
       if (size <= 0) return sent;
-      this.write(data(streamId, new Uint8Array(size)));
-      this.#windows.set(0, this.windowOf(0) - size);
-      this.#windows.set(streamId, this.windowOf(streamId) - size);
+      this.send(streamId, new Uint8Array(size));
       sent += size;
     }
   }
@@ -202,7 +213,9 @@ export class Http2Peer implements Disposable {
   #note({ type, flags, streamId, payload }: ReceivedFrame): void {
     if (type === FrameType.headers) {
       const list = this.#decoder.decode(payload, 0, payload.length);
-      if (list !== null) this.#answers.set(streamId, list);
+      if (list === null) return;
+      this.#answers.set(streamId, list);
+      if (!this.#firstAnswers.has(streamId)) this.#firstAnswers.set(streamId, list);
     } else if (type === FrameType.windowUpdate) {
       this.#windows.set(streamId, this.windowOf(streamId) + readUint31(payload, 0));
     } else if (type === FrameType.settings && (flags & Flag.ack) === 0) {
