@@ -11,7 +11,7 @@ export const RULES_OWNER = "weft-cni";
 export interface CaptureSettings {
   readonly dnsCapture: boolean;
   readonly packetMark: number;
-  /** Where probes come from; see host-probes.ts. */
+  /** Where probes come from; see net/redirect/probe-source.ts. */
   readonly probeAddresses: readonly IpAddress[];
 }
 

@@ -2,6 +2,8 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import type { GaugeSource } from "../telemetry/exposition.ts";
+import type { MetricSeries } from "../telemetry/metric-series.ts";
+import { setThreadLag } from "./thread-pulse.ts";
 
 /** How often the lag of a thread is looked at. */
 export const LAG_PROBE_MS = 500;
@@ -49,21 +51,20 @@ export class LagProbe {
 
   constructor(clock: { readonly nowMs: () => number } = { nowMs: () => performance.now() }) {
     this.#expectedMs = clock.nowMs() + LAG_PROBE_MS;
-    this.#timer = setInterval(() => this.observe(clock.nowMs()), LAG_PROBE_MS);
+    this.#timer = setInterval(() => this.#look(clock.nowMs()), LAG_PROBE_MS);
     this.#timer.unref();
   }
 
-  observe(nowMs: number): void {
+  #look(nowMs: number): void {
     this.#lastMs = Math.max(0, nowMs - this.#expectedMs);
     this.#maxMs = Math.max(this.#maxMs, this.#lastMs);
     this.#expectedMs = nowMs + LAG_PROBE_MS;
   }
 
-  /** The last lag and the largest since the last call, in seconds. */
-  take(): { readonly lastS: number; readonly maxS: number } {
-    const taken = { lastS: this.#lastMs / 1000, maxS: this.#maxMs / 1000 };
+  /** Before a snapshot: the last lag, and the largest since the last call. */
+  tell(series: Pick<MetricSeries, "cell">): void {
+    setThreadLag(series, "main", { lastS: this.#lastMs / 1000, maxS: this.#maxMs / 1000 });
     this.#maxMs = 0;
-    return taken;
   }
 
   stop(): void {

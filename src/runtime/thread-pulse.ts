@@ -1,6 +1,8 @@
 // Whether a data thread is alive, seen from outside: it counts its ticks in shared memory, and the main thread looks whether the count
 // goes on. No message is needed, so a thread that hangs is noticed, and one that is merely busy says how late it is.
 
+import type { MetricSeries } from "../telemetry/metric-series.ts";
+
 const BEATS = 0;
 const LAG_MS = 1;
 const LAG_MAX_MS = 2;
@@ -39,6 +41,11 @@ export function hungMs(watchdogMs: number | null): number {
 export interface ThreadLag {
   readonly lastS: number;
   readonly maxS: number;
+}
+
+export function setThreadLag(series: Pick<MetricSeries, "cell">, thread: string, { lastS, maxS }: ThreadLag): void {
+  series.cell("weft_thread_lag_seconds", { thread }).value = lastS;
+  series.cell("weft_thread_lag_max_seconds", { thread }).value = maxS;
 }
 
 export interface PulseWatchOptions {

@@ -3,7 +3,7 @@
 import type { Clock } from "../core/ports.ts";
 import type { Logger } from "./logger.ts";
 import { LAG_PROBE_MS } from "./process-metrics.ts";
-import { hungMs, newPulse, PulseWatch } from "./thread-pulse.ts";
+import { hungMs, newPulse, PulseWatch, setThreadLag } from "./thread-pulse.ts";
 import type { MetricSeries } from "../telemetry/metric-series.ts";
 
 export interface ThreadWatchOptions {
@@ -42,10 +42,8 @@ export class ThreadWatch {
 
   /** Before a snapshot. */
   observe(series: Pick<MetricSeries, "cell">): void {
-    for (const [i, { lastS, maxS }] of this.#watch.take().entries()) {
-      const thread = this.#options.nameOf(i);
-      series.cell("weft_thread_lag_seconds", { thread }).value = lastS;
-      series.cell("weft_thread_lag_max_seconds", { thread }).value = maxS;
+    for (const [i, lag] of this.#watch.take().entries()) {
+      setThreadLag(series, this.#options.nameOf(i), lag);
     }
   }
 

@@ -119,9 +119,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     {
       log: runtime.log, lifecycle, version: VERSION, exposition, processMetrics: processMetrics(),
       snapshots: async () => {
-        const { lastS, maxS } = lag.take();
-        metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
-        metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
+        lag.tell(metrics);
         metrics.cell("istio_build", { component: "waypoint", tag: VERSION }).value = 1;
         return [metrics.snapshot(), ...(await agent.metrics())];
       },

@@ -260,6 +260,18 @@ export class NodeAgent {
     return this.#attacher.states.map(({ uid, state }) => ({ uid, workload: this.store.workload(uid) ?? null, state, connections: connections.get(uid) ?? [] }));
   }
 
+  /** Those that it has. */
+  get certificates(): readonly Omit<Svid, "privateKeyPem">[] {
+    return this.#svids.list().flatMap(({ certificate }) => (certificate === null ? [] : [certificate]));
+  }
+
+  /** Asks for every certificate anew; how many. */
+  renewCertificates(): number {
+    const held = this.certificates;
+    for (const { spiffeId: id } of held) this.#svids.renew(id);
+    return held.length;
+  }
+
   get svids(): SvidCache {
     return this.#svids;
   }

@@ -10,7 +10,6 @@ import { openSvidStore } from "../identity/svid-store.ts";
 import { systemTimers } from "../net/timers.ts";
 import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
-import { configDump } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
@@ -21,7 +20,7 @@ import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
-import { describeSettings, drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
+import { drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
 import { ThreadWatch } from "../runtime/thread-watch.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -31,6 +30,7 @@ import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { tellChanges, tellingSource } from "./debug-words.ts";
 import { NodeAgent } from "./node-agent.ts";
+import { dumpNode, observeNode } from "./node-state.ts";
 import { SETTLE_MS_MAX, settled, takePlace } from "./node-handover.ts";
 import { noWorkloadHere } from "./other-nodes.ts";
 import { OWN_RULES, RULES_OF_CNI } from "./redirection.ts";
@@ -187,15 +187,14 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const cni = opened.setLocalWorkloads === null ? null : (await import("./follow-cni.ts")).followCni({ settings, runtime, agent, setLocalWorkloads: opened.setLocalWorkloads });
   lifecycle.onReload(() => configuration.reload());
 
-  const heldCertificates = () => agent.svids.list().flatMap(({ certificate }) => (certificate === null ? [] : [certificate]));
   const crlPath = settings.crl ?? parts.crlPath;
   crl = crlPath === null ? null : new CrlWatch({
     path: crlPath,
-    issuers: () => knownIssuers(heldCertificates()),
+    issuers: () => knownIssuers(agent.certificates),
     wallMs: () => clock.wallMs(),
     timers: systemTimers,
     onRevoked: (serials) => agent.revoked(serials),
-    onWarning: (code, message) => (heldCertificates().length === 0 ? undefined : log.warn(message, { code })),
+    onWarning: (code, message) => (agent.certificates.length === 0 ? undefined : log.warn(message, { code })),
   });
 
   const lag = new LagProbe();
@@ -240,38 +239,15 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       version: VERSION,
       exposition,
       processMetrics: processMetrics(),
-      renewCertificates: () => {
-        const held = heldCertificates();
-        for (const { spiffeId: id } of held) agent.svids.renew(id);
-        return held.length;
-      },
+      renewCertificates: () => agent.renewCertificates(),
       snapshots: async () => {
-        const held = heldCertificates();
-        metrics.cell("weft_certificates_held", {}).value = held.length;
-        if (held.length > 0) metrics.cell("weft_certificate_expiry_seconds", {}).value = (Math.min(...held.map(({ notAfterMs }) => notAfterMs)) - clock.wallMs()) / 1000;
-        metrics.cell("weft_certificate_fetches_total", { outcome: "ok" }).value = agent.svids.counters.fetches - agent.svids.counters.fetchFailures;
-        metrics.cell("weft_certificate_fetches_total", { outcome: "failed" }).value = agent.svids.counters.fetchFailures;
-        metrics.cell("workload_manager_active_proxy_count", {}).value = agent.attachedCount;
-        metrics.cell("workload_manager_pending_proxy_count", {}).value = agent.pendingCount;
-        metrics.cell("istio_build", { component: "ztunnel", tag: VERSION }).value = 1;
-        const { lastS, maxS } = lag.take();
-        metrics.cell("weft_thread_lag_seconds", { thread: "main" }).value = lastS;
-        metrics.cell("weft_thread_lag_max_seconds", { thread: "main" }).value = maxS;
+        observeNode(agent, metrics, clock.wallMs());
+        lag.tell(metrics);
         threadWatch.observe(metrics);
         return [metrics.snapshot(), ...((await agent.threads.snapshot("metrics")) as MetricsSnapshot[]), ...((await parts.beside?.snapshots()) ?? [])];
       },
       ...(parts.beside === undefined ? {} : { clusters: () => parts.beside!.clusters() }),
-      configDump: () => configDump({
-        workloads: () => agent.store.workloads(),
-        services: () => agent.store.services(),
-        policies: () => agent.store.policies(),
-        endpoints: (service) => agent.endpointsOf(service),
-        certificates: () => agent.svids.list().map(({ spiffeId: id, failure, certificate }) => ({ spiffeId: id, failure, certificate })),
-        localWorkloads: () => agent.localState(),
-        config: () => describeSettings(runtime.role, runtime.parsed),
-        version: VERSION,
-        more: async () => ({ diagnostics: configuration.state.diagnostics.map(formatDiagnostic), ...(await parts.beside?.dump()) }),
-      }),
+      configDump: () => dumpNode(agent, runtime, async () => ({ diagnostics: configuration.state.diagnostics.map(formatDiagnostic), ...(await parts.beside?.dump()) })),
     },
   );
   const reason = await lifecycle.stopped();

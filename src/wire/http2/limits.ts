@@ -90,7 +90,7 @@ export const CONTINUATION_FRAMES_MAX = 32;
 export const SETTINGS_ENTRIES_MAX = 64;
 /** 1xx before one response: 100, 102, 103 and some early hints; more is a flood towards whoever waits behind us. */
 export const INFORMATIONAL_RESPONSES_MAX = 32;
-/** Received bytes nobody consumed yet, over all streams, up to which the connection window is given back at once (see receive-window.ts). */
+/** Received bytes nobody consumed yet, over all streams, up to which the connection window is given back at once (see creditConnection in connection.ts). */
 export const UNCONSUMED_BYTES_MAX = 4 * CONNECTION_WINDOW_BYTES;
 /** DATA queued for a socket that is full: one bulk write's worth. Beyond it senders are told to wait. */
 export const OUTPUT_DATA_BYTES_MAX = 1024 * 1024;
