@@ -70,6 +70,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly tlsContexts = new BackendTlsContexts();
   readonly probes = new ProbeGate();
   readonly names: NameSource | null;
+  readonly clientCertificate: ClusterContext["clientCertificate"];
   readonly egressRefusal: ClusterContext["egressRefusal"];
   readonly self: () => Workload;
   readonly tokens: TokenChecker;
@@ -102,6 +103,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.labels = options.labels;
     this.dialer = options.dialer;
     this.names = options.names;
+    this.clientCertificate = () => options.l7.waypoint(options.waypoint)?.clientCertificate ?? null;
     this.egressRefusal = (ip, allowPrivate) => egressRefusal(options, ip, allowPrivate);
     this.self = options.self;
     this.tokens = options.tokens;

@@ -32,7 +32,7 @@ describeUnless(unsealed)("a waypoint under a control plane", () => {
 
   const record = (pod: Workload, fields: Partial<Parameters<typeof workload>[0]> = {}) =>
     workload({ name: pod.name, serviceAccount: pod.name, node: pod.node.name, addresses: pod.addresses, workloadType: "pod", ...fields });
-  const gateway: Waypoint = { name: "wp", namespace: "shop", service: WP_SERVICE, serves: "service", provenance: provenance("Gateway", "shop", "wp") };
+  const gateway: Waypoint = { name: "wp", namespace: "shop", service: WP_SERVICE, serves: "service", clientCertificate: null, provenance: provenance("Gateway", "shop", "wp") };
   const get = (path: string): Promise<string> => ask(front, "get", urlOf(WEB_VIP, 80, path));
   const answered = (path: string, wanted: RegExp): Promise<string> => until(`${wanted} from ${path}`, 10_000, async () => {
     const answer = await get(path);

@@ -165,6 +165,8 @@ export type BackendTls =
     /** PEM; null for the system's roots. */
     readonly caPem: string | null;
     readonly certificate: { readonly certificatePem: string; readonly keyPem: string } | null;
+    /** Without one of its own, the waypoint's (Gateway, spec.tls.backend) is shown where that has one. */
+    readonly gatewayCertificate: boolean;
     /** False: neither chain nor names are looked at (insecureSkipVerify). */
     readonly verify: boolean;
   }

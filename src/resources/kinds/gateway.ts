@@ -24,13 +24,14 @@ const schemas = collectable(() => {
   const unused = z.unknown().optional();
   const allowedRoutes = z.strictObject({ namespaces: z.strictObject({ from: z.enum(NAMESPACES_FROM).nullish(), selector: labelSelector().nullish() }).nullish(), kinds: unused });
   const listener = z.strictObject({ name: dnsSubdomain, port, protocol: z.string().min(1).max(255), hostname: z.string().optional(), tls: unused, allowedRoutes: allowedRoutes.nullish() });
+  const backendTls = z.strictObject({ clientCertificateRef: z.strictObject({ group: z.string().max(253).optional(), kind: z.string().min(1).max(63).optional(), name: dnsSubdomain, namespace: dnsLabel.optional() }).nullish() });
   const spec = z.strictObject({
     gatewayClassName: dnsSubdomain,
     listeners: z.array(listener).min(1).max(64),
     addresses: z.array(z.strictObject({ type: z.string().max(253).optional(), value: z.string().max(253).optional() })).max(16).optional(),
     infrastructure: z.strictObject({ labels: labelMap.optional(), annotations: z.record(z.string(), z.string()).optional(), parametersRef: unused }).optional(),
-    // About traffic that enters the cluster, which is not a waypoint's.
-    allowedListeners: unused, backendTLS: unused, defaultScope: unused, tls: unused,
+    // `backendTLS` is the older form. What is about traffic that enters the cluster is not a waypoint's.
+    tls: z.strictObject({ backend: backendTls.nullish(), frontend: unused }).nullish(), backendTLS: backendTls.nullish(), allowedListeners: unused, defaultScope: unused,
   });
   const classSpec = z.strictObject({ controllerName: z.string().regex(/^[a-z0-9.-]+\/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$/, { error: "expected DOMAIN/PATH" }).max(253), description: z.string().max(64).optional(), parametersRef: reference.optional() });
   return { spec, classSpec };

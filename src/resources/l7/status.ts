@@ -7,7 +7,7 @@ import type { ResourceIdentity } from "../resource.ts";
 export type ConditionType = "Accepted" | "ResolvedRefs" | "PartiallyInvalid" | "Programmed";
 export type ConditionReason =
   | "Accepted" | "NoMatchingParent" | "NotAllowedByListeners" | "UnsupportedValue" | "IncompatibleFilters" | "Pending" | "Conflicted" | "TargetNotFound" | "Invalid" | "NoValidCACertificate"
-  | "ResolvedRefs" | "RefNotPermitted" | "InvalidKind" | "BackendNotFound" | "UnsupportedProtocol" | "InvalidCACertificateRef" | "Programmed" | "AddressNotAssigned";
+  | "ResolvedRefs" | "RefNotPermitted" | "InvalidKind" | "BackendNotFound" | "UnsupportedProtocol" | "InvalidCACertificateRef" | "InvalidClientCertificateRef" | "Programmed" | "AddressNotAssigned";
 
 export interface Condition {
   readonly type: ConditionType;

@@ -177,7 +177,7 @@ function backendTls(spec: NonNullable<DestinationSettings["tls"]>, { namespace }
     if (spec[field] !== undefined && spec.credentialName === undefined) return broken(field, `found ${field}, a file of the proxy; give credentialName, a Secret of ${namespace}`);
   }
   const subjectAltNames = (spec.subjectAltNames ?? []).map((value) => ({ type: "any", value }) as const);
-  const common = { sni: spec.sni ?? null, subjectAltNames, verify: spec.insecureSkipVerify !== true };
+  const common = { sni: spec.sni ?? null, subjectAltNames, gatewayCertificate: false, verify: spec.insecureSkipVerify !== true };
   if (spec.credentialName === undefined) return { mode: "simple", ...common, caPem: null, certificate: null };
   const secret = view.ask((world) => world.secret(namespace, spec.credentialName!));
   if (secret === null) return broken("credentialName", `found the Secret ${namespace}/${spec.credentialName}, which is not there`);

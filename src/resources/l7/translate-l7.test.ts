@@ -172,6 +172,30 @@ spec: {http: [{match: [{port: 80, uri: {prefix: /d/1}}, {uri: {prefix: /d/2}}], 
   });
 });
 
+describe("the client certificate of a waypoint's Gateway", () => {
+  const gatewayWith = (spec: string): string => base.replace("spec: {gatewayClassName: weft-waypoint,", `spec: {${spec}, gatewayClassName: weft-waypoint,`);
+  const secret = 'apiVersion: v1\nkind: Secret\nmetadata: {name: client, namespace: shop}\nstringData: {tls.crt: certificate, tls.key: key}\n';
+  const shown = (evaluation: Evaluation) => [...evaluation.l7.waypoints.values()].map(({ clientCertificate }) => clientCertificate)[0];
+  test("is taken from its Secret, in the newer and in the older form", () => {
+    for (const spec of ["tls: {backend: {clientCertificateRef: {name: client}}}", "backendTLS: {clientCertificateRef: {group: '', kind: Secret, name: client, namespace: shop}}"]) {
+      const evaluation = evaluate(documents(gatewayWith(spec), secret));
+      expect(codesOf(evaluation)).toEqual([]);
+      expect(shown(evaluation)).toEqual({ kind: "given", certificatePem: "certificate", keyPem: "key" });
+    }
+    expect(shown(evaluate(documents(base)))).toBeNull();
+  });
+  test.each([
+    ["a Secret that is not there", "{name: other}", "found the Secret shop/other, which is not there"],
+    ["another namespace", "{name: client, namespace: team}", "found the namespace team, expected the Gateway's own, shop"],
+    ["another kind", "{kind: ConfigMap, name: client}", "found the kind ConfigMap"],
+  ])("with %s breaks what needs it, and says so in the status", (_, ref, reason) => {
+    const evaluation = evaluate(documents(gatewayWith(`tls: {backend: {clientCertificateRef: ${ref}}}`), secret));
+    expect(errorsOf(evaluation).join()).toContain(`${reason}`);
+    expect(shown(evaluation)).toMatchObject({ kind: "broken", reason: expect.stringContaining(reason) });
+    expect(evaluation.statuses.find(({ kind }) => kind === "Gateway")!.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: false, reason: "InvalidClientCertificateRef" }));
+  });
+});
+
 describe("hosts under a wildcard (DYNAMIC_DNS)", () => {
   const entryOf = (spec: string, metadata = "labels: {istio.io/use-waypoint: wp}"): string => `apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: out, namespace: shop, ${metadata}}\nspec: {resolution: DYNAMIC_DNS, ${spec}}\n`;
   const sound = 'hosts: ["*.example.com"], ports: [{number: 80, name: http, protocol: HTTP}]';

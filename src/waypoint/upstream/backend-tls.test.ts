@@ -11,13 +11,15 @@ import { freePort, takesConnections } from "../../../test/kit/ports.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { WaypointFixture } from "../../../test/kit/waypoint.ts";
+import { provenance } from "../../../test/kit/mesh-records.ts";
 import type { BackendTls } from "../../mesh/l7/traffic-policy.ts";
+import type { ClientCertificate } from "../../mesh/l7/waypoint.ts";
 
 const authority = new BackendAuthority();
 const API = "api.example.com";
 
 const simple = (fields: Partial<Extract<BackendTls, { mode: "simple" | "mutual" }>> = {}): BackendTls => ({
-  mode: "simple", sni: API, subjectAltNames: [], caPem: authority.caPem, certificate: null, verify: true, ...fields,
+  mode: "simple", sni: API, subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true, ...fields,
 });
 const policies = (tls: BackendTls) => ({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ tls })] }] });
 const answered = (answer: Response): [number, string | null] => [answer.status, answer.headers.get("x-weft-reason")];
@@ -127,6 +129,29 @@ describe("TLS towards backends", () => {
     waypoint.change(policies(simple()));
     expect((await waypoint.fetch("/")).status).toBe(503);
     expect((await waypoint.ended(2)).detail).toMatch(/CERTIFICATE_REQUIRED|EPROTO|certificate required/i);
+  });
+
+  test("the certificate of the waypoint's Gateway is shown where the policy asks for it, and follows the Gateway", async () => {
+    const clients = new BackendAuthority();
+    await using server = await tlsBackend({ leaf: authority.leaf({ dns: [API] }), clientCaPem: clients.caPem, speaks: "both" }, (_request, response) => response.end("known"));
+    const gateway = (clientCertificate: ClientCertificate | null) => ({ waypoints: [{ name: "waypoint", namespace: "shop", service: WEB, serves: "service" as const, clientCertificate, provenance: provenance("Gateway", "shop", "waypoint") }] });
+    const asked = policies(simple({ gatewayCertificate: true }));
+    const given = (uri: string): ClientCertificate => {
+      const { certificatePem, keyPem } = clients.leaf({ uris: [uri] });
+      return { kind: "given", certificatePem, keyPem };
+    };
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: { ...asked, ...gateway(given("spiffe://td/one")) } });
+    expect(await (await waypoint.fetch("/")).text()).toBe("known");
+    // No connection with the older one is used any more.
+    waypoint.change(gateway(given("spiffe://td/two")));
+    expect(await (await waypoint.fetch("/")).text()).toBe("known");
+    expect(server.seen.map(({ client }) => client)).toEqual([expect.stringContaining("spiffe://td/one"), expect.stringContaining("spiffe://td/two")]);
+    waypoint.change(gateway({ kind: "broken", reason: "the Secret shop/client is not there" }));
+    expect(answered(await waypoint.fetch("/"))).toEqual([500, "tls_broken"]);
+    expect((await waypoint.ended(3)).detail).toContain("the Secret shop/client is not there");
+    // A rule that asks for none of it is not touched by it.
+    waypoint.change(policies(simple()));
+    expect((await waypoint.fetch("/")).status).toBe(503);
   });
 
   test("material that cannot be used is told, and nothing is sent", async () => {

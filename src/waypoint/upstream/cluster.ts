@@ -6,6 +6,7 @@ import { nameHalf, type NamespacedName, namespaceHalf } from "../../core/brand.t
 import type { Random } from "../../core/ports.ts";
 import { unreachable } from "../../core/result.ts";
 import type { BackendTls, HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
+import type { ClientCertificate } from "../../mesh/l7/waypoint.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
 import { type CompiledFault, compileFault } from "../../policy/http/compiled-rule.ts";
 import { AdaptiveLimit } from "../../policy/upstream/adaptive-concurrency.ts";
@@ -68,6 +69,8 @@ export interface ClusterContext {
   readonly tlsContexts: BackendTlsContexts;
   /** Null: endpoints that are known by a name are resolved when they are dialled. */
   readonly names: NameSource | null;
+  /** This waypoint's own, for backends whose policy asks for it. */
+  readonly clientCertificate: () => ClientCertificate | null;
   /** Why a name that a client chose may not lead to an address; null when it may. */
   readonly egressRefusal: (ip: IpAddress, allowPrivate: boolean) => string | null;
   readonly observer: Pick<RequestObserver, "upstream" | "endpointNews">;
@@ -107,6 +110,8 @@ interface Rules {
   readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
   readonly broken: string | null;
   readonly tlsBroken: string | null;
+  /** As it was when `origin` was made. */
+  readonly clientCertificate: ClientCertificate | null;
   readonly origin: BackendOrigin | null;
 }
 
@@ -155,7 +160,7 @@ export class Cluster {
    */
   reconfigure(policy: TrafficPolicy | null, settings: UpstreamSettings): void {
     const before = this.#rules;
-    if (before.policy === policy) return;
+    if (before.policy === policy && same(before.clientCertificate, this.#context.clientCertificate())) return;
     this.#rules = this.#rulesOf(policy, settings, before);
     this.upstream.reconfigure(settings);
     this.breaker.reconfigure(settings.limits);
@@ -167,7 +172,7 @@ export class Cluster {
       this.#health = this.#healthChecks();
       this.#health?.sync(this.upstream.endpoints);
     }
-    if (same(before.settings.tls, settings.tls)) return;
+    if (same(before.settings.tls, settings.tls) && same(before.clientCertificate, this.#rules.clientCertificate)) return;
     for (const [endpoint, { pool }] of this.#pools) this.#letGo(endpoint, pool);
   }
 
@@ -387,12 +392,13 @@ export class Cluster {
     const faults = settings.faults.map((fault) => compileFault(fault, at, problems));
     const { adaptiveConcurrency, localRateLimits } = settings;
     const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
-    const tls = originOf(settings.tls, this.host, this.#context.tlsContexts);
+    const clientCertificate = this.#context.clientCertificate();
+    const tls = originOf(settings.tls, clientCertificate, this.host, this.#context.tlsContexts);
     return {
       policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
       adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
       rateLimiter: kept("localRateLimits") ? before!.rateLimiter : localRateLimits.length === 0 ? null : new LocalRateLimiter(localRateLimits, ({ matches }) => compileMatches(matches).applies),
-      origin: typeof tls === "string" ? null : tls, tlsBroken: typeof tls === "string" ? tls : null,
+      clientCertificate, origin: typeof tls === "string" ? null : tls, tlsBroken: typeof tls === "string" ? tls : null,
     };
   }
 
@@ -437,18 +443,21 @@ const isEmpty = ({ connections, waiting }: EndpointPool): boolean => connections
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** Null when none is originated; a text says why it cannot be. */
-function originOf(tls: BackendTls, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {
+function originOf(tls: BackendTls, own: ClientCertificate | null, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {
   switch (tls.mode) {
     case "off":
     case "mesh": return null;
     case "broken": return tls.reason;
     case "simple":
-    case "mutual":
+    case "mutual": {
+      const shown = tls.certificate === null && tls.gatewayCertificate ? own : null;
+      if (shown?.kind === "broken") return `the client certificate of this waypoint's Gateway cannot be had: ${shown.reason}`;
       try {
-        return new BackendOrigin(tls, host, contexts);
+        return new BackendOrigin(shown === null ? tls : { ...tls, certificate: shown }, host, contexts);
       } catch (error) {
         return `its certificates or keys cannot be used: ${error instanceof Error ? error.message : String(error)}`;
       }
+    }
     default: return unreachable(tls);
   }
 }

@@ -53,7 +53,7 @@ describe("every record of the corpus", () => {
 
 describe("what is refused", () => {
   const received = (name: string, json: string) => ({ name, version: "v", typeUrl: "", value: toBinary(RecordSchema, create(RecordSchema, { json })) });
-  const waypoint = { name: "wp", namespace: "shop", service: "shop/wp.shop", serves: "service", provenance: { kind: "Gateway", namespace: "shop", name: "wp", fieldPath: "" } };
+  const waypoint = { name: "wp", namespace: "shop", service: "shop/wp.shop", serves: "service", clientCertificate: null, provenance: { kind: "Gateway", namespace: "shop", name: "wp", fieldPath: "" } };
   const errorOf = (name: string, record: unknown): string => {
     const read = L7_CODECS.waypoints.decode(received(name, typeof record === "string" ? record : JSON.stringify(record)));
     return read.ok ? "taken" : read.error;

@@ -4,7 +4,7 @@ import { z } from "zod";
 import type {
   BackendTarget, ConnectionRule, Cors, HeaderChange, HttpRule, Mirror, PathChange, Redirect, RetryPolicy, Route, RouteBackend, RouteFilter, RouteParent, RouteRules, RouteTimeouts, SessionPersistence,
 } from "../../mesh/l7/route.ts";
-import type { Waypoint } from "../../mesh/l7/waypoint.ts";
+import type { ClientCertificate, Waypoint } from "../../mesh/l7/waypoint.ts";
 import { externalAuthorizer } from "./access.ts";
 import { fault, requestMatch, textPattern } from "./match.ts";
 import { exactly, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
@@ -73,4 +73,9 @@ const rules = exactly<RouteRules>()(z.discriminatedUnion("protocol", [
 
 export const route = exactly<Route>()(z.strictObject({ id: text, name: text, namespace: text, parents: list(parent), rules, createdMs: number, provenance }));
 
-export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), provenance }));
+const clientCertificate = exactly<ClientCertificate>()(z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("given"), certificatePem: text, keyPem: text }),
+  z.strictObject({ kind: z.literal("broken"), reason: text }),
+]));
+
+export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), clientCertificate: nullable(clientCertificate), provenance }));
