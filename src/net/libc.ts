@@ -35,6 +35,8 @@ function openLibc() {
     mprotect: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     madvise: { args: [FFIType.u64_fast, FFIType.u64_fast, "i32"], returns: "i32" },
     flock: { args: ["i32", "i32"], returns: "i32" },
+    pipe2: { args: ["ptr", "i32"], returns: "i32" },
+    splice: { args: ["i32", "ptr", "i32", "ptr", FFIType.u64_fast, "u32"], returns: FFIType.i64_fast },
     ioctl: { args: ["i32", FFIType.u64_fast, "ptr"], returns: "i32" },
     syscall: { args: [FFIType.i64_fast, FFIType.i64_fast], returns: FFIType.i64_fast },
     sendto: { args: ["i32", "ptr", FFIType.u64_fast, "i32", "ptr", "u32"], returns: FFIType.i64_fast },
@@ -79,6 +81,7 @@ export const IPV6_TRANSPARENT = 75;
 
 export const F_SETFD = 2;
 export const F_DUPFD_CLOEXEC = 1030;
+export const F_SETPIPE_SZ = 1031;
 export const FD_CLOEXEC = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
@@ -87,6 +90,9 @@ export const O_RDONLY = 0;
 export const O_WRONLY = 1;
 export const O_NONBLOCK = 0x800;
 export const O_CLOEXEC = 0x80000;
+
+export const SPLICE_F_MOVE = 1;
+export const SPLICE_F_NONBLOCK = 2;
 
 export const MS_BIND = 4096;
 export const MNT_DETACH = 2;
@@ -241,6 +247,16 @@ const MADV_DONTNEED = 4;
 
 /** Drops the pages of a range from this process. What was not written to a file is lost: for clean mappings of files only. */
 export const adviseUnneeded = (start: number, bytes: number): number => checked(C.madvise(start, bytes, MADV_DONTNEED));
+
+/** What is written into `into` is read from `outOf`; or -errno. */
+export function pipe(flags: number): { readonly outOf: number; readonly into: number } | number {
+  const ends = new Int32Array(2);
+  const result = checked(C.pipe2(ptr(ends), flags));
+  return result < 0 ? result : { outOf: ends[0]!, into: ends[1]! };
+}
+
+/** One of the two is a pipe. Returns the bytes moved, 0 at the end of `from`, or -errno. */
+export const splice = (from: number, to: number, bytes: number, flags: number): number => checked(Number(C.splice(from, null, to, null, bytes, flags)));
 
 /** @param argument a struct that the kernel reads and fills. */
 export const ioctl = (fd: number, request: number, argument: BigUint64Array): number => checked(C.ioctl(fd, request, ptr(argument)));

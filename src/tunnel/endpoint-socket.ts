@@ -18,6 +18,10 @@ export interface PlainEnd {
 }
 
 export type PlainSocket = Socket<PlainEnd>;
+
+/** Its descriptor, which the runtime's types leave out. */
+export const descriptorOf = (socket: PlainSocket): number => (socket as unknown as { readonly fd: number }).fd;
+
 export type SocketError = Error & { readonly code?: string };
 
 const dispatch: SocketHandler<PlainEnd> = {

@@ -1,10 +1,11 @@
 // Moves bytes between two plain TCP sockets, both ways, with half-close in both orders and back-pressure: traffic that is not
-// tunnelled, and traffic between two workloads of this node.
+// tunnelled, and traffic between two workloads of this node. What the runtime has not read of a bulk transfer goes inside the kernel.
 
 import { cancelDeadline, type DeadlineHandle, type DeadlineQueue, type Expiring } from "../net/deadlines.ts";
+import { Splicer } from "../net/splice.ts";
 import type { ByteBudget, ByteHolder } from "./byte-budget.ts";
 import { type CloseCause, causes } from "./close-cause.ts";
-import type { PlainEnd, PlainSocket, SocketError } from "./endpoint-socket.ts";
+import { descriptorOf, type PlainEnd, type PlainSocket, type SocketError } from "./endpoint-socket.ts";
 
 /** Counts by direction. */
 export interface PlainMeter {
@@ -117,6 +118,19 @@ export class PlainRelay implements Expiring, ByteHolder {
   }
 }
 
+/** A read as large as this leaves more behind: the sender is faster than we are, and the rest goes without being copied. */
+const SPLICE_FROM_BYTES = 256 * 1024;
+/** What goes so in one event at most: the other connections of the thread wait meanwhile. A millisecond or less. */
+const SPLICE_BYTES_MAX = 2 * 1024 * 1024;
+
+/** Of this thread; undefined until it is first wanted. */
+let splicer: Splicer | null | undefined;
+
+function threadSplicer(): Splicer | null {
+  if (splicer === undefined) splicer = Splicer.open();
+  return splicer;
+}
+
 /** One of the two sockets: what it reads goes to `other`, what it must still write waits in `#queue`. */
 class Side implements PlainEnd {
   readonly #relay: PlainRelay;
@@ -142,6 +156,18 @@ class Side implements PlainEnd {
     if (this.#relay.finished) return;
     this.#relay.moved = true;
     this.other.accept(chunk);
+    if (chunk.length >= SPLICE_FROM_BYTES) this.other.spliceOther();
+  }
+
+  /** Moves what the other socket has still to give, when all that it gave before has been taken. */
+  spliceOther(): void {
+    const { other } = this;
+    if (this.#queue.length > 0 || other.paused || this.#relay.finished) return;
+    const spliced = threadSplicer()?.move(descriptorOf(other.socket), descriptorOf(this.socket), SPLICE_BYTES_MAX);
+    if (spliced === undefined) return;
+    if (spliced.moved > 0) this.#written(spliced.moved);
+    // Offered to the socket once more: it is full, and this makes it tell when it is not.
+    if (spliced.left !== null) this.accept(spliced.left);
   }
 
   accept(chunk: Uint8Array): void {

@@ -4,6 +4,8 @@ import type { PlainEnd, PlainSocket } from "../../src/tunnel/endpoint-socket.ts"
 
 export class FakePlainSocket {
   data!: PlainEnd;
+  /** None: whatever works on descriptors finds no socket here. */
+  readonly fd = -1;
   written: Uint8Array[] = [];
   room = Number.POSITIVE_INFINITY;
   paused = false;
