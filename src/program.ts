@@ -54,7 +54,7 @@ function complain(text: string): number {
 async function settleEnvironment(args: readonly string[]): Promise<number | null> {
   const compiled = import.meta.path.startsWith("/$bunfs/");
   const glibc = existsSync("/lib64/ld-linux-x86-64.so.2");
-  const decision = judgeEnvironment(process.env, { arch: process.arch, platform: process.platform, glibc, compiled });
+  const decision = judgeEnvironment(process.env, { arch: process.arch, platform: process.platform, glibc, compiled, computes: args[0] === "waypoint" });
   if (decision.kind === "refuse") return complain(`weft: ${decision.message}\n`);
   if (decision.kind === "execute" && isRole(args[0] ?? "") && !args.includes("--help") && !args.includes("-h")) {
     const { execute, ownArguments } = await import("./runtime/execute.ts");

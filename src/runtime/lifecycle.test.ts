@@ -153,7 +153,7 @@ describe("service manager", () => {
 });
 
 describe("environment", () => {
-  const machine = { platform: "linux", arch: "x64", glibc: true, compiled: true };
+  const machine = { platform: "linux", arch: "x64", glibc: true, compiled: true, computes: false };
 
   test("without the tunable the process executes itself once, keeping what the operator set", () => {
     const first = judgeEnvironment({ PATH: "/bin", GLIBC_TUNABLES: "glibc.malloc.arena_max=2" }, machine);
@@ -172,6 +172,12 @@ describe("environment", () => {
     expect(judgeEnvironment({ [LAST_TIER]: "1" }, { ...machine, arch: "arm64" })).toMatchObject({ environment: { [LAST_TIER]: "1", [GIVE_BACK_INTERVAL]: "1000" } });
     expect(judgeEnvironment({}, { ...machine, platform: "darwin" }).kind).toBe("proceed");
     expect(judgeEnvironment({ [EXECUTED_MARKER]: "1" }, machine).kind).toBe("proceed");
+  });
+
+  test("a role that computes keeps the compiler's last tier, unless the operator says otherwise", () => {
+    const computing = { ...machine, glibc: false, computes: true };
+    expect(judgeEnvironment({}, computing)).toEqual({ kind: "execute", environment: { [GIVE_BACK_INTERVAL]: "1000", [EXECUTED_MARKER]: "1" } });
+    expect(judgeEnvironment({ [LAST_TIER]: "0" }, computing)).toMatchObject({ environment: { [LAST_TIER]: "0" } });
   });
 
   test("the compiled binary takes no orders to load code", () => {
