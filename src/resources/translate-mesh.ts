@@ -98,6 +98,8 @@ interface MeshContext {
   readonly waypointUses: string;
 }
 
+/** Hosts of ServiceEntries that one WorkloadEntry is an endpoint of, the first by the entries' names. */
+const ENTRY_MEMBERSHIPS_MAX = 1_024;
 const NOTHING_HIDDEN: ReadonlySet<Placed<Resource>> = new Set();
 
 /** Translates states of the directory one after the other, reusing what did not change. The result depends on the last state alone. */
@@ -310,7 +312,7 @@ function translateEntry(placed: Placed<WorkloadEntryResource>, context: Namespac
   if (known !== undefined) return known;
   const labels = entryLabels(placed.resource);
   const services = context.serviceIndex.selecting(labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
-  const further = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {}));
+  const further = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {})).slice(0, ENTRY_MEMBERSHIPS_MAX);
   const translated = translateWorkloadEntry(placed, {
     options, namespaceLabels: context.labels, gateways: context.gateways, services, further, policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services), hidden: context.hidden.has(placed),
   });

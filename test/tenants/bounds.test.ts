@@ -3,11 +3,16 @@
 import { describe, expect } from "bun:test";
 import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX } from "../../src/resources/cluster/namespace-allowance.ts";
 import type { ClusterSet } from "../../src/resources/cluster/cluster-set.ts";
+import { ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX, HOSTS_PER_NAMESPACE_MAX } from "../../src/resources/claims/claims.ts";
+import { MEMBERSHIPS_MAX } from "../../src/resources/cluster/translate-pod.ts";
+import { CONSUMER_ROUTES_PER_SERVICE_MAX, ROUTES_PER_SERVICE_MAX, TRAFFIC_RESOURCES_PER_SERVICE_MAX, WILDCARD_RULES_PER_NAMESPACE_MAX } from "../../src/resources/l7/bounds.ts";
 import { item } from "../kit/bad-input.ts";
-import { cluster, object, put, saidOf, service, TENANT, VAULT, VICTIM, wayOf } from "./tenant-cluster.ts";
+import { cluster, object, pod, put, saidOf, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, workloadOf } from "./tenant-cluster.ts";
 
 const policy = (at: string, name: string, spec: Readonly<Record<string, unknown>> = { action: "ALLOW", rules: [{ from: [{ source: { namespaces: [VICTIM] } }] }] }) => object("security.istio.io/v1", "AuthorizationPolicy", at, name, spec);
 const rule = (i: number) => object("networking.istio.io/v1", "DestinationRule", TENANT, `r${i}`, { host: "nobody.example" });
+const created = (i: number) => ({ creationTimestamp: new Date(Date.UTC(2026, 0, 1) + i * 1000).toISOString() });
+const route = (at: string, i: number) => object("gateway.networking.k8s.io/v1", "HTTPRoute", at, `r${i}`, { parentRefs: [{ group: "", kind: "Service", namespace: VICTIM, name: "vault" }, { group: "", kind: "Service", namespace: at, name: "web" }], rules: [{ backendRefs: [{ name: "web", port: 80 }] }] }, created(i));
 const removeRules = (set: ClusterSet, from: number, to: number): void => {
   for (let i = from; i < to; i++) set.remove("DestinationRule", TENANT, `r${i}`);
 };
@@ -59,5 +64,72 @@ describe("more than a namespace may have", () => {
     removeRules(set, 0, 5_000);
     expect(set.upsert("AuthorizationPolicy", policy(TENANT, "later"))).toBe("kept");
     expect(denied()).toEqual(["allow later"]);
+  }, 60_000);
+});
+
+describe("more than one service, workload or namespace may have to do with", () => {
+  item("thousands of a tenant's routes for another namespace's Service", async () => {
+    const count = 2_100;
+    const set = cluster(service(TENANT, "web", "198.19.0.6"), ...Array.from({ length: count }, (_, i) => route(TENANT, count - 1 - i)));
+    const evaluation = set.evaluate();
+    const parents = [...evaluation.l7.routes.values()].flatMap((one) => one.parents);
+    const of = (namespace: string): number => parents.filter(({ service: to }) => to.startsWith(`${namespace}/`)).length;
+    expect([of(VICTIM), of(TENANT)]).toEqual([CONSUMER_ROUTES_PER_SERVICE_MAX, ROUTES_PER_SERVICE_MAX]);
+    // The oldest hold, and the others know.
+    expect(evaluation.l7.routes.get("HTTPRoute/aaa/r0")?.parents.length).toBe(2);
+    expect(evaluation.l7.routes.get("HTTPRoute/aaa/r64")?.parents.map(({ service: to }) => String(to))).toEqual(["aaa/web.aaa.svc.cluster.local"]);
+    expect(evaluation.l7.routes.get("HTTPRoute/aaa/r2050")).toBeUndefined();
+    const status = evaluation.statuses.find(({ name }) => name === "r64")!;
+    expect(status.parents.map(({ conditions }) => conditions.find(({ type }) => type === "Accepted")?.status)).toEqual([false, true]);
+    expect(saidOf(evaluation, "HTTPRoute aaa/r64").join()).toContain("64 older routes hold for bank/vault.bank.svc.cluster.local");
+    // The bank's own take no part in it.
+    put(set, service(VICTIM, "web", "198.19.0.7"), route(VICTIM, 9_999));
+    expect(set.evaluate().l7.routes.get("HTTPRoute/bank/r9999")?.parents.length).toBe(2);
+  }, 60_000);
+
+  item("thousands of rules with a wildcard, and for one Service", async () => {
+    const kinds = (i: number) => [
+      object("networking.istio.io/v1", "VirtualService", TENANT, `v${i}`, { hosts: ["*.svc.cluster.local"], http: [{ route: [{ destination: { host: "web" } }] }] }, created(i)),
+      object("networking.istio.io/v1", "DestinationRule", TENANT, `d${i}`, { host: "vault.bank.svc.cluster.local", subsets: [{ name: `s${i}`, labels: { a: "b" } }] }, created(i)),
+    ];
+    const evaluation = cluster(service(TENANT, "web", "198.19.0.6"), ...Array.from({ length: 1_000 }, (_, i) => kinds(i)).flat()).evaluate();
+    expect(evaluation.l7.routes.size).toBe(WILDCARD_RULES_PER_NAMESPACE_MAX);
+    expect(evaluation.l7.trafficPolicies.get("bank/vault.bank.svc.cluster.local" as never)!.length).toBeLessThanOrEqual(TRAFFIC_RESOURCES_PER_SERVICE_MAX);
+    expect([saidOf(evaluation, "VirtualService aaa/v0").join(), saidOf(evaluation, "VirtualService aaa/v999").join()]).toEqual([expect.not.stringContaining("oldest"), expect.stringContaining("oldest rules of namespace aaa")]);
+    expect(saidOf(evaluation, "DestinationRule aaa/d999").join()).toContain("not in force for bank/vault.bank.svc.cluster.local");
+  }, 60_000);
+
+  item("hosts and endpoints of ServiceEntries without end", async () => {
+    const hosts = (i: number) => Array.from({ length: 1_000 }, (_, k) => `h${k}.x${i}.example`);
+    const entry = (i: number, more: Readonly<Record<string, unknown>> = {}) => serviceEntry(`e${String(i).padStart(3, "0")}`, { hosts: hosts(i), addresses: [`203.0.113.${i}`], ...more }, TENANT, created(i));
+    const made = ({ mesh }: { readonly mesh: { readonly services: ReadonlyMap<unknown, { readonly namespace: string }> } }) => [...mesh.services.values()].filter(({ namespace }) => namespace === TENANT).length;
+    const many = cluster(...Array.from({ length: 12 }, (_, i) => entry(i))).evaluate();
+    expect([made(many), saidOf(many, "ServiceEntry aaa/e000"), saidOf(many, "ServiceEntry aaa/e011").length]).toEqual([HOSTS_PER_NAMESPACE_MAX, [], 9]);
+    const wide = cluster(entry(0, { endpoints: Array.from({ length: 4_000 }, (_, k) => ({ address: `198.18.${100 + (k >> 8)}.${k & 255}` })) })).evaluate();
+    expect(made(wide)).toBe(ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX / 4_000);
+    // One object alone may not name more than the API takes of it.
+    expect(saidOf(cluster(serviceEntry("x", { hosts: Array.from({ length: 10_000 }, (_, k) => `h${k}.example`) })).evaluate(), "ServiceEntry aaa/x").join()).toContain("1024");
+  }, 60_000);
+
+  item("thousands of Services with one selector", async () => {
+    const set = cluster(pod(TENANT, "web", "198.18.6.6"), ...Array.from({ length: 2_000 }, (_, i) => service(TENANT, `s${i}`, `198.19.${10 + (i >> 8)}.${i & 255}`, { selector: { app: "web" } })));
+    expect(workloadOf(set.evaluate(), TENANT, "web")!.services.length).toBe(MEMBERSHIPS_MAX);
+  }, 60_000);
+
+  item("thousands of policies that select one workload", async () => {
+    const set = cluster(pod(TENANT, "web", "198.18.6.6"));
+    for (let i = 0; i < 2_500; i++) set.upsert("AuthorizationPolicy", object("security.istio.io/v1", "AuthorizationPolicy", TENANT, `p${i}`, { selector: { matchLabels: { app: "web" } }, action: "ALLOW", rules: [{}] }));
+    const evaluation = set.evaluate();
+    expect(workloadOf(evaluation, TENANT, "web")!.authorizationPolicies.length).toBe(2_000);
+    // What is not among them might have denied.
+    expect(evaluation.mesh.policies.get("aaa/namespace-full.weft.dev" as never)).toMatchObject({ action: "deny", scope: "namespace" });
+  }, 60_000);
+
+  item("thousands of policies for one Service, of which one may hold", async () => {
+    const claim = (i: number) => object("gateway.networking.k8s.io/v1", "BackendTLSPolicy", TENANT, `x${i}`, { targetRefs: [{ group: "", kind: "Service", name: "web" }], validation: { hostname: "web.example", wellKnownCACertificates: "System" } }, created(i));
+    const set = cluster(service(TENANT, "web", "198.19.0.6"), ...Array.from({ length: 5_000 }, (_, i) => claim(i)));
+    const evaluation = set.evaluate();
+    const accepted = evaluation.statuses.filter(({ kind, parents }) => kind === "BackendTLSPolicy" && parents[0]!.conditions.some(({ type, status }) => type === "Accepted" && status)).map(({ name }) => name);
+    expect(accepted).toEqual(["x0"]);
   }, 60_000);
 });

@@ -25,6 +25,10 @@ import type { AddressOwner, PodAddresses } from "./pod-addresses.ts";
 /** Different ranges that the ServiceEntries of one namespace may name: each is held against the namespace's own pods. */
 const RANGES_PER_NAMESPACE_MAX = 1024;
 
+/** Hosts of all ServiceEntries of one namespace: each is a service of the mesh, which every agent may hear of. */
+export const HOSTS_PER_NAMESPACE_MAX = 10_000;
+/** Hosts times endpoints of all of them: each is a membership in every agent. */
+export const ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX = 100_000;
 /** What is told of one resource: the first few explain the others. */
 const TOLD_PER_RESOURCE_MAX = 8;
 
@@ -83,7 +87,13 @@ export class ClaimJudge {
     const hasRanges = entries.some(({ resource }) => (resource.spec.addresses ?? []).some((text) => !isSingle(parseCidr(text)!)));
     const owned = hasRanges ? new OwnedAddresses([...pods, ...vips]) : null;
     const ranges = new Map<string, Map<string, boolean>>();
+    const rooms = new Map<string, Room>();
     return {
+      room: (namespace) => {
+        const room = rooms.get(namespace) ?? { hosts: HOSTS_PER_NAMESPACE_MAX, memberships: ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX };
+        rooms.set(namespace, room);
+        return room;
+      },
       isExempt: (namespace) => namespace === this.#options.rootNamespace,
       hosts: { clusterDomain: this.#options.clusterDomain, hasNamespace: (name) => namespaces.has(name), hasService: (namespace, name) => names.has(`${namespace}/${name}`) },
       isForeign: (ip, namespace) => pods.isForeign(ip, namespace) || (vips.has(ip) && vips.get(ip) !== namespace),
@@ -114,9 +124,16 @@ export class ClaimJudge {
       if (left.length === TOLD_PER_RESOURCE_MAX) report("error", "more_diagnostics", [], "there may be more of this kind; they are left out too");
       return false;
     };
+    const room = facts.room(namespace);
     const hosts = spec.hosts.filter((host, i) => {
       const fault = hostFault(host, namespace, facts.hosts);
       return fault === null || leaveOut(["spec", "hosts", i], `found ${JSON.stringify(host)}: ${fault}`);
+    }).filter((host) => {
+      const memberships = Math.max(1, spec.endpoints?.length ?? 0);
+      if (room.hosts < 1 || room.memberships < memberships) return leaveOut(["spec", "hosts", spec.hosts.indexOf(host)], `found ${JSON.stringify(host)} beyond the ${HOSTS_PER_NAMESPACE_MAX} hosts, or the ${ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX} endpoints of all hosts, that older ServiceEntries of this namespace have`);
+      room.hosts--;
+      room.memberships -= memberships;
+      return true;
     });
     const addresses = spec.addresses?.filter((text, i) => {
       const fault = this.#addressFault(text, namespace, facts);
@@ -167,7 +184,14 @@ export class ClaimJudge {
   }
 }
 
+/** What is left of a namespace's share. */
+interface Room {
+  hosts: number;
+  memberships: number;
+}
+
 interface Facts {
+  readonly room: (namespace: string) => Room;
   /** The root namespace's writers are the mesh's operators. */
   readonly isExempt: (namespace: string) => boolean;
   readonly hosts: HostOwners;

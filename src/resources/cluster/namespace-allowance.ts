@@ -5,6 +5,9 @@
 export const NAMESPACE_OBJECTS_MAX = 20_000;
 /** Characters of their JSON: some 3 KiB for each of them, or forty of the largest that an API server takes. */
 export const NAMESPACE_CHARS_MAX = 64 * 1024 * 1024;
+/** Policies of one namespace: each workload names all that select it. */
+const POLICIES_MAX = 2_000;
+const KINDS_MAX: Readonly<Record<string, number>> = { AuthorizationPolicy: POLICIES_MAX, PeerAuthentication: POLICIES_MAX, LoginPolicy: POLICIES_MAX };
 /** Names remembered of what was not kept. With more than these nobody knows when all is gone: policies stay denied until the control plane starts again. */
 const REFUSED_MAX = 20_000;
 /** There is room again below this share: one that writes at the bound would be listed anew with every change. */
@@ -19,6 +22,8 @@ export interface NamespaceUse {
 
 interface Namespace {
   readonly sizes: Map<string, number>;
+  /** Of the kinds that have a bound of their own. */
+  readonly counts: Map<string, number>;
   chars: number;
   /** By kind. */
   readonly refused: Map<string, Set<string>>;
@@ -34,11 +39,13 @@ export class NamespaceAllowance {
     const of = this.#of(namespace);
     const key = `${kind}/${name}`;
     const before = of.sizes.get(key);
-    if (of.sizes.size + (before === undefined ? 1 : 0) > NAMESPACE_OBJECTS_MAX || of.chars - (before ?? 0) + chars > NAMESPACE_CHARS_MAX) {
+    const count = Object.hasOwn(KINDS_MAX, kind) ? (of.counts.get(kind) ?? 0) + (before === undefined ? 1 : 0) : 0;
+    if (count > (KINDS_MAX[kind] ?? 0) || of.sizes.size + (before === undefined ? 1 : 0) > NAMESPACE_OBJECTS_MAX || of.chars - (before ?? 0) + chars > NAMESPACE_CHARS_MAX) {
       this.#refuse(of, kind, name);
       return false;
     }
     of.sizes.set(key, chars);
+    if (count > 0) of.counts.set(kind, count);
     of.chars += chars - (before ?? 0);
     this.#unrefuse(of, kind, name);
     return true;
@@ -49,7 +56,7 @@ export class NamespaceAllowance {
     if (of === undefined) return;
     const key = `${kind}/${name}`;
     of.chars -= of.sizes.get(key) ?? 0;
-    of.sizes.delete(key);
+    if (of.sizes.delete(key) && of.counts.has(kind)) of.counts.set(kind, of.counts.get(kind)! - 1);
     this.#unrefuse(of, kind, name);
     if (of.sizes.size === 0 && of.refusedCount === 0 && !of.overflowed) this.#namespaces.delete(namespace);
   }
@@ -68,7 +75,7 @@ export class NamespaceAllowance {
   /** Something was not kept that may find room now. */
   hasRoomAgain(namespace: string): boolean {
     const of = this.#namespaces.get(namespace);
-    return of !== undefined && (of.refusedCount > 0 || of.overflowed) && of.sizes.size < NAMESPACE_OBJECTS_MAX * ROOM_SHARE && of.chars < NAMESPACE_CHARS_MAX * ROOM_SHARE;
+    return of !== undefined && (of.refusedCount > 0 || of.overflowed) && of.sizes.size < NAMESPACE_OBJECTS_MAX * ROOM_SHARE && of.chars < NAMESPACE_CHARS_MAX * ROOM_SHARE && [...of.counts].every(([kind, count]) => (of.refused.get(kind)?.size ?? 0) === 0 || count < KINDS_MAX[kind]! * ROOM_SHARE);
   }
 
   #refuse(of: Namespace, kind: string, name: string): void {
@@ -90,7 +97,7 @@ export class NamespaceAllowance {
   #of(namespace: string): Namespace {
     const found = this.#namespaces.get(namespace);
     if (found !== undefined) return found;
-    const made: Namespace = { sizes: new Map(), chars: 0, refused: new Map(), refusedCount: 0, overflowed: false };
+    const made: Namespace = { sizes: new Map(), counts: new Map(), chars: 0, refused: new Map(), refusedCount: 0, overflowed: false };
     this.#namespaces.set(namespace, made);
     return made;
   }

@@ -12,6 +12,9 @@ import type { TranslationOptions } from "../resource.ts";
 import type { NamespaceSurroundings } from "../translate-mesh.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
 
+/** Services of one pod, the first by name: thousands of Services with one selector would make as many endpoints of each pod. */
+export const MEMBERSHIPS_MAX = 256;
+
 const NOWHERE: Locality = { region: "", zone: "", subzone: "" };
 
 export interface PodSurroundings {
@@ -100,13 +103,13 @@ function mintUid(text: string): WorkloadUid {
 }
 
 function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonly EndpointSlice[], options: TranslationOptions): ServiceMembership[] {
-  const selected = namespace.serviceIndex.selecting(pod.labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const selected = namespace.serviceIndex.selecting(pod.labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1)).slice(0, MEMBERSHIPS_MAX);
   const found = selected.map((service) => membership(service, podPorts(service, pod), options));
   for (const slice of slices) {
     const service = namespace.serviceResources.get(slice.service);
     if (service !== undefined && !selected.includes(service)) found.push(sliceMembership(slice, service, options));
   }
-  return found;
+  return found.slice(0, MEMBERSHIPS_MAX);
 }
 
 /** A port that the pod has no name for is left out, as Kubernetes does. */

@@ -9,6 +9,7 @@ import { byAge, describePlaced } from "./age.ts";
 import type { Claim } from "./translate-traffic.ts";
 
 export interface AttachedRoute {
+  readonly routeId: string;
   readonly placed: Placed<ResourceOf<string, unknown>>;
   readonly rules: Route["rules"];
   readonly service: NamespacedName;
@@ -89,9 +90,16 @@ export interface PlacedClaim {
 
 /** Policies of one kind, of which one alone can hold for a port: the older does (Gateway API, policy attachment). */
 export function lostClaims(all: readonly PlacedClaim[]): LostParent[] {
-  return all.flatMap(({ placed, claim }) => {
-    const winner = all.find((other) => other.placed !== placed && other.claim.service === claim.service && other.claim.port === claim.port && byAge(other.placed, placed) < 0);
-    if (winner === undefined) return [];
+  const keyOf = ({ claim }: PlacedClaim): string => `${claim.service} ${claim.port ?? ""}`;
+  const oldest = new Map<string, PlacedClaim>();
+  for (const one of all) {
+    const known = oldest.get(keyOf(one));
+    if (known === undefined || byAge(one.placed, known.placed) < 0) oldest.set(keyOf(one), one);
+  }
+  return all.flatMap((one) => {
+    const { placed, claim } = one;
+    const winner = oldest.get(keyOf(one))!;
+    if (winner.placed === placed) return [];
     return [{ placed, path: claim.path, message: `${describePlaced(winner.placed)} holds for ${claim.service}${claim.port === null ? "" : `:${claim.port}`} and is older` }];
   });
 }

@@ -16,6 +16,7 @@ import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
 import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "../resource.ts";
 import type { ResourceDiagnostic } from "../translate-mesh.ts";
 import { describePlaced } from "./age.ts";
+import { boundedContributions, boundRoutes, wildcardsBeyond } from "./bounds.ts";
 import type { Contribution } from "./contribution.ts";
 import { mergeContributions, type PlacedContribution } from "./merge-contributions.ts";
 import { type AttachedRoute, findConflicts, type LostParent, lostClaims, type PlacedClaim } from "./route-conflicts.ts";
@@ -101,10 +102,12 @@ export class L7Translator {
       waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
       attached: [], claims: [], subsets: [], statuses: [], diagnostics: [],
     };
-    for (const placed of resources) this.#translateOne(placed, world, pass);
+    const beyond = wildcardsBeyond(resources, this.#options.rootNamespace, reportInto(pass.diagnostics));
+    for (const placed of resources) if (!beyond.has(placed)) this.#translateOne(placed, world, pass);
+    const bounded = boundRoutes(pass.attached, pass.routes, reportInto(pass.diagnostics));
     const trafficPolicies = this.#mergeTraffic(pass);
     reportMissingSubsets(pass, trafficPolicies);
-    const lost = [...findConflicts(pass.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
+    const lost = [...bounded.lost, ...findConflicts(bounded.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
     this.#labelNames = labelsLookedAt(pass.routes.values(), trafficPolicies.values());
     this.#labels = labelsTold([...labelledEntries(resources, this.#options.clusterId), ...others], this.#labelNames, this.#labels);
     const workloadLabels = this.#labels;
@@ -228,7 +231,7 @@ const reportInto = (diagnostics: ResourceDiagnostic[]): ReportFor => (placed) =>
 
 function mergeService(service: NamespacedName, members: readonly PlacedContribution[]): Merged {
   const diagnostics: ResourceDiagnostic[] = [];
-  return { members, policies: mergeContributions(service, members, reportInto(diagnostics)), diagnostics };
+  return { members, policies: mergeContributions(service, boundedContributions(members, reportInto(diagnostics)), reportInto(diagnostics)), diagnostics };
 }
 
 function addNamed<T extends { readonly namespace: string; readonly name: string }>(map: Map<NamespacedName, T>, record: T | null): void {
@@ -239,7 +242,7 @@ function addRoute(placed: Placed<Resource>, { routes, attached, status }: Transl
   const [route] = routes;
   if (route !== undefined) {
     pass.routes.set(route.id, route);
-    for (const { path, parents } of attached) for (const { service, port, clientNamespace } of parents) pass.attached.push({ placed, rules: route.rules, service, port, clientNamespace, path });
+    for (const { path, parents } of attached) for (const { service, port, clientNamespace } of parents) pass.attached.push({ routeId: route.id, placed, rules: route.rules, service, port, clientNamespace, path });
   }
   pass.statuses.push({ placed, status });
 }
@@ -247,7 +250,7 @@ function addRoute(placed: Placed<Resource>, { routes, attached, status }: Transl
 function addVirtualService(placed: Placed<Resource>, { routes, subsets }: TranslatedVirtualService, pass: Pass): void {
   for (const route of routes) {
     pass.routes.set(route.id, route);
-    for (const { service, port, clientNamespace } of route.parents) pass.attached.push({ placed, rules: route.rules, service, port, clientNamespace, path: ["spec", "hosts"] });
+    for (const { service, port, clientNamespace } of route.parents) pass.attached.push({ routeId: route.id, placed, rules: route.rules, service, port, clientNamespace, path: ["spec", "hosts"] });
   }
   for (const wanted of subsets) pass.subsets.push({ placed, wanted });
 }
