@@ -64,9 +64,10 @@ export const run: RoleMain = async (settings, runtime) => {
     waypoints: waypointEnvironment(settings),
     trustBundle: () => authority.authority.trustBundlePem,
     publish: (state, { sinceMs, evaluationMs, changes }) => {
-      xds.publish(state);
-      listing();
-      log.debug("published", { state: xds.publishedState, changes, evaluationMs: Math.round(evaluationMs), sinceChangeMs: Math.round(clock.monotonicMs() - sinceMs) });
+      void xds.publish(state).then(() => {
+        listing();
+        log.debug("published", { state: xds.publishedState, changes, evaluationMs: Math.round(evaluationMs), sinceChangeMs: Math.round(clock.monotonicMs() - sinceMs) });
+      });
     },
   });
   const xds = new XdsServer({ authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });

@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import * as http2 from "node:http2";
 import type { AddressInfo } from "node:net";
 import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
@@ -13,7 +13,7 @@ import { systemTimers, type Timers } from "../net/timers.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { until } from "../../test/kit/until.ts";
-import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse, ResourceSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ADDRESS_TYPE } from "./resource.ts";
 import { FIRST_REQUEST_MS, STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
 
@@ -57,6 +57,8 @@ class Requests extends Pushed<DeltaDiscoveryRequest> {
   }
 }
 
+const LARGE = 5_000;
+const MANY = 100_000;
 const NODE = { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1", WEFT_VERSION: "9" } };
 
 function connect(port: number, token = "good"): { requests: Requests; responses: AsyncIterator<DeltaDiscoveryResponse>; abort: AbortController } {
@@ -133,6 +135,42 @@ describe("a stream", () => {
     await until("the NACK", WAIT_MS, () => xds.clients()[0]?.types[0]?.rejected?.message === "b is wrong");
     expect(events.filter(({ kind }) => kind === "rejected")).toMatchObject([{ typeUrl: ADDRESS_TYPE, message: "b is wrong" }]);
   });
+
+  test("a large state takes turns with what else there is to do, and what follows it comes after it", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    const large = xds.publish(mesh.change({ workloads: Array.from({ length: LARGE }, (_, i) => workload({ name: `w${i}` })) }));
+    const small = xds.publish(mesh.change({ workloads: [workload({ name: "after" })] }));
+    let turns = 0;
+    while (xds.publishedState === 0) {
+      turns++;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    expect(turns).toBeGreaterThan(LARGE / 1_000);
+    await Promise.all([large, small]);
+    expect(xds.publishedState).toBe(2);
+    void xds.publish(mesh.change({ workloads: [workload({ name: "at once" })] }));
+    expect(xds.publishedState).toBe(3);
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    expect((await responses.next()).value?.resources.length).toBe(LARGE + 2);
+  });
+
+  test("who comes back with a hundred thousand names is told what differs from them", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    await xds.publish(mesh.change({ workloads: Array.from({ length: MANY }, (_, i) => workload({ name: `workload-with-a-name-of-a-usual-length-${i}` })) }));
+    const first = connect(port);
+    first.requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    const { resources: told } = (await first.responses.next()).value as DeltaDiscoveryResponse;
+    expect(told.length).toBe(MANY);
+    first.abort.abort();
+    const versions = Object.fromEntries(told.map((bytes) => fromBinary(ResourceSchema, bytes)).map(({ name, version }) => [name, version]));
+    const again = connect(port);
+    again.requests.send({ typeUrl: ADDRESS_TYPE, node: NODE, initialResourceVersions: { ...versions, [Object.keys(versions)[0]!]: "old", "Kubernetes//Pod/shop/gone": "1" } });
+    const [changed, gone] = [(await again.responses.next()).value, (await again.responses.next()).value] as [DeltaDiscoveryResponse, DeltaDiscoveryResponse];
+    expect([changed.resources.length, changed.removedResources, gone.resources.length, gone.removedResources]).toEqual([1, [], 0, ["Kubernetes//Pod/shop/gone"]]);
+  }, 120_000);
 
   test("that its client breaks off leaves nothing", async () => {
     const { xds, port } = await start();

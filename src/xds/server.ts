@@ -23,6 +23,8 @@ import { REMOVED_MAX, World } from "./server/world.ts";
  * not reached. Only who has shown who it is may send one.
  */
 export const REQUEST_BYTES_MAX = 256 * 1024 * 1024;
+/** Records of a state that are encoded without a pause: tens of milliseconds in which nobody else is served. */
+const PUBLISHED_AT_ONCE_MAX = 1_000;
 /** Responses made and not on the wire yet, over all clients: the first responses to several nodes of a large mesh. */
 export const SENDING_BYTES_MAX = 256 * 1024 * 1024;
 /** A client that takes nothing for this long while others wait is ended: it comes back with what it has. */
@@ -83,6 +85,8 @@ export class XdsServer implements XdsServing {
   readonly #world: World;
   readonly #connections = new Set<ClientConnection>();
   readonly #budget: SendBudget;
+  /** Of the state that was handed over last; null when all are published. */
+  #publishing: Promise<void> | null = null;
   #closed = false;
   #cancelLook: (() => void) | null = null;
 
@@ -107,7 +111,25 @@ export class XdsServer implements XdsServing {
     return this.#budget.usedBytes;
   }
 
-  publish(state: PublishedState): void {
+  /** Resolves when it is what clients are told: at once for a small change, else when what else there is to do has had its turns. In their order. */
+  async publish(state: PublishedState): Promise<void> {
+    const { services, workloads, policies } = state.delta;
+    if (this.#publishing === null && services.length + workloads.length + policies.length <= PUBLISHED_AT_ONCE_MAX) return this.#publishNow(state);
+    const published = (this.#publishing ?? Promise.resolve()).then(() => this.#publishInSteps(state));
+    this.#publishing = published;
+    await published;
+    if (this.#publishing === published) this.#publishing = null;
+  }
+
+  async #publishInSteps(state: PublishedState): Promise<void> {
+    for (const _ of this.#world.prepare(state)) {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (this.#closed) return;
+    }
+    this.#publishNow(state);
+  }
+
+  #publishNow(state: PublishedState): void {
     this.#world.publish(state);
     for (const connection of this.#connections) connection.wake();
     this.#forgetRemovals();

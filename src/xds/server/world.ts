@@ -15,6 +15,9 @@ import { WaypointIndex, type WaypointRecords } from "./waypoint-index.ts";
 /** Removals remembered for clients that have not been told; a client further behind than this begins a new stream, with what it has. */
 export const REMOVED_MAX = 100_000;
 
+/** Records encoded in one step of `prepare`: some milliseconds. */
+const PREPARED_AT_ONCE = 250;
+
 /** What one waypoint is told of each kind. */
 export type WaypointResources = { readonly [K in L7Kind]: ReadonlyMap<string, EncodedResource> };
 
@@ -31,6 +34,8 @@ export class World {
   readonly #waypoints = new WaypointIndex();
   /** Keyed by the record: records are never changed, so an encoding holds for as long as its record. */
   readonly #encoded = new WeakMap<object, EncodedResource>();
+  /** Encoded ahead of the state that they are published with. */
+  readonly #prepared = new Map<object, EncodedResource>();
   readonly #waypointViews = new Map<NamespacedName, { readonly version: number; readonly resources: WaypointResources }>();
   readonly #onFault: (message: string) => void;
   #mesh: MeshSnapshot = emptySnapshot;
@@ -48,6 +53,24 @@ export class World {
     return this.#state;
   }
 
+  /** Encodes what a state brings, before it is published, some records at each step: publishing it takes a moment then, however much it is. */
+  *prepare({ delta }: PublishedState): IterableIterator<void> {
+    yield* this.#prepareAll(delta.services, encodeService);
+    yield* this.#prepareAll(delta.workloads, encodeWorkload);
+    yield* this.#prepareAll(delta.policies, encodePolicy);
+  }
+
+  *#prepareAll<T extends object>(records: readonly T[], encode: (record: T) => EncodedResource): IterableIterator<void> {
+    for (const [index, record] of records.entries()) {
+      if (index % PREPARED_AT_ONCE === 0) yield;
+      try {
+        this.#prepared.set(record, encode(record));
+      } catch {
+        // It is told of when it is published.
+      }
+    }
+  }
+
   publish(published: PublishedState): void {
     const state = ++this.#state;
     const { delta } = published;
@@ -56,6 +79,7 @@ export class World {
     for (const policy of delta.policies) this.#set(this.policies, policy, encodePolicy, state);
     for (const name of [...delta.removedWorkloads, ...delta.removedServices]) this.addresses.remove(name, state);
     for (const name of delta.removedPolicies) this.policies.remove(name, state);
+    this.#prepared.clear();
     this.#waypoints.update(published);
     this.#index(delta);
     this.#mesh = published.mesh;
@@ -157,7 +181,7 @@ export class World {
 
   #set<T extends object>(table: ChangeTable, record: T, encode: (record: T) => EncodedResource, state: number): void {
     try {
-      table.set(encode(record), state);
+      table.set(this.#prepared.get(record) ?? encode(record), state);
     } catch (cause) {
       // A record that no message can hold is a fault of ours; the others are told all the same.
       this.#onFault(`a record cannot be sent, what was sent of it before stays: ${cause instanceof Error ? cause.message : String(cause)}; ${JSON.stringify(record).slice(0, 500)}`);
