@@ -106,8 +106,6 @@ export interface ServiceSpec {
   readonly limits?: { readonly requests?: number; readonly pending?: number; readonly connections?: number };
   /** So many in a time, as many at once. */
   readonly rate?: { readonly requests: number; readonly perMs: number };
-  /** Of a server that answers so many 5xx one after the other. */
-  readonly ejection?: { readonly consecutive5xx: number };
   /** In Istio's words: `BASE`. */
   readonly normalization?: Normalization;
 }
@@ -126,6 +124,13 @@ export interface Http2Request {
   readonly protocol?: string;
 }
 
+/** Fields as they go over the wire, Latin-1: name, value, … */
+export interface RawHttp2Request {
+  readonly fields: readonly string[];
+  readonly body?: string;
+  readonly trailers?: readonly string[];
+}
+
 export interface Exchange {
   readonly name: string;
   /** As it goes over the wire, Latin-1; `{token NAME}` is replaced by a token of tokens.ts. Null for what HTTP/2 alone can say. */
@@ -134,6 +139,8 @@ export interface Exchange {
   readonly answers?: number;
   /** The same request over HTTP/2, where HTTP/2 can say it: both sides answer it as over HTTP/1.1, or it is a difference of its own. */
   readonly http2?: Http2Request;
+  /** In place of both. */
+  readonly rawHttp2?: RawHttp2Request;
   /** Requests that servers get, copies included; waited for. 1 when an answer comes from one, else 0. */
   readonly arrivals?: number;
   /** Said once the protocol has been changed; as many bytes are read, and are the body of the answer. */

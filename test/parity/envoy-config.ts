@@ -21,22 +21,16 @@ export function envoyConfig(cases: readonly EnvoyCase[], jwks: string): object {
       listeners: cases.map((one) => listener(one, jwks)),
       clusters: [
         ...(Object.keys(SERVERS) as ServerName[]).flatMap((name) => (Object.keys(SERVER_PORT) as ServerProtocol[]).map((protocol) => cluster(clusterName(name, protocol), name, protocol))),
-        ...cases.flatMap(({ name, spec: { servers = "http1", ...spec } }) => (hasOwnCluster(spec) ? [{ ...cluster(name, "one", servers), ...limits(spec) }] : [])), ...authorizerClusters(),
+        ...cases.flatMap(({ name, spec: { servers = "http1", limits } }) => (limits === undefined ? [] : [{ ...cluster(name, "one", servers), circuit_breakers: breakers(limits) }])), ...authorizerClusters(),
       ],
     },
   };
 }
 
 const clusterName = (server: ServerName, protocol: ServerProtocol): string => `${server}-${protocol}`;
-type Limits = Pick<ServiceSpec, "limits" | "ejection">;
-/** One whose limits are for `one` as this service has it. */
-const hasOwnCluster = ({ limits: ofConnections, ejection }: Limits): boolean => ofConnections !== undefined || ejection !== undefined;
-
-function limits({ limits: { requests, pending, connections } = {}, ejection }: Limits): object {
-  return {
-    circuit_breakers: { thresholds: [{ max_requests: requests, max_pending_requests: pending, max_connections: connections }] },
-    ...(ejection === undefined ? {} : { outlier_detection: { consecutive_5xx: ejection.consecutive5xx, interval: "60s", base_ejection_time: "60s", max_ejection_percent: 100, enforcing_consecutive_5xx: 100, enforcing_success_rate: 0, enforcing_consecutive_gateway_failure: 0 }, common_lb_config: { healthy_panic_threshold: { value: 0 } } }),
-  };
+/** Of `one`, in a cluster of the service's own. */
+function breakers({ requests, pending, connections }: NonNullable<ServiceSpec["limits"]>): object {
+  return { thresholds: [{ max_requests: requests, max_pending_requests: pending, max_connections: connections }] };
 }
 
 function cluster(name: string, server: ServerName, protocol: ServerProtocol): object {
@@ -81,10 +75,10 @@ function rateLimit({ requests, perMs }: NonNullable<ServiceSpec["rate"]>): objec
   };
 }
 
-function virtualHosts({ kind = "HTTPRoute", routes, servers = "http1", ...spec }: ServiceSpec, service: string): object[] {
+function virtualHosts({ kind = "HTTPRoute", routes, servers = "http1", limits }: ServiceSpec, service: string): object[] {
   const pairs = routes.flatMap(({ rules }) => rules.flatMap((rule) => (rule.matches ?? [{}]).map((match) => ({ match, rule }))));
   const ordered = kind !== "VirtualService" ? pairs.map((pair, at) => ({ ...pair, at })).sort((a, b) => precedence(b.match, a.match) || a.at - b.at) : pairs;
-  return [{ name: "all", domains: ["*"], routes: ordered.map(({ match, rule }) => route(match, rule, kind, (server) => (server === "one" && hasOwnCluster(spec) ? service : clusterName(server, servers)))) }];
+  return [{ name: "all", domains: ["*"], routes: ordered.map(({ match, rule }) => route(match, rule, kind, (server) => (server === "one" && limits !== undefined ? service : clusterName(server, servers)))) }];
 }
 
 /** Positive when `a` goes first (Gateway API, HTTPRouteRule.matches). */

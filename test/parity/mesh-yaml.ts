@@ -55,11 +55,10 @@ const serverService = (name: ServerName, protocol: ServerProtocol): string => `$
 
 let nextAddress = 1;
 /** A Service whose endpoint is the server `app`, and that it is spoken to in one protocol, whatever the client speaks, as Envoy's clusters are. */
-function service(name: string, app: ServerName, protocol: ServerProtocol, { port: portName = "http", limits = {}, ejection }: Pick<ServiceSpec, "port" | "limits" | "ejection"> = {}): object[] {
+function service(name: string, app: ServerName, protocol: ServerProtocol, { port: portName = "http", limits = {} }: Pick<ServiceSpec, "port" | "limits"> = {}): object[] {
   const spec = { clusterIP: `198.18.250.${nextAddress++}`, selector: { app }, ports: [{ name: portName, port: 80, targetPort: SERVER_PORT[protocol] }] };
   const http = { h2UpgradePolicy: protocol === "http1" ? "DO_NOT_UPGRADE" : "UPGRADE", http2MaxRequests: limits.requests, http1MaxPendingRequests: limits.pending };
-  const outlierDetection = ejection === undefined ? undefined : { consecutive5xxErrors: ejection.consecutive5xx, interval: "60s", baseEjectionTime: "60s", maxEjectionPercent: 100 };
-  const rule = { host: hostOf(name), trafficPolicy: { connectionPool: { http, tcp: limits.connections === undefined ? undefined : { maxConnections: limits.connections } }, outlierDetection } };
+  const rule = { host: hostOf(name), trafficPolicy: { connectionPool: { http, tcp: limits.connections === undefined ? undefined : { maxConnections: limits.connections } } } };
   return [
     { apiVersion: "v1", kind: "Service", metadata: { ...metadata(name), labels: { "istio.io/use-waypoint": "waypoint" } }, spec },
     { apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: metadata(name), spec: rule },
@@ -71,8 +70,7 @@ export function caseDocuments(name: string, spec: ServiceSpec, jwks: string): ob
   const parent = { group: "", kind: "Service", name };
   const { kind = "HTTPRoute", servers = "http1" } = spec;
   // Limits are those of the service that a rule sends to.
-  const limited = spec.limits !== undefined || spec.ejection !== undefined;
-  const backendOf = (server: ServerName): string => (limited && server === "one" ? name : serverService(server, servers));
+  const backendOf = (server: ServerName): string => (spec.limits !== undefined && server === "one" ? name : serverService(server, servers));
   const routes = kind === "VirtualService" ? [virtualService(name, spec, servers)] : spec.routes.map(({ hostnames, rules }, i) => ({
     apiVersion: "gateway.networking.k8s.io/v1", kind, metadata: metadata(`${name}-${i}`),
     spec: { parentRefs: [parent], ...(hostnames === undefined ? {} : { hostnames }), rules: rules.map((rule) => gatewayRule(rule, kind, backendOf)) },

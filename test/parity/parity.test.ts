@@ -15,13 +15,14 @@ import { describeUnless, needsBinary, testUnless } from "../kit/skip.ts";
 import { AUTHORIZER, Authorizer } from "./authorizer.ts";
 import { CORPUS } from "./corpus.ts";
 import type { Case, Exchange, Http2Request, Normalization } from "./description.ts";
-import { reasonOf, unknownKeys } from "./differences.ts";
+import { DIFFERENCES, reasonOf, unknownKeys } from "./differences.ts";
 import { differencesPage } from "./differences-page.ts";
 import { envoyConfig } from "./envoy-config.ts";
 import { caseDocuments, commonDocuments, GATEWAY, meshDocument, servedAs } from "./mesh-yaml.ts";
 import { observe, type Observation } from "./observation.ts";
 import { converse2 } from "./http2-client.ts";
 import { type Answer, converse } from "./raw-client.ts";
+import { converse2Raw } from "./raw-http2-client.ts";
 import { Servers, SERVERS } from "./servers.ts";
 import { makeTokens, type Tokens, withoutTokens, withTokens } from "./tokens.ts";
 
@@ -52,7 +53,9 @@ test("parity: every exchange has a name of its own, and differences name exchang
   expect(unknownKeys(known)).toEqual([]);
   // What is recorded of an exchange that is gone would be held for checked.
   expect(Object.keys(recorded).filter((key) => !known.has(key))).toEqual([]);
-  if (!recording) expect(keys.filter((key) => recorded[key] === undefined)).toEqual([]);
+  if (recording) return;
+  expect(keys.filter((key) => recorded[key] === undefined)).toEqual([]);
+  expect(DIFFERENCES.flatMap(({ exchanges }) => exchanges).filter((key) => recorded[key]?.waypoint === undefined)).toEqual([]);
 });
 
 const hasBoth = ({ send, http2 }: Exchange): boolean => send !== null && http2 !== undefined;
@@ -119,8 +122,13 @@ describeUnless(unsealed)("parity", () => {
     return await observed([...answers, ...((await other) ?? [])], exchange);
   };
 
-  const through = async (port: number, exchange: Exchange, side: string): Promise<Observation> =>
-    exchange.send === null ? await overHttp2(port, exchange, exchange.http2!, side) : await overHttp1(port, exchange, exchange.send, side);
+  const through = async (port: number, exchange: Exchange, side: string): Promise<Observation> => {
+    if (exchange.rawHttp2 !== undefined) {
+      servers.arrivals.length = 0;
+      return await observed([await converse2Raw(port, exchange.rawHttp2)], exchange);
+    }
+    return exchange.send === null ? await overHttp2(port, exchange, exchange.http2!, side) : await overHttp1(port, exchange, exchange.send, side);
+  };
 
   /** Envoy's answer by this key: as it is recorded, and recorded. */
   const envoyAnswers = (key: string, theirs: Observation, ours: Observation): void => {

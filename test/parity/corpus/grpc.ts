@@ -70,10 +70,10 @@ export const GRPC: readonly Case[] = [
   },
   {
     name: "VirtualService: time",
-    service: { kind: "VirtualService", port: "grpc", servers: "http2", routes: [{ rules: [{ matches: [{ path: { prefix: "/short" } }], timeoutMs: 250 }, {}] }] },
+    service: { kind: "VirtualService", port: "grpc", servers: "http2", routes: [{ rules: [{ matches: [{ path: { prefix: "/short" } }], timeoutMs: 500 }, {}] }] },
     exchanges: [
-      call("/short/C"), call("/short/C", { headers: { "x-delay": "1200" }, arrivals: 1 }), call("/short/C", { headers: { "x-delay": "1200", "grpc-timeout": "100m" }, arrivals: 1 }), call("/short/C", { headers: { "x-delay": "1200", "grpc-timeout": "9S" }, arrivals: 1 }), call("/long/C", { headers: { "x-delay": "1200", "grpc-timeout": "200m" }, arrivals: 1 }),
-      call("/long/C", { headers: { "x-delay": "1200", "grpc-timeout": "200000u" }, arrivals: 1 }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "5S" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "0S" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "nonsense" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "1H" } }),
+      call("/short/C"), call("/short/C", { headers: { "x-delay": "1200" }, arrivals: 1 }), call("/short/C", { headers: { "x-delay": "1200", "grpc-timeout": "300m" }, arrivals: 1 }), call("/short/C", { headers: { "x-delay": "1200", "grpc-timeout": "9S" }, arrivals: 1 }), call("/long/C", { headers: { "x-delay": "1200", "grpc-timeout": "400m" }, arrivals: 1 }),
+      call("/long/C", { headers: { "x-delay": "1200", "grpc-timeout": "400000u" }, arrivals: 1 }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "5S" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "0S" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "nonsense" } }), call("/long/C", { headers: { "x-delay": "300", "grpc-timeout": "1H" } }),
     ],
   },
   {

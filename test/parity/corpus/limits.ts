@@ -1,8 +1,8 @@
-// What a service is kept from: more than it takes at once or in a time, and servers that only fail.
+// What a service is kept from: more than it takes at once or in a time.
 
 import { ask, call, type Case, type Exchange, request } from "../description.ts";
 
-const slow = request("/slow", { headers: { "x-delay": "500" } });
+const slow = request("/slow", { headers: { "x-delay": "1000" } });
 /** Over HTTP/1.1 alone: another request is under way when it is sent. */
 const beside = (name: string, send = request("/quick")): Exchange => ({ name, send, meanwhile: slow });
 
@@ -11,9 +11,4 @@ export const LIMITS: readonly Case[] = [
   { name: "connections", service: { routes: [{ rules: [{}] }], limits: { connections: 1, pending: 1 } }, exchanges: [{ ...beside("waits for the connection"), arrivals: 2 }, ask("/alone")] },
   { name: "requests in a time", service: { routes: [{ rules: [{ response: { set: { "x-rule": "limited" } } }] }], rate: { requests: 2, perMs: 60_000 } }, exchanges: ["first", "second", "third", "fourth"].map((name) => ({ name, send: request("/") })) },
   { name: "calls in a time", service: { port: "grpc", servers: "http2", routes: [{ rules: [{}] }], rate: { requests: 1, perMs: 60_000 } }, exchanges: [call("/a.B/C", { name: "first" }), call("/a.B/C", { name: "second" })] },
-  {
-    name: "ejection",
-    service: { routes: [{ rules: [{}] }], ejection: { consecutive5xx: 2 } },
-    exchanges: [["first", "500"], ["good", "200"], ["second", "500"], ["third", "502"], ["fourth", "200"], ["fifth", "200"]].map(([name, status]): Exchange => ({ name: name!, send: request("/", { headers: { "x-status": status! } }) })),
-  },
 ];
