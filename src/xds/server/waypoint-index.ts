@@ -19,6 +19,8 @@ export class WaypointIndex {
   readonly #bindings = new Map<NamespacedName, readonly string[]>();
   readonly #routes = new Map<NamespacedName, Set<Route>>();
   readonly #routesById = new Map<string, Route>();
+  /** Policies without the keys that one waypoint may not have: the same as long as they are the same. */
+  readonly #keyless = new WeakMap<readonly TrafficPolicy[], Map<string, readonly TrafficPolicy[]>>();
   #version = 0;
 
   /** Moves with every change of what any waypoint is told. */
@@ -64,7 +66,7 @@ export class WaypointIndex {
     for (const name of reached) {
       const policies = l7.trafficPolicies.get(name);
       if (policies === undefined) continue;
-      trafficPolicies.set(name, policies);
+      trafficPolicies.set(name, this.#withoutForeignKeys(policies, namespace, behind.has(name)));
       for (const { globalRateLimits } of policies) for (const { service: counter } of globalRateLimits) reached.add(counter);
     }
     return {
@@ -73,6 +75,27 @@ export class WaypointIndex {
       // Of callers as of endpoints: nobody knows who will come.
       workloadLabels: l7.workloadLabels,
     };
+  }
+
+  /**
+   * A key goes to waypoints of its own namespace, and to the one that the service's owner has bound the service to. Any other would have it
+   * for naming the service in a route: who answers there instead of the service must not have it.
+   */
+  #withoutForeignKeys(policies: readonly TrafficPolicy[], waypointNamespace: string, behind: boolean): readonly TrafficPolicy[] {
+    const isForeign = ({ service, tls, provenance }: TrafficPolicy): boolean => {
+      if (tls === null || tls.mode !== "mutual") return false;
+      const owner = provenance["tls"]?.namespace ?? "";
+      return owner !== waypointNamespace && !(behind && owner === service.slice(0, service.indexOf("/")));
+    };
+    if (!policies.some(isForeign)) return policies;
+    const key = `${waypointNamespace} ${behind}`;
+    const made = this.#keyless.get(policies) ?? new Map<string, readonly TrafficPolicy[]>();
+    this.#keyless.set(policies, made);
+    const known = made.get(key);
+    if (known !== undefined) return known;
+    const keyless = policies.map((policy): TrafficPolicy => (isForeign(policy) ? { ...policy, tls: { mode: "broken", reason: `the key for ${policy.service} is of namespace ${policy.provenance["tls"]?.namespace ?? ""}, and is not given to a waypoint of namespace ${waypointNamespace}; bind the service to a waypoint of its own` } } : policy));
+    made.set(key, keyless);
+    return keyless;
   }
 
   #bind(service: NamespacedName, keys: readonly string[]): void {
