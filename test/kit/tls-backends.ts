@@ -6,7 +6,8 @@ import type { IncomingMessage, RequestListener, ServerResponse } from "node:http
 import type { AddressInfo, Socket } from "node:net";
 import type { KeyObject } from "node:crypto";
 import type { Server as TlsServer, TLSSocket } from "node:tls";
-import { createRoot, type Issuer } from "../../src/ca/authority.ts";
+import { createRevocationList, createRoot, type Issuer } from "../../src/ca/authority.ts";
+import { readCertificates } from "../../src/identity/chain.ts";
 import { KEY_USAGE, OID } from "../../src/wire/x509/oids.ts";
 import { dnsName, ekuExtension, forge, HOUR_MS, keyUsageExtension, mustRead, newEcKey, sanExtension, spkiOf, uriName, writePem } from "./certificates.ts";
 
@@ -28,6 +29,7 @@ export class BackendAuthority {
   readonly caPem: string;
   readonly #root: Issuer;
   readonly #nowMs: number;
+  #leaves = 0;
 
   constructor(nowMs = Date.now()) {
     const key = newEcKey();
@@ -40,10 +42,20 @@ export class BackendAuthority {
   leaf({ dns = [], uris = [], expired = false }: LeafOptions): Leaf {
     const key = newEcKey();
     const der = forge({
-      issuer: this.#root, spkiDer: spkiOf(key), notBeforeMs: this.#nowMs - 5 * HOUR_MS, notAfterMs: this.#nowMs + (expired ? -1 : 5) * HOUR_MS,
+      issuer: this.#root, spkiDer: spkiOf(key), serial: Uint8Array.of(0x11, 0x22, ++this.#leaves), notBeforeMs: this.#nowMs - 5 * HOUR_MS, notAfterMs: this.#nowMs + (expired ? -1 : 5) * HOUR_MS,
       extensions: [keyUsageExtension(KEY_USAGE.digitalSignature), ekuExtension(OID.serverAuth, OID.clientAuth), sanExtension(...dns.map(dnsName), ...uris.map(uriName))],
     });
     return { certificatePem: writePem("CERTIFICATE", der), keyPem: pemOf(key) };
+  }
+
+  /** A list of those that are no longer good, as PEM. */
+  revocationList(...leaves: readonly Leaf[]): string {
+    const entries = leaves.map(({ certificatePem }) => {
+      const read = readCertificates(certificatePem);
+      if (!read.ok) throw new Error(read.error);
+      return { serialHex: read.value[0]!.serialHex, revokedAtMs: this.#nowMs - HOUR_MS };
+    });
+    return writePem("X509 CRL", createRevocationList({ issuer: this.#root, entries, number: 1, nowMs: this.#nowMs, lifetimeMs: 10 * HOUR_MS }));
   }
 }
 

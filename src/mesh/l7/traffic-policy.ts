@@ -164,6 +164,8 @@ export type BackendTls =
     readonly subjectAltNames: readonly CertificateName[];
     /** PEM; null for the system's roots. */
     readonly caPem: string | null;
+    /** Lists of revoked certificates, signed by authorities of `caPem` (PEM); null for none. */
+    readonly crlPem: string | null;
     readonly certificate: { readonly certificatePem: string; readonly keyPem: string } | null;
     /** Without one of its own, the waypoint's (Gateway, spec.tls.backend) is shown where that has one. */
     readonly gatewayCertificate: boolean;

@@ -174,16 +174,18 @@ function backendTls(spec: NonNullable<DestinationSettings["tls"]>, { namespace }
   if (spec.insecureSkipVerify === true) report("warning", "not_enforced", [...at, "insecureSkipVerify"], "found true: whoever answers is believed, and may be anyone; give credentialName with the ca.crt of the server instead");
   for (const field of ["caCertificates", "caCrl", "clientCertificate", "privateKey"] as const) {
     if (field === "caCertificates" && SYSTEM_ROOTS.has(spec[field] ?? "")) continue;
-    if (spec[field] !== undefined && spec.credentialName === undefined) return broken(field, `found ${field}, a file of the proxy; give credentialName, a Secret of ${namespace}`);
+    // Istio leaves the others out beside a Secret; a list of what was revoked is not left out in silence.
+    if (spec[field] !== undefined && (spec.credentialName === undefined || field === "caCrl")) return broken(field, `found ${field}, a file of the proxy; give credentialName, a Secret of ${namespace}${field === "caCrl" ? " with ca.crl" : ""}`);
   }
   const subjectAltNames = (spec.subjectAltNames ?? []).map((value) => ({ type: "any", value }) as const);
   const common = { sni: spec.sni ?? null, subjectAltNames, gatewayCertificate: false, verify: spec.insecureSkipVerify !== true };
-  if (spec.credentialName === undefined) return { mode: "simple", ...common, caPem: null, certificate: null };
+  if (spec.credentialName === undefined) return { mode: "simple", ...common, caPem: null, crlPem: null, certificate: null };
   const secret = view.ask((world) => world.secret(namespace, spec.credentialName!));
   if (secret === null) return broken("credentialName", `found the Secret ${namespace}/${spec.credentialName}, which is not there`);
   const text = (...keys: readonly string[]): string | null => keys.map((key) => secretText(secret, key)).find((value) => value !== undefined) ?? null;
-  const [caPem, certificatePem, keyPem] = [text("ca.crt", "cacert"), text("tls.crt", "cert"), text("tls.key", "key")];
-  if (mode === "SIMPLE") return { mode: "simple", ...common, caPem, certificate: null };
+  const [caPem, crlPem, certificatePem, keyPem] = [text("ca.crt", "cacert"), text("ca.crl", "crl"), text("tls.crt", "cert"), text("tls.key", "key")];
+  if (crlPem !== null && caPem === null) return broken("credentialName", `found the Secret ${namespace}/${spec.credentialName} with ca.crl and no ca.crt, whose authorities must have signed it`);
+  if (mode === "SIMPLE") return { mode: "simple", ...common, caPem, crlPem, certificate: null };
   if (certificatePem === null || keyPem === null) return broken("credentialName", `found the Secret ${namespace}/${spec.credentialName} without tls.crt and tls.key, which MUTUAL needs`);
-  return { mode: "mutual", ...common, caPem, certificate: { certificatePem, keyPem } };
+  return { mode: "mutual", ...common, caPem, crlPem, certificate: { certificatePem, keyPem } };
 }

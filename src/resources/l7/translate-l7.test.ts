@@ -172,6 +172,19 @@ spec: {http: [{match: [{port: 80, uri: {prefix: /d/1}}, {uri: {prefix: /d/2}}], 
   });
 });
 
+describe("revoked certificates of a server (DestinationRule)", () => {
+  const rule = (tls: string): string => `apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a, namespace: shop}\nspec: {host: a, trafficPolicy: {tls: {mode: SIMPLE, ${tls}}}}\n`;
+  const secret = (text: string): string => `apiVersion: v1\nkind: Secret\nmetadata: {name: roots, namespace: shop}\nstringData: {${text}}\n`;
+  const tlsOf = (evaluation: Evaluation) => evaluation.l7.trafficPolicies.get(web)![0]!.tls;
+  test("are taken from the Secret", () => {
+    expect(tlsOf(evaluate(documents(base, rule("credentialName: roots"), secret("ca.crt: roots, ca.crl: list"))))).toMatchObject({ mode: "simple", caPem: "roots", crlPem: "list" });
+  });
+  test.each([
+    ["a list without the authorities that signed it", "credentialName: roots", "ca.crl: list", "with ca.crl and no ca.crt"],
+    ["a list in a file of the proxy", "credentialName: roots, caCrl: /etc/crl.pem", "ca.crt: roots", "found caCrl, a file of the proxy; give credentialName, a Secret of shop with ca.crl"],
+  ])("%s breaks it", (_, tls, text, reason) => expect(tlsOf(evaluate(documents(base, rule(tls), secret(text))))).toMatchObject({ mode: "broken", reason: expect.stringContaining(reason) }));
+});
+
 describe("the client certificate of a waypoint's Gateway", () => {
   const gatewayWith = (spec: string): string => base.replace("spec: {gatewayClassName: weft-waypoint,", `spec: {${spec}, gatewayClassName: weft-waypoint,`);
   const secret = 'apiVersion: v1\nkind: Secret\nmetadata: {name: client, namespace: shop}\nstringData: {tls.crt: certificate, tls.key: key}\n';

@@ -95,7 +95,7 @@ function validation({ namespace, spec }: BackendTlsPolicyResource, view: View, r
   // The host name is what the certificate must show, unless other names are listed.
   const others = subjectAltNames.map((name): CertificateName => (name.hostname !== undefined ? { type: "dns", value: name.hostname } : { type: "uri", value: name.uri! }));
   const wanted: readonly CertificateName[] = others.length > 0 ? others : [{ type: "dns", value: hostname }];
-  return { tls: { mode: "simple", sni: hostname, subjectAltNames: wanted, caPem: pems.length === 0 ? null : pems.join("\n"), certificate: null, gatewayCertificate: true, verify: true }, resolved: RESOLVED };
+  return { tls: { mode: "simple", sni: hostname, subjectAltNames: wanted, caPem: pems.length === 0 ? null : pems.join("\n"), crlPem: null, certificate: null, gatewayCertificate: true, verify: true }, resolved: RESOLVED };
 }
 
 export function translateXBackendTraffic(placed: Placed<XBackendTrafficPolicyResource>, view: View, report: Report): TranslatedTraffic {

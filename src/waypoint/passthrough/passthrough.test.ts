@@ -287,7 +287,7 @@ describe("limits of connections that are passed through", () => {
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as AddressInfo;
-    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } }) });
     expect(await greeting(waypoint)).toBe("hello by TLS");
     expect(seen).toEqual(["db.example.com", false]);
     server.close();
@@ -304,7 +304,7 @@ describe("limits of connections that are passed through", () => {
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as AddressInfo;
-    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [{ port }], portName: "tcp", l7: policies({ tls: { mode: "simple", sni: "db.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } }) });
     const client = waypoint.raw();
     client.send("ping");
     client.socket.end();

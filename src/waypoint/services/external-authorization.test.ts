@@ -238,7 +238,7 @@ test.each([["both", 200], ["HTTP/1.1", 403]] as const)("an authoriser by TLS tha
   const adapter = connectNodeAdapter({ routes: (router) => void router.service(Authorization, { check: () => OK }) });
   await using server = await echo();
   await using authz = await tlsBackend({ leaf: authority.leaf({ dns: ["authz.example.com"] }), ...(speaks === "both" ? { speaks } : {}) }, adapter);
-  const policy = { ...trafficPolicy({ tls: { mode: "simple", sni: "authz.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true } }), service: AUTHZ };
+  const policy = { ...trafficPolicy({ tls: { mode: "simple", sni: "authz.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } }), service: AUTHZ };
   await using waypoint = fixture(server, authz, GRPC, { trafficPolicies: [{ service: AUTHZ, policies: [policy] }] });
   expect([(await waypoint.fetch("/")).status, (await waypoint.fetch("/")).status]).toEqual([expected, expected]);
   if (expected === 403) expect((await waypoint.ended(2)).detail).toContain("speaks HTTP/1.1, wanted HTTP/2");

@@ -19,7 +19,7 @@ const authority = new BackendAuthority();
 const API = "api.example.com";
 
 const simple = (fields: Partial<Extract<BackendTls, { mode: "simple" | "mutual" }>> = {}): BackendTls => ({
-  mode: "simple", sni: API, subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true, ...fields,
+  mode: "simple", sni: API, subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true, ...fields,
 });
 const policies = (tls: BackendTls) => ({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ tls })] }] });
 const answered = (answer: Response): [number, string | null] => [answer.status, answer.headers.get("x-weft-reason")];
@@ -129,6 +129,23 @@ describe("TLS towards backends", () => {
     waypoint.change(policies(simple()));
     expect((await waypoint.fetch("/")).status).toBe(503);
     expect((await waypoint.ended(2)).detail).toMatch(/CERTIFICATE_REQUIRED|EPROTO|certificate required/i);
+  });
+
+  test("a certificate that its authority has revoked is refused; a list that cannot be believed breaks what it was to protect", async () => {
+    const [leaf, other] = [authority.leaf({ dns: [API] }), authority.leaf({ dns: [API] })];
+    await using server = await tlsBackend({ leaf }, (_request, response) => response.end("ok"));
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies(simple({ crlPem: authority.revocationList(other) })) });
+    expect((await waypoint.fetch("/")).status).toBe(200);
+    waypoint.change(policies(simple({ crlPem: authority.revocationList(other, leaf) })));
+    expect(answered(await waypoint.fetch("/"))).toEqual([503, "tls_failed"]);
+    expect((await waypoint.ended(2)).detail).toContain("is revoked by its issuer");
+    for (const [crlPem, why] of [[new BackendAuthority().revocationList(leaf), "from an issuer that is not known here"], ["no list", "ca.crl: "]] as const) {
+      waypoint.change(policies(simple({ crlPem })));
+      expect(answered(await waypoint.fetch("/"))).toEqual([500, "tls_broken"]);
+      expect((await waypoint.ended(why === "ca.crl: " ? 4 : 3)).detail).toContain(why);
+    }
+    waypoint.change(policies(simple()));
+    expect((await waypoint.fetch("/")).status).toBe(200);
   });
 
   test("the certificate of the waypoint's Gateway is shown where the policy asks for it, and follows the Gateway", async () => {

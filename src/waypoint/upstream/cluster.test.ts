@@ -78,7 +78,7 @@ describe("a change of the configuration", () => {
   test("of TLS takes no old connection: the server has to prove itself anew", async () => {
     const authority = new BackendAuthority();
     await using server = await tlsBackend({ leaf: authority.leaf({ dns: ["api.example.com"] }) }, (_request, response) => response.end("ok"));
-    const tls = { mode: "simple", sni: "api.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true } as const;
+    const tls = { mode: "simple", sni: "api.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } as const;
     await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ tls }) });
     expect((await waypoint.fetch("/")).status).toBe(200);
     waypoint.change(policies({ tls, limits: LIMITS }));

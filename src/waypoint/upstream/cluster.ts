@@ -67,6 +67,7 @@ export interface ClusterContext {
   readonly host: UpstreamHost;
   readonly dialer: EndpointDialer;
   readonly tlsContexts: BackendTlsContexts;
+  readonly wallMs: () => number;
   /** Null: endpoints that are known by a name are resolved when they are dialled. */
   readonly names: NameSource | null;
   /** This waypoint's own, for backends whose policy asks for it. */
@@ -393,7 +394,7 @@ export class Cluster {
     const { adaptiveConcurrency, localRateLimits } = settings;
     const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
     const clientCertificate = this.#context.clientCertificate();
-    const tls = originOf(settings.tls, clientCertificate, this.host, this.#context.tlsContexts);
+    const tls = originOf(settings.tls, clientCertificate, this.host, this.#context);
     return {
       policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
       adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
@@ -443,7 +444,7 @@ const isEmpty = ({ connections, waiting }: EndpointPool): boolean => connections
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** Null when none is originated; a text says why it cannot be. */
-function originOf(tls: BackendTls, own: ClientCertificate | null, host: string, contexts: BackendTlsContexts): BackendOrigin | string | null {
+function originOf(tls: BackendTls, own: ClientCertificate | null, host: string, { tlsContexts, wallMs }: Pick<ClusterContext, "tlsContexts" | "wallMs">): BackendOrigin | string | null {
   switch (tls.mode) {
     case "off":
     case "mesh": return null;
@@ -453,7 +454,7 @@ function originOf(tls: BackendTls, own: ClientCertificate | null, host: string, 
       const shown = tls.certificate === null && tls.gatewayCertificate ? own : null;
       if (shown?.kind === "broken") return `the client certificate of this waypoint's Gateway cannot be had: ${shown.reason}`;
       try {
-        return new BackendOrigin(shown === null ? tls : { ...tls, certificate: shown }, host, contexts);
+        return new BackendOrigin(shown === null ? tls : { ...tls, certificate: shown }, host, tlsContexts, wallMs());
       } catch (error) {
         return `its certificates or keys cannot be used: ${error instanceof Error ? error.message : String(error)}`;
       }

@@ -283,7 +283,7 @@ describe("circuit breaking", () => {
 
   test("the time for a connection, its TLS included", async () => {
     await using silent = await rawBackend(() => {});
-    await using waypoint = limited([silent], { connectTimeoutMs: 100 }, { tls: { mode: "simple", sni: "x", subjectAltNames: [], caPem: null, certificate: null, gatewayCertificate: false, verify: false } });
+    await using waypoint = limited([silent], { connectTimeoutMs: 100 }, { tls: { mode: "simple", sni: "x", subjectAltNames: [], caPem: null, crlPem: null, certificate: null, gatewayCertificate: false, verify: false } });
     const startedMs = waypoint.plane.nowMs();
     expect(reasonOf(await waypoint.fetch("/"))).toBe("tls_failed");
     expect(waypoint.plane.nowMs() - startedMs).toBeLessThan(2_000);

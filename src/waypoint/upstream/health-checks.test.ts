@@ -91,7 +91,7 @@ describe("HTTP health checks", () => {
   test("go over TLS where traffic does", async () => {
     const authority = new BackendAuthority();
     await using server = await tlsBackend({ leaf: authority.leaf({ dns: ["api.example.com"] }), speaks: "both" }, (_request, response) => response.end("one"));
-    const tls = { mode: "simple", sni: "api.example.com", subjectAltNames: [], caPem: authority.caPem, certificate: null, gatewayCertificate: false, verify: true } as const;
+    const tls = { mode: "simple", sni: "api.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } as const;
     await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies(check(), { tls }) });
     await answers(waypoint, 1);
     await settled(waypoint, "healthy");

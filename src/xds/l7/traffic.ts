@@ -79,7 +79,7 @@ const tls = exactly<BackendTls>()(z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("off") }),
   z.strictObject({ mode: z.literal("mesh") }),
   z.strictObject({
-    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(z.strictObject({ type: z.enum(["any", "dns", "uri"]), value: text })), caPem: nullable(text),
+    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(z.strictObject({ type: z.enum(["any", "dns", "uri"]), value: text })), caPem: nullable(text), crlPem: nullable(text),
     certificate: nullable(z.strictObject({ certificatePem: text, keyPem: text })), gatewayCertificate: z.boolean(), verify: z.boolean(),
   }),
   z.strictObject({ mode: z.literal("broken"), reason: text }),
