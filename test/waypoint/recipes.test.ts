@@ -40,6 +40,15 @@ Bun.serve({ port: 8080, hostname: "0.0.0.0", async fetch(request) {
   return new Response(said + "\\n", { status: Number(status ?? 200) });
 } });`;
 
+/** Answers every call with nothing but its version. */
+const grpcServer = (version: string): string => `
+require("node:http2").createServer().on("stream", (stream) => {
+  stream.on("error", () => {}).resume();
+  stream.respond({ ":status": 200, "content-type": "application/grpc", "x-version": "${version}" }, { waitForTrailers: true });
+  stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+  stream.end();
+}).listen(9090, "0.0.0.0");`;
+
 let network: MeshNetwork;
 let mesh: Mesh;
 let node: Node;
@@ -149,6 +158,20 @@ describe("docs/recipes.md", () => {
         expect([command, versionIn(await said(command))]).toEqual([command, version]);
       }
       for (const [cookie, version] of [["group=b", "v2"], ["group=b; lang=en", "v2"], ["xgroup=b", "v1"], ["a=group=b", "v1"]] as const) expect([cookie, versionIn(await run(`curl -H "cookie: ${cookie}" $WEB`))]).toEqual([cookie, version]);
+    });
+  });
+
+  test("A/B test of calls", async () => {
+    for (const [place, version] of [[v1, "v1"], [v2, "v2"]] as const) {
+      place.exec([process.execPath, "-e", grpcServer(version)], { stdout: "ignore", stderr: "inherit" });
+      await place.listening(9090);
+    }
+    const called = async (method: string, group: string): Promise<string> => {
+      const { stdout } = await client.run(["curl", "-sS", "-i", "--max-time", "5", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers", "-H", `x-group: ${group}`, "-d", "", `http://cart.shop.svc.cluster.local:9090${method}`]);
+      return /^x-version: (\S+)/im.exec(stdout)?.[1] ?? stdout;
+    };
+    await withRecipe(recipe("A/B test by header or cookie", 1), async () => (await called("/shop.Cart/Add", "b")) === "v2", async () => {
+      expect([await called("/shop.Cart/Add", "a"), await called("/shop.Cart/Add", "b"), await called("/shop.Cart/Remove", "b"), await called("/shop.Cart/Added", "b")]).toEqual(["v1", "v2", "v1", "v1"]);
     });
   });
 
