@@ -8,7 +8,7 @@ import { unsealed } from "../test/kit/box.ts";
 import { documents, entryYaml, namespaceYaml } from "../test/kit/mesh.ts";
 import { until } from "../test/kit/until.ts";
 import { MeshNetwork } from "../test/kit/network.ts";
-import { testUnless } from "../test/kit/skip.ts";
+import { firstReason, needsProgram, testUnless } from "../test/kit/skip.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "weft-build-"));
 const weft = join(folder, "weft");
@@ -87,3 +87,58 @@ testUnless(unsealed)("it captures a workload on a data thread of its own, having
     await network[Symbol.asyncDispose]();
   }
 }, 60_000);
+
+describe("the image", () => {
+  const tree = join(folder, "image");
+  const READINESS = "127.0.0.1:22521";
+  const READY_MS = 30_000;
+  /** What the agent's container has, and what `chroot` needs to begin it here. */
+  const CAPABILITIES = "-all,+net_admin,+sys_admin,+net_raw,+sys_chroot";
+  const MOUNTS = `
+    set -e
+    mount --bind "$1" "$1"
+    mount --rbind /proc "$1/proc"
+    mount --rbind /dev "$1/dev"
+    for writable in tmp state; do mount -t tmpfs tmpfs "$1/$writable"; done
+    mount -o remount,bind,ro "$1"
+    if touch "$1/written" 2>/dev/null; then echo "the root can be written to"; exit 1; fi
+    root=$1
+    shift
+    exec setpriv --no-new-privs --inh-caps=-all --bounding-set=${CAPABILITIES} chroot "$root" "$@"`;
+
+  beforeAll(() => {
+    const [, steps] = /^RUN ((?:.*\\\n)*.*)$/m.exec(readFileSync(join(import.meta.dir, "../deploy/Dockerfile"), "utf8")) ?? [];
+    if (steps === undefined) throw new Error("deploy/Dockerfile has no RUN");
+    const script = steps.replaceAll("\\\n", "\n").replaceAll("/root-of-image", tree).replaceAll(/(?<=\s)\/weft(?=\s)/g, weft).replaceAll(/\n\s*/g, " ");
+    const made = Bun.spawnSync(["sh", "-ec", script], { stdout: "pipe", stderr: "pipe" });
+    if (made.exitCode !== 0) throw new Error(`${script}: ${made.stderr.toString()}`);
+    // Mount points, as whoever starts a container makes them.
+    for (const name of ["proc", "dev", "state", "config"]) mkdirSync(join(tree, name));
+    writeFileSync(join(tree, "config/shop.yaml"), namespaceYaml("shop", true));
+  });
+
+  test("has the program, its loader and its libraries, and nothing that could run beside it", () => {
+    const files = [...new Bun.Glob("**/*").scanSync({ cwd: tree, onlyFiles: true })].filter((name) => !name.startsWith("config/"));
+    expect(files).toContain("weft");
+    expect(files.filter((name) => name !== "weft" && !/^(usr\/)?lib(64)?\/.*\.so/.test(name))).toEqual([]);
+  });
+
+  testUnless(firstReason(unsealed, needsProgram("setpriv")))("runs with a read-only root, the capabilities of the agent's container and no way to more", async () => {
+    const log = join(folder, "image.log");
+    const child = Bun.spawn(["unshare", "--mount", "sh", "-c", MOUNTS, "sh", tree, "/weft", "up", "--config", "/config", "--state", "/state", "--readiness-address", READINESS, "--node", "image"], { env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" }, stdio: ["ignore", Bun.file(log), Bun.file(log)] });
+    try {
+      await until(() => `the program in the image to be ready: ${readFileSync(log, "utf8")}`, READY_MS, () => {
+        if (child.exitCode !== null) throw new Error(`it ended with status ${child.exitCode}: ${readFileSync(log, "utf8")}`);
+        return fetch(`http://${READINESS}/healthz/ready`).then((answer) => answer.ok, () => false);
+      });
+      const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
+      const allowed = BigInt(`0x${/^CapBnd:\s+([0-9a-f]+)$/m.exec(status)?.[1]}`);
+      // CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
+      expect([...Array(64).keys()].filter((bit) => (allowed >> BigInt(bit)) & 1n)).toEqual([12, 13, 18, 21]);
+      expect(status).toMatch(/^NoNewPrivs:\s+1$/m);
+    } finally {
+      child.kill("SIGTERM");
+      await child.exited;
+    }
+  }, 60_000);
+});
