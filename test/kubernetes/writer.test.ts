@@ -98,6 +98,20 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     await until("the policy is in force", SHOWS_MS, async () => (await condition())?.status === "True");
   }, 60_000);
 
+  test("a Service says whether it has the waypoint that its labels ask for", async () => {
+    const labels = { "istio.io/use-waypoint": "closed", "istio.io/use-waypoint-namespace": "infra" };
+    const closed = (allowedRoutes: Readonly<Record<string, unknown>>): KubeObject => ({
+      apiVersion: GATEWAY_API, kind: "Gateway", metadata: { name: "closed", namespace: "infra" }, spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE", allowedRoutes }] },
+    });
+    await apply(server.client, namespace("infra"), closed({ namespaces: { from: "Same" } }), service("guest", "shop", { ports: [{ name: "http", port: 80 }] }, labels));
+    const condition = async (): Promise<Condition | null> => (await read<{ status?: { conditions?: Condition[] } }>(service("guest", "shop", {})))?.status?.conditions?.find(({ type }) => type === "istio.io/WaypointBound") ?? null;
+    await until("the waypoint does not take it", SHOWS_MS, async () => (await condition())?.reason === "AttachmentDenied");
+    await apply(server.client, closed({ namespaces: { from: "Selector", selector: { matchLabels: { "kubernetes.io/metadata.name": "shop" } } } }));
+    await until("the waypoint takes it", SHOWS_MS, async () => (await condition())?.status === "True");
+    await apply(server.client, service("guest", "shop", { ports: [{ name: "http", port: 80 }] }, { "istio.io/use-waypoint": "none" }));
+    await until("it asks for none", SHOWS_MS, async () => (await condition()) === null);
+  }, 60_000);
+
   test("classes are there, and a Gateway of one becomes a waypoint", async () => {
     for (const name of ["weft-waypoint", "istio-waypoint"]) await until(`GatewayClass ${name}`, SHOWS_MS, () => read({ apiVersion: GATEWAY_API, kind: "GatewayClass", metadata: { name } }));
     await apply(server.client, gateway("waypoint", { infrastructure: { labels: { team: "shop" }, annotations: { "example.com/note": "yes" } } }, { "istio.io/waypoint-for": "all" }));
@@ -172,6 +186,8 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
     await apply(server.client, { ...route("odd", { parentRefs: [webParent], rules: toWeb }), metadata: { name: "odd", namespace: "shop", annotations: { "example.com/note": "1" } } });
     await apply(server.client, route("last", { parentRefs: [webParent], rules: toWeb }));
     await ours("last", says("Accepted", "True", "Accepted"));
+    // It is counted when the API server has answered, which may be after others have seen what it wrote.
+    await until("the one write is counted", SHOWS_MS, async () => (await written()) > before);
     expect(await written()).toBe(before + 1);
     await remove(server.client, route("last", {}));
   }, 60_000);

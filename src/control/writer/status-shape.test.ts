@@ -71,6 +71,11 @@ describe("services", () => {
     expect(wantedStatus(subject("Service", {}, bound), found({ binding: accepted }), NOW)).toBeNull();
     expect(wantedStatus(subject("Service", {}, bound), found(), NOW)).toEqual({ conditions: [theirs] });
   });
+  test("have no generation, of which an API server keeps nothing", () => {
+    const wanted = wantedStatus(subject("Service", {}, {}, 0), found({ binding: accepted }), NOW) as { conditions: object[] };
+    expect(Object.keys(wanted.conditions[0]!)).not.toContain("observedGeneration");
+    expect(wantedStatus(subject("Service", {}, wanted, 0), found({ binding: accepted }), NOW)).toBeNull();
+  });
   test("of a ServiceEntry stand beside what else is said of it", () => {
     const wanted = wantedStatus(subject("ServiceEntry", {}), found({ binding: accepted }), NOW)!;
     expect(wanted).toMatchObject({ conditions: [{ type: "weft.dev/Accepted", status: "True" }, { type: "istio.io/WaypointBound", status: "True" }] });

@@ -154,7 +154,9 @@ function conditions(found: unknown, wanted: readonly WantedCondition[], { genera
     const text = status ? "True" : "False";
     const known = before.find((entry) => entry["type"] === type);
     return {
-      type, status: text, reason, message: message.slice(0, MESSAGE_CHARS_MAX), observedGeneration: generation,
+      type, status: text, reason, message: message.slice(0, MESSAGE_CHARS_MAX),
+      // A Service has no generation, and the API server keeps none of 0: it would be missed, and written, for ever.
+      ...(generation === 0 ? {} : { observedGeneration: generation }),
       lastTransitionTime: known !== undefined && known["status"] === text && typeof known["lastTransitionTime"] === "string" ? known["lastTransitionTime"] : now,
     };
   });
