@@ -4,24 +4,22 @@
 import type { IpAddress } from "../../core/ip.ts";
 import { nameHalf, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import type { Random } from "../../core/ports.ts";
-import { unreachable } from "../../core/result.ts";
-import type { BackendTls, HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
-import type { ClientCertificate } from "../../mesh/l7/waypoint.ts";
+import type { HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
-import { type CompiledFault, compileFault } from "../../policy/http/compiled-rule.ts";
-import { AdaptiveLimit } from "../../policy/upstream/adaptive-concurrency.ts";
+import type { CompiledFault } from "../../policy/http/compiled-rule.ts";
+import type { AdaptiveLimit } from "../../policy/upstream/adaptive-concurrency.ts";
 import { CircuitBreaker } from "../../policy/upstream/circuit-breaker.ts";
 import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
 import type { LabelSource } from "../../policy/upstream/labels.ts";
 import { RetryBudgetState } from "../../policy/upstream/retry-budget.ts";
-import { LocalRateLimiter } from "../../policy/upstream/rate-limit/local.ts";
-import { compileMatches, type ViewFacts } from "../../policy/upstream/view-facts.ts";
+import type { LocalRateLimiter } from "../../policy/upstream/rate-limit/local.ts";
+import type { ViewFacts } from "../../policy/upstream/view-facts.ts";
 import type { UpstreamSettings } from "../../policy/upstream/settings.ts";
 import { type NameSource, type RefreshRequest, Upstream } from "../../policy/upstream/upstream.ts";
 import type { Picked } from "../../policy/candidates.ts";
 import type { ClusterLabels, ClusterState } from "../../telemetry/upstream-metrics.ts";
 import { declaresHttp2 } from "../downstream/declared-protocol.ts";
-import { BackendOrigin, type BackendTlsContexts } from "./backend-tls.ts";
+import { type ClusterRules, type ClusterRulesPlace, compileClusterRules, same } from "./cluster-rules.ts";
 import { endpointAddress } from "./endpoint-address.ts";
 import { EndpointPool, type EndpointWay, type UpstreamVersion } from "./endpoint-pool.ts";
 import { HealthChecks, type ProbeGate } from "./health-checks.ts";
@@ -60,18 +58,14 @@ export interface EndpointDialer {
   dial(target: Picked, way: DialWay, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
 }
 
-export interface ClusterContext {
+export interface ClusterContext extends ClusterRulesPlace {
   readonly directory: ServiceDirectory;
   readonly random: Random;
   readonly labels: LabelSource;
   readonly host: UpstreamHost;
   readonly dialer: EndpointDialer;
-  readonly tlsContexts: BackendTlsContexts;
-  readonly wallMs: () => number;
   /** Null: endpoints that are known by a name are resolved when they are dialled. */
   readonly names: NameSource | null;
-  /** This waypoint's own, for backends whose policy asks for it. */
-  readonly clientCertificate: () => ClientCertificate | null;
   /** Why a name that a client chose may not lead to an address; null when it may. */
   readonly egressRefusal: (ip: IpAddress, allowPrivate: boolean) => string | null;
   readonly observer: Pick<RequestObserver, "upstream" | "endpointNews">;
@@ -102,20 +96,6 @@ interface Pooled {
   readonly pool: EndpointPool;
 }
 
-/** What follows from the configuration alone. */
-interface Rules {
-  readonly policy: TrafficPolicy | null;
-  readonly settings: UpstreamSettings;
-  readonly adaptive: AdaptiveLimit | null;
-  readonly faults: readonly CompiledFault[];
-  readonly rateLimiter: LocalRateLimiter<ViewFacts> | null;
-  readonly broken: string | null;
-  readonly tlsBroken: string | null;
-  /** As it was when `origin` was made. */
-  readonly clientCertificate: ClientCertificate | null;
-  readonly origin: BackendOrigin | null;
-}
-
 export class Cluster {
   readonly target: ClusterTarget;
   /** `shop/web.shop.svc.cluster.local:80|v2`. */
@@ -131,7 +111,7 @@ export class Cluster {
   readonly #pools = new Map<UpstreamEndpoint, Pooled>();
   /** Of endpoints that are gone or elsewhere, until their last request has ended. */
   readonly #leaving = new Set<EndpointPool>();
-  #rules: Rules;
+  #rules: ClusterRules;
   #health: HealthChecks | null = null;
   #service: Service | null = null;
   #protocol: ServerProtocol = "asClient";
@@ -148,7 +128,7 @@ export class Cluster {
     this.host = dynamic?.host ?? nameHalf(target.service);
     this.#isDynamic = dynamic !== null;
     this.name = `${namespaceHalf(target.service)}/${this.host}:${target.port}${target.subset === null ? "" : `|${target.subset}`}`;
-    this.#rules = this.#rulesOf(policy, settings, null);
+    this.#rules = this.#compile(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
     this.breaker = new CircuitBreaker(settings.limits);
     this.budget = new RetryBudgetState(settings.retryBudget, { requests: () => this.breaker.inUse("activeRequests"), retries: () => this.breaker.inUse("activeRetries") });
@@ -162,7 +142,7 @@ export class Cluster {
   reconfigure(policy: TrafficPolicy | null, settings: UpstreamSettings): void {
     const before = this.#rules;
     if (before.policy === policy && same(before.clientCertificate, this.#context.clientCertificate())) return;
-    this.#rules = this.#rulesOf(policy, settings, before);
+    this.#rules = this.#compile(policy, settings, before);
     this.upstream.reconfigure(settings);
     this.breaker.reconfigure(settings.limits);
     this.budget.reconfigure(settings.retryBudget);
@@ -386,21 +366,8 @@ export class Cluster {
     return alpn === HTTP2_ALPN ? "HTTP/2" : "HTTP/1.1";
   }
 
-  #rulesOf(policy: TrafficPolicy | null, settings: UpstreamSettings, before: Rules | null): Rules {
-    const { service } = this.target;
-    const problems: string[] = [];
-    const at = settings.provenance["faults"] ?? { kind: "TrafficPolicy", namespace: "", name: String(service), resourceVersion: "", fieldPath: "" };
-    const faults = settings.faults.map((fault) => compileFault(fault, at, problems));
-    const { adaptiveConcurrency, localRateLimits } = settings;
-    const kept = (field: "adaptiveConcurrency" | "localRateLimits"): boolean => before !== null && same(before.settings[field], settings[field]);
-    const clientCertificate = this.#context.clientCertificate();
-    const tls = originOf(settings.tls, clientCertificate, this.host, this.#context);
-    return {
-      policy, settings, faults, broken: problems.length === 0 ? null : problems.join("; "),
-      adaptive: kept("adaptiveConcurrency") ? before!.adaptive : adaptiveConcurrency === null ? null : new AdaptiveLimit(adaptiveConcurrency),
-      rateLimiter: kept("localRateLimits") ? before!.rateLimiter : localRateLimits.length === 0 ? null : new LocalRateLimiter(localRateLimits, ({ matches }) => compileMatches(matches).applies),
-      clientCertificate, origin: typeof tls === "string" ? null : tls, tlsBroken: typeof tls === "string" ? tls : null,
-    };
+  #compile(policy: TrafficPolicy | null, settings: UpstreamSettings, before: ClusterRules | null): ClusterRules {
+    return compileClusterRules(policy, settings, before, this, this.#context);
   }
 
   #retireMoved(): void {
@@ -439,29 +406,6 @@ export class Cluster {
 }
 
 const isEmpty = ({ connections, waiting }: EndpointPool): boolean => connections + waiting === 0;
-
-/** Of plain records. */
-const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
-
-/** Null when none is originated; a text says why it cannot be. */
-function originOf(tls: BackendTls, own: ClientCertificate | null, host: string, { tlsContexts, wallMs }: Pick<ClusterContext, "tlsContexts" | "wallMs">): BackendOrigin | string | null {
-  switch (tls.mode) {
-    case "off":
-    case "mesh": return null;
-    case "broken": return tls.reason;
-    case "simple":
-    case "mutual": {
-      const shown = tls.certificate === null && tls.gatewayCertificate ? own : null;
-      if (shown?.kind === "broken") return `the client certificate of this waypoint's Gateway cannot be had: ${shown.reason}`;
-      try {
-        return new BackendOrigin(shown === null ? tls : { ...tls, certificate: shown }, host, tlsContexts, wallMs());
-      } catch (error) {
-        return `its certificates or keys cannot be used: ${error instanceof Error ? error.message : String(error)}`;
-      }
-    }
-    default: return unreachable(tls);
-  }
-}
 
 function protocolOf(service: Service, port: number, settings: UpstreamSettings): ServerProtocol {
   const { upgradeToHttp2 } = settings.limits;
