@@ -15,13 +15,13 @@ import { nothingSaid, request, role, service, workload } from "./telemetry-fixtu
 
 const WALL = 1_767_323_045_106;
 
-function make(over: { role?: Partial<RoleTelemetry>; otlpCredit?: LogCredit } = {}) {
+function make(over: { role?: Partial<RoleTelemetry>; logCredit?: LogCredit; otlpCredit?: LogCredit } = {}) {
   const random = seededRandom(5);
   const lines: string[] = [];
   const batches: OtlpBatch[] = [];
   const reporter = new RequestReporter({
     role: { ...role, ...over.role }, clock: { monotonicMs: () => 0, wallMs: () => WALL }, random, fillRandom: (bytes) => bytes.forEach((_, i) => (bytes[i] = Math.floor(random.next() * 256))), newRequestId: () => crypto.randomUUID(),
-    postLines: (text) => lines.push(...text.split("\n").slice(0, -1)), postOtlp: (posted) => batches.push(...structuredClone([...posted])), logCredit: null, otlpCredit: over.otlpCredit ?? null,
+    postLines: (text) => lines.push(...text.split("\n").slice(0, -1)), postOtlp: (posted) => batches.push(...structuredClone([...posted])), logCredit: over.logCredit ?? null, otlpCredit: over.otlpCredit ?? null,
   });
   const cells = (name: string): Record<string, number> => {
     const family = reporter.snapshot().cells.find((each) => each.name === name);
@@ -96,13 +96,15 @@ describe("the log", () => {
     expect(lines.length === 1).toBe(logged);
   });
 
-  test("more lines than a batch holds are dropped and counted, and never made", () => {
-    const { reporter, lines, cells } = make({ role: { accessLog: "text" } });
+  test("with a writer that takes nothing a full batch is dropped and counted, and no more lines are made until the next flush", () => {
+    const credit = new LogCredit(undefined, 10);
+    const { reporter, lines, cells } = make({ role: { accessLog: "text" }, logCredit: credit });
     const telemetry = reporter.telemetryOf(nothingSaid);
     for (let i = 0; i < BATCH_LINES_MAX + 7; i++) reporter.finished(of(telemetry));
+    expect([cells("weft_log_lines_total"), cells("weft_log_lines_dropped_total")]).toEqual([{ "": BATCH_LINES_MAX }, { data: BATCH_LINES_MAX + 7 }]);
     reporter.flush();
-    expect(lines).toHaveLength(BATCH_LINES_MAX);
-    expect([cells("weft_log_lines_total"), cells("weft_log_lines_dropped_total")]).toEqual([{ "": BATCH_LINES_MAX }, { data: 7 }]);
+    reporter.finished(of(telemetry));
+    expect([lines.length, cells("weft_log_lines_total")]).toEqual([0, { "": BATCH_LINES_MAX + 1 }]);
   });
 
   test("to a collector: a record with the facts as attributes", () => {
