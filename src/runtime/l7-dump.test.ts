@@ -57,8 +57,8 @@ describe("the L7 part of /config_dump", () => {
 
 test("a field of the records that sounds like a secret is one, or is known to be none", () => {
   const harmless = new Set([
-    // What a hash or a limit is taken of, names of cookies and claims, public certificates.
-    "key", "keys", "keysRef", "cookieName", "certificatePem", "caPem", "token", "tokens", "allowCredentials", "forwardOriginalToken",
+    // What a hash or a limit is taken of, names of cookies and claims, public certificates and lists of revoked ones.
+    "key", "keys", "keysRef", "cookieName", "certificatePem", "caPem", "crlPem", "token", "tokens", "allowCredentials", "forwardOriginalToken",
   ]);
   const folder = join(import.meta.dir, "../mesh/l7");
   const fields = readdirSync(folder).filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
