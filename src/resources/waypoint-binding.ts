@@ -4,11 +4,10 @@
 import { type NamespacedName, namespacedName } from "../core/brand.ts";
 import type { WeightedWaypoint } from "../mesh/records.ts";
 import { USE_WAYPOINT, USE_WAYPOINT_CANARY, USE_WAYPOINT_CANARY_NAMESPACE, USE_WAYPOINT_NAMESPACE, WAYPOINT_CANARY_WEIGHT } from "./annotations.ts";
+import { HBONE_PORT } from "./kinds/gateway.ts";
 import type { Labels } from "./object-meta.ts";
 import type { GatewayName, WaypointAdmission } from "./waypoint-admission.ts";
 
-/** Where waypoints listen for HBONE. */
-const WAYPOINT_HBONE_PORT = 15008;
 const OPT_OUT = "none";
 const WHOLE = 100;
 
@@ -59,10 +58,10 @@ export function serviceHostname(name: string, namespace: string, clusterDomain: 
 export function waypointRecord(waypoint: WaypointName, clusterDomain: string): readonly WeightedWaypoint[] {
   const one = ({ namespace, name }: { readonly namespace: string; readonly name: string }, weight: number): WeightedWaypoint => {
     const service = namespacedName(namespace, serviceHostname(name, namespace, clusterDomain));
-    return { gateway: { destination: { kind: "hostname", service }, hboneMtlsPort: WAYPOINT_HBONE_PORT }, weight };
+    return { gateway: { destination: { kind: "hostname", service }, hboneMtlsPort: HBONE_PORT }, weight };
   };
   const { canary } = waypoint;
-  if (!waypoint.allowed) return [{ gateway: { destination: { kind: "hostname", service: refusedName(waypoint) }, hboneMtlsPort: WAYPOINT_HBONE_PORT }, weight: 1 }];
+  if (!waypoint.allowed) return [{ gateway: { destination: { kind: "hostname", service: refusedName(waypoint) }, hboneMtlsPort: HBONE_PORT }, weight: 1 }];
   return canary === null ? [one(waypoint, 1)] : [one(waypoint, WHOLE - canary.weight), one(canary, canary.weight)];
 }
 

@@ -1,7 +1,6 @@
 // The roots of the mesh in every namespace, where Istio's agents and gateways look for them: ConfigMap `istio-ca-root-cert`.
 
-import type { Api } from "../../runtime/kubernetes/api.ts";
-import { APPLY_PATCH } from "../../runtime/kubernetes/api.ts";
+import { type Api, APPLY_PATCH } from "../../runtime/kubernetes/api.ts";
 import { objectPath, type ResourceType } from "../../runtime/kubernetes/api-path.ts";
 import type { WriteQueue } from "./write-queue.ts";
 

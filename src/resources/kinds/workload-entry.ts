@@ -247,6 +247,7 @@ export function translateWorkloadEntry(placed: Placed<WorkloadEntryResource>, su
     hostname: addresses.length > 0 ? "" : (entry.spec.address ?? ""),
     tunnelProtocol: tunnelProtocol({ captured, nativeTunnel, annotated, labels }),
     nativeTunnel,
+    // What a workload on its node's network has in common with it: no ztunnel, Istio's neither, finds it by its address.
     hostNetwork: surroundings.hidden,
     ...labelledNames(labels, entry.name),
     locality: parseLocality(entry.spec.locality ?? ""),

@@ -14,15 +14,22 @@ export function createdMs(resource: ResourceOf<string, unknown>): number {
 }
 
 export function byAge(a: AnyPlaced, b: AnyPlaced): number {
-  return createdMs(a.resource) - createdMs(b.resource) || compareText(nameOf(a), nameOf(b)) || compareText(a.resource.kind, b.resource.kind);
+  return compareAges(ageOf(a), ageOf(b));
 }
 
 /** Many of them, each time read once. */
 export function sortedByAge<R extends ResourceOf<string, unknown>>(all: readonly Placed<R>[]): Placed<R>[] {
-  const ages = all.map((placed) => ({ placed, ms: createdMs(placed.resource), name: nameOf(placed) }));
-  ages.sort((a, b) => a.ms - b.ms || compareText(a.name, b.name) || compareText(a.placed.resource.kind, b.placed.resource.kind));
-  return ages.map(({ placed }) => placed);
+  return all.map((placed) => ({ placed, ...ageOf(placed) })).sort(compareAges).map(({ placed }) => placed);
 }
+
+interface Age {
+  readonly ms: number;
+  readonly name: string;
+  readonly kind: string;
+}
+
+const ageOf = (placed: AnyPlaced): Age => ({ ms: createdMs(placed.resource), name: nameOf(placed), kind: placed.resource.kind });
+const compareAges = (a: Age, b: Age): number => a.ms - b.ms || compareText(a.name, b.name) || compareText(a.kind, b.kind);
 
 export const nameOf = ({ resource }: AnyPlaced): string => `${resource.namespace}/${resource.name}`;
 /** `DestinationRule shop/web (web.yaml:3)`: for messages that name another resource. */

@@ -11,6 +11,7 @@
 import { z } from "zod";
 import { pause } from "../../core/pause.ts";
 import type { Clock, Random } from "../../core/ports.ts";
+import type { Result } from "../../core/result.ts";
 import type { Timers } from "../../net/timers.ts";
 import { metadataText } from "../../resources/object-head.ts";
 import type { Logger } from "../logger.ts";
@@ -189,7 +190,7 @@ export class ListWatch {
     const seen = new Set<string>();
     let next = "";
     for (let page = 0; page < PAGES_MAX; page++) {
-      const answer = await this.#parts.api.request({ method: "GET", path: this.#path(type), query: { ...this.#selectors(), limit: String(PAGE_OBJECTS), ...(next === "" ? {} : { continue: next }) }, ...this.#accept(METADATA_LIST), signal: this.#stop.signal });
+      const answer = await this.#page(type, next, this.#accept(METADATA_LIST));
       if (!answer.ok) {
         if (answer.error.code === "api_not_found") return "absent";
         if (answer.error.code === "api_gone") this.counters.gone++;
@@ -312,7 +313,7 @@ export class ListWatch {
     const listed = new Set<string>();
     let next = "";
     do {
-      const answer = await this.#parts.api.request({ method: "GET", path: this.#path(this.#type), query: { ...this.#selectors(), limit: String(PAGE_OBJECTS), ...(next === "" ? {} : { continue: next }) }, accept: METADATA_LIST, signal: this.#stop.signal });
+      const answer = await this.#page(this.#type, next, { accept: METADATA_LIST });
       const list = answer.ok ? listSchema.safeParse(answer.value) : null;
       if (list === null || !list.success) return null;
       for (const item of list.data.items ?? []) {
@@ -329,6 +330,11 @@ export class ListWatch {
     for (const [key, version] of this.#versions) if (!listed.has(key)) found.set(key, version);
     if (among === null) return found;
     return new Map([...found].filter(([key, version]) => among.get(key) === version));
+  }
+
+  /** @param next what the page before said is to follow; "" for the first. */
+  #page(type: ResourceType, next: string, accept: { readonly accept?: string }): Promise<Result<unknown, ApiFault>> {
+    return this.#parts.api.request({ method: "GET", path: this.#path(type), query: { ...this.#selectors(), limit: String(PAGE_OBJECTS), ...(next === "" ? {} : { continue: next }) }, ...accept, signal: this.#stop.signal });
   }
 
   #path(type: ResourceType): string {
