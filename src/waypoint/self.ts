@@ -1,21 +1,16 @@
 // The waypoint's own place in the mesh: its workload record where the configuration has one, else one that says only what it was told.
 
 import { nameHalf, type NamespacedName, namespaceHalf, type WorkloadUid } from "../core/brand.ts";
-import type { TrustDomain } from "../core/spiffe.ts";
 import type { L7Store } from "../mesh/l7/l7-store.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
+import { madeWorkload } from "./made-workload.ts";
 
 /** Of a process that no record describes: near to nobody, and on the network that it was told. */
 export function unrecordedWaypoint(gateway: NamespacedName, network: string): Workload {
   const namespace = namespaceHalf(gateway);
   const name = nameHalf(gateway);
-  return {
-    uid: `waypoint/${gateway}` as WorkloadUid, name, namespace, clusterId: "", trustDomain: "" as TrustDomain, serviceAccount: name, network, node: "", addresses: [], hostname: "",
-    tunnelProtocol: "TCP", nativeTunnel: false, hostNetwork: false, canonicalName: name, canonicalRevision: "", workloadType: "deployment", workloadName: name, app: "", version: "",
-    locality: { region: "", zone: "", subzone: "" }, status: "healthy", capacity: 1, services: [], authorizationPolicies: [], waypoints: [], networkGateway: null, applicationTunnel: null,
-    provenance: { kind: "Gateway", namespace, name, resourceVersion: "", fieldPath: "" },
-  };
+  return madeWorkload({ uid: `waypoint/${gateway}` as WorkloadUid, name, namespace, network, serviceAccount: name, provenance: { kind: "Gateway", namespace, name, resourceVersion: "", fieldPath: "" } });
 }
 
 /** Why a waypoint has no identity, and what gives it one. */

@@ -3,9 +3,9 @@
 
 import { nameHalf, type NamespacedName, namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import { type IpAddress, parseIp } from "../../core/ip.ts";
-import type { TrustDomain } from "../../core/spiffe.ts";
 import type { Service, Workload } from "../../mesh/records.ts";
 import type { EndpointSet, MeshStore } from "../../mesh/store.ts";
+import { madeWorkload } from "../made-workload.ts";
 import { dynamicHost, type DynamicHost } from "./dynamic-host.ts";
 
 export interface FoundService {
@@ -75,11 +75,7 @@ export class ServiceDirectory {
   /** One endpoint, known by its name alone. */
   #makeDynamic(name: NamespacedName, wildcard: Service, host: string): FoundService {
     const { namespace, provenance } = wildcard;
-    const endpoint: Workload = {
-      uid: String(name) as WorkloadUid, name: wildcard.name, namespace, clusterId: "", trustDomain: "" as TrustDomain, serviceAccount: "", network: this.#network, node: "", addresses: [], hostname: host,
-      tunnelProtocol: "TCP", nativeTunnel: false, hostNetwork: false, canonicalName: wildcard.name, canonicalRevision: "", workloadType: "deployment", workloadName: wildcard.name, app: "", version: "",
-      locality: { region: "", zone: "", subzone: "" }, status: "healthy", capacity: 1, services: [], authorizationPolicies: [], waypoints: [], networkGateway: null, applicationTunnel: null, provenance,
-    };
+    const endpoint = madeWorkload({ uid: String(name) as WorkloadUid, name: wildcard.name, namespace, network: this.#network, hostname: host, provenance });
     return { service: { ...wildcard, hostname: host }, endpoints: { name, version: ++this.#version, endpoints: [{ workload: endpoint, ports: [] }] }, anyPort: false };
   }
 
