@@ -3,7 +3,7 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { NamespacedName } from "../core/brand.ts";
+import { nameHalf, type NamespacedName } from "../core/brand.ts";
 import type { Clock } from "../core/ports.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import { parseSpiffeId, type SpiffeId, type TrustDomain } from "../core/spiffe.ts";
@@ -200,7 +200,7 @@ export class Callers implements Authenticator {
         const pod = this.#podOf(account);
         if (pod === null) return `${who}: its token is bound to no pod that is known here; a pod that has just begun is known within a moment`;
         const own = `${pod.namespace}/${pod.labels[GATEWAY_NAME] ?? ""}`;
-        return own === (view.gateway satisfies NamespacedName) ? null : `${who} is no instance of the waypoint ${view.gateway}: its pod has no label ${GATEWAY_NAME}=${view.gateway.slice(view.gateway.indexOf("/") + 1)}, or is in another namespace`;
+        return own === (view.gateway satisfies NamespacedName) ? null : `${who} is no instance of the waypoint ${view.gateway}: its pod has no label ${GATEWAY_NAME}=${nameHalf(view.gateway)}, or is in another namespace`;
       }
     }
   }

@@ -1,6 +1,6 @@
 // Records that name what they are attached to, found by service and waypoint.
 
-import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import type { AccessTarget } from "./access.ts";
 
 export interface Targeting {
@@ -44,7 +44,7 @@ export class TargetIndex<T extends Targeting> {
 
   /** What holds for a service behind a waypoint, each record once; in the order of `compare` (least first), then of `namespace/name`. */
   of(service: NamespacedName, waypoint: NamespacedName, compare: (a: AccessTarget, b: AccessTarget) => number = () => 0): T[] {
-    const namespace = waypoint.slice(0, waypoint.indexOf("/"));
+    const namespace = namespaceHalf(waypoint);
     const found = new Map<NamespacedName, Attached<T>>();
     for (const key of [keyOf({ kind: "namespace", namespace: "" }), keyOf({ kind: "namespace", namespace }), keyOf({ kind: "waypoint", gateway: waypoint }), keyOf({ kind: "service", service })]) {
       for (const [name, attached] of this.#byTarget.get(key) ?? []) found.set(name, attached);

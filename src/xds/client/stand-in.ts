@@ -28,4 +28,3 @@ export function splitName(name: string): { readonly namespace: string; readonly 
 }
 
 export const provenance = (kind: string, namespace: string, name: string, version: string): Provenance => ({ kind, namespace, name, resourceVersion: version, fieldPath: "" });
-

@@ -1,7 +1,7 @@
 // Which L7 records hold at which waypoint. A waypoint is told of those of the services behind it, of the services that their routes and
 // policies lead to, and of what is said of it or its namespace; never of anybody else's, as there are keys and secrets among them.
 
-import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import { ipFromBytes } from "../../core/ip.ts";
 import type { AccessTarget } from "../../mesh/l7/access.ts";
 import type { L7Snapshot } from "../../mesh/l7/delta.ts";
@@ -43,7 +43,7 @@ export class WaypointIndex {
     for (const key of waypoint === undefined ? [] : keysOf(waypoint.service, service(waypoint.service))) for (const name of this.#bound.get(key) ?? []) behind.add(name);
     const routes = new Map<string, Route>();
     for (const name of behind) for (const route of this.#routes.get(name) ?? []) routes.set(route.id, route);
-    const namespace = gateway.slice(0, gateway.indexOf("/"));
+    const namespace = namespaceHalf(gateway);
     const holds = (target: AccessTarget): boolean => {
       switch (target.kind) {
         case "service": return behind.has(target.service);
@@ -85,7 +85,7 @@ export class WaypointIndex {
     const isForeign = ({ service, tls, provenance }: TrafficPolicy): boolean => {
       if (tls === null || tls.mode !== "mutual") return false;
       const owner = provenance["tls"]?.namespace ?? "";
-      return owner !== waypointNamespace && !(behind && owner === service.slice(0, service.indexOf("/")));
+      return owner !== waypointNamespace && !(behind && owner === namespaceHalf(service));
     };
     if (!policies.some(isForeign)) return policies;
     const key = `${waypointNamespace} ${behind}`;
