@@ -136,6 +136,23 @@ describe("enrolment", () => {
     expect(enrolment.served).toHaveLength(0);
   });
 
+  test("leaving before the API has told of our own announcement: it is announced as outside all the same", async () => {
+    const { world, enrolment } = make();
+    enrolment.set(POD, IN, false);
+    await world.settle();
+    expect(world.take()).toEqual(["join web-1 fd 7 wait 0", "announce true"]);
+    enrolment.set(POD, OUT, false); // its namespace lost the label; the pod is as it was before we wrote
+    await world.settle();
+    expect(world.take()).toEqual(["announce false"]);
+    enrolment.set(POD, OUT, true); // our first writing comes back, after the second was sent
+    enrolment.set(POD, OUT, false);
+    await world.settle();
+    expect(world.take()).toEqual([]); // and what is heard meanwhile makes no pause shorter
+    expect(await world.pass()).toEqual([2_000]);
+    expect(await world.pass()).toEqual([500]);
+    expect(world.take()).toEqual(["stop redirecting web-1", "let go web-1 fd 7"]);
+  });
+
   test("wanted again while it leaves: it comes back without having been away", async () => {
     const { world, enrolment, stage } = make();
     enrolment.set(POD, IN, false);

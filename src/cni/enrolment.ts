@@ -55,13 +55,18 @@ interface Member {
   stage: Stage;
   namespaceFd: number | null;
   containerId: string | null;
-  /** What the API says last, or what we have written since. */
+  /** What the pod's annotation says, by the API or by our own writing, whichever was later heard of. */
   announced: boolean;
+  /** What we have written and the API has not told us yet: until then what it tells may be older. */
+  unconfirmed: boolean | null;
   failure: string | null;
   /** Rules were made for this pod as it was then. */
   rulesOf: Pod | null;
   running: Promise<void> | null;
+  /** Something is to be looked at: the pause before another try ends. */
   wake: PromiseWithResolvers<void>;
+  /** It is wanted again, has ended or is claimed: the pauses of leaving end. Anything else that is heard of it leaves them as long as they are. */
+  recall: PromiseWithResolvers<void>;
   dirty: boolean;
   /** Calls that wait for the pod to be theirs: the loop of steps makes room between two. */
   claims: number;
@@ -91,6 +96,7 @@ export class Enrolment {
     member.pod = pod;
     member.membership = membership;
     member.announced = announced;
+    if (member.unconfirmed === announced) member.unconfirmed = null;
     member.ended = pod.ended;
     this.#look(member);
   }
@@ -173,7 +179,10 @@ export class Enrolment {
   /** This process ends and another will go on: nothing is changed any more. */
   freeze(): void {
     this.#stopped = true;
-    for (const member of this.#members.values()) member.wake.resolve();
+    for (const member of this.#members.values()) {
+      member.wake.resolve();
+      member.recall.resolve();
+    }
   }
 
   get members(): readonly MemberStatus[] {
@@ -199,8 +208,8 @@ export class Enrolment {
 
   #make(pod: Pod, membership: Membership, announced: boolean): Member {
     const member: Member = {
-      pod, membership, ended: false, stage: "outside", namespaceFd: null, containerId: null, announced, failure: null, rulesOf: null, running: null,
-      wake: Promise.withResolvers(), dirty: false, claims: 0,
+      pod, membership, ended: false, stage: "outside", namespaceFd: null, containerId: null, announced, unconfirmed: null, failure: null, rulesOf: null,
+      running: null, wake: Promise.withResolvers(), recall: Promise.withResolvers(), dirty: false, claims: 0,
     };
     this.#members.set(pod.uid, member);
     return member;
@@ -209,6 +218,7 @@ export class Enrolment {
   #look(member: Member): void {
     member.dirty = true;
     member.wake.resolve();
+    if (member.membership.inMesh || member.ended) member.recall.resolve();
     if (member.running !== null || member.claims > 0) return;
     member.running = this.#run(member).finally(() => {
       member.running = null;
@@ -226,6 +236,7 @@ export class Enrolment {
     while (member.dirty && member.claims === 0 && !this.#frozen(member)) {
       member.dirty = false;
       member.wake = Promise.withResolvers();
+      member.recall = Promise.withResolvers();
       const stepped = await this.#step(member);
       this.#noteFailure(member, stepped.ok ? null : stepped.error);
       if (stepped.ok) {
@@ -261,10 +272,11 @@ export class Enrolment {
       member.rulesOf = member.pod;
       this.#world.changed();
     }
-    if (member.announced !== (wanted && member.stage === "inside")) {
+    if (member.announced !== (wanted && member.stage === "inside") || (member.unconfirmed ?? wanted) !== wanted) {
       const announced = await this.#world.announce(member.pod, wanted);
       if (!announced.ok) return announced;
       member.announced = wanted;
+      member.unconfirmed = wanted;
     }
     if (!wanted && member.stage !== "outside") await this.#leave(member);
     return ok(undefined);
@@ -283,10 +295,10 @@ export class Enrolment {
   /** In two steps with pauses between; wanted again meanwhile, it stays. */
   async #leave(member: Member): Promise<void> {
     member.stage = "leaving";
-    await this.#world.pause(this.#times.announceMs, member.wake.promise);
+    await this.#world.pause(this.#times.announceMs, member.recall.promise);
     if (member.membership.inMesh || member.ended) return;
     if (member.namespaceFd !== null) this.#world.stopRedirecting(member.pod, member.namespaceFd);
-    await this.#world.pause(this.#times.acceptMs, member.wake.promise);
+    await this.#world.pause(this.#times.acceptMs, member.recall.promise);
     if (member.membership.inMesh || member.ended) return;
     const fd = member.namespaceFd;
     member.namespaceFd = null;
@@ -328,6 +340,7 @@ export class Enrolment {
     try {
       while (member.running !== null) {
         member.wake.resolve();
+        member.recall.resolve();
         await member.running;
       }
       running = work();
