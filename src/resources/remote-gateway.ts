@@ -1,5 +1,5 @@
 // A Gateway of class `istio-remote`: what stands before another network. It becomes a workload at the address by which it is reached
-// from here, and the way to every workload of that network.
+// from here, and the way to every workload of that network, whoever asks: so only namespaces that the operator trusts with it may have one.
 
 import { parseWorkloadUid, type WorkloadUid } from "../core/brand.ts";
 import { type IpAddress, parseIp } from "../core/ip.ts";
@@ -50,8 +50,8 @@ export interface RemoteNetworks {
 }
 
 /**
- * One gateway a network: one of the root namespace before others, whose writers need not be trusted by the whole mesh; of those the
- * oldest, then the first by namespace and name. The others are told that they are not used.
+ * One gateway a network: one of the root namespace before those of other allowed namespaces; of these the oldest, then the first by
+ * namespace and name. The others are told that they are not used, and those of any other namespace that they may not be.
  */
 export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[], options: TranslationOptions, reportFor: ReportFor): RemoteNetworks {
   const gateways = new Map<string, GatewayAddress>();
@@ -61,6 +61,10 @@ export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[]
     const network = one.resource.labels[NETWORK]!;
     // A directory that several networks share holds the gateway to our own as well: that one is for the others.
     if (network === options.network) continue;
+    if (!mayLead(one.resource.namespace, options)) {
+      reportFor(one)("error", "not_allowed", ["metadata", "namespace"], `found namespace ${one.resource.namespace}, expected ${[options.rootNamespace, ...(options.remoteGatewayNamespaces ?? [])].join(", ")}: the whole mesh would go to network ${network} through it. It is not used; put it there, or name its namespace in --remote-gateway-namespaces`);
+      continue;
+    }
     const owner = owners.get(network);
     if (owner !== undefined) {
       reportFor(one)("warning", "conflict", ["metadata", "labels", NETWORK], `found network ${network}, to which Gateway ${nameOf(owner)} (${sourceOf(owner)}) leads already; that one is used`);
@@ -76,6 +80,8 @@ export function translateRemoteGateways(placed: readonly Placed<RemoteGateway>[]
   }
   return { gateways, workloads };
 }
+
+const mayLead = (namespace: string, { rootNamespace, remoteGatewayNamespaces = [] }: TranslationOptions): boolean => namespace === rootNamespace || remoteGatewayNamespaces.includes(namespace);
 
 /** 0 for the root namespace's own; of the others the time of creation, last those that have none. */
 function rank({ resource }: Placed<RemoteGateway>, { rootNamespace }: TranslationOptions): number {

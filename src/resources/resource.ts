@@ -18,6 +18,8 @@ export interface TranslationOptions {
   readonly network: string;
   /** Policies of this namespace apply to the whole mesh. */
   readonly rootNamespace: string;
+  /** Whose Gateways to other networks hold, beside the root namespace's; none unless given. */
+  readonly remoteGatewayNamespaces?: readonly string[];
   /** Virtual addresses of services without `clusterIP` come from here, one per family at most; empty gives them none. */
   readonly serviceCidrs: readonly Cidr[];
 }

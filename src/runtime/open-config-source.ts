@@ -38,7 +38,7 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
       stateDirectory: settings.state,
       translation: {
         node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
-        rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
+        rootNamespace: settings.rootNamespace, remoteGatewayNamespaces: settings.remoteGatewayNamespaces, serviceCidrs: settings.serviceCidrs,
       },
       onChange: (state) => {
         tell(state);

@@ -138,6 +138,7 @@ export const SETTINGS = {
   clusterDomain: spec("cluster-domain", ["CLUSTER_DOMAIN"], name("DOMAIN"), "cluster.local", CONFIGURED, "Configuration", "DNS domain of services"),
 
   rootNamespace: spec("root-namespace", ["ROOT_NAMESPACE"], name("NAMESPACE"), "istio-system", CONFIGURED, "Configuration", "Namespace whose policies apply to the whole mesh"),
+  remoteGatewayNamespaces: spec("remote-gateway-namespaces", ["REMOTE_GATEWAY_NAMESPACES"], type.nameList, [] as readonly string[], CONFIGURED, "Configuration", "Namespaces whose Gateways to other networks hold for the whole mesh, beside --root-namespace"),
   serviceCidrs: spec("service-cidrs", ["SERVICE_CIDRS"], type.cidrList, [] as readonly Cidr[], CONFIGURED, "Configuration", "Ranges, one of each family at most, from which services without clusterIP get an address; none by default"),
 
   kubeconfig: optional("kubeconfig", ["KUBECONFIG"], type.path, CONTROL, "Configuration", "How to reach the Kubernetes API, in a form that kubectl takes; a pod needs none"),

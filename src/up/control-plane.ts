@@ -58,7 +58,7 @@ export const run: RoleMain = async (settings, runtime) => {
   control = new ControlPlane({
     api, clock, random, timers: systemTimers, log,
     translation: {
-      node: "", clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network, rootNamespace: settings.rootNamespace, serviceCidrs: settings.serviceCidrs,
+      node: "", clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network, rootNamespace: settings.rootNamespace, remoteGatewayNamespaces: settings.remoteGatewayNamespaces, serviceCidrs: settings.serviceCidrs,
     },
     namespaces: settings.watchNamespaces, namespace: settings.podNamespace, replica: settings.podName, nodeAccounts: settings.nodeAccounts, audience: settings.tokenAudience,
     waypoints: waypointEnvironment(settings),

@@ -1,8 +1,9 @@
 // What a user of one namespace can write, and what must not come of it in another.
 
 import { describe, expect } from "bun:test";
+import { type ClusterEvaluation, ClusterSet } from "../../src/resources/cluster/cluster-set.ts";
 import { item } from "../kit/bad-input.ts";
-import { cluster, object, pod, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, type Json } from "./tenant-cluster.ts";
+import { BANK, cluster, object, OPTIONS, pod, put, saidOf, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, type Json } from "./tenant-cluster.ts";
 
 describe("a tenant cannot take another namespace's traffic", () => {
   item("a ServiceEntry with the address of another namespace's pod", async () => {
@@ -38,12 +39,21 @@ describe("a tenant cannot take another namespace's traffic", () => {
     for (const policy of mesh.policies.values()) expect(policy.scope).not.toBe("global");
   });
 
-  item("a Gateway to another network beside the one of the root namespace", async () => {
+  item("a Gateway to another network", async () => {
     const gateway = (at: string, name: string, address: string): Json => object("gateway.networking.k8s.io/v1", "Gateway", at, name, { gatewayClassName: "istio-remote", addresses: [{ value: address }], listeners: [{ name: "h", port: 15008, protocol: "HBONE" }] }, { labels: { "topology.istio.io/network": "far" } });
     const far = object("networking.istio.io/v1", "WorkloadEntry", VICTIM, "far", { address: "198.18.9.9", network: "far", labels: { app: "far", "istio.io/dataplane-mode": "ambient" } });
-    const { mesh } = cluster(far, gateway(TENANT, "a", "198.18.6.6"), gateway("istio-system", "z", "198.18.8.8")).evaluate();
-    const through = [...mesh.workloads.values()].find(({ name }) => name === "far")!.networkGateway!.destination;
-    expect(through).toEqual({ kind: "workload", uid: "Kubernetes/gateway.networking.k8s.io/Gateway/istio-system/z" as never });
+    const throughOf = ({ mesh }: ClusterEvaluation): unknown => [...mesh.workloads.values()].find(({ name }) => name === "far")!.networkGateway?.destination;
+    const led = (at: string, name: string): unknown => ({ kind: "workload", uid: `Kubernetes/gateway.networking.k8s.io/Gateway/${at}/${name}` });
+    const grab = gateway(TENANT, "a", "198.18.6.6");
+    // Beside the one of the root namespace, and where there is none.
+    expect(throughOf(cluster(far, grab, gateway("istio-system", "z", "198.18.8.8")).evaluate())).toEqual(led("istio-system", "z"));
+    const alone = cluster(far, grab).evaluate();
+    expect([throughOf(alone), [...alone.mesh.workloads.values()].some(({ addresses }) => addresses.some((ip) => ip === "198.18.6.6"))]).toEqual([undefined, false]);
+    expect(saidOf(alone, `Gateway ${TENANT}/a`)).toEqual([expect.stringMatching(/^error metadata\.namespace: found namespace aaa, expected istio-system: /)]);
+    // Where the operator says so.
+    const allowing = new ClusterSet({ ...OPTIONS, remoteGatewayNamespaces: [TENANT] });
+    put(allowing, ...BANK, far, grab);
+    expect(throughOf(allowing.evaluate())).toEqual(led(TENANT, "a"));
   });
 
   item("a MeshConfig outside the root namespace", async () => {

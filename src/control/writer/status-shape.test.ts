@@ -55,6 +55,19 @@ describe("Gateways", () => {
   });
 });
 
+describe("Gateways to another network", () => {
+  const spec = { gatewayClassName: "istio-remote", listeners: [{ name: "far", port: 15008, protocol: "HBONE" }] };
+  const diagnostic = (severity: "error" | "warning", code: "not_allowed" | "conflict" | "missing_field") => ({ severity, code, resource: "Gateway shop/a", fieldPath: "metadata", message: "why" });
+  const accepted = (finding: Finding) => wantedStatus(subject("Gateway", spec), finding, NOW);
+
+  test("say whether they are used, and why not", () => {
+    expect(accepted(found())).toEqual({ conditions: [said("Accepted", "True", NOW), said("Programmed", "True", NOW)] });
+    for (const [diagnostics, reason] of [[[diagnostic("error", "not_allowed")], "NamespaceNotAllowed"], [[diagnostic("warning", "conflict")], "NotUsed"], [[diagnostic("error", "missing_field")], "Invalid"]] as const) {
+      expect(accepted(found({ diagnostics }))).toMatchObject({ conditions: [{ type: "Accepted", status: "False", reason, message: "metadata: why" }, { type: "Programmed", status: "False" }] });
+    }
+  });
+});
+
 describe("services", () => {
   const accepted = { bound: true, reason: "WaypointAccepted", message: "Successfully attached to waypoint infra/wp" } as const;
   const istio = (holds: string, reason: string, message: string, at: string) => ({ type: "istio.io/WaypointBound", status: holds, reason, message, observedGeneration: 3, lastTransitionTime: at });

@@ -2,6 +2,7 @@
 // the moments at which nothing changed, are kept. Pure.
 
 import { formatFieldPath } from "../../resources/diagnostic.ts";
+import { REMOTE_CLASSES } from "../../resources/remote-gateway.ts";
 import type { ClusterDiagnostic } from "../../resources/cluster/cluster-set.ts";
 import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import type { Condition, ResourceStatus } from "../../resources/l7/status.ts";
@@ -59,7 +60,7 @@ function wantedFields(subject: StatusSubject, finding: Finding, now: string): Js
   if (ROUTES.includes(kind)) return perReference(subject, finding, now, { list: "parents", refs: "parentRefs", ref: "parentRef", own: isMeshParent, max: ENTRIES_MAX });
   if (ANCESTOR_POLICIES.includes(kind)) return perReference(subject, finding, now, { list: "ancestors", refs: "targetRefs", ref: "ancestorRef", own: () => true, max: ANCESTORS_MAX });
   if (kind === "GatewayClass") return finding.status === null ? null : { conditions: conditions(subject.status["conditions"], finding.status.conditions, subject, now) };
-  if (kind === "Gateway") return gateway(subject, finding, now);
+  if (kind === "Gateway") return isRemote(subject) ? remoteGateway(subject, finding, now) : gateway(subject, finding, now);
   if (kind === "Service") return service(subject, finding, now);
   return whole(subject, finding, now);
 }
@@ -121,6 +122,17 @@ function gateway(subject: StatusSubject, finding: Finding, now: string): Json | 
     return { name: listener["name"], supportedKinds: [], attachedRoutes: 0, conditions: conditions(known?.["conditions"], given, subject, now) };
   });
   return { conditions: conditions(subject.status["conditions"], [...accepted, programmed], subject, now), listeners, addresses: address === null ? [] : [{ type: "Hostname", value: address }] };
+}
+
+const isRemote = ({ spec }: StatusSubject): boolean => typeof spec["gatewayClassName"] === "string" && REMOTE_CLASSES.includes(spec["gatewayClassName"]);
+
+/** One that leads to another network stands there by itself, at the addresses that it names: what there is to say is whether it is used. */
+function remoteGateway(subject: StatusSubject, { diagnostics }: Finding, now: string): Json {
+  const faults = diagnostics.filter(({ severity, code }) => severity === "error" || code === "conflict");
+  const reason = faults.length === 0 ? "Accepted" : faults.some(({ code }) => code === "not_allowed") ? "NamespaceNotAllowed" : faults.some(({ severity }) => severity === "error") ? "Invalid" : "NotUsed";
+  const accepted = { type: "Accepted", status: faults.length === 0, reason, message: sentence(faults) };
+  const programmed = faults.length === 0 ? { type: "Programmed", status: true, reason: "Programmed", message: "" } : { type: "Programmed", status: false, reason: "Invalid", message: "it is not accepted" };
+  return { conditions: conditions(subject.status["conditions"], [accepted, programmed], subject, now) };
 }
 
 /** Of Kubernetes' own kind nothing is ours but the binding; null where it neither asks for a waypoint nor did. */

@@ -5,6 +5,7 @@ import type { Clock } from "../../core/ports.ts";
 import type { ClusterDiagnostic, ClusterEvaluation } from "../../resources/cluster/cluster-set.ts";
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
+import { REMOTE_CLASSES } from "../../resources/remote-gateway.ts";
 import { describeIdentity } from "../../resources/resource.ts";
 import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import { type Api, MERGE_PATCH } from "../../runtime/kubernetes/api.ts";
@@ -135,7 +136,7 @@ export class StatusWriter {
     if (kind === "GatewayClass") return spec["controllerName"] === CONTROLLER_NAME;
     if (kind !== "Gateway") return true;
     const className = spec["gatewayClassName"];
-    if (typeof className !== "string" || !WAYPOINT_CLASSES.includes(className)) return false;
+    if (typeof className !== "string" || (!WAYPOINT_CLASSES.includes(className) && !REMOTE_CLASSES.includes(className))) return false;
     const gatewayClass = this.#known.get(describeIdentity({ kind: "GatewayClass", namespace: "", name: className }));
     return gatewayClass === undefined || gatewayClass.subject.spec["controllerName"] === CONTROLLER_NAME;
   }
