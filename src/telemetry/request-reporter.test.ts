@@ -3,7 +3,7 @@ import { seededRandom } from "../core/ports.ts";
 import { mergeTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { AccessLogSettings, OtlpCollector, TelemetryPolicy, TracingSettings } from "../mesh/l7/telemetry.ts";
 import { CircuitBreaker, Permits } from "../policy/upstream/circuit-breaker.ts";
-import type { EndpointTransition } from "../policy/upstream/upstream.ts";
+import type { EndpointTransition } from "../policy/upstream/ejections.ts";
 import { ListFields } from "../wire/http/fields.ts";
 import { BATCH_LINES_MAX, LogCredit } from "./log-batch.ts";
 import type { OtlpBatch, SpanRecord } from "./otlp-records.ts";

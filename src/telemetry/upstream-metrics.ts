@@ -2,7 +2,7 @@
 // Events are counted as they happen; what stands somewhere already is read when a scraper asks.
 
 import { type CircuitBreaker, LIMITED_RESOURCES } from "../policy/upstream/circuit-breaker.ts";
-import type { EndpointTransition } from "../policy/upstream/upstream.ts";
+import type { EndpointTransition } from "../policy/upstream/ejections.ts";
 import type { MetricSeries } from "./metric-series.ts";
 
 export interface ClusterLabels {

@@ -10,7 +10,7 @@ import { type Due, DueList } from "../net/due-list.ts";
 import { egressRefusal } from "../policy/egress-address.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { LabelSource } from "../policy/upstream/labels.ts";
-import type { NameSource } from "../policy/upstream/upstream.ts";
+import type { NameSource } from "../policy/upstream/endpoint-list.ts";
 import { Http1Counters } from "../wire/http1/counters.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import { DEFAULT_LIMITS, DEFAULT_SETTINGS, type LocalSettings } from "../wire/http2/limits.ts";

@@ -12,7 +12,9 @@ import { type LabelSource, NO_LABELS } from "../../src/policy/upstream/labels.ts
 import type { Outcome } from "../../src/policy/upstream/outcome.ts";
 import type { RequestFacts } from "../../src/policy/upstream/request-facts.ts";
 import { effectiveSettings, type UpstreamSettings } from "../../src/policy/upstream/settings.ts";
-import { type NameSource, type Pick, Upstream, type UpstreamPickRequest } from "../../src/policy/upstream/upstream.ts";
+import type { NameSource } from "../../src/policy/upstream/endpoint-list.ts";
+import type { Pick, UpstreamPickRequest } from "../../src/policy/upstream/pick.ts";
+import { Upstream } from "../../src/policy/upstream/upstream.ts";
 import { delta, ip, member, service, serviceName, uid, workload } from "./mesh-records.ts";
 
 const SERVICE = service({ name: "web" });

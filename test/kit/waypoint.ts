@@ -18,7 +18,7 @@ import { OWN_NAMESPACE } from "../../src/net/namespace.ts";
 import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
-import type { NameSource } from "../../src/policy/upstream/upstream.ts";
+import type { NameSource } from "../../src/policy/upstream/endpoint-list.ts";
 import { ByteBudget } from "../../src/tunnel/byte-budget.ts";
 import type { Client } from "../../src/waypoint/downstream/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";

@@ -3,7 +3,8 @@
 
 import type { UpstreamEndpoint } from "./endpoint.ts";
 import type { Outcome } from "./outcome.ts";
-import type { Pick, Upstream } from "./upstream.ts";
+import type { Pick } from "./pick.ts";
+import type { Upstream } from "./upstream.ts";
 
 /** May be used again once it has ended; a request that retries one after the other needs a single one. */
 export class Attempt {

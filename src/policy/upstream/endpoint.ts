@@ -1,5 +1,5 @@
 // One endpoint of one upstream: where it is, what it is worth, and what has been observed of it. Plain mutable numbers, read and
-// written several times per request; who may change them is upstream.ts, and health-check results from its owner.
+// written several times per request; who may change them is upstream.ts and what it is made of, and health-check results from its owner.
 
 import type { Picked } from "../candidates.ts";
 import { OutlierState } from "./outliers.ts";

@@ -16,7 +16,7 @@ import type { Outcome } from "../../policy/upstream/outcome.ts";
 import type { AttemptEnd } from "../../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER } from "../../policy/upstream/retry-after.ts";
 import type { AttemptTime } from "../../policy/upstream/timeouts.ts";
-import type { Pick } from "../../policy/upstream/upstream.ts";
+import type { Pick } from "../../policy/upstream/pick.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
 import { type RequestTrace, traceOfConnection } from "../../telemetry/request-trace.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
