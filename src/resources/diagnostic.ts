@@ -12,7 +12,7 @@ export type DiagnosticCode =
   | "unknown_kind" | "unsupported_kind" | "unsupported_version"
   | "unknown_field" | "missing_field" | "wrong_type" | "bad_value" | "bad_name"
   | "duplicate_resource" | "unknown_namespace" | "conflict" | "no_address" | "not_supported" | "not_enforced" | "enforced_stricter"
-  | "selects_nothing" | "not_attached" | "unresolved_reference" | "missing_port" | "missing_waypoint" | "not_allowed" | "fail_closed" | "restored" | "more_diagnostics";
+  | "selects_nothing" | "not_attached" | "unresolved_reference" | "missing_port" | "too_many_memberships" | "missing_waypoint" | "not_allowed" | "fail_closed" | "restored" | "more_diagnostics";
 
 export interface Diagnostic {
   readonly severity: Severity;

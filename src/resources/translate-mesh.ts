@@ -16,9 +16,10 @@ import { type ServiceResource, translateService } from "./kinds/service.ts";
 import type { ServiceEntryResource } from "./kinds/service-entry.ts";
 import { entryLabels, type TranslatedEntry, translateWorkloadEntry, type WorkloadEntryResource } from "./kinds/workload-entry.ts";
 import type { MeshSnapshot } from "./mesh-delta.ts";
+import { MEMBERSHIPS_MAX, ServiceSelection } from "./memberships.ts";
 import type { Labels } from "./object-meta.ts";
 import { translateRemoteGateways, type RemoteNetworks } from "./remote-gateway.ts";
-import { describeIdentity, type Placed, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
+import { describeIdentity, type Placed, type Report, type ReportFor, type ResourceOf, sourceOf, type TranslationOptions } from "./resource.ts";
 import { SelectorIndex } from "./selector.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
 import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
@@ -60,7 +61,8 @@ interface NamespaceResources {
 export interface NamespaceSurroundings {
   readonly labels: Labels;
   readonly gateways: RemoteNetworks["gateways"];
-  readonly serviceIndex: SelectorIndex<Placed<ServiceResource>>;
+  /** Services that select a workload with these labels. */
+  readonly selection: ServiceSelection;
   /** By name. */
   readonly serviceResources: ReadonlyMap<string, ServiceResource>;
   policiesFor(labels: Labels): readonly NamespacedName[];
@@ -82,7 +84,13 @@ interface NamespaceContext extends NamespaceSurroundings {
   readonly peers: ConvertedPeers;
   readonly entryWaypoint: (entry: WorkloadEntryResource, services: readonly ServiceResource[]) => readonly WeightedWaypoint[];
   readonly diagnostics: readonly ResourceDiagnostic[];
-  readonly translated: Map<Placed<WorkloadEntryResource>, TranslatedEntry>;
+  readonly translated: Map<Placed<WorkloadEntryResource>, TranslatedMember>;
+}
+
+/** A workload, and what selects it and has it not as an endpoint: it is one of so many already. */
+interface TranslatedMember extends TranslatedEntry {
+  readonly servicesBeyond: readonly string[];
+  readonly hostsBeyond: readonly NamespacedName[];
 }
 
 /** What is the same for every namespace. */
@@ -166,6 +174,7 @@ export class MeshTranslator {
         if (translated.local !== null) local.push({ workload: translated.local, placed });
         for (const { service } of translated.workload.services) selected.add(service);
         for (const policy of translated.workload.authorizationPolicies) selected.add(policy);
+        reportBeyond(placed, translated, reportFor(placed));
         for (const { service, port } of translated.missingPorts) {
           reportFor(placed)("warning", "missing_port", ["spec", "ports"], `Service ${service} wants a port named ${JSON.stringify(port)}, which this entry does not have; it is no endpoint for that port`);
         }
@@ -230,12 +239,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
   const isRoot = namespace.name === options.rootNamespace;
   const binding: Binding = { labels, annotations: namespace.namespace?.resource.annotations };
 
-  const serviceIndex = new SelectorIndex<Placed<ServiceResource>>();
-  for (const placed of namespace.services) {
-    const selector = placed.resource.spec.selector ?? {};
-    // A service without selector has no workload entries; its endpoints would come from an EndpointSlice.
-    if (Object.keys(selector).length > 0) serviceIndex.add(selector, placed);
-  }
+  const selection = new ServiceSelection(namespace.services);
   const serviceWaypoints = (object: ResourceOf<string, unknown>): readonly WeightedWaypoint[] => {
     const found = serviceWaypoint(object, binding, mesh);
     return found?.takes === true ? waypointRecord(found.bound, options.clusterDomain) : [];
@@ -288,7 +292,7 @@ function buildContext({ namespace, mesh, addresses, inputs, labels, waypointFor,
     return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
-  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden: mesh.hidden, serviceIndex, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden: mesh.hidden, selection, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 /** Null for a service that asks for no waypoint, or is one itself. A waypoint for workloads alone takes no services that are bound by their namespace's label. */
@@ -307,17 +311,24 @@ function collectBindings({ name, namespace, services, serviceEntries }: Namespac
   }
 }
 
-function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedEntry {
+function translateEntry(placed: Placed<WorkloadEntryResource>, context: NamespaceContext, options: TranslationOptions): TranslatedMember {
   const known = context.translated.get(placed);
   if (known !== undefined) return known;
   const labels = entryLabels(placed.resource);
-  const services = context.serviceIndex.selecting(labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1));
-  const further = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {})).slice(0, ENTRY_MEMBERSHIPS_MAX);
-  const translated = translateWorkloadEntry(placed, {
-    options, namespaceLabels: context.labels, gateways: context.gateways, services, further, policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services), hidden: context.hidden.has(placed),
+  const { held: services, beyond } = context.selection.of(labels);
+  const hosts = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {}));
+  const made = translateWorkloadEntry(placed, {
+    options, namespaceLabels: context.labels, gateways: context.gateways, services, further: hosts.slice(0, ENTRY_MEMBERSHIPS_MAX), policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services), hidden: context.hidden.has(placed),
   });
+  const translated: TranslatedMember = { ...made, servicesBeyond: beyond, hostsBeyond: hosts.slice(ENTRY_MEMBERSHIPS_MAX).map(({ service }) => service) };
   context.translated.set(placed, translated);
   return translated;
+}
+
+function reportBeyond({ resource }: Placed<WorkloadEntryResource>, { servicesBeyond, hostsBeyond }: TranslatedMember, report: Report): void {
+  const at = resource.spec.labels === undefined || resource.spec.labels === null ? ["metadata", "labels"] : ["spec", "labels"];
+  if (servicesBeyond.length > 0) report("error", "too_many_memberships", at, `${MEMBERSHIPS_MAX} Services select it, the first by name, which is as many as one workload may have: it is no endpoint of ${servicesBeyond.length} more (${servicesBeyond[0]!}), and nothing is sent to it for those`);
+  if (hostsBeyond.length > 0) report("error", "too_many_memberships", at, `it is an endpoint of ${ENTRY_MEMBERSHIPS_MAX} hosts of ServiceEntries, the first by their names, which is as many as one workload may have, and none of ${hostsBeyond.length} more (${hostsBeyond[0]!}): nothing is sent to it for those`);
 }
 
 function selectingPolicies(labels: Labels, index: SelectorIndex<Placed<AuthorizationPolicyResource>>, peers: ConvertedPeers): readonly NamespacedName[] {
@@ -460,7 +471,7 @@ function reportMissingWaypoints(byNamespace: ReadonlyMap<string, NamespaceResour
   }
 }
 
-function dropUnused(translated: Map<Placed<WorkloadEntryResource>, TranslatedEntry>, entries: readonly Placed<WorkloadEntryResource>[]): void {
+function dropUnused(translated: Map<Placed<WorkloadEntryResource>, TranslatedMember>, entries: readonly Placed<WorkloadEntryResource>[]): void {
   if (translated.size <= entries.length) return;
   const used = new Set(entries);
   for (const placed of translated.keys()) if (!used.has(placed)) translated.delete(placed);

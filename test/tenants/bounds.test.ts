@@ -4,10 +4,10 @@ import { describe, expect } from "bun:test";
 import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX } from "../../src/resources/cluster/namespace-allowance.ts";
 import type { ClusterSet } from "../../src/resources/cluster/cluster-set.ts";
 import { ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX, HOSTS_PER_NAMESPACE_MAX } from "../../src/resources/claims/claims.ts";
-import { MEMBERSHIPS_MAX } from "../../src/resources/cluster/translate-pod.ts";
+import { MEMBERSHIPS_MAX } from "../../src/resources/memberships.ts";
 import { CONSUMER_ROUTES_PER_SERVICE_MAX, ROUTES_PER_SERVICE_MAX, TRAFFIC_RESOURCES_PER_SERVICE_MAX, WILDCARD_RULES_PER_NAMESPACE_MAX } from "../../src/resources/l7/bounds.ts";
 import { item } from "../kit/bad-input.ts";
-import { cluster, object, pod, put, saidOf, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, workloadOf } from "./tenant-cluster.ts";
+import { cluster, object, pod, put, saidOf, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, workloadEntry, workloadOf } from "./tenant-cluster.ts";
 
 const policy = (at: string, name: string, spec: Readonly<Record<string, unknown>> = { action: "ALLOW", rules: [{ from: [{ source: { namespaces: [VICTIM] } }] }] }) => object("security.istio.io/v1", "AuthorizationPolicy", at, name, spec);
 const rule = (i: number) => object("networking.istio.io/v1", "DestinationRule", TENANT, `r${i}`, { host: "nobody.example" });
@@ -107,13 +107,30 @@ describe("more than one service, workload or namespace may have to do with", () 
     expect([made(many), saidOf(many, "ServiceEntry aaa/e000"), saidOf(many, "ServiceEntry aaa/e011").length]).toEqual([HOSTS_PER_NAMESPACE_MAX, [], 9]);
     const wide = cluster(entry(0, { endpoints: Array.from({ length: 4_000 }, (_, k) => ({ address: `198.18.${100 + (k >> 8)}.${k & 255}` })) })).evaluate();
     expect(made(wide)).toBe(ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX / 4_000);
+    // Endpoints by a selector: of as many hosts as one workload may be.
+    const labels = { app: "many", "istio.io/dataplane-mode": "ambient" };
+    const selected = cluster(workloadEntry(TENANT, "old", "198.18.6.7", { labels }), ...[0, 1].map((i) => entry(i, { endpoints: undefined, workloadSelector: { labels: { app: "many" } } }))).evaluate();
+    expect(workloadOf(selected, TENANT, "old")!.services.length).toBe(1_024);
+    expect(saidOf(selected, "WorkloadEntry aaa/old")).toEqual([expect.stringContaining("none of 976 more (aaa/h24.x1.example): nothing is sent to it")]);
     // One object alone may not name more than the API takes of it.
     expect(saidOf(cluster(serviceEntry("x", { hosts: Array.from({ length: 10_000 }, (_, k) => `h${k}.example`) })).evaluate(), "ServiceEntry aaa/x").join()).toContain("1024");
   }, 60_000);
 
   item("thousands of Services with one selector", async () => {
-    const set = cluster(pod(TENANT, "web", "198.18.6.6"), ...Array.from({ length: 2_000 }, (_, i) => service(TENANT, `s${i}`, `198.19.${10 + (i >> 8)}.${i & 255}`, { selector: { app: "web" } })));
-    expect(workloadOf(set.evaluate(), TENANT, "web")!.services.length).toBe(MEMBERSHIPS_MAX);
+    const called = (i: number): string => `s${String(i).padStart(4, "0")}`;
+    const addressOf = (i: number): string => `198.19.${10 + (i >> 8)}.${i & 255}`;
+    const set = cluster(pod(TENANT, "web", "198.18.6.6"), workloadEntry(TENANT, "old", "198.18.6.7", { labels: { app: "web", "istio.io/dataplane-mode": "ambient" } }), ...Array.from({ length: 2_000 }, (_, i) => service(TENANT, called(i), addressOf(i), { selector: { app: "web" } })));
+    const evaluation = set.evaluate();
+    for (const name of ["web", "old"]) expect(workloadOf(evaluation, TENANT, name)!.services.length).toBe(MEMBERSHIPS_MAX);
+    // Who is left out knows, and what is sent to it goes nowhere rather than on in plain text.
+    expect(saidOf(evaluation, `Service aaa/${called(MEMBERSHIPS_MAX - 1)}`)).toEqual([]);
+    expect(saidOf(evaluation, `Service aaa/${called(MEMBERSHIPS_MAX)}`)).toEqual([expect.stringMatching(/^error spec\.selector: Pod aaa\/web is an endpoint of 256 Services .*: it is none of Service aaa\/s0256/)]);
+    expect(saidOf(evaluation, "WorkloadEntry aaa/old")).toEqual([expect.stringContaining("no endpoint of 1744 more (s0256)")]);
+    expect([wayOf(`${addressOf(255)}:80`, evaluation), wayOf(`${addressOf(256)}:80`, evaluation)]).toEqual([expect.stringContaining("tunnel to aaa/"), "refused: no_endpoints"]);
+    // With room again they have it, and nothing is said.
+    for (let i = 0; i < 1_744; i++) set.remove("Service", TENANT, called(i));
+    const after = set.evaluate();
+    expect([saidOf(after, `Service aaa/${called(1_999)}`), saidOf(after, "WorkloadEntry aaa/old"), wayOf(`${addressOf(1_999)}:80`, after)]).toEqual([[], [], expect.stringContaining("tunnel to aaa/")]);
   }, 60_000);
 
   item("thousands of policies that select one workload", async () => {

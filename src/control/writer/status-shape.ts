@@ -135,11 +135,17 @@ function remoteGateway(subject: StatusSubject, { diagnostics }: Finding, now: st
   return { conditions: conditions(subject.status["conditions"], [accepted, programmed], subject, now) };
 }
 
-/** Of Kubernetes' own kind nothing is ours but the binding; null where it neither asks for a waypoint nor did. */
-function service(subject: StatusSubject, { binding }: Finding, now: string): Json | null {
-  const before = items(subject.status["conditions"]);
-  if (binding === null && !before.some(({ type }) => type === BOUND_CONDITION)) return null;
-  return { conditions: conditions(before.filter(({ type }) => binding !== null || type !== BOUND_CONDITION), binding === null ? [] : [bound(binding)], subject, now) };
+/** Of Kubernetes' own kind nothing is ours but the binding, and what is left out of it, while something is; null where there is none of either, and was none. */
+function service(subject: StatusSubject, { binding, diagnostics }: Finding, now: string): Json | null {
+  const lacks = diagnostics.filter(({ code }) => code === "too_many_memberships");
+  const wanted: WantedCondition[] = [
+    ...(binding === null ? [] : [bound(binding)]),
+    ...(lacks.length === 0 ? [] : [{ type: OWN_CONDITION, status: false, reason: "TooManyServices", message: sentence(lacks) }]),
+  ];
+  const ours = items(subject.status["conditions"]).filter(({ type }) => type === BOUND_CONDITION || type === OWN_CONDITION);
+  if (wanted.length === 0 && ours.length === 0) return null;
+  const others = items(subject.status["conditions"]).filter((one) => !ours.includes(one) || wanted.some(({ type }) => type === one["type"]));
+  return { conditions: conditions(others, wanted, subject, now) };
 }
 
 const bound = ({ bound: holds, reason, message }: WaypointBinding): WantedCondition => ({ type: BOUND_CONDITION, status: holds, reason, message });

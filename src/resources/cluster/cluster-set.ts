@@ -23,6 +23,7 @@ import { diffL7 } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
+import { leftOut } from "../memberships.ts";
 import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
 import { headOf } from "../object-head.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
@@ -31,8 +32,9 @@ import { MeshTranslator, type NamespaceSurroundings, type ResourceDiagnostic } f
 import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import { howToAllow, type WaypointBinding } from "../waypoint-status.ts";
-import { translateListedEndpoint, translatePod } from "./translate-pod.ts";
+import { NO_PEER, translateListedEndpoint, type TranslatedPod, translatePod } from "./translate-pod.ts";
 import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX, NamespaceAllowance, type NamespaceUse } from "./namespace-allowance.ts";
+import { sizeOf } from "./object-size.ts";
 import { withoutUnknownFields } from "./unknown-fields.ts";
 
 export type ClusterKind = KindName | "Pod" | "Node" | "EndpointSlice";
@@ -82,6 +84,9 @@ export type Taken = "kept" | "refused" | "unnoticed";
 /** Objects of one namespace that were not kept and are told one by one. */
 const REFUSED_TOLD_MAX = 100;
 /** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
+const NOTHING: readonly string[] = [];
+/** Services of one namespace, beyond what its pods may be endpoints of, that are told one by one. */
+const BEYOND_TOLD_MAX = 100;
 const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
@@ -111,6 +116,8 @@ export class ClusterSet {
   readonly #podsByNode = new Map<string, Set<PodEntry>>();
   /** Their waypoint does not take them. */
   readonly #refusedPods = new Set<PodEntry>();
+  /** Services that select a pod and have it not for an endpoint: it is one of so many already. */
+  readonly #beyond = new Map<PodEntry, readonly string[]>();
   readonly #podAddresses = new PodAddresses<Pod>();
   readonly #claims: ClaimJudge;
   #judged: JudgedClaims = { resources: [], hidden: new Set(), diagnostics: [] };
@@ -183,7 +190,7 @@ export class ClusterSet {
   /** Takes an object as the API has it. Never throws: what cannot be read is remembered as broken. */
   upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): Taken {
     const { namespace, name } = headOf(value);
-    if (this.#isBounded(kind, namespace) && !this.#allowance.take(namespace, kind, name, JSON.stringify(value).length)) return this.#refuse({ kind, namespace, name });
+    if (this.#isBounded(kind, namespace) && !this.#allowance.take(namespace, kind, name, sizeOf(value))) return this.#refuse({ kind, namespace, name });
     this.#setStandIn(kind, namespace);
     switch (kind) {
       case "Pod":
@@ -242,7 +249,7 @@ export class ClusterSet {
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...[...this.#allowance.full()].map(describeFull)];
+    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...describeBeyond(this.#beyond), ...[...this.#allowance.full()].map(describeFull)];
     return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, bindings: this.#bindings, diagnostics: this.#diagnostics };
   }
 
@@ -275,8 +282,10 @@ export class ClusterSet {
     const removed = new Set<WorkloadUid>([...shared.removedWorkloads, ...this.#removedWorkloads]);
     for (const entry of this.#dirtyPods) {
       const before = entry.workload;
-      entry.workload = this.#translatePod(entry.pod);
-      this.#noteRefused(entry, refusedWaypoint(entry.workload?.waypoints ?? []));
+      const { workload, beyond } = this.#translatePod(entry.pod);
+      entry.workload = workload;
+      this.#noteRefused(entry, refusedWaypoint(workload?.waypoints ?? []));
+      this.#noteBeyond(entry, beyond);
       if (entry.workload === null) {
         if (before !== null) removed.add(before.uid);
       } else if (before === null || !deepEqual(before, entry.workload)) {
@@ -326,9 +335,9 @@ export class ClusterSet {
   }
 
   /** Null too while its namespace is not known: which policies hold there is not known either. */
-  #translatePod(pod: Pod): Workload | null {
+  #translatePod(pod: Pod): TranslatedPod {
     const namespace = this.#translator.surroundings(pod.namespace);
-    if (namespace === null) return null;
+    if (namespace === null) return NO_PEER;
     this.#surroundings.set(pod.namespace, namespace);
     return translatePod(pod, { options: this.#options, namespace, locality: this.#nodes.get(pod.node)?.locality ?? null, slices: [...(this.#slicesByPod.get(pod.uid) ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1)) });
   }
@@ -470,6 +479,7 @@ export class ClusterSet {
     this.#unindexPod(entry);
     this.#dirtyPods.delete(entry);
     this.#noteRefused(entry, null);
+    this.#noteBeyond(entry, NOTHING);
     if (entry.workload !== null) this.#removedWorkloads.add(entry.workload.uid);
   }
 
@@ -479,6 +489,13 @@ export class ClusterSet {
     entry.refusedBy = waypoint;
     if (waypoint === null) this.#refusedPods.delete(entry);
     else this.#refusedPods.add(entry);
+    this.#diagnostics = null;
+  }
+
+  #noteBeyond(entry: PodEntry, services: readonly string[]): void {
+    if ((this.#beyond.get(entry) ?? NOTHING) === services || (services.length === 0 && !this.#beyond.has(entry))) return;
+    if (services.length === 0) this.#beyond.delete(entry);
+    else this.#beyond.set(entry, services);
     this.#diagnostics = null;
   }
 
@@ -565,6 +582,26 @@ function describeRefused({ pod: { namespace, name, labels }, refusedBy }: PodEnt
   const fieldPath = labels[USE_WAYPOINT] === undefined ? "" : formatFieldPath(["metadata", "labels", USE_WAYPOINT]);
   const [at = "", waypoint = ""] = (refusedBy ?? "").split("/");
   return { severity: "error", code: "fail_closed", resource: describeIdentity({ kind: "Pod", namespace, name }), fieldPath, message: `${howToAllow({ namespace: at, name: waypoint }, namespace)}; what is sent to the pod itself is refused` };
+}
+
+/** Told of the Services, each with the first pod that it lacks: pods of one Deployment lack the same. */
+function describeBeyond(beyond: ReadonlyMap<PodEntry, readonly string[]>): ClusterDiagnostic[] {
+  const told = new Map<string, ClusterDiagnostic>();
+  const toldOf = new Map<string, number>();
+  const seen = new Set<readonly string[]>();
+  for (const [{ pod: { namespace, name } }, services] of beyond) {
+    if (seen.has(services)) continue;
+    seen.add(services);
+    for (const service of services) {
+      const count = toldOf.get(namespace) ?? 0;
+      if (count >= BEYOND_TOLD_MAX) break;
+      const resource = describeIdentity({ kind: "Service", namespace, name: service });
+      if (told.has(resource)) continue;
+      toldOf.set(namespace, count + 1);
+      told.set(resource, { severity: "error", code: "too_many_memberships", resource, fieldPath: "spec.selector", message: leftOut(describeIdentity({ kind: "Pod", namespace, name }), resource) });
+    }
+  }
+  return [...told.values()];
 }
 
 function isAlias(value: Readonly<Record<string, unknown>>): boolean {

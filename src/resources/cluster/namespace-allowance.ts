@@ -3,7 +3,7 @@
 
 /** Objects of one namespace, of all kinds but Pods, which nodes bound: more than a mesh of 10 000 workloads in one namespace has. */
 export const NAMESPACE_OBJECTS_MAX = 20_000;
-/** Characters of their JSON: some 3 KiB for each of them, or forty of the largest that an API server takes. */
+/** Their size (object-size.ts): some 3 KiB for each of them, or forty of the largest that an API server takes. */
 export const NAMESPACE_CHARS_MAX = 64 * 1024 * 1024;
 /** Policies of one namespace: each workload names all that select it. */
 const POLICIES_MAX = 2_000;

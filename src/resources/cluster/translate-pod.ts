@@ -8,12 +8,10 @@ import type { EndpointSlice, ListedEndpoint } from "../kinds/endpoint-slice.ts";
 import type { Pod } from "../kinds/pod.ts";
 import { type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import { labelledNames, parseInboundBinding } from "../kinds/workload-entry.ts";
+import { MEMBERSHIPS_MAX } from "../memberships.ts";
 import type { TranslationOptions } from "../resource.ts";
 import type { NamespaceSurroundings } from "../translate-mesh.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
-
-/** Services of one pod, the first by name: thousands of Services with one selector would make as many endpoints of each pod. */
-export const MEMBERSHIPS_MAX = 256;
 
 const NOWHERE: Locality = { region: "", zone: "", subzone: "" };
 
@@ -26,14 +24,23 @@ export interface PodSurroundings {
   readonly slices: readonly EndpointSlice[];
 }
 
-/** Null for a pod that is nobody's peer: it has ended, or has no address yet. */
-export function translatePod(pod: Pod, { options, namespace, locality, slices }: PodSurroundings): Workload | null {
-  if (pod.phase === "ended" || pod.addresses.length === 0) return null;
+export interface TranslatedPod {
+  /** Null for a pod that is nobody's peer: it has ended, or has no address yet. */
+  readonly workload: Workload | null;
+  /** Names of Services that would have it for an endpoint, had it room for them. */
+  readonly beyond: readonly string[];
+}
+
+export const NO_PEER: TranslatedPod = { workload: null, beyond: [] };
+
+export function translatePod(pod: Pod, { options, namespace, locality, slices }: PodSurroundings): TranslatedPod {
+  if (pod.phase === "ended" || pod.addresses.length === 0) return NO_PEER;
   const { labels } = pod;
   const nativeTunnel = labels[NATIVE_TUNNEL] === "http";
   // An instance of a waypoint is reached by nobody's waypoint.
   const isWaypoint = labels[GATEWAY_NAME] !== undefined;
-  return {
+  const { services, beyond } = memberships(pod, namespace, slices, options);
+  const workload: Workload = {
     uid: podUid(pod, options.clusterId),
     name: pod.name,
     namespace: pod.namespace,
@@ -51,13 +58,14 @@ export function translatePod(pod: Pod, { options, namespace, locality, slices }:
     locality: locality ?? NOWHERE,
     status: pod.ready && pod.phase === "living" ? "healthy" : "unhealthy",
     capacity: 1,
-    services: memberships(pod, namespace, slices, options),
+    services,
     authorizationPolicies: namespace.policiesFor(labels),
     waypoints: isWaypoint ? [] : namespace.workloadWaypoints(pod),
     networkGateway: null,
     applicationTunnel: parseInboundBinding(pod.annotations[INBOUND_BINDING]),
     provenance: { kind: "Pod", namespace: pod.namespace, name: pod.name, resourceVersion: pod.uid, fieldPath: "" },
   };
+  return { workload, beyond };
 }
 
 /** An endpoint that a slice lists without a pod. Nothing of it is known, and it may be anybody's address: it is never found by it. */
@@ -102,14 +110,17 @@ function mintUid(text: string): WorkloadUid {
   return uid;
 }
 
-function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonly EndpointSlice[], options: TranslationOptions): ServiceMembership[] {
-  const selected = namespace.serviceIndex.selecting(pod.labels).map(({ resource }) => resource).sort((a, b) => (a.name < b.name ? -1 : 1)).slice(0, MEMBERSHIPS_MAX);
-  const found = selected.map((service) => membership(service, podPorts(service, pod), options));
+function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonly EndpointSlice[], options: TranslationOptions): { readonly services: readonly ServiceMembership[]; readonly beyond: readonly string[] } {
+  const { held, beyond } = namespace.selection.of(pod.labels);
+  const services = held.map((service) => membership(service, podPorts(service, pod), options));
+  const left: string[] = [];
   for (const slice of slices) {
     const service = namespace.serviceResources.get(slice.service);
-    if (service !== undefined && !selected.includes(service)) found.push(sliceMembership(slice, service, options));
+    if (service === undefined || held.includes(service) || beyond.includes(service.name)) continue;
+    if (services.length < MEMBERSHIPS_MAX) services.push(sliceMembership(slice, service, options));
+    else left.push(service.name);
   }
-  return found.slice(0, MEMBERSHIPS_MAX);
+  return { services, beyond: left.length === 0 ? beyond : [...beyond, ...left] };
 }
 
 /** A port that the pod has no name for is left out, as Kubernetes does. */
