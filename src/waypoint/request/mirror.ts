@@ -9,12 +9,10 @@ import { Permits } from "../../policy/upstream/circuit-breaker.ts";
 import { outcomeOfAnswer } from "../../policy/upstream/outcome.ts";
 import { traceOfConnection } from "../../telemetry/request-trace.ts";
 import type { Due } from "../../net/due-list.ts";
-import type { ServiceTarget } from "../../policy/http/plan.ts";
 import type { Cluster } from "../upstream/cluster.ts";
 import type { EndpointPool, UpstreamVersion } from "../upstream/endpoint-pool.ts";
-import type { RequestAccount } from "./request-account.ts";
 import type { RequestHost } from "./request-host.ts";
-import { type AttemptRequest, upstreamVersion } from "./server-attempt.ts";
+import type { AttemptRequest } from "./server-attempt.ts";
 import type { BodySource, UpstreamFailure, UpstreamStream, UpstreamUser } from "../channel/streams.ts";
 import type { ByteHolder } from "../../tunnel/byte-budget.ts";
 import { HeldCount } from "../channel/held-count.ts";
@@ -25,21 +23,6 @@ import type { PoolWaiter, UpstreamConnection } from "../upstream/upstream.ts";
 const MIRROR_BEHIND_BYTES_MAX = 1024 * 1024;
 /** Whole life of a copy. */
 const MIRROR_MS_MAX = 60_000;
-
-const NO_MIRRORS: readonly Mirror[] = Object.freeze([]);
-
-/** A copy to each target that takes one. */
-export function startMirrors(host: RequestHost, { request, clientVersion }: AttemptRequest, targets: readonly ServiceTarget[], { client, trace }: RequestAccount): readonly Mirror[] {
-  if (targets.length === 0) return NO_MIRRORS;
-  const mirrors: Mirror[] = [];
-  for (const { service, port, subset } of targets) {
-    const cluster = host.clusters.of({ service, port, subset, clientNamespace: client.source.namespace });
-    if (cluster === null || !cluster.refresh(host.nowMs())) continue;
-    const mirror = new Mirror(host, cluster, request, upstreamVersion(cluster, clientVersion, request), { trace, clientTrace: client.trace });
-    if (mirror.start()) mirrors.push(mirror);
-  }
-  return mirrors;
-}
 
 export class Mirror implements UpstreamUser, PoolWaiter, Due, BodySource, ByteHolder {
   dueMs = Infinity;
