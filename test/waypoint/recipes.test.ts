@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { binomialBounds } from "../kit/binomial.ts";
 import { keySet, sign, testKey } from "../kit/issuer.ts";
 import { Mesh } from "../kit/mesh.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
@@ -27,7 +28,7 @@ function recipe(title: string, index = 0): string {
   return block;
 }
 
-/** Says its version and what it was asked, with the status that `?v1=` or `?v2=` names, after `?ms=`; `/seen` tells everything it was asked. */
+/** Says its version and what it was asked, with the status that `?v1=` or `?v2=` names, after `?ms=` or, one of them alone, `?v1ms=`; `/seen` tells everything it was asked. */
 const server = (version: string): string => `
 const seen = [];
 Bun.serve({ port: 8080, hostname: "0.0.0.0", async fetch(request) {
@@ -35,7 +36,8 @@ Bun.serve({ port: 8080, hostname: "0.0.0.0", async fetch(request) {
   if (pathname === "/seen") return Response.json(seen);
   const said = ["${version}", request.method, pathname + search, await request.text()].join(" ").trimEnd();
   seen.push(said);
-  if (searchParams.has("ms")) await Bun.sleep(Number(searchParams.get("ms")));
+  const ms = Number(searchParams.get("ms") ?? searchParams.get("${version}ms") ?? 0);
+  if (ms > 0) await Bun.sleep(ms);
   const status = searchParams.get("${version}");
   return new Response(said + "\\n", { status: Number(status ?? 200) });
 } });`;
@@ -94,6 +96,32 @@ async function said(command: string): Promise<string> {
   return await run(command);
 }
 
+/** How long the answer to a slow copy takes. */
+const COPY_MS = 3000;
+/** Enough for a tenth to be told from a fifth. */
+const CANARY_REQUESTS = 500;
+
+/** Of as many requests, by one program, one after the other. */
+async function versionsOfMany(count: number): Promise<string[]> {
+  const { stdout } = await client.run(["curl", "-sS", "--fail-with-body", "--max-time", "5", `${WEB_URL}/?[1-${count}]`]);
+  return stdout.split("\n").filter((line) => line !== "").map(versionIn);
+}
+
+/** One connection, over which it asks again and again: says each version that is another than the last, and `closed` should the connection end. */
+const ONE_CONNECTION = `
+const socket = require("node:net").connect(80, "web.shop.svc.cluster.local");
+let last = "";
+let received = "";
+const ask = () => socket.write("GET /open HTTP/1.1\\r\\nhost: web\\r\\n\\r\\n");
+socket.on("connect", ask).on("error", () => {}).on("close", () => console.log("closed")).on("data", (bytes) => {
+  received += bytes;
+  const version = /(v[12]) GET \\/open\\n/.exec(received)?.[1];
+  if (version === undefined) return;
+  received = "";
+  if (version !== last) console.log((last = version));
+  setTimeout(ask, 10);
+});`;
+
 const versionIn = (answer: string): string => answer.slice(0, 2);
 async function versionsOf(count: number, flags = ""): Promise<Set<string>> {
   return new Set(await Promise.all(Array.from({ length: count }, async () => versionIn(await run(`curl ${flags} $WEB`)))));
@@ -128,16 +156,18 @@ const always = async (flags: string, version: string): Promise<boolean> => {
 };
 
 describe("docs/recipes.md", () => {
-  test("Canary: about a tenth", async () => {
-    await withRecipe(recipe("Canary"), async () => (await versionsOf(4)).has("v1"), async () => {
-      const answers: string[] = [];
-      // Weights, not chance: without the rule half of them are the second version's.
-      await until("the weights to be in force", 10_000, async () => {
-        answers.length = 0;
-        for (let i = 0; i < 10; i++) answers.push(...await Promise.all(Array.from({ length: 10 }, () => run("curl $WEB"))));
-        return answers.filter((answer) => answer.startsWith("v2")).length < 30;
-      });
-      expect(answers.every((answer) => answer.endsWith("200"))).toBe(true);
+  test("Canary: a tenth, as chance has it", async () => {
+    const [min, max] = binomialBounds(CANARY_REQUESTS, 0.1);
+    // Half of them are the second version's without the rule, and none would be of a rule that sends all to the first.
+    expect(binomialBounds(CANARY_REQUESTS, 0.5)[0]).toBeGreaterThan(max);
+    expect(min).toBeGreaterThan(0);
+    await withRecipe(recipe("Canary"), async () => (await versionsOfMany(100)).filter((version) => version === "v2").length < binomialBounds(100, 0.5)[0], async () => {
+      const versions = await versionsOfMany(CANARY_REQUESTS);
+      expect(versions).toHaveLength(CANARY_REQUESTS);
+      const second = versions.filter((version) => version === "v2").length;
+      expect(second).toBeGreaterThanOrEqual(min);
+      expect(second).toBeLessThanOrEqual(max);
+      expect(versions.filter((version) => version === "v1")).toHaveLength(CANARY_REQUESTS - second);
     });
   });
 
@@ -181,10 +211,20 @@ describe("docs/recipes.md", () => {
     expect(green).not.toBe(blue);
     await withRecipe(blue, () => always("", "v1"), async () => {
       expect(await always('-H "x-preview: yes"', "v2")).toBe(true);
+      const open = client.exec([process.execPath, "-e", ONE_CONNECTION], { stderr: "inherit" });
+      let said = "";
+      const ended = (async () => {
+        for await (const chunk of open.stdout as ReadableStream<Uint8Array>) said += Buffer.from(chunk).toString();
+      })();
+      await until("the open connection to be answered by the first version", 10_000, async () => said === "v1\n");
       mesh.write("recipe.yaml", green);
       await until("the other version", 10_000, () => always("", "v2"));
+      await until(() => `the other version on the open connection; it said ${JSON.stringify(said)}`, 10_000, async () => said === "v1\nv2\n");
       mesh.write("recipe.yaml", blue);
       await until("the first version again", 10_000, () => always("", "v1"));
+      await until(() => `the first version again on the open connection; it said ${JSON.stringify(said)}`, 10_000, async () => said === "v1\nv2\nv1\n");
+      open.kill();
+      await ended;
     });
   });
 
@@ -193,6 +233,20 @@ describe("docs/recipes.md", () => {
       expect(await run("curl -d kept $WEB/mirrored?a=b")).toBe("v1 POST /mirrored?a=b kept\n200");
       await until("the copy", 5_000, async () => (await seen(v2)).includes("v2 POST /mirrored?a=b kept"));
       expect((await seen(v1)).filter((one) => one.includes("/mirrored"))).toHaveLength(1);
+    });
+  });
+
+  test("Mirror: how the copy is answered, and when, is nobody's business", async () => {
+    await withRecipe(recipe("Mirror"), () => always("", "v1"), async () => {
+      for (const [path, wish] of [["/slow-copy", `v2ms=${COPY_MS}`], ["/failed-copy", "v2=503"]] as const) {
+        const startMs = performance.now();
+        expect(await run(`curl -d kept "$WEB${path}?${wish}"`)).toBe(`v1 POST ${path}?${wish} kept\n200`);
+        expect(performance.now() - startMs).toBeLessThan(COPY_MS);
+        await until(`the copy of ${path}`, 5_000, async () => (await seen(v2)).includes(`v2 POST ${path}?${wish} kept`));
+        // Nor is it tried again.
+        expect((await seen(v2)).filter((one) => one.includes(path))).toHaveLength(1);
+      }
+      expect(await versionsOf(6)).toEqual(new Set(["v1"]));
     });
   });
 
