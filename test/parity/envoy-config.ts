@@ -234,7 +234,7 @@ function accessRule({ methods, notMethods, paths, notPaths, hosts, notHosts, hea
 
 function authentication(tokens: readonly TokenRule[], jwks: string): object {
   const providers = Object.fromEntries(tokens.map(({ issuer, audiences, forward, claimHeaders, header: from, query }, i) => [`issuer-${i}`, {
-    issuer, audiences, forward: forward ?? false, local_jwks: { inline_string: jwks }, payload_in_metadata: "claims", clock_skew_seconds: 60,
+    issuer, audiences, forward: forward ?? false, local_jwks: { inline_string: jwks }, payload_in_metadata: "claims", clock_skew_seconds: 60, clear_route_cache: true,
     claim_to_headers: claimHeaders === undefined ? undefined : Object.entries(claimHeaders).map(([name, claim]) => ({ header_name: name, claim_name: claim })),
     from_headers: from === undefined ? undefined : [{ name: from.name, value_prefix: from.prefix ?? "" }], from_params: query === undefined ? undefined : [query],
   }]));

@@ -49,6 +49,8 @@ export interface CompiledRule {
   readonly broken: string | null;
   readonly problems: readonly string[];
   readonly filters: readonly CompiledFilter[];
+  /** Of all filters that change answers, in order. */
+  readonly responseHeaders: readonly HeaderOperation[];
   /** Null when no filter is of CORS. */
   readonly cors: CompiledCors | null;
   readonly backends: readonly CompiledBackend[];
@@ -71,7 +73,8 @@ export function compileRule(route: Route, rule: HttpRule, matchProblems: readonl
   if (rule.sessionPersistence !== null) problems.push(...sessionProblems(rule.sessionPersistence));
   const cors = filters.find((filter) => filter.kind === "cors")?.cors ?? null;
   const broken = rule.broken ?? (problems.length > 0 ? problems.join("; ") : null);
-  return { route, rule, provenance, owner: formatProvenance(provenance), broken, problems, filters, cors, backends, totalWeight: until, faults };
+  const responseHeaders = filters.flatMap((filter) => (filter.kind === "responseHeaders" ? filter.operations : []));
+  return { route, rule, provenance, owner: formatProvenance(provenance), broken, problems, filters, responseHeaders, cors, backends, totalWeight: until, faults };
 }
 
 /** For rules and for traffic policies of a service alike. */

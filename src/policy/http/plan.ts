@@ -160,7 +160,7 @@ class Planner {
         });
       }
     }
-    for (const filter of rule.filters) if (filter.kind === "responseHeaders") this.#responseHeaders = joined(this.#responseHeaders, filter.operations);
+    this.#responseHeaders = joined(this.#responseHeaders, rule.responseHeaders);
     if (rule.faults.length > 0 || this.#context.serviceFaults !== undefined) {
       this.#faults = drawFaults(this.#request, rule.faults, this.#context);
       const ended = endedByFault(this.#request, this.#common(), this.#faults);

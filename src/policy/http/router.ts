@@ -8,12 +8,20 @@ import type { Route } from "../../mesh/l7/route.ts";
 import { compileRule, type CompiledRule } from "./compiled-rule.ts";
 import { PathIndex, type Ranked } from "./path-index.ts";
 import { type Candidate, compareCandidates } from "./precedence.ts";
+import type { HeaderOperation } from "./header-change.ts";
 import type { MatchedPrefix } from "./path-change.ts";
 import { normalPathPattern } from "./path-text.ts";
 import { literalPrefix } from "./regex.ts";
 import { compileConditions, compilePath, type RequestTest, segmentPrefix } from "./request-match.ts";
 import type { RequestView } from "./request.ts";
 import type { WholeMatch } from "./simple-regex.ts";
+
+const NO_OPERATIONS: readonly HeaderOperation[] = Object.freeze([]);
+
+/** What the rule does to every answer, whoever gives it; a rule that is broken does nothing. */
+export function answerHeadersOf(result: RouteResult): readonly HeaderOperation[] {
+  return result.kind === "matched" && result.rule.broken === null ? result.rule.responseHeaders : NO_OPERATIONS;
+}
 
 export interface MatchedRule {
   readonly kind: "matched";
@@ -57,6 +65,8 @@ export class Router {
   /** When no rule matches. */
   readonly #otherwise: RouteResult;
   readonly problems: readonly RouteProblem[];
+  /** Some rule changes the headers of answers. */
+  readonly changesAnswers: boolean;
 
   /** @param routes all that decide together for one service, port and client; in any order. */
   constructor(routes: readonly Route[]) {
@@ -69,6 +79,7 @@ export class Router {
     });
     this.#otherwise = Object.freeze(http.length === 0 ? { kind: "noRoutes" } : { kind: "unmatched", routes: http.length });
     this.problems = problems;
+    this.changesAnswers = prepared.some(({ rule }) => rule.responseHeaders.length > 0);
   }
 
   match(request: RequestView): RouteResult {

@@ -12,7 +12,7 @@ import type { HeaderOperation } from "../../policy/http/header-change.ts";
 import { type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
 import { grpcStatusOf, type ReasonCode } from "../../policy/http/reason-codes.ts";
 import { type AuthenticationDecision, decideAuthentication, findTokens, type FoundToken, headerOperations, strippedQuery, type TokenVerdict } from "../../policy/http/tokens.ts";
-import type { RouteResult } from "../../policy/http/router.ts";
+import { answerHeadersOf, type RouteResult } from "../../policy/http/router.ts";
 import { untrustedTest } from "../../policy/http/untrusted-headers.ts";
 import type { AuthorizationVerdict } from "../../policy/upstream/external-authorization.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
@@ -21,7 +21,6 @@ import { changeFields } from "./fields-change.ts";
 import { ownAnswer, type OwnAnswer } from "./own-answer.ts";
 import type { RequestAccount } from "./request-account.ts";
 import { type AuthorizedRequest, type NotAsked, RequestAuthorizers } from "./request-authorizers.ts";
-import type { RequestHead } from "./request-head.ts";
 import type { RequestHost } from "./request-host.ts";
 import type { ServiceView } from "../upstream/service-view.ts";
 
@@ -92,6 +91,7 @@ export class RequestDecisions {
   #login(view: ServiceView, step: LoginStep): void {
     if (step.kind !== "ask") return this.#loginDecided(view, step);
     this.#wait(this.#host.logins.settle(step), (decision) => this.#loginDecided(view, decision), (error) => {
+      this.#keepAnswerHeaders();
       this.#user.answerOwn(ownAnswer("login_unavailable"), `the login could not be decided: ${String(error)}`);
     });
   }
@@ -99,6 +99,7 @@ export class RequestDecisions {
   #loginDecided(view: ServiceView, decision: LoginDecision): void {
     switch (decision.kind) {
       case "answer":
+        this.#keepAnswerHeaders();
         return this.#answerLogin(decision);
       case "preflight":
         this.#unlessPreflight = decision.otherwise;
@@ -142,6 +143,7 @@ export class RequestDecisions {
   #verify(view: ServiceView, found: readonly FoundToken[]): void {
     const verdicts = Promise.all(found.map((token) => this.#host.tokens.verify(token)));
     this.#wait(verdicts, (known) => this.#authenticated(view, decideAuthentication(view.tokenRules, found, known)), (error) => {
+      this.#keepAnswerHeaders();
       this.#user.answerOwn(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);
     });
   }
@@ -165,6 +167,7 @@ export class RequestDecisions {
 
   #rejected(decision: Extract<AuthenticationDecision, { kind: "rejected" }>): void {
     this.#account.provenance = decision.provenance;
+    this.#keepAnswerHeaders();
     this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, headers: decision.headers }), decision.detail);
   }
 
@@ -172,45 +175,44 @@ export class RequestDecisions {
     if (decision.kind === "rejected") return this.#rejected(decision);
     const { head } = this.#account;
     if (decision.kind === "authenticated") head.token = decision.token;
-    // Access is decided on what the client sent; the backend sees what the rules say.
-    const operations = headerOperations(decision.changes, head.fields);
-    const query = strippedQuery(head.query, decision.changes);
-    if (operations.length === 0 && query === head.query) return this.#authorise(view);
-    this.#authorise(view, changeOf(head, operations, query));
+    // Policies, authorisers and routes see what the server will: claims in their headers, and no token that is not passed on.
+    changeFields(head.fields, headerOperations(decision.changes, head.fields));
+    head.query = strippedQuery(head.query, decision.changes);
+    this.#authorise(view);
   }
 
   // Whether it may
 
-  #authorise(view: ServiceView, allowed?: () => void): void {
-    this.#accessDecided(view, authoriseRequest(view.access, this.#account.head), null, allowed);
+  #authorise(view: ServiceView): void {
+    this.#accessDecided(view, authoriseRequest(view.access, this.#account.head), null);
   }
 
   /** @param verdict of the authoriser that was asked last. */
-  #accessDecided(view: ServiceView, decision: AccessDecision, verdict: AuthorizationVerdict | null, allowed?: () => void): void {
+  #accessDecided(view: ServiceView, decision: AccessDecision, verdict: AuthorizationVerdict | null): void {
     const account = this.#account;
     const { head } = account;
     switch (decision.kind) {
       case "allow":
-        allowed?.();
         for (const login of view.access.logins) changeFields(head.fields, withoutLoginCookies(login, head.fields));
         return this.#route(view);
       case "deny":
         account.provenance = decision.policy;
+        this.#keepAnswerHeaders();
         if (verdict?.kind === "denied" && (decision.code === "authorizer_denied" || decision.code === "authorizer_failed")) return this.#refusedBy(verdict, explainAccess(decision));
         return this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));
       case "ask":
-        return this.#askAccess(view, decision, allowed);
+        return this.#askAccess(view, decision);
       default:
         return unreachable(decision);
     }
   }
 
-  #askAccess(view: ServiceView, { authorizer, policy, answered }: AccessAsk, allowed?: () => void): void {
-    if (authorizer.changesRoute || allowed !== undefined) this.#routeBefore = null;
+  #askAccess(view: ServiceView, { authorizer, policy, answered }: AccessAsk): void {
+    if (authorizer.changesRoute) this.#routeBefore = null;
     else this.#routeBefore ??= view.router.match(this.#account.head);
     this.#ask(authorizer, policy, (verdict) => {
       const answer = verdict.failure !== "" ? { kind: "failed" as const } : verdict.kind === "denied" ? { kind: "denied" as const, status: verdict.status } : { kind: "allowed" as const };
-      this.#accessDecided(view, answered(answer), verdict, allowed);
+      this.#accessDecided(view, answered(answer), verdict);
     });
   }
 
@@ -220,6 +222,7 @@ export class RequestDecisions {
     authorizers.ask(authorizer, (verdict: AuthorizationVerdict | NotAsked) => {
       if (!user.undecided) return;
       if (verdict.kind === "notAsked") {
+        if (user.answer.headerOperations.length === 0) this.#keepAnswerHeaders();
         this.#account.provenance = policy;
         user.answerOwn(ownAnswer(verdict.code), verdict.detail);
       } else done(verdict);
@@ -238,6 +241,12 @@ export class RequestDecisions {
   }
 
   // What the rules say
+
+  /** Of a request that is refused before its rule is looked at: what that rule does to answers holds for this one too. */
+  #keepAnswerHeaders(): void {
+    const { view: { router }, head } = this.#account;
+    if (router.changesAnswers) this.#user.answer.headerOperations = answerHeadersOf(this.#routeBefore ?? router.match(head));
+  }
 
   #route(view: ServiceView): void {
     const host = this.#host;
@@ -305,14 +314,6 @@ export class RequestDecisions {
         return unreachable(plan);
     }
   }
-}
-
-/** Once access is decided. */
-function changeOf(head: RequestHead, operations: readonly HeaderOperation[], query: string): () => void {
-  return () => {
-    changeFields(head.fields, operations);
-    head.query = query;
-  };
 }
 
 function isPreflightAnswer(plan: RequestPlan): boolean {

@@ -88,4 +88,15 @@ export const ACCESS: readonly Case[] = [
       ask("/no-debug"), ask("/no-debug", { headers: { "x-debug": "1" } }), ask("/no-debug", { headers: { "x-debug": "2" } }), ask("/no-debug", { headers: { "x-debug": "2", "X-Debug": "1" }, name: "x-debug twice" }),
     ],
   },
+  {
+    name: "what policies and routes see of a token",
+    service: {
+      routes: [{ rules: [{ matches: [{ headers: { "x-role": { exact: "reader" } } }], to: [{ server: "two" }] }, {}] }], tokens: [{ issuer: ISSUER, claimHeaders: { "x-role": "role" } }],
+      access: [{ action: "DENY", rules: [{ paths: ["/written"], headers: { "x-role": ["writer"] } }, { paths: ["/token"], headers: { authorization: ["*"] } }] }],
+    },
+    exchanges: [
+      ask("/"), withToken("/", "good"), withToken("/", "bob"), ask("/written"), withToken("/written", "good"), withToken("/written", "bob"), ask("/written", { headers: { "x-role": "writer" } }), ask("/", { headers: { "x-role": "reader" } }),
+      ask("/token"), withToken("/token", "good"), ask("/token", { headers: { authorization: "Basic eDp5" } }),
+    ],
+  },
 ];

@@ -65,4 +65,22 @@ export const RESILIENCE: readonly Case[] = [
     service: { port: "grpc", servers: "http2", routes: [{ rules: [{ to: [{ server: "nobody" }] }] }] },
     exchanges: [call("/a.B/C")],
   },
+  {
+    name: "headers of a rule on answers of the proxy",
+    service: { routes: [{ rules: [
+      { matches: [{ path: { prefix: "/nobody" } }], to: [{ server: "nobody" }], response: { set: { "x-rule": "n" } } }, { matches: [{ path: { prefix: "/short" } }], timeoutMs: 200, response: { set: { "x-rule": "s" } } },
+      { matches: [{ path: { prefix: "/dies" } }], response: { add: { "x-rule": "d" } } }, { matches: [{ path: { prefix: "/moved" } }], redirect: { host: "other.example" }, response: { set: { "x-rule": "m" } } },
+    ] }] },
+    exchanges: [
+      ask("/nobody"), ask("/nobody", { method: "HEAD" }), ask("/short", { headers: { "x-delay": "1000" }, arrivals: 1 }), ask("/dies", { method: "POST", body: "x", headers: { "x-id": "h1", "x-drop": "9" }, arrivals: 1 }), ask("/moved"), ask("/unknown"),
+    ],
+  },
+  {
+    name: "VirtualService: headers of a rule on answers of the proxy",
+    service: { kind: "VirtualService", routes: [{ rules: [
+      { matches: [{ path: { prefix: "/abort" } }], fault: { abort: 503 }, response: { set: { "x-rule": "a" } } }, { matches: [{ path: { prefix: "/answer" } }], answer: { status: 404, body: "gone" }, response: { set: { "x-rule": "w", "cache-control": "no-store" } } },
+      { matches: [{ path: { prefix: "/moved" } }], redirect: { host: "other.example" }, response: { set: { "x-rule": "m" } } },
+    ] }] },
+    exchanges: [ask("/abort"), ask("/answer"), ask("/moved")],
+  },
 ];
