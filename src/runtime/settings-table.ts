@@ -169,6 +169,7 @@ export const SETTINGS = {
 
   sameNode: spec("same-node", ["SAME_NODE"], type.oneOf(["plain", "mtls"]), "plain", NODE, "Data path", "Traffic between workloads of this node: authorised and copied, or tunnelled to ourselves"),
   pathNormalization: spec("path-normalization", ["PATH_NORMALIZATION"], type.oneOf(["BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"]), "BASE", ["up", "waypoint"], "Data path", "What of a request's path is brought to one form before rules look at it, in Istio's words; with BASE //admin is another path than /admin"),
+  ruleHeader: spec("rule-header", ["RULE_HEADER"], type.oneOf(["mesh", "always", "never"]), "mesh", ["up", "waypoint"], "Data path", "Whom x-weft-rule tells, of an answer that a waypoint makes itself, the rule it comes from: callers of the mesh that ask for themselves, everybody or nobody"),
   preserveSource: spec("preserve-source", ["ENABLE_ORIG_SRC"], type.oneOf(["best-effort", "require", "off"], { true: "require", false: "off" }), "best-effort", NODE, "Data path", "Whether applications see the client's own address"),
   packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, CAPTURE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
   ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),

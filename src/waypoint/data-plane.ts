@@ -92,7 +92,7 @@ export class WaypointDataPlane {
     this.#plane = new HttpPlane({
       store: this.#store, l7: this.#l7, waypoint: config.gateway, network: config.network, self: () => this.#self, labels: (workload, label) => this.#l7.labels(workload.uid)?.[label], clock, random, pathNormalisation: config.pathNormalisation,
       tokens: this.#identities.tokens, logins: this.#identities.logins,
-      sessionSigner: hmacSigner(config.sessionKey), observer: this.#telemetry,
+      sessionSigner: hmacSigner(config.sessionKey), ruleTelling: config.ruleTelling, observer: this.#telemetry,
       dialer, names: this.#names, budget: this.#tunnels.context.budget,
     });
     this.#pulse = pulse === null ? null : new Pulse(pulse, TICK_MS);

@@ -8,6 +8,7 @@ import type { Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { type Due, DueList } from "../net/due-list.ts";
 import { egressRefusal } from "../policy/egress-address.ts";
+import type { RuleTelling } from "../policy/http/rule-header.ts";
 import type { SessionSigner } from "../policy/http/session.ts";
 import type { LabelSource } from "../policy/upstream/labels.ts";
 import type { NameSource } from "../policy/upstream/endpoint-list.ts";
@@ -38,7 +39,7 @@ import type { UpstreamHost } from "./upstream/upstream.ts";
 
 /** What its requests and clusters are given is named where they name it. */
 export interface HttpPlaneOptions
-  extends Pick<RequestHost, "self" | "tokens" | "logins" | "sessionSigner" | "observer" | "budget" | "random">, Pick<ClusterContext, "dialer" | "labels" | "names">, Pick<DownstreamHost, "pathNormalisation"> {
+  extends Pick<RequestHost, "self" | "tokens" | "logins" | "sessionSigner" | "ruleTelling" | "observer" | "budget" | "random">, Pick<ClusterContext, "dialer" | "labels" | "names">, Pick<DownstreamHost, "pathNormalisation"> {
   readonly store: MeshStore;
   readonly l7: L7Store;
   /** `namespace/name` of the Gateway that this process is. */
@@ -76,6 +77,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
+  readonly ruleTelling: RuleTelling;
   readonly observer: RequestObserver;
   /** What requests and connections may hold for slow readers, all together. */
   readonly budget: ByteBudget;
@@ -109,6 +111,7 @@ export class HttpPlane implements DownstreamHost, RequestHost, ClusterContext {
     this.tokens = options.tokens;
     this.logins = options.logins;
     this.sessionSigner = options.sessionSigner;
+    this.ruleTelling = options.ruleTelling;
     this.observer = options.observer;
     this.budget = options.budget;
     this.pathNormalisation = options.pathNormalisation;

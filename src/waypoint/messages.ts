@@ -4,6 +4,7 @@ import type { NamespacedName } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { L7Delta } from "../mesh/l7/delta.ts";
 import type { MeshDelta } from "../mesh/records.ts";
+import type { RuleTelling } from "../policy/http/rule-header.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
@@ -27,6 +28,8 @@ export interface WaypointConfig {
   readonly tunnels: DataPlaneConfig;
   /** What is told of requests where no Telemetry resource says otherwise. */
   readonly telemetry: Omit<RoleTelemetry, "environment">;
+  /** Whom answers of its own tell which rule they come from. */
+  readonly ruleTelling: RuleTelling;
   /** Signs sessions; the same for all threads. */
   readonly sessionKey: Uint8Array;
 }

@@ -181,7 +181,7 @@ export function waypointConfig(settings: Settings, gateway: NamespacedName, name
       accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample, logOptions: { query: settings.accessLogQuery },
       collectors: [], sampling: settings.traceSampling,
     },
-    sessionKey: sessionKey(secret.value, gateway),
+    ruleTelling: settings.ruleHeader, sessionKey: sessionKey(secret.value, gateway),
   });
 }
 

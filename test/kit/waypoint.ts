@@ -17,6 +17,7 @@ import { listenTcp } from "../../src/net/listen.ts";
 import { OWN_NAMESPACE } from "../../src/net/namespace.ts";
 import { localAddress } from "../../src/net/original-destination.ts";
 import { connectionFacts } from "../../src/policy/connection-facts.ts";
+import type { RuleTelling } from "../../src/policy/http/rule-header.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
 import type { NameSource } from "../../src/policy/upstream/endpoint-list.ts";
 import { ByteBudget } from "../../src/tunnel/byte-budget.ts";
@@ -65,6 +66,8 @@ export interface WaypointOptions {
   readonly tokens?: TokenChecker;
   readonly logins?: LoginChecker;
   readonly names?: NameSource;
+  /** `mesh`. */
+  readonly ruleTelling?: RuleTelling;
   /** What is told where no Telemetry says otherwise; nothing but metrics by default. */
   readonly telemetry?: Partial<RoleTelemetry>;
 }
@@ -114,7 +117,7 @@ export class WaypointFixture implements AsyncDisposable {
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
-      store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: (of, label) => this.l7.labels(of.uid)?.[label], names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
+      store: this.store, l7: this.l7, waypoint: WAYPOINT, network: "", self: () => self, labels: (of, label) => this.l7.labels(of.uid)?.[label], names: options.names ?? null, tokens: options.tokens ?? NO_TOKENS, logins: options.logins ?? NO_LOGINS, ruleTelling: options.ruleTelling ?? "mesh", sessionSigner: { sign: (text) => Bun.hash(text).toString(36) },
       budget: (this.budget = new ByteBudget(options.bufferBytesMax ?? 1 << 30, { pressed: () => {}, relieved: () => {}, shedding: (why) => void this.shed.push(why) })),
       clock: this.#clock, random: seededRandom(7), pathNormalisation: "base",
       dialer: {

@@ -4,6 +4,7 @@
 import type { HeaderOperation } from "../../policy/http/header-change.ts";
 import type { AnswerHeader } from "../../policy/upstream/service-answer.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
+import { RULE_HEADER, ruleText } from "../../policy/http/rule-header.ts";
 import type { HttpFields } from "../../wire/http/fields.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { HttpResponse } from "../../wire/http/message.ts";
@@ -26,6 +27,8 @@ export class ClientAnswer {
   headerOperations: readonly HeaderOperation[] = NO_OPERATIONS;
   /** What authorisers and rate limit services want on it, after the rules. */
   serviceHeaders: readonly AnswerHeader[] = NO_ANSWER_HEADERS;
+  /** The client may know which rule answers it, by name. */
+  tellsRule = false;
   readonly #held: HeldCount;
   readonly #stream: NewStream;
   readonly #account: RequestAccount;
@@ -73,6 +76,8 @@ export class ClientAnswer {
 
   /** What rules and a login do to the head of an answer. */
   decorate(fields: HttpFields): void {
+    // Also what a waypoint behind us has told us, who are of the mesh.
+    if (!this.tellsRule) fields.remove(RULE_HEADER);
     changeFields(fields, this.headerOperations);
     if (this.serviceHeaders.length > 0) applyAnswerHeaders(fields, this.serviceHeaders);
     for (const cookie of this.setCookies) fields.append("set-cookie", cookie);
@@ -97,7 +102,7 @@ export class ClientAnswer {
     const account = this.#account;
     const { head } = account;
     const contentType = account.isGrpc ? (head.fields.value("content-type") ?? "application/grpc").split(";")[0]!.trim() : null;
-    const { response, body, grpcStatus } = renderAnswer(answer, contentType);
+    const { response, body, grpcStatus } = renderAnswer(answer, contentType, this.tellsRule ? ruleText(account.provenance, account.unmatched) : null);
     account.blame(answer.code);
     account.grpcStatus = grpcStatus;
     this.begin(response.status, nowMs);

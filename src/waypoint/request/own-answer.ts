@@ -6,6 +6,7 @@ import { ListFields } from "../../wire/http/fields.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { HttpResponse } from "../../wire/http/message.ts";
 import type { Http1Code } from "../../wire/http1/errors.ts";
+import { RULE_HEADER } from "../../policy/http/rule-header.ts";
 import { GRPC_STATUS, grpcStatusOf, type ReasonCode, REASON_HEADER, reasonEntry } from "../../policy/http/reason-codes.ts";
 
 export interface OwnAnswer {
@@ -35,16 +36,20 @@ export function ownAnswer(code: ReasonCode, fields: Partial<Omit<OwnAnswer, "cod
   return { code, status: null, grpcStatus: null, headers: [], body: null, ...fields };
 }
 
-/** @param grpcContentType the request's content type when it is gRPC, else null. */
-export function renderAnswer(answer: OwnAnswer, grpcContentType: string | null): Rendered {
+/**
+ * @param grpcContentType the request's content type when it is gRPC, else null.
+ * @param rule where the client is told of it.
+ */
+export function renderAnswer(answer: OwnAnswer, grpcContentType: string | null, rule: string | null): Rendered {
   const { code, headers } = answer;
   const entry = reasonEntry(code);
   const status = answer.status ?? entry.status ?? 500;
-  if (grpcContentType !== null && (status >= 400 || answer.grpcStatus !== null)) return renderGrpc(answer, status, grpcContentType);
+  if (grpcContentType !== null && (status >= 400 || answer.grpcStatus !== null)) return renderGrpc(answer, status, grpcContentType, rule);
   const isError = status >= 400;
   const text = answer.body ?? (isError ? `${entry.meaning}\n` : "");
   const body = status === 204 || status === 304 || text === "" ? NO_BODY : typeof text === "string" ? encoder.encode(text) : text;
   const list: HeaderList = [REASON_HEADER, code];
+  if (rule !== null) list.push(RULE_HEADER, rule);
   for (const [name, value] of headers) list.push(name, value);
   if (body.length > 0 && !headers.some(([name]) => name === "content-type")) list.push("content-type", "text/plain; charset=utf-8");
   const contentLength = status === 204 || status === 304 ? LENGTH_UNKNOWN : body.length;
@@ -52,10 +57,11 @@ export function renderAnswer(answer: OwnAnswer, grpcContentType: string | null):
 }
 
 /** Trailers only: everything stands in the head (gRPC over HTTP/2, "Responses"). */
-function renderGrpc(answer: OwnAnswer, status: number, contentType: string): Rendered {
+function renderGrpc(answer: OwnAnswer, status: number, contentType: string, rule: string | null): Rendered {
   const entry = reasonEntry(answer.code);
   const grpcStatus = answer.grpcStatus ?? (entry.grpc === null ? grpcStatusOf(status) : GRPC_STATUS[entry.grpc]);
   const list: HeaderList = ["content-type", contentType, "grpc-status", String(grpcStatus), "grpc-message", percentEncode(messageOf(answer) || entry.meaning), REASON_HEADER, answer.code];
+  if (rule !== null) list.push(RULE_HEADER, rule);
   for (const [name, value] of answer.headers) if (!OF_GRPC.has(name)) list.push(name, value);
   return { response: { status: 200, fields: new ListFields(list), contentLength: 0 }, body: NO_BODY, grpcStatus };
 }

@@ -25,6 +25,7 @@ import type { HttpVersion } from "../channel/streams.ts";
 
 const NO_INJECTED: readonly InjectedFault[] = Object.freeze([]);
 const NO_FAILED: readonly FailedAttempt[] = Object.freeze([]);
+const NO_RULES: readonly Provenance[] = Object.freeze([]);
 const NO_FIELDS = keepFields(new ListFields([]), []);
 
 export class RequestAccount implements RequestRecord {
@@ -49,6 +50,8 @@ export class RequestAccount implements RequestRecord {
   code: ReasonCode | null = null;
   detail = "";
   provenance: Provenance | null = null;
+  /** Where none decided: the ALLOW policies of which none matched. */
+  unmatched: readonly Provenance[] = NO_RULES;
   routeId: string | null = null;
   ruleName: string | null = null;
   /** Of the service that the client named, whatever a rule sends it to; null until that is decided. */

@@ -197,6 +197,7 @@ export class RequestDecisions {
         return this.#route(view);
       case "deny":
         account.provenance = decision.policy;
+        account.unmatched = decision.unmatched;
         this.#keepAnswerHeaders();
         if (verdict?.kind === "denied" && (decision.code === "authorizer_denied" || decision.code === "authorizer_failed")) return this.#refusedBy(verdict, explainAccess(decision));
         return this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));

@@ -4,6 +4,7 @@ import type { Random } from "../../core/ports.ts";
 import type { Workload } from "../../mesh/records.ts";
 import type { DueList } from "../../net/due-list.ts";
 import type { LoginContext, LoginDecision, LoginStep } from "../../policy/http/login.ts";
+import type { RuleTelling } from "../../policy/http/rule-header.ts";
 import type { SessionSigner } from "../../policy/http/session.ts";
 import type { FoundToken, TokenVerdict } from "../../policy/http/tokens.ts";
 import type { ByteBudget } from "../../tunnel/byte-budget.ts";
@@ -44,6 +45,8 @@ export interface RequestHost {
   readonly tokens: TokenChecker;
   readonly logins: LoginChecker;
   readonly sessionSigner: SessionSigner | null;
+  /** Whom answers of our own tell which rule they come from. */
+  readonly ruleTelling: RuleTelling;
   readonly observer: RequestObserver;
   /** What all of them may hold for slow readers. */
   readonly budget: ByteBudget;

@@ -8,6 +8,7 @@
 import type { Due } from "../../net/due-list.ts";
 import type { ForwardPlan } from "../../policy/http/plan.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
+import { tellsRule } from "../../policy/http/rule-header.ts";
 import { STREAM_IDLE_TIMEOUT_MS } from "../../policy/upstream/defaults.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { Client } from "../downstream/client.ts";
@@ -66,6 +67,8 @@ export class ActiveRequest implements DownstreamUser, DecisionUser, ForwardingUs
     this.#host.requests.add(this);
     this.#host.due.add(this);
     this.account.begin(this.#host.observer);
+    const { client, head } = this.account;
+    this.answer.tellsRule = tellsRule(this.#host.ruleTelling, client.source.identity !== null, head.fields);
     const { budget } = this.#host;
     if (budget.tight) this.answerOwn(ownAnswer("overloaded"), `${budget.heldBytes} of ${budget.limitBytes} bytes are held for slow readers (--buffer-limit)`);
     else this.#decisions.start(this.#stream.request);
