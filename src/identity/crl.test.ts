@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DAY_MS, HOUR_MS, NOON_MS, testCa, type TestCa, WEB, writePem } from "../../test/kit/certificates.ts";
+import { processorMs } from "../../test/kit/fair-time.ts";
 import { x509 } from "../../test/kit/peculiar.ts";
 import { needsProgram, testUnless } from "../../test/kit/skip.ts";
 import { createRevocationList } from "../ca/authority.ts";
@@ -91,14 +92,14 @@ describe("revocation lists", () => {
     }
   });
 
-  test("100 000 entries are read in less than two seconds", () => {
+  test("100 000 entries cost less than two seconds", () => {
     const serials = Array.from({ length: 100_000 }, (_, i) => (0x40000000 + i).toString(16).padStart(32, "4"));
     const der = list(ca, serials);
-    const startedMs = performance.now();
-    const read = readRevocations(der, { issuers, nowMs: NOON_MS });
-    expect(read.ok && [...read.value.serialsByIssuer.values()][0]?.size).toBe(100_000);
-    expect(performance.now() - startedMs).toBeLessThan(2000);
-  });
+    expect(processorMs(() => {
+      const read = readRevocations(der, { issuers, nowMs: NOON_MS });
+      expect(read.ok && [...read.value.serialsByIssuer.values()][0]?.size).toBe(100_000);
+    })).toBeLessThan(2000);
+  }, 60_000);
 });
 
 describe("the watched file", () => {

@@ -85,8 +85,9 @@ function agreesWithUrl(text: string, host: Host, shown: string): void {
   try {
     url = new URL(`http://${text}/`);
   } catch {
-    // It checks punycode; a label that begins with xn-- and is none is still a name to us.
-    must(text.toLowerCase().includes("xn--"), `${shown}, which is no host of a URL`);
+    // It checks punycode; a label that begins with xn-- and is none is still a name to us. And it takes the beginning of a last label for a
+    // hexadecimal number that is too large, where the whole label is no number (WHATWG URL, "ends in a number").
+    must(text.toLowerCase().includes("xn--") || /(?:^|\.)0x[0-9a-f]{8,}[^0-9a-f.:][^.:]*\.?(?::\d+)?$/i.test(text), `${shown}, which is no host of a URL`);
     return;
   }
   const theirs = parseHost(url.hostname);

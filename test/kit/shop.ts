@@ -15,7 +15,7 @@
 //   shop.wire()                                                a witness of the wire between the nodes
 
 import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve, serviceYaml, type MeshOptions } from "./mesh.ts";
-import { until } from "./until.ts";
+import { promised } from "./fair-time.ts";
 import { MeshNetwork, type Node, type Place, type Workload } from "./network.ts";
 import type { WireWitness } from "./witness.ts";
 
@@ -119,11 +119,11 @@ export class Shop implements AsyncDisposable {
   async under(yaml: string, settled: { readonly on: () => Promise<boolean>; readonly off: () => Promise<boolean> }, body: () => Promise<void>): Promise<void> {
     this.mesh.write("under-test.yaml", yaml);
     try {
-      await until("the change to be in force", CHANGE_MS, settled.on);
+      await promised("the change to be in force", CHANGE_MS, settled.on);
       await body();
     } finally {
       this.mesh.remove("under-test.yaml");
-      await until("the change to be gone", CHANGE_MS, settled.off);
+      await promised("the change to be gone", CHANGE_MS, settled.off);
     }
   }
 

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseIp } from "../../src/core/ip.ts";
+import { promised } from "../kit/fair-time.ts";
 import { unsealed } from "../kit/box.ts";
 import { HBONE_PORT, HboneClient, issueSvid } from "../kit/hbone-peer.ts";
 import { ask, documents, entryYaml, Mesh, namespaceYaml, policyYaml, serviceYaml } from "../kit/mesh.ts";
@@ -138,13 +139,13 @@ describeUnless(unsealed)("application tunnels", () => {
     using app = new FirstWords(far);
     mesh.write("policy.yaml", policyYaml("AuthorizationPolicy", { selector: { matchLabels: { app: "far" } }, action: "DENY", rules: [{ to: [{ operation: { ports: [String(ASKED_PORT)] } }] }] }));
     try {
-      await until("the policy to be in force", CHANGE_MS, async () => (await ask(client, "get", urlOf(far.ipv4, ASKED_PORT))).startsWith("failed"));
+      await promised("the policy to be in force", CHANGE_MS, async () => (await ask(client, "get", urlOf(far.ipv4, ASKED_PORT))).startsWith("failed"));
       const before = app.heard.length;
       expect(await ask(client, "get", urlOf(far.ipv4, ASKED_PORT + 1))).toBe("200 ok");
       expect(app.heard.length).toBe(before + 1);
     } finally {
       mesh.remove("policy.yaml");
-      await until("the policy to be gone", CHANGE_MS, async () => (await ask(client, "get", urlOf(far.ipv4, ASKED_PORT))).startsWith("200"));
+      await promised("the policy to be gone", CHANGE_MS, async () => (await ask(client, "get", urlOf(far.ipv4, ASKED_PORT))).startsWith("200"));
     }
   });
 

@@ -3,6 +3,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
+import { promised } from "../kit/fair-time.ts";
 import { ask, policyYaml, program } from "../kit/mesh.ts";
 import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
@@ -60,11 +61,11 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     const replaced = await agent.replace();
     const deny = policyYaml("AuthorizationPolicy", { action: "DENY", rules: [{ to: [{ operation: { ports: [String(ECHO_PORT)] } }] }] });
     shop.mesh.write("under-test.yaml", deny);
-    await until("the old connection to be cut", CHANGE_MS, () => talk.said.text.includes("ended"));
+    await promised("the old connection to be cut", CHANGE_MS, () => talk.said.text.includes("ended"));
     shop.mesh.remove("under-test.yaml");
     expect(await replaced.exited).toBe(0);
     // The next test connects to the same port.
-    await until("the rule to be gone", 2 * CHANGE_MS, async () => (await ask(client, "storm", far.ipv4, ECHO_PORT, 1, 1)).startsWith("ok"));
+    await promised("the rule to be gone", 2 * CHANGE_MS, async () => (await ask(client, "storm", far.ipv4, ECHO_PORT, 1, 1)).startsWith("ok"));
   }, 30_000);
 
   test("a workload leaves and comes back while a predecessor still drains", async () => {
@@ -166,14 +167,14 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     await mesh.agent(west).kill();
     const starting = mesh.agent(west).start();
     try {
-      await until("traffic to flow", RESTART_MS, async () => (await get(shop.stranger, far)).startsWith("200"));
+      await promised("traffic to flow", RESTART_MS, async () => (await get(shop.stranger, far)).startsWith("200"));
     } finally {
       await starting;
       await mesh.agent(east).start();
     }
     await until("the mesh to be whole", 5_000, async () => (await get(shop.client, far)).startsWith("200"));
     expect(await get(shop.client, near)).toStartWith("200");
-  }, 30_000);
+  }, 90_000);
 
   test("a stop holds the workloads: nothing passes unguarded, until the next start or a release", async () => {
     const { stranger, far, west, mesh } = shop;

@@ -2,8 +2,8 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { unsealed } from "../kit/box.ts";
+import { promised } from "../kit/fair-time.ts";
 import { ask, documents, entryYaml, Mesh, namespaceYaml, program, serve } from "../kit/mesh.ts";
-import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless } from "../kit/skip.ts";
 
@@ -33,11 +33,11 @@ describeUnless(unsealed)("a mesh of two nodes", () => {
   async function under(yaml: string, settled: () => Promise<boolean>, body: () => Promise<void>): Promise<void> {
     mesh.write("policy.yaml", yaml);
     try {
-      await until("the policy to be in force", CHANGE_MS, settled);
+      await promised("the policy to be in force", CHANGE_MS, settled);
       await body();
     } finally {
       mesh.remove("policy.yaml");
-      await until("the policy to be gone", CHANGE_MS, async () => (await get(stranger, far)).startsWith("200") && (await get(client, far)).startsWith("200"));
+      await promised("the policy to be gone", CHANGE_MS, async () => (await get(stranger, far)).startsWith("200") && (await get(client, far)).startsWith("200"));
     }
   }
 
@@ -126,10 +126,8 @@ describeUnless(unsealed)("a mesh of two nodes", () => {
 
   test("an agent killed and started again is back within two seconds", async () => {
     await mesh.agent(west).kill();
-    const since = performance.now();
     const starting = mesh.agent(west).start();
-    await until("traffic to flow", 2_000, async () => (await get(client, far)).startsWith("200"));
+    await promised("traffic to flow", 2_000, async () => (await get(client, far)).startsWith("200"));
     await starting;
-    expect(performance.now() - since).toBeLessThan(2_500);
-  }, 20_000);
+  }, 90_000);
 });

@@ -6,6 +6,7 @@ import { type IpAddress, parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
 import { ATTEMPTS_MAX } from "../../src/ztunnel/outbound.ts";
 import { INNER_TUNNELS_SPREAD } from "../../src/tunnel/pool.ts";
+import { promised } from "../kit/fair-time.ts";
 import { unsealed } from "../kit/box.ts";
 import { EastWestGateway } from "../kit/east-west-gateway.ts";
 import { issueSvid, SilentServer } from "../kit/hbone-peer.ts";
@@ -175,11 +176,11 @@ describeUnless(unsealed)("two networks", () => {
     const ask80 = () => ask(client, "get", urlOf(NAMED_VIP, HTTP));
     mesh.write("named.yaml", named([identity("web")]));
     try {
-      await until("the service to be reached", CHANGE_MS, async () => (await ask80()) === `200 far to ${gate.ipv4}`);
+      await promised("the service to be reached", CHANGE_MS, async () => (await ask80()) === `200 far to ${gate.ipv4}`);
       expect(gateway.connects).toContain(`${NAMED}:${HTTP}`);
       const mark = mesh.agent(east).mark();
       mesh.write("named.yaml", named([identity("somebody-else")]));
-      await until("the endpoint to be refused", CHANGE_MS, async () => (await ask80()).startsWith("failed"));
+      await promised("the endpoint to be refused", CHANGE_MS, async () => (await ask80()).startsWith("failed"));
       const line = await outbound(mark, "identity_refused");
       expect(line["error"]).toContain(identity("web"));
       expect(line["error"]).toContain(identity("somebody-else"));
@@ -207,14 +208,14 @@ describeUnless(unsealed)("two networks", () => {
     expect(await get()).toStartWith("200");
     mesh.write("policy.yaml", deny);
     try {
-      await until("the policy to be in force", CHANGE_MS, async () => (await get()).startsWith("failed"));
+      await promised("the policy to be in force", CHANGE_MS, async () => (await get()).startsWith("failed"));
       // The one before may have been cut half-way, as the policy came.
       const mark = mesh.agent(east).mark();
       expect(await get()).toStartWith("failed");
       expect((await outbound(mark, "policy_denied"))["error"]).toContain("401");
     } finally {
       mesh.remove("policy.yaml");
-      await until("the policy to be gone", CHANGE_MS, async () => (await get()).startsWith("200"));
+      await promised("the policy to be gone", CHANGE_MS, async () => (await get()).startsWith("200"));
     }
   });
 
@@ -223,7 +224,7 @@ describeUnless(unsealed)("two networks", () => {
     const connects = gateway.connects.length;
     mesh.write("gateway.yaml", gatewayYaml("somebody-else"));
     try {
-      await until("the wrong gateway to be refused", CHANGE_MS, async () => (await get()).startsWith("failed"));
+      await promised("the wrong gateway to be refused", CHANGE_MS, async () => (await get()).startsWith("failed"));
       const line = await outbound(mark, "identity_refused");
       expect(line["error"]).toContain(identity("east-west", "istio-system"));
       expect(line["error"]).toContain(identity("somebody-else", "istio-system"));
@@ -231,7 +232,7 @@ describeUnless(unsealed)("two networks", () => {
       expect(gateway.connects.length).toBeLessThanOrEqual(connects + INNER_TUNNELS_SPREAD);
     } finally {
       mesh.write("gateway.yaml", gatewayYaml("east-west"));
-      await until("the gateway to be accepted again", CHANGE_MS, async () => (await get()).startsWith("200"));
+      await promised("the gateway to be accepted again", CHANGE_MS, async () => (await get()).startsWith("200"));
     }
   });
 
@@ -239,11 +240,11 @@ describeUnless(unsealed)("two networks", () => {
     const mark = mesh.agent(east).mark();
     mesh.remove("gateway.yaml");
     try {
-      await until("the service to be refused", CHANGE_MS, async () => (await get()).startsWith("failed"));
+      await promised("the service to be refused", CHANGE_MS, async () => (await get()).startsWith("failed"));
       expect((await outbound(mark, "no_endpoint"))["error"]).toContain("on another network without a gateway");
     } finally {
       mesh.write("gateway.yaml", gatewayYaml("east-west"));
-      await until("the gateway to be back", CHANGE_MS, async () => (await get()).startsWith("200"));
+      await promised("the gateway to be back", CHANGE_MS, async () => (await get()).startsWith("200"));
     }
   });
 

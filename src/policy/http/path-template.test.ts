@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { processorMs } from "../../../test/kit/fair-time.ts";
 import { matchesTemplate, parsePathTemplate } from "./path-template.ts";
 
 const matches = (template: string, path: string): boolean => {
@@ -15,8 +16,8 @@ describe("path templates", () => {
   ])("%s and %s", (template, path, expected) => expect(matches(template, path)).toBe(expected));
   test.each(["", "foo", "/{**}/{**}", "/a{*}", "/{*}a", "/{}", "/{a-b}", "/*", "/{*", "/a*", "/{***}"])("%j is refused", (template) => expect(parsePathTemplate(template).ok).toBe(false));
   test("a long path costs its length", () => {
-    const started = performance.now();
-    for (let i = 0; i < 100; i++) expect(matches("/a/{*}/{**}/{*}/z", `/a${"/b".repeat(20_000)}`)).toBe(false);
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(processorMs(() => {
+      for (let i = 0; i < 100; i++) expect(matches("/a/{*}/{**}/{*}/z", `/a${"/b".repeat(20_000)}`)).toBe(false);
+    })).toBeLessThan(1000);
   });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { RE2JS } from "re2js";
+import { processorMs } from "../../../test/kit/fair-time.ts";
 import { compileRegex, compileRewrite, literalPrefix } from "./regex.ts";
 import { simpleRegex } from "./simple-regex.ts";
 
@@ -30,12 +31,12 @@ describe("simple patterns", () => {
 
   test("a hostile text costs no more than its length", () => {
     const text = `/${"a/1".repeat(30_000)}`;
-    const started = performance.now();
-    for (const pattern of ["/[^x]+/[x]", ".*1y", "/api/v[0-9]+/.*z", "[a-z]*/[0-9]*/[a-z]*z"]) {
-      const compiled = compileRegex(pattern);
-      expect(compiled.ok && compiled.value(text)).toBe(false);
-    }
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(processorMs(() => {
+      for (const pattern of ["/[^x]+/[x]", ".*1y", "/api/v[0-9]+/.*z", "[a-z]*/[0-9]*/[a-z]*z"]) {
+        const compiled = compileRegex(pattern);
+        expect(compiled.ok && compiled.value(text)).toBe(false);
+      }
+    })).toBeLessThan(1000);
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { processorMs } from "../../../test/kit/fair-time.ts";
 import { header, is, param, path, regex, request, type RequestFields, route, type RouteFields, rule, to, WEB } from "../../../test/kit/http-records.ts";
 import { formatProvenance } from "../../core/fault.ts";
 import type { NamespacedName } from "../../core/brand.ts";
@@ -162,9 +163,7 @@ describe("regular expressions", () => {
   test.each([["/a/1", "exact"], ["/a/2", "prefix"], ["/a/3", "regex"], ["/a/3/x", "all"], ["/x/a/3", "all"]])("%s", (url, expected) => expect(reached(r, url)).toBe(expected));
   test("one that would drive a backtracking engine mad is done in no time", () => {
     const mad = router(route({ rules: [to("mad", { path: regex("/(a+)+b"), headers: [header("x", regex("(x|x)*y"))] }), to("else")] }));
-    const started = performance.now();
-    expect(reached(mad, { url: `/${"a".repeat(5000)}`, headers: { x: "x".repeat(5000) } })).toBe("else");
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(processorMs(() => expect(reached(mad, { url: `/${"a".repeat(5000)}`, headers: { x: "x".repeat(5000) } })).toBe("else"))).toBeLessThan(1000);
   });
   test.each([["(", "missing"], ["a".repeat(2000), "at most 1024"], ["(?:a{1000}){3}", "repeat"], ["a{900}b{900}c{900}", "at most 2000"]])("a pattern that cannot be used breaks its rule: %s", (bad, why) => {
     const broken = router(route({ rules: [to("bad", { path: regex(bad), method: is("GET") }), to("other", { path: path.prefix("/other") })] }));
@@ -273,9 +272,9 @@ describe("many rules", () => {
   test("a path of many slashes costs what the configured prefixes cost", () => {
     const r = router(route({ rules: Array.from({ length: 100 }, (_, i) => to("p", { path: path.prefix(`/${"x".repeat(i + 1)}`) })) }));
     const asked = request({ url: "/".repeat(60_000) });
-    const started = performance.now();
-    for (let i = 0; i < 100; i++) expect(r.match(asked).kind).toBe("unmatched");
-    expect(performance.now() - started).toBeLessThan(500);
+    expect(processorMs(() => {
+      for (let i = 0; i < 100; i++) expect(r.match(asked).kind).toBe("unmatched");
+    })).toBeLessThan(500);
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { processorMs } from "../../../test/kit/fair-time.ts";
 import vectors from "../../../test/vectors/hbone/headers.json";
 import { parseSocketAddress } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
@@ -64,9 +65,9 @@ describe("forwarded", () => {
   test("a giant is not read, and costs nothing", () => {
     expect(decodeForwardedHost(["a=b;".repeat(FORWARDED_BYTES_MAX), "host=web"])).toBeNull();
     const slow = `${" \t".repeat(FORWARDED_BYTES_MAX / 2 - 1)}x`;
-    const started = performance.now();
-    for (let i = 0; i < 100; i++) expect(decodeForwardedHost([slow])).toBeNull();
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(processorMs(() => {
+      for (let i = 0; i < 100; i++) expect(decodeForwardedHost([slow])).toBeNull();
+    })).toBeLessThan(1000);
   });
 });
 
