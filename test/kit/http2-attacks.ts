@@ -56,6 +56,42 @@ export function http2Attacks(request: readonly string[]) {
 
 export type AttackKind = keyof ReturnType<typeof http2Attacks>;
 
+const [PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM] = [1, 3, 6, 9, 11];
+
+/** What a port that serves requests ends each with. The code of the counter is empty where either of two limits may be met first. */
+export const ATTACK_ENDS: Readonly<Record<AttackKind, readonly [goaway: number, code: string]>> = {
+  rapidReset: [ENHANCE_YOUR_CALM, "resetFloods"],
+  malformedRequests: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  streamWindowOverflow: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  windowUpdateOfZero: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  dataAfterEnd: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  headersAfterEnd: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  priorityOfWrongLength: [ENHANCE_YOUR_CALM, "inducedResetFloods"],
+  continuationFlood: [ENHANCE_YOUR_CALM, "continuationFloods"],
+  endlessHeaderBlock: [ENHANCE_YOUR_CALM, "headerBlockTooLarge"],
+  pingFlood: [ENHANCE_YOUR_CALM, ""],
+  settingsFlood: [ENHANCE_YOUR_CALM, "settingsFloods"],
+  windowUpdateFlood: [ENHANCE_YOUR_CALM, "windowUpdateFloods"],
+  priorityFlood: [ENHANCE_YOUR_CALM, "priorityFloods"],
+  emptyDataFlood: [ENHANCE_YOUR_CALM, "emptyFrameFloods"],
+  emptyContinuationFlood: [ENHANCE_YOUR_CALM, "continuationFloods"],
+  goawayFlood: [ENHANCE_YOUR_CALM, "goawayFloods"],
+  unknownFrameFlood: [ENHANCE_YOUR_CALM, "unknownFrameFloods"],
+  endlessStreams: [ENHANCE_YOUR_CALM, ""],
+  frameAboveMaximum: [FRAME_SIZE_ERROR, "frameSizeErrors"],
+  frameOfWrongSize: [FRAME_SIZE_ERROR, "frameSizeErrors"],
+  paddingAsLongAsFrame: [PROTOCOL_ERROR, "protocolErrors"],
+  evenStream: [PROTOCOL_ERROR, "protocolErrors"],
+  dataOnIdleStream: [PROTOCOL_ERROR, "protocolErrors"],
+  interleavedBlock: [PROTOCOL_ERROR, "protocolErrors"],
+  connectionWindowOverflow: [FLOW_CONTROL_ERROR, "flowControlErrors"],
+  initialWindowTooLarge: [FLOW_CONTROL_ERROR, "flowControlErrors"],
+  hpackEndlessInteger: [COMPRESSION_ERROR, "compressionErrors"],
+  hpackUnknownIndex: [COMPRESSION_ERROR, "compressionErrors"],
+  hpackTableTooLarge: [COMPRESSION_ERROR, "compressionErrors"],
+  hpackWrongPadding: [COMPRESSION_ERROR, "compressionErrors"],
+};
+
 /** Strikes until the connection is given up, or as often as is agreed to be enough. */
 export async function strike(peer: Http2Peer, { first, blow, most }: Attack): Promise<void> {
   if (first !== undefined) peer.write(...first);
