@@ -1,4 +1,4 @@
-// The rows of the L4 table, with what DESIGN.md wants of each: the ratio of ours to the reference ztunnel.
+// The rows of the L4 table, with the target of each: the ratio of ours to the reference ztunnel that counts as met.
 
 export interface Row {
   readonly name: string;
