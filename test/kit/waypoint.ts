@@ -21,13 +21,14 @@ import type { RuleTelling } from "../../src/policy/http/rule-header.ts";
 import type { RequestSource } from "../../src/policy/http/request.ts";
 import type { NameSource } from "../../src/policy/upstream/endpoint-list.ts";
 import { ByteBudget } from "../../src/tunnel/byte-budget.ts";
+import type { Listener } from "../../src/tunnel/endpoint-socket.ts";
 import type { Client } from "../../src/waypoint/downstream/client.ts";
 import { HttpPlane } from "../../src/waypoint/http-plane.ts";
 import { RequestTelemetry } from "../../src/waypoint/request/request-telemetry.ts";
 import type { OtlpBatch } from "../../src/telemetry/otlp-records.ts";
 import type { RequestRecord } from "../../src/telemetry/request-record.ts";
 import type { RoleTelemetry } from "../../src/telemetry/service-telemetry.ts";
-import { dialPlain, listenOn, type Listener } from "../../src/waypoint/channel/plain-channel.ts";
+import { dialPlain, listenOn } from "../../src/waypoint/channel/plain-channel.ts";
 import type { LoginChecker, TokenChecker } from "../../src/waypoint/request/request-host.ts";
 import { KEY_SEPARATOR } from "../../src/telemetry/connection-labels.ts";
 import { until } from "./until.ts";
@@ -124,6 +125,7 @@ export class WaypointFixture implements AsyncDisposable {
         dial: ({ ip: address, targetPort }, { service: meant }, owner, timeoutMs, nowMs) =>
           // A dialer of the mesh looks at the service: whoever dials has to know it.
           meant.hostname === "" ? expect.unreachable() : dialPlain({ namespaceFd: OWN_NAMESPACE, to: { ip: address!, port: targetPort }, mark: 0, keepalive: null, timeoutMs }, owner, this.plane.due, nowMs),
+        isTunnelled: ({ workload }) => workload.tunnelProtocol !== "TCP",
       },
       observer: {
         upstream: telemetry.upstream,

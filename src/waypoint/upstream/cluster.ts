@@ -57,6 +57,8 @@ export interface DialWishes {
 export interface EndpointDialer {
   /** Fails through `owner`, always after it returned. */
   dial(target: Picked, way: DialWay, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel;
+  /** By HBONE: to the endpoint, or to the gateway before its network. The other end is told of the trace then. */
+  isTunnelled(target: Picked): boolean;
 }
 
 export interface ClusterContext extends ClusterRulesPlace {
@@ -315,7 +317,7 @@ export class Cluster {
     return {
       host: this.#context.host, name: endpointAddress(target), scheme: this.#rules.origin === null ? "http" : "https",
       dial: (owner, version, traceparent, timeoutMs, nowMs) => this.dial(target, { alpn: this.#alpn(version), meshAlpn: MESH_ALPN[version], traceparent }, owner, timeoutMs, nowMs),
-      traceparent: (ofWaiter) => (isTunnelled(target, this.#context.self()) ? ofWaiter ?? randomTraceparent(this.#context.random) : null),
+      traceparent: (ofWaiter) => (this.#context.dialer.isTunnelled(target) ? ofWaiter ?? randomTraceparent(this.#context.random) : null),
       spoken: (version, alpn) => this.#spoken(version, alpn),
     };
   }
@@ -412,9 +414,4 @@ function protocolOf(service: Service, port: number, settings: UpstreamSettings):
   const { upgradeToHttp2 } = settings.limits;
   if (upgradeToHttp2 === true || declaresHttp2(service, port)) return "HTTP/2";
   return upgradeToHttp2 === false ? "HTTP/1.1" : "asClient";
-}
-
-/** As the dialers decide it: by HBONE to the endpoint, or to the gateway before its network. */
-function isTunnelled({ workload }: Picked, self: Workload): boolean {
-  return workload.tunnelProtocol !== "TCP" || workload.network !== self.network;
 }

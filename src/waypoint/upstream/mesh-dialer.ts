@@ -54,16 +54,25 @@ export class MeshDialer implements EndpointDialer {
 
   dial(target: Picked, way: DialWay, owner: ChannelOwner, timeoutMs: number, nowMs: number): PendingChannel {
     const dial: Dial = { target, way, owner, timeoutMs, nowMs };
-    if (target.workload.network !== this.#options.config.network) return this.#throughGateway(dial);
+    if (this.#isFar(target.workload)) return this.#throughGateway(dial);
     if (target.ip === null) return this.#resolve(target.workload.hostname, dial, (ip) => this.#dialAt(ip, dial));
     // What it was when the endpoints were looked at last may have changed since.
     const refusal = way.refusal?.(target.ip) ?? null;
     return refusal === null ? this.#dialAt(target.ip, dial) : failLater(owner, refusal, "forbidden");
   }
 
+  isTunnelled({ workload }: Picked): boolean {
+    return this.#isFar(workload) || takesTunnels(workload);
+  }
+
+  /** On another network, hence behind its gateway. */
+  #isFar(workload: Workload): boolean {
+    return workload.network !== this.#options.config.network;
+  }
+
   #dialAt(ip: IpAddress, dial: Dial): PendingChannel {
     const { target: { workload, targetPort }, way } = dial;
-    if (workload.tunnelProtocol === "TCP") return way.meshTls === null ? this.#plain(ip, dial, dial.owner, dial.timeoutMs, dial.nowMs) : this.#meshTls(ip, way.meshTls, dial);
+    if (!takesTunnels(workload)) return way.meshTls === null ? this.#plain(ip, dial, dial.owner, dial.timeoutMs, dial.nowMs) : this.#meshTls(ip, way.meshTls, dial);
     return this.#tunnel({
       tunnelTo: { ip, port: HBONE_PORT }, authority: { kind: "address", address: { ip, port: targetPort } }, acceptedIdentities: acceptedIdentities(workload, way.service), workload, inner: null,
     }, dial);
@@ -154,6 +163,8 @@ export class MeshDialer implements EndpointDialer {
     return later;
   }
 }
+
+const takesTunnels = ({ tunnelProtocol }: Workload): boolean => tunnelProtocol !== "TCP";
 
 /** Tried first where a name has addresses of both families. */
 const IPV4 = 4;
