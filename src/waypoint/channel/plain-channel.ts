@@ -7,6 +7,7 @@ import { connectFrom, type Keepalive, kindFor } from "../../net/dial.ts";
 import { close as closeFd, errnoName } from "../../net/libc.ts";
 import { inNamespace } from "../../net/namespace.ts";
 import { openTcpSocket } from "../../net/socket-reserve.ts";
+import { type Listener, takeQueued } from "../../tunnel/endpoint-socket.ts";
 import type { ChannelWithUser } from "./channel.ts";
 import { SocketChannel } from "./socket-channel.ts";
 
@@ -87,11 +88,6 @@ class Accepting implements SocketOwner {
   closed(): void {}
 }
 
-export interface Listener {
-  /** Accepts no more; what was accepted lives on. */
-  stop(): void;
-}
-
 /**
  * Adopts a listening descriptor. `accepted` sets the channel's user before it returns.
  * @param welcome false for a socket that is closed again at once: there is no room for it.
@@ -103,7 +99,17 @@ export function listenOn(fd: number, accepted: (channel: PlainChannel) => void, 
     // The runtime gives sockets of an adopted listener no data of their own.
     socket: { ...dispatch, open: (socket: PlainSocket) => accepting.opened(socket) },
   } as unknown as Parameters<typeof Bun.listen<SocketOwner>>[0]);
-  return { stop: () => listener.stop(false) };
+  return {
+    stop() {
+      for (const queued of takeQueued(fd)) adopt(queued, accepting).catch(() => closeFd(queued));
+      listener.stop(false);
+    },
+  };
+}
+
+/** A connected or connecting descriptor. The promise settles with what the callbacks already told. */
+function adopt(fd: number, owner: SocketOwner): Promise<unknown> {
+  return Bun.connect({ fd, data: owner, allowHalfOpen: true, socket: dispatch } as unknown as Parameters<typeof Bun.connect<SocketOwner>>[0]);
 }
 
 /**
@@ -160,8 +166,7 @@ class Dialling implements SocketOwner, PendingChannel, Due {
   start(fd: number, nowMs: number): void {
     this.dueMs = nowMs + this.#options.timeoutMs;
     this.#due.add(this);
-    // The promise settles with what the callbacks already told.
-    Bun.connect({ fd, data: this, allowHalfOpen: true, socket: dispatch } as unknown as Parameters<typeof Bun.connect<SocketOwner>>[0]).catch(() => {
+    adopt(fd, this).catch(() => {
       if (this.#socket === null) closeFd(fd);
       this.#fail("the descriptor could not be adopted");
     });

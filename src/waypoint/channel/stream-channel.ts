@@ -1,5 +1,6 @@
 // A channel inside a tunnel: one CONNECT stream, at whichever end of it we are.
 
+import type { ByteRange } from "../../wire/http/byte-range.ts";
 import { ErrorCode } from "../../wire/http2/errors.ts";
 import { type Http2Stream, StreamState } from "../../wire/http2/stream.ts";
 import type { TunnelStreamUser } from "../../tunnel/client-tunnel.ts";
@@ -60,7 +61,8 @@ export class StreamChannel extends ToldChannel implements Channel, TunnelStreamU
 
   onResponse(): void {}
 
-  onStreamData(chunk: Uint8Array, end: boolean): void {
+  onStreamData(bytes: ByteRange, end: boolean): void {
+    const chunk = bytes.view();
     if (this.#paused) this.#held.push(new Uint8Array(chunk));
     else {
       this.user?.onBytes(chunk);
