@@ -176,6 +176,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   if (opened === null) {
     const { message, exitStatus } = await lifecycle.stopped();
     log.info("stopped before there was a configuration", { reason: message });
+    takeover?.abandon();
     await agent.drain(0, false);
     await parts.close();
     return exitStatus;
