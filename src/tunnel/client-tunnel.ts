@@ -6,6 +6,7 @@ import { formatSocketAddress, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import { judgePeer } from "../identity/peer-identity.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
+import type { ByteRange } from "../wire/http/byte-range.ts";
 import { Http2Connection, type Http2Handler } from "../wire/http2/connection.ts";
 import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import { type HeaderBlock, type HeaderList, headerValue } from "../wire/http2/headers.ts";
@@ -38,7 +39,8 @@ export interface TunnelThrough {
 export interface TunnelStreamUser {
   /** The answer to CONNECT; `status` 0 when it was not a number. */
   onResponse(status: number, headers: HeaderList, ended: boolean): void;
-  onStreamData(chunk: Uint8Array, end: boolean): void;
+  /** @param bytes borrowed for the call. */
+  onStreamData(bytes: ByteRange, end: boolean): void;
   onStreamEnd(): void;
   onStreamReset(code: number, by: "peer" | "us" | "connection", cause: CloseCause): void;
   onSendable(): void;
@@ -253,8 +255,8 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
     (stream.user as TunnelStreamUser).onResponse(/^[0-9]{3}$/.test(status) ? Number(status) : 0, headers, endStream);
   }
 
-  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void {
-    (stream.user as TunnelStreamUser).onStreamData(chunk, endStream);
+  onData(stream: Http2Stream, body: ByteRange, endStream: boolean): void {
+    (stream.user as TunnelStreamUser).onStreamData(body, endStream);
   }
 
   onTrailers(stream: Http2Stream): void {

@@ -97,7 +97,7 @@ export class InnerTunnel extends ClientTunnel implements PoolWaiter {
       onSecure: (chain, alpn) => {
         if (this.closed) return;
         this.#step = "done";
-        this.secured(chain, alpn, { write: (chunk) => this.#write(chunk) });
+        this.secured(chain, alpn, { write: (bytes, offset, length) => this.#write(bytes.subarray(offset, offset + length)) });
       },
       onData: (chunk) => this.received(chunk),
       onDrain: () => {

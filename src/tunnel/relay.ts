@@ -3,6 +3,7 @@
 
 import type { DeadlineHandle, DeadlineQueue, Expiring } from "../net/deadlines.ts";
 import { cancelDeadline } from "../net/deadlines.ts";
+import type { ByteRange } from "../wire/http/byte-range.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { type Http2Stream, StreamState } from "../wire/http2/stream.ts";
 import type { ByteBudget, ByteHolder } from "./byte-budget.ts";
@@ -188,16 +189,17 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
 
   // Stream to socket
 
-  /** @param chunk borrowed: what the socket does not take at once is copied. */
-  onStreamData(chunk: Uint8Array, end: boolean): void {
+  /** @param bytes borrowed: what the socket does not take at once is copied. */
+  onStreamData(bytes: ByteRange, end: boolean): void {
     if (this.#finished) return;
     this.#moved = true;
-    if (chunk.length > 0) {
-      const taken = this.#waits ? 0 : this.#write(chunk);
-      if (taken < chunk.length) {
+    const length = bytes.length;
+    if (length > 0) {
+      const taken = this.#waits ? 0 : this.#write(bytes.bytes, bytes.start, length);
+      if (taken < length) {
         if (!this.#waits) this.progressMs = this.#place.nowMs();
         this.#toSocket ??= new HeldBytes(this.#place.budget, this);
-        this.#toSocket.push(taken === 0 ? chunk : chunk.subarray(taken));
+        this.#toSocket.push(bytes.view(taken));
         this.#place.budget.check(this);
       }
     }
@@ -231,7 +233,7 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
       this.progressMs = this.#place.nowMs();
       while (!held.empty) {
         const chunk = held.first();
-        const taken = this.#write(chunk);
+        const taken = this.#write(chunk, 0, chunk.length);
         held.take(taken);
         if (taken < chunk.length) return;
       }
@@ -245,8 +247,8 @@ export class StreamRelay implements PlainEnd, Expiring, TunnelStreamUser, ByteHo
   }
 
   /** Writes, counts, and gives the window back for what the application's socket took. */
-  #write(chunk: Uint8Array): number {
-    const taken = Math.max(0, this.#socket.write(chunk));
+  #write(bytes: Uint8Array, start: number, length: number): number {
+    const taken = Math.max(0, this.#socket.write(bytes, start, length));
     if (taken > 0) {
       this.#meter.toSocket(taken);
       this.#transport.h2.consumed(this.#stream, taken);

@@ -9,6 +9,7 @@ import { cancelDeadline, type DeadlineHandle, type DeadlineQueue, type Expiring 
 import { localAddress } from "../net/original-destination.ts";
 import { type NativeTlsSocket, peerChain, upgradeServer } from "../net/tls.ts";
 import { HBONE_PORT } from "../policy/ports.ts";
+import type { ByteRange } from "../wire/http/byte-range.ts";
 import { Http2Connection, type Http2Handler } from "../wire/http2/connection.ts";
 import { ErrorCode, errorName, type Http2Error } from "../wire/http2/errors.ts";
 import type { HeaderList } from "../wire/http2/headers.ts";
@@ -182,8 +183,8 @@ export class ServerTunnel implements Http2Handler, Expiring, LiveConnection, Han
   onResponse(): void {}
   onInformational(): void {}
 
-  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void {
-    (stream.user as TunnelStreamUser).onStreamData(chunk, endStream);
+  onData(stream: Http2Stream, body: ByteRange, endStream: boolean): void {
+    (stream.user as TunnelStreamUser).onStreamData(body, endStream);
   }
 
   onTrailers(stream: Http2Stream): void {

@@ -2,6 +2,7 @@
 // the tunnel has not taken keeps its writer waiting. Knows nothing of what the bytes are.
 
 import { Duplex } from "node:stream";
+import type { ByteRange } from "../wire/http/byte-range.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { type Http2Stream, StreamState } from "../wire/http2/stream.ts";
 import type { TunnelStreamUser } from "./client-tunnel.ts";
@@ -59,9 +60,9 @@ export class StreamBytes implements TunnelStreamUser {
     if (ended) this.onStreamEnd();
   }
 
-  onStreamData(chunk: Uint8Array, end: boolean): void {
-    this.#owedBytes += chunk.length;
-    if (!this.#ended && this.duplex.push(Buffer.from(chunk))) this.#giveCredit();
+  onStreamData(bytes: ByteRange, end: boolean): void {
+    this.#owedBytes += bytes.length;
+    if (!this.#ended && this.duplex.push(Buffer.from(bytes.view()))) this.#giveCredit();
     if (end) this.onStreamEnd();
   }
 

@@ -24,8 +24,8 @@ function tunnel() {
   transport = new TunnelTransport(h2, 0);
   const stream = h2.request(encodeStaticBlock([":method", "CONNECT", ":authority", "198.18.0.1:80"]), false)!;
   transport.attach({
-    write: (bytes) => {
-      const taken = Math.min(bytes.length, roomBytes);
+    write: (_bytes, _offset, length) => {
+      const taken = Math.min(length, roomBytes);
       roomBytes -= taken;
       written.push(taken);
       return taken;

@@ -11,8 +11,8 @@ const RECORD_BYTES = 16 * 1024;
 
 /** The part of a socket that the transport writes to. */
 export interface TransportSocket {
-  /** Bytes taken, 0 when full (`drain` follows), negative when gone. */
-  write(bytes: Uint8Array): number;
+  /** Writes `length` bytes from `offset` on. Bytes taken, 0 when full (`drain` follows), negative when gone. */
+  write(bytes: Uint8Array, offset: number, length: number): number;
 }
 
 export class TunnelTransport implements EndOfTurn {
@@ -73,11 +73,11 @@ export class TunnelTransport implements EndOfTurn {
     if (socket === null || this.#blocked) return;
     const output = this.h2.output;
     while (output.pendingBytes >= unitBytes) {
-      const pending = output.peek();
-      const view = pending.length % unitBytes === 0 ? pending : pending.subarray(0, pending.length - (pending.length % unitBytes));
-      const written = socket.write(view);
+      const pending = output.pendingBytes;
+      const length = pending - (pending % unitBytes);
+      const written = socket.write(output.bytes, output.pendingOffset, length);
       if (written > 0) output.consume(written);
-      if (written < view.length) {
+      if (written < length) {
         // Short: the socket tells when it is writable again. Negative: it is gone, and its close event follows.
         this.#blocked = written >= 0;
         return;

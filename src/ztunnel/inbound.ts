@@ -9,6 +9,7 @@ import { type InboundDelivery, judgeInbound, serviceSaid } from "../policy/inbou
 import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type ConnectRequest, readConnect } from "../wire/hbone/connect.ts";
+import { ByteRange } from "../wire/http/byte-range.ts";
 import { ErrorCode } from "../wire/http2/errors.ts";
 import { encodeStaticBlock, type HeaderBlock, type HeaderList } from "../wire/http2/headers.ts";
 import type { Http2Stream } from "../wire/http2/stream.ts";
@@ -139,7 +140,7 @@ class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, Byte
     const early = this.#early;
     while (early !== null && !early.empty) {
       const chunk = early.first();
-      relay.onStreamData(chunk, false);
+      relay.onStreamData(new ByteRange().set(chunk, 0, chunk.length), false);
       if (this.#closed) return;
       early.take(chunk.length);
     }
@@ -154,8 +155,8 @@ class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, Byte
 
   onResponse(): void {}
 
-  onStreamData(chunk: Uint8Array, end: boolean): void {
-    if (!this.#closed) (this.#early ??= new HeldBytes(this.#context.budget, this)).push(chunk);
+  onStreamData(bytes: ByteRange, end: boolean): void {
+    if (!this.#closed) (this.#early ??= new HeldBytes(this.#context.budget, this)).push(bytes.view());
     if (end) this.#ended = true;
   }
 

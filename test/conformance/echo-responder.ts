@@ -23,9 +23,9 @@ export const echoHandler: TestHandler = (connection) => ({
     if (endStream && !isConnect) echo.pending.push(FIXED_BODY);
     if (endStream) pump(connection(), stream);
   },
-  onData(stream, chunk, endStream) {
+  onData(stream, body, endStream) {
     const echo = stream.user as Echo;
-    if (chunk.length > 0) echo.pending.push(new Uint8Array(chunk));
+    if (body.length > 0) echo.pending.push(new Uint8Array(body.view()));
     echo.ended = endStream;
     pump(connection(), stream);
   },

@@ -98,9 +98,9 @@ const callHandler =
       onRequest() {},
       onResponse: (stream, headers, endStream) => void call(stream).heard.push(`response ${headers[1]}${endStream ? " END" : ""}`),
       onInformational: (stream, headers) => void call(stream).heard.push(`informational ${headers[1]}`),
-      onData: (stream, chunk) => {
-        call(stream).received.push(new Uint8Array(chunk));
-        connection().consumed(stream, chunk.length);
+      onData: (stream, body) => {
+        call(stream).received.push(new Uint8Array(body.view()));
+        connection().consumed(stream, body.length);
       },
       onTrailers: (stream, headers) => void call(stream).heard.push(`trailers ${headers.join(" ")}`),
       onSendable: (stream) => call(stream).send(connection(), stream),

@@ -158,10 +158,10 @@ function play(scenario: Scenario, pieceBytes: () => number): Outcome {
       known(stream);
       hear(`informational ${stream.id}`);
     },
-    onData(stream, chunk, endStream) {
+    onData(stream, body, endStream) {
       known(stream);
       if (dataOf !== stream.id) hear(`data ${stream.id}`);
-      events += Buffer.from(chunk).toString("latin1");
+      events += Buffer.from(body.view()).toString("latin1");
       dataOf = stream.id;
       if (!endStream) return;
       hear(`end ${stream.id}`);
@@ -559,7 +559,8 @@ class Side {
       },
       onResponse: (stream, headers) => must(headerValue(headers, "x-id") === String(half(stream).streamId), "the response's fields differ"),
       onInformational() {},
-      onData: (stream, chunk, endStream) => {
+      onData: (stream, body, endStream) => {
+        const chunk = body.view();
         const to = half(stream);
         must(!to.peerEnded, `data after the end on stream ${stream.id}`);
         for (let i = 0; i < chunk.length; i++) if (chunk[i] !== byteAt(stream.id, !this.isServer, to.received + i)) throw new Error(`wrong byte ${to.received + i} on stream ${stream.id}`);

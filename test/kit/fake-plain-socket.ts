@@ -18,10 +18,10 @@ export class FakePlainSocket {
     return this as unknown as PlainSocket;
   }
 
-  write(bytes: Uint8Array): number {
-    const taken = Math.min(bytes.length, this.room);
+  write(bytes: Uint8Array, offset = 0, length = bytes.length - offset): number {
+    const taken = Math.min(length, this.room);
     this.room -= taken;
-    if (taken > 0) this.written.push(new Uint8Array(bytes.subarray(0, taken)));
+    if (taken > 0) this.written.push(new Uint8Array(bytes.subarray(offset, offset + taken)));
     return taken;
   }
 

@@ -1,5 +1,6 @@
 // A client that speaks HTTP/2: the engine, its channel, its deadlines, and each request as a stream.
 
+import type { ByteRange } from "../../wire/http/byte-range.ts";
 import type { HttpFields } from "../../wire/http/fields.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import { requestFromHttp2, responseToHttp2 } from "../../wire/http/http2-message.ts";
@@ -77,8 +78,8 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   onResponse(): void {}
   onInformational(): void {}
 
-  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void {
-    if (chunk.length > 0) userOf(stream)?.onRequestBody(chunk);
+  onData(stream: Http2Stream, body: ByteRange, endStream: boolean): void {
+    if (body.length > 0) userOf(stream)?.onRequestBody(body.view());
     if (endStream) userOf(stream)?.onRequestEnd(NO_TRAILERS);
   }
 

@@ -1,5 +1,6 @@
 // A connection to a server that speaks HTTP/2, with prior knowledge: many requests at once.
 
+import type { ByteRange } from "../../wire/http/byte-range.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import { requestToHttp2, responseFromHttp2 } from "../../wire/http/http2-message.ts";
 import type { HttpRequest } from "../../wire/http/message.ts";
@@ -99,8 +100,8 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
     else made.user?.onResponse(response, endStream);
   }
 
-  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void {
-    if (chunk.length > 0) userOf(stream)?.onResponseBody(chunk);
+  onData(stream: Http2Stream, body: ByteRange, endStream: boolean): void {
+    if (body.length > 0) userOf(stream)?.onResponseBody(body.view());
     if (endStream) userOf(stream)?.onResponseEnd(NO_TRAILERS);
   }
 

@@ -65,6 +65,11 @@ export class OutputBuffer {
     this.pool = pool;
   }
 
+  /** Where in `bytes` what is pending begins: `peek` without its view, and borrowed like it. */
+  get pendingOffset(): number {
+    return this.start;
+  }
+
   get pendingBytes(): number {
     return this.end - this.start;
   }

@@ -3,7 +3,7 @@
 //
 // Frames are read by a FrameReader and laid out by a FrameWriter, which call back here; those methods are theirs and no caller's.
 // What a peer sends never throws: a fatal fault queues GOAWAY, tells the handler once, and all later input is ignored.
-// DATA passes through as views of the chunk it came in; other frames are put together only when they straddle chunks.
+// DATA passes through as ranges of the chunk it came in; other frames are put together only when they straddle chunks.
 //
 // Calls back into the handler happen inside `receive`, `receiveEnd`, `reset`, `goaway`, the sending calls, `output.consume`, and (only
 // `onOutput`, for the greeting) the constructor. The handler may call anything on the connection from there, except `receive`.
@@ -43,6 +43,7 @@ import {
   WINDOW_UPDATE_BYTES,
   WINDOW_UPDATES_PER_DATA_FRAME,
 } from "./limits.ts";
+import { ByteRange } from "../http/byte-range.ts";
 import type { OutputBuffer } from "../http/output-buffer.ts";
 import { Http2Stream, StreamState, Waiting, WaitingQueue } from "./stream.ts";
 
@@ -62,8 +63,8 @@ export interface Http2Handler {
   onResponse(stream: Http2Stream, headers: HeaderList, endStream: boolean): void;
   /** Client: a 1xx before it. */
   onInformational(stream: Http2Stream, headers: HeaderList): void;
-  /** `chunk` is a view of what `receive` was given: copy what must outlive the call. Return the credit with `consumed`. */
-  onData(stream: Http2Stream, chunk: Uint8Array, endStream: boolean): void;
+  /** `body` lies in what `receive` was given: copy what must outlive the call. Return the credit with `consumed`. */
+  onData(stream: Http2Stream, body: ByteRange, endStream: boolean): void;
   /** The last thing a stream says. */
   onTrailers(stream: Http2Stream, headers: HeaderList): void;
   /** After `sendData` took less than offered: go on. */
@@ -120,6 +121,8 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
 
   /** DATA under way: its stream, or null where it is dropped. */
   private dataStream: Http2Stream | null = null;
+  /** What the handler is given of it; empty between two calls. */
+  private readonly body = new ByteRange();
   private sawSettings = false;
 
   // A header block under way
@@ -577,20 +580,22 @@ export class Http2Connection implements FrameReaderOwner, FrameWriterOwner {
     const stream = this.dataStream;
     if (stream === null || stream.state === StreamState.closed) return;
     this.counters.dataBytesReceived += end - start;
-    const view = start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end);
-    if (isLast && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream, view);
-    else this.handler.onData(stream, view, false);
+    this.body.set(chunk, start, end);
+    if (isLast && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream);
+    else this.handler.onData(stream, this.body, false);
+    this.body.clear();
   }
 
   /** The frame ended without bytes to go with its END_STREAM. */
   bodyEnded(): void {
     const stream = this.dataStream;
-    if (stream !== null && stream.state !== StreamState.closed && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream, NO_BYTES);
+    if (stream !== null && stream.state !== StreamState.closed && (this.reader.flags & Flag.endStream) !== 0) this.deliverLast(stream);
   }
 
-  private deliverLast(stream: Http2Stream, view: Uint8Array): void {
+  /** With what `body` has. */
+  private deliverLast(stream: Http2Stream): void {
     const wasLocalEnded = this.endRemote(stream);
-    this.handler.onData(stream, view, true);
+    this.handler.onData(stream, this.body, true);
     if (wasLocalEnded && stream.state !== StreamState.closed) this.close(stream);
   }
 
