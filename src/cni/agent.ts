@@ -20,7 +20,7 @@ import { type Membership, membershipOf } from "./membership.ts";
 import { parseNamespace, parsePod, type Pod } from "./pod.ts";
 import { type CaptureSettings, podCapture, RULES_OWNER } from "./pod-capture.ts";
 import { PodNamespaces } from "./pod-namespaces.ts";
-import { meshed, podWorld } from "./pod-world.ts";
+import { type Left, meshed, podWorld } from "./pod-world.ts";
 import { ZdsServer } from "./zds-server.ts";
 
 export interface AgentOptions {
@@ -37,6 +37,8 @@ export interface AgentOptions {
   /** Not in the mesh though they should be, one line; null when there are none. */
   readonly onFailing: (what: string | null) => void;
   readonly onZtunnels: (connected: number) => void;
+  /** How long connections of pods that leave because the mesh goes may go on. The ztunnels' own, or it would cut them first. */
+  readonly drainMs: number;
   /** For tests: shorter than the real ones. */
   readonly times?: EnrolmentTimes;
 }
@@ -49,7 +51,7 @@ const COMPARE_MS = 30 * 60_000;
 const REPAIR_MS = 30_000;
 /** A pod's failures named in one line. */
 const FAILURES_SHOWN = 3;
-/** Rules of node and pods are gone by then, or whoever ends us will not wait any longer. */
+/** Pods are outside by then, or go by what their ztunnel and the API let them. */
 const RELEASE_MS = 20_000;
 
 /** A pod that keeps failing is told of again, not at each attempt. */
@@ -67,7 +69,7 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #zds: ZdsServer;
   readonly #enrolment: Enrolment;
-  readonly #left: { removeAll(): void };
+  readonly #left: Left;
   readonly #namespaces = new PodNamespaces();
   readonly #podsByUid = new Map<string, Pod>();
   readonly #labelsOfNamespace = new Map<string, Readonly<Record<string, string>>>();
@@ -189,10 +191,15 @@ export class Agent {
     this.#zds.close();
   }
 
-  /** The mesh goes from this node: every pod leaves it, and no rule of ours is left. */
+  /** The mesh goes from this node: every pod leaves it, what is open has its time to end, and no rule of ours is left. */
   async uninstall(): Promise<void> {
+    const { log, drainMs } = this.#options;
     this.#endWatching();
     await Promise.race([this.#enrolment.releaseAll(), Bun.sleep(RELEASE_MS)]);
+    const open = this.#left.names;
+    if (open.length > 0) log.info("pods are out of the mesh; connections through it go on until they end", { pods: open.length, seconds: drainMs / 1000 });
+    await this.#left.emptied(drainMs);
+    for (const pod of this.#left.names) log.warn("a pod's connections through the mesh have not ended in time, and are cut", { pod });
     this.#left.removeAll();
     const removed = this.#options.probeSource ? removeProbeSource(null) : null;
     if (removed !== null && !removed.ok) this.#options.log.warn(removed.error.message);

@@ -9,7 +9,7 @@ import { KubernetesClient } from "../runtime/kubernetes/client.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { processMetrics } from "../runtime/process-metrics.ts";
 import type { RoleMain } from "../runtime/runtime.ts";
-import { describeSettings, type Settings } from "../runtime/settings.ts";
+import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
 import { VERSION } from "../runtime/version.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { Exposition } from "../telemetry/exposition.ts";
@@ -41,6 +41,7 @@ export const run: RoleMain = async (settings, runtime) => {
     log,
     clock,
     random,
+    drainMs: drainMs(settings),
     onFailing: (what) => lifecycle.readiness.remark("pods", what),
     onZtunnels: (connected) => lifecycle.readiness.remark("ztunnel", connected === 0 ? "none is connected: no pod can join the mesh" : null),
   });

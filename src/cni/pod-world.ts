@@ -12,6 +12,14 @@ import { type CaptureSettings, podCapture } from "./pod-capture.ts";
 import type { PodNamespaces } from "./pod-namespaces.ts";
 import type { MeshedPod, ZdsServer } from "./zds-server.ts";
 
+/** Pods that have left and have connections open. */
+export interface Left {
+  /** Resolves when nothing is open any more, or after so long. */
+  emptied(limitMs: number): Promise<void>;
+  removeAll(): void;
+  readonly names: readonly string[];
+}
+
 export interface PodWorldOptions {
   readonly client: Api;
   readonly zds: () => ZdsServer;
@@ -25,8 +33,10 @@ export interface PodWorldOptions {
 /** How often a pod that has left is asked whether a redirected connection is still open, and how long at most. */
 const LEFT_POLL_MS = 2_000;
 const LEFT_LIMIT_MS = 60 * 60_000;
+/** The same, while an agent waits for it to end. */
+const EMPTIED_POLL_MS = 500;
 
-export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: LeftPods } {
+export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: Left } {
   const { client, zds, namespaces, capture } = options;
   const left = new LeftPods(capture);
   const told = new Map<string, string>();
@@ -97,7 +107,7 @@ export function meshed(pod: Pod, namespaceFd: () => number | null): MeshedPod {
 }
 
 /** Pods that have left the mesh with connections still open: their rules redirect nothing new, and go with the last of these. */
-class LeftPods {
+class LeftPods implements Left {
   readonly #capture: CaptureSettings;
   readonly #pods = new Map<string, { readonly pod: Pod; readonly namespaceFd: number; readonly sinceMs: number }>();
   #timer: ReturnType<typeof setInterval> | null = null;
@@ -123,6 +133,18 @@ class LeftPods {
       if (performance.now() - sinceMs < LEFT_LIMIT_MS && openTunnels(namespaceFd, this.#capture, pod)) continue;
       this.#remove(pod, namespaceFd);
     }
+  }
+
+  /** Resolves when nothing is open any more, or after so long. */
+  async emptied(limitMs: number): Promise<void> {
+    for (const deadline = performance.now() + limitMs; ; await Bun.sleep(EMPTIED_POLL_MS)) {
+      this.look();
+      if (this.#pods.size === 0 || performance.now() >= deadline) return;
+    }
+  }
+
+  get names(): readonly string[] {
+    return [...this.#pods.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
   }
 
   /** At once, whatever is open. */

@@ -85,6 +85,8 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   let plugins: PluginSocket;
   /** What keeps pods out, as the agent says it last. */
   let failing: string | null;
+  /** Its log, of what is worth knowing. */
+  const said: string[] = [];
 
   const socket = (): string => join(folder, "cni.sock");
   const zds = (): string => join(folder, "ztunnel.sock");
@@ -93,7 +95,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     agent = new Agent({
       client: new KubernetesClient(api.access), node: "east", zdsSocket: zds(), excludedNamespaces: ["kube-system"], probeSource: false,
       capture: { dnsCapture: true, packetMark: 0x539, probeAddresses: ["198.51.100.7" as IpAddress] },
-      log: quietLog("cni"), clock: systemClock, random: seededRandom(1), onFailing: (said) => void (failing = said), onZtunnels: () => {},
+      log: { ...quietLog("cni"), info: (message) => void said.push(message) }, clock: systemClock, random: seededRandom(1), onFailing: (said) => void (failing = said), onZtunnels: () => {}, drainMs: 60_000,
       times: { announceMs: 20, acceptMs: 10, retryFirstMs: 10, retryMaxMs: 100, startWaitMs: 300 },
     });
     await agent.start();
@@ -103,6 +105,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   };
 
   beforeEach(async () => {
+    said.length = 0;
     folder = mkdtempSync(join(tmpdir(), "weft-cni-"));
     network = MeshNetwork.create();
     pod = network.node("east").workload("web-1");
@@ -207,6 +210,27 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     await ztunnel.hears(`del ${UID}`);
     expect(annotation()).toBeUndefined();
     await until("the rules to be gone", WAIT_MS, async () => (await rules()) === "");
+  });
+
+  test("the mesh goes from the node: what is open goes on with the rules that it needs, until it ends", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    await call("ADD");
+    await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
+    const server = pod.exec(["nc", "-d", "-l", "127.0.0.1", "15008"]);
+    const isOpen = async (): Promise<boolean> => (await pod.run(["ss", "-Htn", "state", "established", "sport", "=", ":15008"])).stdout !== "";
+    const client = await until("the server listens", WAIT_MS, async () => {
+      const started = pod.exec(["nc", "-d", "127.0.0.1", "15008"]);
+      return await until("a connection of the tunnel's port", WAIT_MS, async () => (started.exitCode !== null ? "refused" : (await isOpen()) ? "open" : null)) === "open" ? started : null;
+    });
+    let gone = false;
+    const uninstalled = agent.uninstall().then(() => void (gone = true));
+    await until("it waits for the connection", WAIT_MS, () => gone || said.some((line) => line.includes("connections through it go on until they end")));
+    expect([gone, await rules(), await isOpen()]).toEqual([false, "table inet weft", true]);
+    client.kill();
+    await uninstalled;
+    expect(await rules()).toBe("");
+    server.kill();
+    await Promise.all([server.exited, client.exited]);
   });
 
   const eventsOf = (name: string) => api.everything.filter((id) => id.startsWith(`events shop/${name}.`));

@@ -31,6 +31,8 @@ const PRIORITY = "system-node-critical";
 const TOLERATE_ALL = [{ effect: "NoSchedule", operator: "Exists" }, { key: "CriticalAddonsOnly", operator: "Exists" }, { effect: "NoExecute", operator: "Exists" }];
 /** The API's own limit for time to end is none; this leaves the drain its seconds to say goodbye in. */
 const GRACE_AFTER_DRAIN_SECONDS = 5;
+/** For its pods to be announced as outside and led out. */
+const CNI_RELEASE_SECONDS = 35;
 
 /** In the order in which they are applied; taken away in the other. */
 export function installObjects(values: Values): KubernetesObject[] {
@@ -209,7 +211,9 @@ function cniDaemonSet(values: Values): KubernetesObject {
           serviceAccountName: CNI,
           // With a network of its own it would wait for its own plugin; the processes of the node lead to the namespaces of its pods.
           hostNetwork: true, hostPID: true, dnsPolicy: "ClusterFirstWithHostNet",
-          imagePullSecrets: values.imagePullSecrets, nodeSelector: values["cni.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY, terminationGracePeriodSeconds: 40,
+          imagePullSecrets: values.imagePullSecrets, nodeSelector: values["cni.nodeSelector"], tolerations: TOLERATE_ALL, priorityClassName: PRIORITY,
+          // When the mesh goes, it ends with the last connection of the pods that it has led out.
+          terminationGracePeriodSeconds: plus(values["ztunnel.drainSeconds"], CNI_RELEASE_SECONDS + GRACE_AFTER_DRAIN_SECONDS),
           securityContext: { seccompProfile: { type: "RuntimeDefault" } },
           containers: [{
             name: "cni", image: values.image, imagePullPolicy: values.imagePullPolicy, args: ["cni"],
@@ -218,6 +222,7 @@ function cniDaemonSet(values: Values): KubernetesObject {
               variable("CNI_BIN_DIR", "/host/opt/cni/bin"), variable("CNI_CONF_DIR", "/host/etc/cni/net.d"), variable("CNI_SOCKET", "/run/weft/cni.sock"),
               variable("EXCLUDE_NAMESPACES", text`${values["cni.excludeNamespaces"]},${values.namespace}`), variable("DAEMONSET", text`${values.namespace}/${CNI}`),
               variable("PROBES", values["cni.probes"]), variable("HOST_PROBE_ADDRESSES", values["cni.probeAddresses"]), variable("DNS_CAPTURE", values["cni.dnsCapture"]),
+              variable("CONNECTION_TERMINATION_DEADLINE", text`${values["ztunnel.drainSeconds"]}s`),
               // In the node's own network these must not be in anybody's way.
               variable("ADMIN_ADDRESS", "127.0.0.1:15013"), variable("METRICS_ADDRESS", "[::]:15014"), variable("READINESS_ADDRESS", "127.0.0.1:15017"),
             ],

@@ -1,5 +1,6 @@
 // `weft uninstall`: takes an installation away without cutting anybody off. The CNI agents go first, and are waited for: each leads the pods
-// of its node out of the mesh and takes plugin and rules away, while the ztunnels still carry what is open. Then everything else.
+// of its node out of the mesh, waits for what is open to end, which the ztunnels still carry, and takes plugin and rules away. Then everything
+// else.
 
 import { parseArgs } from "node:util";
 import { z } from "zod";
@@ -13,7 +14,8 @@ import { CLUSTER_OPTIONS, EXIT_FAILED, EXIT_OK, fail, openCluster, type VerbCont
 
 type Removable = Pick<KubernetesObject, "apiVersion" | "kind" | "metadata">;
 
-const DAEMON_SET_MS = 120_000;
+/** For pods to end, beyond the time that each of them is given. */
+const GONE_MS = 120_000;
 
 export async function uninstall(args: readonly string[], context: VerbContext): Promise<number> {
   const { values: flags } = parseArgs({
@@ -38,9 +40,13 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
     if (!removed.ok) troubles.push(removed.error);
     else if (removed.value === "removed") context.print(`${describeObject(object)} removed\n`);
   };
-  for (const object of agents) await remove(object, DAEMON_SET_MS);
+  for (const object of agents) {
+    const graceSeconds = await graceOf(client, object);
+    if (graceSeconds > 0) context.print(`${describeObject(object)}: pods leave the mesh, and what is open through it may go on for up to ${graceSeconds} s\n`);
+    await remove(object, graceSeconds * 1000 + GONE_MS);
+  }
   if (troubles.length > 0) return fail(context, `${troubles.join("\n")}\nThe rest stays: without the ztunnels, pods that are still in the mesh would be cut off. Try again`);
-  for (const object of rest) await remove(object, object.kind === "Deployment" ? DAEMON_SET_MS : 0);
+  for (const object of rest) await remove(object, object.kind === "Deployment" ? GONE_MS : 0);
   const { objects: made, unseen } = await left(client, namespace, flags["keep-ca"]);
   for (const object of made) await remove(object, 0);
   if (unseen !== null) troubles.push(unseen);
@@ -48,6 +54,14 @@ export async function uninstall(args: readonly string[], context: VerbContext): 
   if (troubles.length > 0) return EXIT_FAILED;
   context.print(`the mesh is gone${flags["keep-ca"] ? "; the CA's keys are kept" : ""}. Namespace ${namespace} and the labels of others are left as they are\n`);
   return EXIT_OK;
+}
+
+const agentsSchema = z.looseObject({ spec: z.looseObject({ template: z.looseObject({ spec: z.looseObject({ terminationGracePeriodSeconds: z.number() }) }) }) });
+
+/** Seconds that its pods are given to end, as they were installed; 0 where there are none. */
+async function graceOf(client: KubernetesClient, object: Removable): Promise<number> {
+  const found = await client.get(objectPath(object));
+  return found.ok ? (agentsSchema.safeParse(found.value).data?.spec.template.spec.terminationGracePeriodSeconds ?? 0) : 0;
 }
 
 /** What a removal would find, looked up one by one; nothing is changed. */

@@ -79,13 +79,14 @@ describe("uninstall", () => {
   const removed = (): string[] => api.requests.filter((line) => line.startsWith("DELETE")).map((line) => line.slice(line.lastIndexOf("/") + 1));
 
   test("the CNI agents first, then everything; what the control plane made too, and nothing of another mesh", async () => {
-    await run(install, "--no-wait", "-n", "mesh");
+    await run(install, "--no-wait", "-n", "mesh", "--set", "ztunnel.drainSeconds=100");
     const bundle = (namespace: string, manager: string): ApiObject => ({ metadata: { name: "istio-ca-root-cert", namespace, managedFields: [{ manager }] } });
     api.put("configmaps", bundle("shop", "weft"));
     api.put("configmaps", bundle("theirs", "pilot-discovery"));
     api.put("secrets", { metadata: { name: "weft-ca", namespace: "mesh" } });
     const { status, out } = await run(uninstall, "-n", "mesh");
     expect([status, removed()[0]]).toEqual([0, "weft-cni"]);
+    expect(out).toStartWith("DaemonSet mesh/weft-cni: pods leave the mesh, and what is open through it may go on for up to 140 s\n");
     expect(out).toContain("the mesh is gone");
     expect(api.everything).toEqual(["configmaps theirs/istio-ca-root-cert", "namespaces mesh"]);
   });
