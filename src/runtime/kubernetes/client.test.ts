@@ -1,9 +1,11 @@
+import * as net from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { type ApiObject, FakeKubernetesApi } from "../../../test/kit/kubernetes-api.ts";
 import { quietLog } from "../../../test/kit/quiet-log.ts";
 import { until } from "../../../test/kit/until.ts";
 import { seededRandom, systemClock } from "../../core/ports.ts";
 import { systemTimers } from "../../net/timers.ts";
+import type { KubernetesAccess } from "./access.ts";
 import { KubernetesClient } from "./client.ts";
 import { ListWatch } from "./list-watch.ts";
 
@@ -109,6 +111,58 @@ describe("a watch", () => {
     const client = new KubernetesClient(api.access);
     const ended = await client.watch({ path: "/api/v1/things", query: {}, timeoutSeconds: 300, signal: new AbortController().signal }, () => {});
     expect(ended).toMatchObject({ ok: false, error: { code: "api_malformed", blame: "peer" } });
+  });
+
+  /** A server that answers a watch and sends nothing: its first bookmark is a minute away. */
+  async function quietServer(): Promise<{ readonly access: KubernetesAccess; readonly answered: () => boolean; readonly send: (event: object) => void; [Symbol.dispose](): void }> {
+    let connection: net.Socket | null = null;
+    const server = net.createServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => {
+        socket.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection = socket;
+      });
+    });
+    const listening = Promise.withResolvers<void>();
+    server.listen(0, "127.0.0.1", () => listening.resolve());
+    await listening.promise;
+    return {
+      access: { ...api.access, server: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}` },
+      answered: () => connection !== null,
+      send(event) {
+        const line = `${JSON.stringify(event)}\n`;
+        connection?.write(`${line.length.toString(16)}\r\n${line}\r\n`);
+      },
+      [Symbol.dispose]() {
+        connection?.destroy();
+        server.close();
+      },
+    };
+  }
+  const request = { path: "/api/v1/things", query: { resourceVersion: "7" }, timeoutSeconds: 300 };
+
+  test("on which nothing comes lives as long as it is told to, not as long as an answer may take", async () => {
+    using server = await quietServer();
+    const answerMs = 100;
+    const client = new KubernetesClient(server.access, { answerMs, silenceMs: WAIT_MS });
+    const stop = new AbortController();
+    const events: unknown[] = [];
+    let ended: unknown = null;
+    const begun = performance.now();
+    const watched = client.watch({ ...request, signal: stop.signal }, (event) => events.push(event)).then((result) => (ended = result));
+    await until("longer than an answer may take", WAIT_MS, () => ended !== null || (server.answered() && performance.now() - begun > 4 * answerMs));
+    expect([ended, events]).toEqual([null, []]);
+    server.send({ type: "ADDED" });
+    await until("the event", WAIT_MS, () => events.length > 0);
+    stop.abort();
+    await watched;
+  });
+
+  test("on which nothing comes for too long has ended, and says for how long", async () => {
+    using server = await quietServer();
+    const client = new KubernetesClient(server.access, { answerMs: WAIT_MS, silenceMs: 50 });
+    const ended = await client.watch({ ...request, signal: new AbortController().signal }, () => {});
+    expect(ended).toMatchObject({ ok: false, error: { code: "api_unreachable", message: expect.stringContaining("nothing came for 0.05 s") } });
   });
 
   test("asks by its query, and tells every event in order", async () => {

@@ -6,10 +6,13 @@ import { err, ok, type Result } from "../../core/result.ts";
 import { type KubernetesAccess, words } from "./access.ts";
 import type { Api, ApiFault, ApiFaultCode, ApiRequest, WatchRequest } from "./api.ts";
 
-/** An API server that has not answered by then will not. */
-const REQUEST_LIMIT_MS = 30_000;
-/** Bookmarks come every minute; a watch on which nothing came for this long is dead. */
-const WATCH_SILENCE_MS = 150_000;
+export interface ClientTimes {
+  /** An API server that has not answered by then will not. */
+  readonly answerMs: number;
+  /** Bookmarks come every minute; a watch on which nothing came for this long is dead. */
+  readonly silenceMs: number;
+}
+const CLIENT_TIMES: ClientTimes = { answerMs: 30_000, silenceMs: 150_000 };
 /** One line of a watch is one object; etcd takes none above 1.5 MiB, as JSON it is no more than a few times that. */
 const LINE_CHARS_MAX = 8 * 1024 * 1024;
 const RETRY_MS = 1_000;
@@ -18,9 +21,11 @@ const statusSchema = z.looseObject({ kind: z.literal("Status"), message: z.strin
 
 export class KubernetesClient implements Api {
   readonly #access: KubernetesAccess;
+  readonly #times: ClientTimes;
 
-  constructor(access: KubernetesAccess) {
+  constructor(access: KubernetesAccess, times: ClientTimes = CLIENT_TIMES) {
     this.#access = access;
+    this.#times = times;
   }
 
   get origin(): string {
@@ -37,7 +42,7 @@ export class KubernetesClient implements Api {
 
   async request(request: ApiRequest): Promise<Result<unknown, ApiFault>> {
     const { method, path } = request;
-    const limit = AbortSignal.timeout(REQUEST_LIMIT_MS);
+    const limit = AbortSignal.timeout(this.#times.answerMs);
     const sent = await this.#send(request, request.signal === undefined ? limit : AbortSignal.any([limit, request.signal]));
     if (!sent.ok) return sent;
     try {
@@ -58,18 +63,26 @@ export class KubernetesClient implements Api {
 
   /** Ends when the server ends the watch; a failure to begin, and a connection that breaks, come as the last element. */
   async *#events({ path, query, accept, timeoutSeconds, signal }: WatchRequest): AsyncGenerator<Result<unknown, ApiFault>> {
+    const { answerMs, silenceMs } = this.#times;
     const silence = new AbortController();
-    let timer = setTimeout(() => silence.abort(), REQUEST_LIMIT_MS);
+    let limitMs = answerMs;
+    let timer = setTimeout(() => silence.abort(), limitMs);
+    // The answer itself is a sign of life: of a kind that nobody changes nothing else comes before the first bookmark.
+    const alive = (): void => {
+      clearTimeout(timer);
+      limitMs = silenceMs;
+      timer = setTimeout(() => silence.abort(), limitMs);
+    };
     try {
       const sent = await this.#send({
         method: "GET", path, query: { ...query, watch: "true", allowWatchBookmarks: "true", timeoutSeconds: String(timeoutSeconds) }, ...(accept === undefined ? {} : { accept }),
       }, AbortSignal.any([silence.signal, signal]));
       if (!sent.ok) return yield sent;
+      alive();
       const decoder = new TextDecoder();
       let rest = "";
       for await (const chunk of sent.value.body ?? []) {
-        clearTimeout(timer);
-        timer = setTimeout(() => silence.abort(), WATCH_SILENCE_MS);
+        alive();
         rest += decoder.decode(chunk, { stream: true });
         for (let end = rest.indexOf("\n"); end >= 0; end = rest.indexOf("\n")) {
           const line = rest.slice(0, end);
@@ -79,7 +92,7 @@ export class KubernetesClient implements Api {
         if (rest.length > LINE_CHARS_MAX) return yield err(faultOf("api_malformed", 0, `watch ${path}: a line of more than ${LINE_CHARS_MAX} characters from ${this.origin}`));
       }
     } catch (cause) {
-      const why = silence.signal.aborted ? `nothing came for ${WATCH_SILENCE_MS / 1000} s` : words(cause);
+      const why = silence.signal.aborted ? `nothing came for ${limitMs / 1000} s` : words(cause);
       yield err(faultOf("api_unreachable", 0, `watch ${path}: the connection to ${this.origin} broke: ${why}`, cause));
     } finally {
       clearTimeout(timer);
