@@ -12,6 +12,8 @@ import type { CertificateSource, IssuedChain, IssueFault, IssueFaultCode, IssueR
 const RESPONSE_BYTES_MAX = 1024 * 1024;
 const CHAIN_ELEMENTS_MAX = 16;
 export const CA_CALL_TIMEOUT_MS = 10_000;
+/** Of that, for the connection: one that was sent to a replica that has just gone never comes, and the next goes elsewhere. */
+const CONNECT_MS = 3_000;
 
 export interface GrpcSourceOptions {
   /** `host:port` or `https://host:port` (CA_ADDRESS). Only TLS is spoken. */
@@ -33,6 +35,7 @@ export interface GrpcSourceOptions {
 
 interface Prepared {
   readonly client: Client<typeof IstioCertificateService>;
+  readonly connect: (timeoutMs: number) => Promise<string | null>;
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -48,6 +51,8 @@ export class GrpcCertificateSource implements CertificateSource {
   async issue(request: IssueRequest): Promise<Result<IssuedChain, IssueFault>> {
     const prepared = this.#prepare(request);
     if (!prepared.ok) return prepared;
+    const failure = await prepared.value.connect(Math.min(CONNECT_MS, this.#callTimeoutMs));
+    if (failure !== null) return request.signal.aborted ? this.#fault("aborted", request, "given up", null) : this.#fault("unavailable", request, failure, null);
     try {
       return this.#read(request, await this.#call(prepared.value, request));
     } catch (cause) {
@@ -59,10 +64,14 @@ export class GrpcCertificateSource implements CertificateSource {
     this.#channel.destroy();
   }
 
+  get #callTimeoutMs(): number {
+    return this.#options.callTimeoutMs ?? CA_CALL_TIMEOUT_MS;
+  }
+
   /** A CA near its own end refuses the usual lifetime; what is left is better than nothing. */
   async #call(prepared: Prepared, request: IssueRequest): Promise<IstioCertificateResponse> {
     const { client, headers } = prepared;
-    const timeoutMs = this.#options.callTimeoutMs ?? CA_CALL_TIMEOUT_MS;
+    const timeoutMs = this.#callTimeoutMs;
     const message = {
       csr: request.csrPem,
       validityDuration: BigInt(Math.floor(request.lifetimeMs / 1000)),
@@ -79,7 +88,7 @@ export class GrpcCertificateSource implements CertificateSource {
   #prepare(request: IssueRequest): Result<Prepared, IssueFault> {
     const prepared = this.#channel.prepare();
     if (!prepared.ok) return this.#fault("unavailable", request, prepared.error, null);
-    return ok({ client: createClient(IstioCertificateService, prepared.value.transport), headers: prepared.value.headers });
+    return ok({ client: createClient(IstioCertificateService, prepared.value.transport), connect: prepared.value.connect, headers: prepared.value.headers });
   }
 
   /** Leaf first, then intermediates, the roots together at the end. */

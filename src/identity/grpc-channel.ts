@@ -3,11 +3,9 @@
 
 import { readFileSync, statSync } from "node:fs";
 import type { Transport } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import { err, ok, type Result } from "../core/result.ts";
-
-const PING_INTERVAL_MS = 30_000;
-const PING_TIMEOUT_MS = 10_000;
+import { CheckedSessions } from "./checked-sessions.ts";
 
 export type ChannelToken = { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly value: string } | { readonly kind: "none" };
 
@@ -35,7 +33,7 @@ export interface PreparedCall {
 interface Open {
   /** What the root looked like when the channel was made. */
   readonly rootStamp: string;
-  readonly sessions: Http2SessionManager;
+  readonly sessions: CheckedSessions;
   readonly transport: Transport;
 }
 
@@ -56,7 +54,7 @@ export class GrpcChannel {
       const { transport, sessions } = this.#current();
       return ok({
         transport,
-        connect: (timeoutMs) => connect(sessions, timeoutMs),
+        connect: (timeoutMs) => sessions.connect(timeoutMs),
         headers: { ...headers, ...(clusterId === "" ? {} : { clusterid: clusterId }), ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }) },
       });
     } catch (cause) {
@@ -86,24 +84,7 @@ export class GrpcChannel {
     const baseUrl = address.includes("://") ? address : `https://${address}`;
     if (!baseUrl.startsWith("https://")) throw new Error(`the address is ${baseUrl}; only TLS is spoken to a control plane`);
     const tls = { minVersion: "TLSv1.2" as const, ...(rootPem === null ? {} : { ca: rootPem }), ...(serverName === null ? {} : { servername: serverName }) };
-    const sessions = new Http2SessionManager(baseUrl, { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_TIMEOUT_MS, pingIdleConnection: true }, tls);
+    const sessions = new CheckedSessions(baseUrl, tls);
     return { rootStamp, sessions, transport: createGrpcTransport({ baseUrl, sessionManager: sessions, readMaxBytes: responseBytesMax, acceptCompression: [] }) };
-  }
-}
-
-async function connect(sessions: Http2SessionManager, timeoutMs: number): Promise<string | null> {
-  const late = Promise.withResolvers<"late">();
-  const timer = setTimeout(() => late.resolve("late"), timeoutMs);
-  try {
-    const state = await Promise.race([sessions.connect(), late.promise]);
-    if (state === "late") {
-      sessions.abort();
-      return `no connection within ${timeoutMs} ms`;
-    }
-    if (state !== "error") return null;
-    const failure = sessions.error();
-    return failure instanceof Error ? failure.message : String(failure ?? "the connection failed");
-  } finally {
-    clearTimeout(timer);
   }
 }
