@@ -1,10 +1,15 @@
 // What this node knows of the mesh: workloads, services, endpoints, policies, and the indexes that answer a connection without a scan.
 // One thread owns it and changes it only by `apply`, one delta at a time. Knows no clock, no socket and no source of configuration.
+//
+// Records are kept packed (packed/): of a large mesh a node uses few. The indexes hold their row numbers.
 
 import { type NamespacedName, namespacedName, type WorkloadUid } from "../core/brand.ts";
 import { CidrMap } from "../core/cidr-map.ts";
 import { type Cidr, type IpAddress, ipFromBytes } from "../core/ip.ts";
-import { Interner } from "./intern.ts";
+import { HashIndex, hashText } from "./packed/hash-index.ts";
+import { EMPTY_PACKED_DELTA, type PackedDelta, type Removals } from "./packed/packed-delta.ts";
+import { policyCodec, serviceCodec, workloadCodec } from "./packed/record-codecs.ts";
+import { RecordTable, unpackAll } from "./packed/record-table.ts";
 import type { AuthorizationPolicy, MeshDelta, PortMapping, Service, Workload } from "./records.ts";
 
 /** A workload in its role as a member of one service. */
@@ -48,40 +53,58 @@ export interface StoreCounts {
   readonly awaitedServices: number;
 }
 
-interface EndpointSlot {
-  workload: Workload;
-  ports: readonly PortMapping[];
-  readonly owner: ServiceSlot;
-  /** Position in owner.endpoints. */
-  at: number;
-}
-
-interface ServiceSlot {
+/** A service's endpoints, by the rows of their workloads; unpacked when somebody asks, and kept up from then on. */
+class ServiceEndpoints implements EndpointSet {
   readonly name: NamespacedName;
-  /** Null while endpoints wait for their service. */
-  service: Service | null;
-  version: number;
-  readonly endpoints: EndpointSlot[];
+  readonly rows: number[] = [];
+  version = 0;
+  /** False while endpoints wait for their service. */
+  delivered = false;
+  /** In the order of `rows`; null until asked for. */
+  view: Endpoint[] | null = null;
+  readonly #workloads: RecordTable<WorkloadUid, Workload>;
+
+  constructor(name: NamespacedName, workloads: RecordTable<WorkloadUid, Workload>) {
+    this.name = name;
+    this.#workloads = workloads;
+  }
+
+  get endpoints(): readonly Endpoint[] {
+    return (this.view ??= this.rows.map((row) => endpointOf(this.#workloads.at(row), this.name)));
+  }
+
+  join(row: number, workload: Workload): void {
+    this.rows.push(row);
+    this.view?.push(endpointOf(workload, this.name));
+    this.version++;
+  }
+
+  /** The last one takes its place. */
+  leave(row: number): void {
+    const at = this.rows.indexOf(row);
+    const last = this.rows.pop()!;
+    const lastEndpoint = this.view?.pop();
+    if (at < this.rows.length) {
+      this.rows[at] = last;
+      if (this.view !== null) this.view[at] = lastEndpoint!;
+    }
+    this.version++;
+  }
 }
 
-interface WorkloadSlot {
-  workload: Workload;
-  /** Order of first appearance: of two workloads with one address the younger is the living one. */
-  readonly sequence: number;
-  memberships: EndpointSlot[];
-  policies: PolicySet | null;
-  policiesEpoch: number;
-}
+/** A membership given twice is one endpoint: the first says the ports. */
+const endpointOf = (workload: Workload, name: NamespacedName): Endpoint => ({ workload, ports: workload.services.find(({ service }) => service === name)!.ports });
 
-interface NetworkIndex {
-  readonly workloads: Map<IpAddress, WorkloadSlot | WorkloadSlot[]>;
-  /** Each list best first but for the client's namespace. */
-  readonly vips: Map<IpAddress, Service[]>;
-  readonly cidrs: CidrMap<Service[]>;
+/** The policies of a workload that names some, as they were found for one epoch. */
+interface BoundPolicies {
+  readonly namespace: string;
+  readonly names: readonly NamespacedName[];
+  readonly epoch: number;
+  readonly set: PolicySet;
 }
 
 interface NamespacePolicies {
-  readonly policies: Map<NamespacedName, AuthorizationPolicy>;
+  readonly names: Set<NamespacedName>;
   /** Policies of the namespace and of the mesh, for workloads that name none of their own. */
   shared: PolicySet | null;
   sharedEpoch: number;
@@ -89,54 +112,90 @@ interface NamespacePolicies {
 
 const NO_ENDPOINTS: readonly Endpoint[] = [];
 const NO_SERVICES: readonly Service[] = [];
+/** Lists of services found by address or name that are kept until a service changes. */
+const FOUND_MAX = 1_024;
 
 export class MeshStore {
-  readonly #interner = new Interner();
-  readonly #keepsRecords: boolean;
-  readonly #workloads = new Map<WorkloadUid, WorkloadSlot>();
-  readonly #services = new Map<NamespacedName, ServiceSlot>();
-  readonly #policies = new Map<NamespacedName, AuthorizationPolicy>();
-  readonly #globalPolicies = new Map<NamespacedName, AuthorizationPolicy>();
-  readonly #namespacePolicies = new Map<string, NamespacePolicies>();
-  readonly #networks = new Map<string, NetworkIndex>();
-  readonly #hostnames = new Map<string, Service[]>();
+  readonly #workloads = new RecordTable<WorkloadUid, Workload>(workloadCodec, ({ uid }) => uid);
+  readonly #services = new RecordTable<NamespacedName, Service>(serviceCodec, nameOf);
+  readonly #policies = new RecordTable<NamespacedName, AuthorizationPolicy>(policyCodec, ({ namespace, name }) => namespacedName(namespace, name));
+  readonly #endpoints = new Map<NamespacedName, ServiceEndpoints>();
+  /** Workloads by network and address. */
+  readonly #owners = new HashIndex();
+  /** By row, the order of first appearance: of two workloads with one address the younger is the living one. */
+  readonly #sequences: number[] = [];
   #sequence = 0;
   #endpointCount = 0;
-  #serviceCount = 0;
+  /** Services by network and exact address, by host name, and by range in each network. */
+  readonly #vips = new HashIndex();
+  readonly #hostnames = new HashIndex();
+  readonly #cidrs = new Map<string, CidrMap<Service[]>>();
+  /** What was found in these two, best first but for the client's namespace. */
+  readonly #foundVips = new Map<string, readonly Service[]>();
+  readonly #foundHostnames = new Map<string, readonly Service[]>();
+  readonly #globalPolicies = new Set<NamespacedName>();
+  readonly #namespacePolicies = new Map<string, NamespacePolicies>();
+  readonly #boundPolicies = new Map<WorkloadUid, BoundPolicies>();
   #policiesEpoch = 1;
-
-  /** @param records `kept` as they are given, by who holds them too and has interned them; else `copied`, which shares among them what it can. */
-  constructor(records: "copied" | "kept" = "copied") {
-    this.#keepsRecords = records === "kept";
-  }
 
   /**
    * Applies one delta as a unit: upserts first, removals last, so that a name in both ends up removed. Costs what the delta holds.
    * Endpoints may come before their service; they are kept until it arrives.
    */
   apply(delta: MeshDelta): StoreChange {
+    return this.#apply(withoutBytes(delta.workloads), withoutBytes(delta.services), withoutBytes(delta.policies), delta);
+  }
+
+  /** The same of a delta that is packed. */
+  applyPacked(delta: PackedDelta): StoreChange {
+    return this.#apply(unpackAll(workloadCodec, delta.workloads), unpackAll(serviceCodec, delta.services), unpackAll(policyCodec, delta.policies), delta);
+  }
+
+  #apply(workloads: Packed<Workload>, services: Packed<Service>, policies: Packed<AuthorizationPolicy>, removals: Removals): StoreChange {
     const workloadsChanged = new Set<WorkloadUid>();
     const servicesChanged = new Set<NamespacedName>();
-    for (const service of delta.services) this.#upsertService(service, servicesChanged);
-    for (const workload of delta.workloads) this.#upsertWorkload(workload, workloadsChanged, servicesChanged);
-    for (const policy of delta.policies) this.#upsertPolicy(policy);
-    let policiesChanged = delta.policies.length > 0;
-    for (const uid of delta.removedWorkloads) this.#removeWorkload(uid, workloadsChanged, servicesChanged);
-    for (const name of delta.removedServices) this.#removeService(name, servicesChanged);
-    for (const name of delta.removedPolicies) policiesChanged = this.#removePolicy(name) || policiesChanged;
+    let policiesChanged = false;
+    for (const [service, packed] of services) this.#upsertService(service, packed, servicesChanged);
+    for (const [workload, packed] of workloads) this.#upsertWorkload(workload, packed, workloadsChanged, servicesChanged);
+    for (const [policy, packed] of policies) {
+      this.#upsertPolicy(policy, packed);
+      policiesChanged = true;
+    }
+    for (const uid of removals.removedWorkloads) this.#removeWorkload(uid, workloadsChanged, servicesChanged);
+    for (const name of removals.removedServices) this.#removeService(name, servicesChanged);
+    for (const name of removals.removedPolicies) policiesChanged = this.#removePolicy(name) || policiesChanged;
     if (policiesChanged) this.#policiesEpoch++;
     return { workloadsChanged, policiesChanged, servicesChanged };
   }
 
+  /** Every record, by name. A live view: it moves with every `apply`. */
+  get records(): { readonly workloads: ReadonlyMap<WorkloadUid, Workload>; readonly services: ReadonlyMap<NamespacedName, Service>; readonly policies: ReadonlyMap<NamespacedName, AuthorizationPolicy> } {
+    return { workloads: this.#workloads, services: this.#services, policies: this.#policies };
+  }
+
+  /**
+   * Everything in here, for a store that has nothing yet: `recordsMax` of one kind in a part, what others refer to first. Between two parts
+   * that store is not whole.
+   */
+  *packedParts(recordsMax: number): IterableIterator<PackedDelta> {
+    for (const policies of this.#policies.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, policies };
+    for (const services of this.#services.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, services };
+    for (const workloads of this.#workloads.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, workloads };
+  }
+
   workload(uid: WorkloadUid): Workload | undefined {
-    return this.#workloads.get(uid)?.workload;
+    return this.#workloads.get(uid);
   }
 
   /** The workload that owns an address. Never one on its node's network. Of several: a pod, then one with HBONE, then the youngest. */
   workloadByAddress(network: string, ip: IpAddress): Workload | undefined {
-    const found = this.#networks.get(network)?.workloads.get(ip);
-    if (found === undefined) return undefined;
-    return Array.isArray(found) ? found[0]!.workload : found.workload;
+    let best = -1;
+    this.#owners.find(addressHash(network, ip), (row) => {
+      const { network: ofNetwork, addresses } = this.#workloads.at(row);
+      if (ofNetwork === network && addresses.includes(ip) && (best < 0 || this.#compareOwners(row, best) < 0)) best = row;
+      return false;
+    });
+    return best < 0 ? undefined : this.#workloads.at(best);
   }
 
   /** The service that owns a virtual address, as a client in `clientNamespace` sees it: exact addresses, then the longest CIDR. */
@@ -149,42 +208,38 @@ export class MeshStore {
    * no Kubernetes service and names it has it for clients of its own namespace, and for others only where the pod is of that namespace.
    */
   serviceByVip(network: string, ip: IpAddress, clientNamespace: string | null): Service | undefined {
-    const index = this.#networks.get(network);
-    const candidates = index?.vips.get(ip);
-    if (index === undefined || candidates === undefined) return undefined;
+    const candidates = this.#servicesAt(network, ip);
     const found = preferredService(candidates, clientNamespace);
     if (found === undefined || found.canonical || found.namespace === clientNamespace) return found;
-    const owners = index.workloads.get(ip);
-    const owner = (Array.isArray(owners) ? owners[0] : owners)?.workload;
+    const owner = this.workloadByAddress(network, ip);
     if (owner === undefined || !isPod(owner) || owner.namespace === found.namespace) return found;
     return candidates.find((service) => service.namespace === owner.namespace && (clientNamespace === null || service.visibility === "public"));
   }
 
   /** Virtual addresses given as a CIDR only; the longest prefix that has a visible service. */
   serviceByCidr(network: string, ip: IpAddress, clientNamespace: string): Service | undefined {
-    const cidrs = this.#networks.get(network)?.cidrs;
-    if (cidrs === undefined || cidrs.isEmpty) return undefined;
-    return cidrs.find(ip, (candidates) => preferredService(candidates, clientNamespace));
+    return this.#cidrs.get(network)?.find(ip, (candidates) => preferredService(candidates, clientNamespace));
   }
 
   service(name: NamespacedName): Service | undefined {
-    return this.#services.get(name)?.service ?? undefined;
+    return this.#services.get(name);
   }
 
   /** Every service with this hostname, canonical ones first; compared without regard to case. */
   servicesByHostname(hostname: string): readonly Service[] {
-    return this.#hostnames.get(hostname.toLowerCase()) ?? NO_SERVICES;
+    const wanted = hostname.toLowerCase();
+    return this.#foundIn(this.#hostnames, hashText(wanted), this.#foundHostnames, wanted, (service) => service.hostname.toLowerCase() === wanted);
   }
 
   /** Endpoints of a service, in no particular order; also those that wait for it. Valid until the next `apply`. */
   endpoints(name: NamespacedName): readonly Endpoint[] {
-    return this.#services.get(name)?.endpoints ?? NO_ENDPOINTS;
+    return this.#endpoints.get(name)?.endpoints ?? NO_ENDPOINTS;
   }
 
   /** The endpoints with their version, for caches built over them. Undefined for a service that is not here. */
   endpointSet(name: NamespacedName): EndpointSet | undefined {
-    const slot = this.#services.get(name);
-    return slot === undefined || slot.service === null ? undefined : slot;
+    const found = this.#endpoints.get(name);
+    return found?.delivered === true ? found : undefined;
   }
 
   policy(name: NamespacedName): AuthorizationPolicy | undefined {
@@ -193,32 +248,31 @@ export class MeshStore {
 
   /** The policies that bind `workload`: of the mesh, of its namespace, and those it names. */
   policiesFor(workload: Workload): PolicySet {
-    if (workload.authorizationPolicies.length === 0) return this.#sharedPolicies(workload.namespace);
-    const slot = this.#workloads.get(workload.uid);
-    if (slot === undefined || slot.workload !== workload) return this.#collectPolicies(workload, null);
-    if (slot.policies === null || slot.policiesEpoch !== this.#policiesEpoch) {
-      slot.policies = this.#collectPolicies(workload, slot.policies);
-      slot.policiesEpoch = this.#policiesEpoch;
-    }
-    return slot.policies;
+    const { uid, namespace, authorizationPolicies: names } = workload;
+    if (names.length === 0) return this.#sharedPolicies(namespace);
+    const known = this.#boundPolicies.get(uid) ?? null;
+    if (known !== null && known.epoch === this.#policiesEpoch && known.namespace === namespace && sameList(known.names, names)) return known.set;
+    const set = this.#collectPolicies(workload, known?.set ?? null);
+    if (this.#workloads.has(uid)) this.#boundPolicies.set(uid, { namespace, names, epoch: this.#policiesEpoch, set });
+    return set;
   }
 
   counts(): StoreCounts {
     return {
       workloads: this.#workloads.size,
-      services: this.#serviceCount,
+      services: this.#services.size,
       policies: this.#policies.size,
       endpoints: this.#endpointCount,
-      awaitedServices: this.#services.size - this.#serviceCount,
+      awaitedServices: this.#endpoints.size - this.#services.size,
     };
   }
 
-  *workloads(): IterableIterator<Workload> {
-    for (const slot of this.#workloads.values()) yield slot.workload;
+  workloads(): IterableIterator<Workload> {
+    return this.#workloads.values();
   }
 
-  *services(): IterableIterator<Service> {
-    for (const slot of this.#services.values()) if (slot.service !== null) yield slot.service;
+  services(): IterableIterator<Service> {
+    return this.#services.values();
   }
 
   policies(): IterableIterator<AuthorizationPolicy> {
@@ -227,192 +281,183 @@ export class MeshStore {
 
   // ---- workloads
 
-  #upsertWorkload(given: Workload, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
-    const workload = this.#keepsRecords ? given : this.#interner.workload(given);
-    const old = this.#workloads.get(workload.uid);
-    if (old !== undefined) {
-      this.#unindexAddresses(old);
-      this.#leaveServices(old, servicesChanged);
+  #upsertWorkload(workload: Workload, packed: Uint8Array | undefined, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
+    const before = this.#workloads.row(workload.uid);
+    let inUse = false;
+    if (before >= 0) {
+      inUse = this.#workloads.remembers(before);
+      const old = this.#workloads.peek(before);
+      this.#unindexAddresses(before, old);
+      this.#leaveServices(before, old, servicesChanged);
     }
-    const slot: WorkloadSlot = {
-      workload, sequence: old?.sequence ?? this.#sequence++, memberships: [], policies: old?.policies ?? null, policiesEpoch: 0,
-    };
-    this.#workloads.set(workload.uid, slot);
-    this.#indexAddresses(slot);
-    for (const membership of workload.services) {
-      const owner = this.#serviceSlot(membership.service);
-      // A membership given twice is one endpoint: the first says the ports.
-      if (slot.memberships.some((known) => known.owner === owner)) continue;
-      const endpoint: EndpointSlot = { workload, ports: membership.ports, owner, at: owner.endpoints.length };
-      owner.endpoints.push(endpoint);
-      owner.version++;
-      slot.memberships.push(endpoint);
+    const memberships = membershipsOf(workload).map((name) => this.#endpointsOf(name));
+    inUse ||= memberships.some(({ view }) => view !== null);
+    const row = this.#workloads.put(workload, before, inUse, packed);
+    if (before < 0) this.#sequences[row] = this.#sequence++;
+    this.#indexAddresses(row, workload);
+    for (const of of memberships) {
+      of.join(row, workload);
       this.#endpointCount++;
-      servicesChanged.add(owner.name);
+      servicesChanged.add(of.name);
     }
     workloadsChanged.add(workload.uid);
   }
 
   #removeWorkload(uid: WorkloadUid, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
-    const slot = this.#workloads.get(uid);
-    if (slot === undefined) return;
-    this.#workloads.delete(uid);
-    this.#unindexAddresses(slot);
-    this.#leaveServices(slot, servicesChanged);
+    const row = this.#workloads.row(uid);
+    if (row < 0) return;
+    const old = this.#workloads.peek(row);
+    this.#unindexAddresses(row, old);
+    this.#leaveServices(row, old, servicesChanged);
+    this.#workloads.remove(row);
+    this.#boundPolicies.delete(uid);
     workloadsChanged.add(uid);
   }
 
-  #leaveServices(slot: WorkloadSlot, servicesChanged: Set<NamespacedName>): void {
-    for (const endpoint of slot.memberships) {
-      const { owner } = endpoint;
-      const last = owner.endpoints.pop()!;
-      if (last !== endpoint) {
-        owner.endpoints[endpoint.at] = last;
-        last.at = endpoint.at;
-      }
-      owner.version++;
+  #leaveServices(row: number, workload: Workload, servicesChanged: Set<NamespacedName>): void {
+    for (const name of membershipsOf(workload)) {
+      const of = this.#endpoints.get(name)!;
+      of.leave(row);
       this.#endpointCount--;
-      servicesChanged.add(owner.name);
-      this.#forgetEmpty(owner);
-    }
-    slot.memberships = [];
-  }
-
-  #indexAddresses(slot: WorkloadSlot): void {
-    if (slot.workload.hostNetwork) return;
-    const index = this.#network(slot.workload.network).workloads;
-    for (const ip of slot.workload.addresses) {
-      const found = index.get(ip);
-      if (found === undefined) index.set(ip, slot);
-      else if (Array.isArray(found)) {
-        if (!found.includes(slot)) found.push(slot);
-        found.sort(compareOwners);
-      } else if (found !== slot) index.set(ip, [found, slot].sort(compareOwners));
+      servicesChanged.add(of.name);
+      this.#forgetEmpty(of);
     }
   }
 
-  #unindexAddresses(slot: WorkloadSlot): void {
-    const { network, addresses, hostNetwork } = slot.workload;
+  #indexAddresses(row: number, { network, addresses, hostNetwork }: Workload): void {
     if (hostNetwork) return;
-    const index = this.#network(network).workloads;
-    for (const ip of addresses) {
-      const found = index.get(ip);
-      if (found === slot) index.delete(ip);
-      else if (Array.isArray(found)) {
-        const rest = found.filter((other) => other !== slot);
-        if (rest.length === 1) index.set(ip, rest[0]!);
-        else index.set(ip, rest);
-      }
-    }
-    this.#forgetNetwork(network);
+    for (const ip of new Set(addresses)) this.#owners.add(addressHash(network, ip), row);
+  }
+
+  #unindexAddresses(row: number, { network, addresses, hostNetwork }: Workload): void {
+    if (hostNetwork) return;
+    for (const ip of new Set(addresses)) this.#owners.remove(addressHash(network, ip), row);
+  }
+
+  /** Best owner of an address first. */
+  #compareOwners(a: number, b: number): number {
+    const [first, second] = [this.#workloads.at(a), this.#workloads.at(b)];
+    return Number(isPod(second)) - Number(isPod(first))
+      || Number(second.tunnelProtocol === "HBONE") - Number(first.tunnelProtocol === "HBONE")
+      || this.#sequences[b]! - this.#sequences[a]!;
   }
 
   // ---- services
 
-  #serviceSlot(name: NamespacedName): ServiceSlot {
-    const found = this.#services.get(name);
+  #endpointsOf(name: NamespacedName): ServiceEndpoints {
+    const found = this.#endpoints.get(name);
     if (found !== undefined) return found;
-    const slot: ServiceSlot = { name: this.#interner.string(name), service: null, version: 0, endpoints: [] };
-    this.#services.set(slot.name, slot);
-    return slot;
+    const created = new ServiceEndpoints(name, this.#workloads);
+    this.#endpoints.set(name, created);
+    return created;
   }
 
-  #upsertService(service: Service, changed: Set<NamespacedName>): void {
-    const slot = this.#serviceSlot(namespacedName(service.namespace, service.hostname));
-    if (slot.service === null) this.#serviceCount++;
-    else this.#unindexService(slot.service);
-    slot.service = service;
-    slot.version++;
-    this.#indexService(service);
-    changed.add(slot.name);
+  #upsertService(service: Service, packed: Uint8Array | undefined, changed: Set<NamespacedName>): void {
+    const of = this.#endpointsOf(nameOf(service));
+    const before = this.#services.row(of.name);
+    if (before >= 0) this.#unindexService(before, this.#services.peek(before));
+    const row = this.#services.put(service, before, before >= 0 && this.#services.remembers(before), packed);
+    this.#indexService(row, service);
+    of.delivered = true;
+    of.version++;
+    changed.add(of.name);
   }
 
   #removeService(name: NamespacedName, changed: Set<NamespacedName>): void {
-    const slot = this.#services.get(name);
-    if (slot === undefined || slot.service === null) return;
-    this.#unindexService(slot.service);
-    slot.service = null;
-    slot.version++;
-    this.#serviceCount--;
+    const row = this.#services.row(name);
+    if (row < 0) return;
+    this.#unindexService(row, this.#services.peek(row));
+    this.#services.remove(row);
+    const of = this.#endpoints.get(name)!;
+    of.delivered = false;
+    of.version++;
     changed.add(name);
-    this.#forgetEmpty(slot);
+    this.#forgetEmpty(of);
   }
 
-  #forgetEmpty(slot: ServiceSlot): void {
-    if (slot.service === null && slot.endpoints.length === 0) this.#services.delete(slot.name);
+  #forgetEmpty(of: ServiceEndpoints): void {
+    if (!of.delivered && of.rows.length === 0) this.#endpoints.delete(of.name);
   }
 
-  #indexService(service: Service): void {
-    const hostname = service.hostname.toLowerCase();
-    this.#hostnames.set(hostname, withService(this.#hostnames.get(hostname), service));
+  #indexService(row: number, service: Service): void {
+    this.#forgetFound();
+    this.#hostnames.add(hashText(service.hostname.toLowerCase()), row);
+    for (const key of vipsOf(service)) this.#vips.add(hashText(key), row);
     for (const { network, cidr } of service.addresses) {
-      const index = this.#network(network);
-      if (isHostRoute(cidr)) {
-        const ip = ipFromBytes(cidr.bytes);
-        index.vips.set(ip, withService(index.vips.get(ip), service));
-      } else {
-        index.cidrs.set(cidr, withService(index.cidrs.get(cidr), service));
-      }
+      if (isHostRoute(cidr)) continue;
+      const cidrs = this.#cidrs.get(network) ?? new CidrMap<Service[]>();
+      this.#cidrs.set(network, cidrs);
+      cidrs.set(cidr, [...othersThan(service, cidrs.get(cidr)), service].sort(compareServices));
     }
   }
 
-  #unindexService(service: Service): void {
-    const hostname = service.hostname.toLowerCase();
-    const named = withoutService(this.#hostnames.get(hostname), service);
-    if (named === null) this.#hostnames.delete(hostname);
-    else this.#hostnames.set(hostname, named);
+  #unindexService(row: number, service: Service): void {
+    this.#forgetFound();
+    this.#hostnames.remove(hashText(service.hostname.toLowerCase()), row);
+    for (const key of vipsOf(service)) this.#vips.remove(hashText(key), row);
     for (const { network, cidr } of service.addresses) {
-      const index = this.#network(network);
-      if (isHostRoute(cidr)) {
-        const ip = ipFromBytes(cidr.bytes);
-        const rest = withoutService(index.vips.get(ip), service);
-        if (rest === null) index.vips.delete(ip);
-        else index.vips.set(ip, rest);
-      } else {
-        const rest = withoutService(index.cidrs.get(cidr), service);
-        if (rest === null) index.cidrs.delete(cidr);
-        else index.cidrs.set(cidr, rest);
-      }
-      this.#forgetNetwork(network);
+      const cidrs = isHostRoute(cidr) ? undefined : this.#cidrs.get(network);
+      if (cidrs === undefined) continue;
+      const rest = othersThan(service, cidrs.get(cidr));
+      if (rest.length === 0) cidrs.delete(cidr);
+      else cidrs.set(cidr, rest);
+      if (cidrs.isEmpty) this.#cidrs.delete(network);
     }
   }
 
-  #network(network: string): NetworkIndex {
-    const found = this.#networks.get(network);
-    if (found !== undefined) return found;
-    const index: NetworkIndex = { workloads: new Map(), vips: new Map(), cidrs: new CidrMap() };
-    this.#networks.set(network, index);
-    return index;
+  #servicesAt(network: string, ip: IpAddress): readonly Service[] {
+    const wanted = addressKey(network, ip);
+    return this.#foundIn(this.#vips, hashText(wanted), this.#foundVips, wanted, (service) => vipsOf(service).has(wanted));
   }
 
-  #forgetNetwork(network: string): void {
-    const index = this.#networks.get(network);
-    if (index !== undefined && index.workloads.size === 0 && index.vips.size === 0 && index.cidrs.isEmpty) this.#networks.delete(network);
+  #foundIn(index: HashIndex, hash: number, known: Map<string, readonly Service[]>, key: string, matches: (service: Service) => boolean): readonly Service[] {
+    const before = known.get(key);
+    if (before !== undefined) return before;
+    const found: Service[] = [];
+    index.find(hash, (row) => {
+      const service = this.#services.at(row);
+      if (matches(service)) found.push(service);
+      return false;
+    });
+    if (found.length === 0) return NO_SERVICES;
+    if (known.size >= FOUND_MAX) known.clear();
+    known.set(key, found.sort(compareServices));
+    return found;
+  }
+
+  #forgetFound(): void {
+    this.#foundVips.clear();
+    this.#foundHostnames.clear();
   }
 
   // ---- policies
 
-  #upsertPolicy(policy: AuthorizationPolicy): void {
+  #upsertPolicy(policy: AuthorizationPolicy, packed: Uint8Array | undefined): void {
     const name = namespacedName(policy.namespace, policy.name);
-    this.#removePolicy(name);
-    this.#policies.set(name, policy);
-    if (policy.scope === "global") this.#globalPolicies.set(name, policy);
-    else if (policy.scope === "namespace") this.#policiesOf(policy.namespace).policies.set(name, policy);
+    const before = this.#policies.row(name);
+    if (before >= 0) this.#unindexPolicy(name, policy.namespace);
+    this.#policies.put(policy, before, before >= 0 && this.#policies.remembers(before), packed);
+    if (policy.scope === "global") this.#globalPolicies.add(name);
+    else if (policy.scope === "namespace") this.#policiesOf(policy.namespace).names.add(name);
   }
 
   #removePolicy(name: NamespacedName): boolean {
-    const old = this.#policies.get(name);
-    if (old === undefined) return false;
-    this.#policies.delete(name);
-    this.#globalPolicies.delete(name);
-    this.#namespacePolicies.get(old.namespace)?.policies.delete(name);
+    const row = this.#policies.row(name);
+    if (row < 0) return false;
+    this.#unindexPolicy(name, this.#policies.peek(row).namespace);
+    this.#policies.remove(row);
     return true;
+  }
+
+  #unindexPolicy(name: NamespacedName, namespace: string): void {
+    this.#globalPolicies.delete(name);
+    this.#namespacePolicies.get(namespace)?.names.delete(name);
   }
 
   #policiesOf(namespace: string): NamespacePolicies {
     const found = this.#namespacePolicies.get(namespace);
     if (found !== undefined) return found;
-    const created: NamespacePolicies = { policies: new Map(), shared: null, sharedEpoch: 0 };
+    const created: NamespacePolicies = { names: new Set(), shared: null, sharedEpoch: 0 };
     this.#namespacePolicies.set(namespace, created);
     return created;
   }
@@ -420,7 +465,7 @@ export class MeshStore {
   #sharedPolicies(namespace: string): PolicySet {
     const of = this.#policiesOf(namespace);
     if (of.shared === null || of.sharedEpoch !== this.#policiesEpoch) {
-      of.shared = keepIfSame(of.shared, policySet([...this.#globalPolicies.values(), ...of.policies.values()], []));
+      of.shared = keepIfSame(of.shared, policySet([...this.#globalPolicies, ...of.names].map((name) => this.#policies.get(name)!), []));
       of.sharedEpoch = this.#policiesEpoch;
     }
     return of.shared;
@@ -428,23 +473,33 @@ export class MeshStore {
 
   #collectPolicies(workload: Workload, previous: PolicySet | null): PolicySet {
     const shared = this.#sharedPolicies(workload.namespace);
-    const policies = new Set([...shared.deny, ...shared.allow]);
+    const policies = new Map([...shared.deny, ...shared.allow].map((policy) => [namespacedName(policy.namespace, policy.name), policy]));
     const missing: NamespacedName[] = [];
     for (const name of workload.authorizationPolicies) {
-      const policy = this.#policies.get(name);
+      const policy = policies.get(name) ?? this.#policies.get(name);
       if (policy === undefined) missing.push(name);
-      else policies.add(policy);
+      else policies.set(name, policy);
     }
-    return keepIfSame(previous, policySet([...policies], missing));
+    return keepIfSame(previous, policySet([...policies.values()], missing));
   }
 }
 
-/** Best owner of an address first. */
-function compareOwners(a: WorkloadSlot, b: WorkloadSlot): number {
-  return Number(isPod(b.workload)) - Number(isPod(a.workload))
-    || Number(b.workload.tunnelProtocol === "HBONE") - Number(a.workload.tunnelProtocol === "HBONE")
-    || b.sequence - a.sequence;
+type Packed<T> = Iterable<readonly [record: T, packed: Uint8Array | undefined]>;
+
+function* withoutBytes<T>(records: readonly T[]): IterableIterator<readonly [T, undefined]> {
+  for (const record of records) yield [record, undefined];
 }
+
+const nameOf = ({ namespace, hostname }: Service): NamespacedName => namespacedName(namespace, hostname);
+
+const addressKey = (network: string, ip: IpAddress): string => `${network}/${ip}`;
+const addressHash = (network: string, ip: IpAddress): number => hashText(ip, hashText(network));
+
+/** What its exact addresses are found by. */
+const vipsOf = ({ addresses }: Service): Set<string> => new Set(addresses.filter(({ cidr }) => isHostRoute(cidr)).map(({ network, cidr }) => addressKey(network, ipFromBytes(cidr.bytes))));
+
+/** Each service once. */
+const membershipsOf = ({ services }: Workload): readonly NamespacedName[] => services.length === 1 ? [services[0]!.service] : [...new Set(services.map(({ service }) => service))];
 
 /** Uids of pods read `CLUSTER//Pod/NAMESPACE/NAME`: group (empty), kind. */
 function isPod(workload: Workload): boolean {
@@ -474,14 +529,9 @@ function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function withService(list: readonly Service[] | undefined, service: Service): Service[] {
-  if (list === undefined) return [service];
-  return list.includes(service) ? [...list] : [...list, service].sort(compareServices);
-}
-
-function withoutService(list: readonly Service[] | undefined, service: Service): Service[] | null {
-  const rest = (list ?? []).filter((other) => other !== service);
-  return rest.length === 0 ? null : rest;
+/** Without the one of the same name. */
+function othersThan(service: Service, list: readonly Service[] = NO_SERVICES): Service[] {
+  return list.filter(({ namespace, hostname }) => namespace !== service.namespace || hostname !== service.hostname);
 }
 
 function policySet(policies: AuthorizationPolicy[], missing: NamespacedName[]): PolicySet {

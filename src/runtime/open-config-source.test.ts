@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { MeshStore } from "../mesh/store.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { Runtime } from "./runtime.ts";
 import { parseSettings } from "./settings.ts";
@@ -46,7 +47,7 @@ test("a configuration directory that cannot be read is named by readiness, until
   const { readiness } = lifecycle;
   mkdirSync(join(directory, "state"), { mode: 0o700 });
   const runtime = { lifecycle } as unknown as Runtime;
-  const opened = await openConfigSource({ settings: parsed.value.settings, runtime, client: "waypoint", onChange: () => {}, environment: {} });
+  const opened = await openConfigSource({ settings: parsed.value.settings, runtime, client: "waypoint", store: new MeshStore(), onChange: () => {}, environment: {} });
   const { source } = opened!;
   expect(readiness.remarks).toEqual([]);
   renameSync(config, `${config}-away`);

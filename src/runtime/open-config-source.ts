@@ -3,6 +3,7 @@
 
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
+import type { MeshStore } from "../mesh/store.ts";
 import { systemTimers } from "../net/timers.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import { authToken, prefixedHeaders, rootCa } from "./control-plane-settings.ts";
@@ -16,6 +17,8 @@ export interface OpenConfigOptions {
   readonly runtime: Runtime;
   /** Of whom a control plane is told, and what is asked of it. */
   readonly client: "node" | "waypoint";
+  /** Kept up by a control plane's source; one that reads a directory leaves it alone. */
+  readonly store: MeshStore;
   readonly onChange: (state: ConfigState) => void;
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
@@ -27,7 +30,7 @@ export interface OpenConfig {
 }
 
 /** @returns null when the process was asked to stop before there was a first state. @throws with words for the operator. */
-export async function openConfigSource({ settings, runtime, client, onChange, environment }: OpenConfigOptions): Promise<OpenConfig | null> {
+export async function openConfigSource({ settings, runtime, client, store, onChange, environment }: OpenConfigOptions): Promise<OpenConfig | null> {
   if (settings.xdsAddress === null) {
     if (settings.config === null) throw new Error("no configuration: --config is not set");
     const { readiness } = runtime.lifecycle;
@@ -62,6 +65,7 @@ export async function openConfigSource({ settings, runtime, client, onChange, en
       types: [AUTHORIZATION_TYPE, ADDRESS_TYPE, ...(l7 === null ? [] : Object.values(l7.codecs).map(({ typeUrl }) => typeUrl))],
     },
     l7,
+    store,
     stateDirectory: settings.state,
     onChange,
     onConnection: (amiss) => lifecycle.readiness.remark("control plane", amiss),

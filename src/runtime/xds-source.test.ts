@@ -11,6 +11,7 @@ import { until } from "../../test/kit/until.ts";
 import { TestXdsServer, XDS_SERVER_NAME } from "../../test/kit/xds-server.ts";
 import { systemRandom } from "../core/ports.ts";
 import { systemTimers } from "../net/timers.ts";
+import { MeshStore } from "../mesh/store.ts";
 import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../xds/resource.ts";
 import type { ConfigState } from "./config-source.ts";
@@ -56,7 +57,7 @@ async function agent(port: number, directory: string | null, { token = TOKEN, ro
       node: { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1" } },
       types: [AUTHORIZATION_TYPE, ADDRESS_TYPE],
     },
-    l7: null, stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
+    l7: null, store: new MeshStore(), stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
   }, signal);
   if (source === null) return null;
   closers.push(() => source[Symbol.asyncDispose]());

@@ -4,12 +4,13 @@
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { emptyDelta, type MeshDelta } from "../mesh/records.ts";
+import type { MeshStore } from "../mesh/store.ts";
 import type { Random } from "../core/ports.ts";
 import type { Timers } from "../net/timers.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
 import { diffL7, isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { DIAGNOSTICS_MAX } from "../resources/limits.ts";
-import { deepEqual, diff, emptySnapshot, isEmptyDelta } from "../resources/mesh-delta.ts";
+import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../resources/mesh-delta.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { AdsClient, type AdsClientEvent, type AdsClientOptions } from "../xds/client/ads-client.ts";
 import { type Refusal, type Response, type Told, XdsRecords } from "../xds/client/records.ts";
@@ -25,6 +26,8 @@ export interface XdsSourceOptions {
   readonly client: Pick<AdsClientOptions, "channel" | "node" | "types">;
   /** Of who asks for types of L7; null for who asks for none. */
   readonly l7: L7Reader | null;
+  /** Holds what was told of the mesh, and follows it at once. */
+  readonly store: MeshStore;
   /** Where the last good state is kept; null keeps none. */
   readonly stateDirectory: string | null;
   /** Called for each state after the first. Must not throw. */
@@ -57,8 +60,7 @@ export class XdsSource implements ConfigSource {
   private constructor(options: XdsSourceOptions, store: ResourceLog | null) {
     this.#options = options;
     this.#store = store;
-    // The collector cannot move what is kept: garbage between it would stay as holes, for as long as the process lives.
-    this.#records = new XdsRecords(options.l7, () => Bun.gc(true));
+    this.#records = new XdsRecords(options.l7, options.store);
     this.#awaited = new Set(options.client.types);
     this.#client = new AdsClient({
       ...options.client, random: options.random, timers: options.timers,
@@ -113,13 +115,13 @@ export class XdsSource implements ConfigSource {
   }
 
   #take(response: Response, fromServer = true): readonly Refusal[] {
-    const told = this.#records.take(response);
+    const told = this.#records.take(response, this.#state !== null);
     if (fromServer) this.#keep({ typeUrl: response.typeUrl, keep: told.keep, drop: told.drop });
     const refusalsChanged = this.#noteRefusals(response, told);
     this.#awaited.delete(response.typeUrl);
     if (this.#awaited.size > 0) return told.refused;
     if (this.#state === null) {
-      this.#tell(diff(emptySnapshot, this.#records.mesh), diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
+      this.#tell(everythingOf(this.#records.mesh), diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
       this.#first.resolve();
     } else if (refusalsChanged || !isEmptyDelta(told.delta) || !isEmptyL7Delta(told.l7Delta)) this.#tell(told.delta, told.l7Delta);
     return told.refused;
@@ -201,5 +203,13 @@ export class XdsSource implements ConfigSource {
     }
   }
 }
+
+/** Unpacked when it is looked at: who has the store has no need to. */
+const everythingOf = ({ workloads, services, policies }: MeshSnapshot): MeshDelta => ({
+  ...emptyDelta,
+  get workloads() { return [...workloads.values()]; },
+  get services() { return [...services.values()]; },
+  get policies() { return [...policies.values()]; },
+});
 
 const storeDiagnostic = (message: string): Diagnostic => ({ severity: "warning", file: ".", line: 1, column: 1, fieldPath: "", code: "restored", resource: "", message });

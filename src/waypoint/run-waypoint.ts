@@ -19,6 +19,7 @@ import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
+import { MeshStore } from "../mesh/store.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
 import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
@@ -74,7 +75,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
-  const opened = await openConfigSource({ settings, runtime, client: "waypoint", onChange: apply, environment: process.env });
+  const opened = await openConfigSource({ settings, runtime, client: "waypoint", store: new MeshStore(), onChange: apply, environment: process.env });
   if (opened === null) {
     const { message, exitStatus } = await lifecycle.stopped();
     log.info("stopped before there was a configuration", { reason: message });

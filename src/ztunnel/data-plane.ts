@@ -70,7 +70,7 @@ export class DataPlane {
       case "configure":
         return; // the first message builds this object
       case "mesh": {
-        const change = store.apply(message.delta);
+        const change = store.applyPacked(message.delta);
         for (const uid of message.delta.removedWorkloads) pool.retireDestination(uid);
         for (const uid of change.workloadsChanged) this.#context.balancer.workloadChanged(uid);
         if (change.policiesChanged || change.workloadsChanged.size > 0 || change.servicesChanged.size > 0) this.#judgeAgain();

@@ -12,8 +12,8 @@ import { systemTimers } from "../net/timers.ts";
 import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
-import { partsOf } from "../mesh/delta-parts.ts";
-import { MeshStore } from "../mesh/store.ts";
+import { packDelta } from "../mesh/packed/packed-delta.ts";
+import type { MeshStore } from "../mesh/store.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { dnsCounters } from "./dns/dns-counters.ts";
 import { ownResolvConfPaths, ResolverFiles } from "./dns/resolver-files.ts";
@@ -28,7 +28,7 @@ import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/
 import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
-/** Records of a kind in one part of the first state. */
+/** Records of a kind in one part of the first state: then nobody asks yet, and what a part leaves behind is garbage before the next. */
 const FIRST_PART_RECORDS = 1_000;
 
 export interface NodeAgentOptions {
@@ -45,8 +45,10 @@ export interface NodeAgentOptions {
   readonly metrics: ConnectionMetrics;
   /** Shared with the writer of the access log. */
   readonly logCredit: SharedArrayBuffer | null;
-  /** Whether whoever makes the records keeps and interns them too. */
-  readonly records: "kept" | "copied";
+  /** The main thread's view of the mesh. */
+  readonly store: MeshStore;
+  /** Who applies changes to it: the source that they come from, before it tells of them, or the agent. */
+  readonly storeFollows: "source" | "agent";
   readonly source: CertificateSource;
   readonly svidStore: SvidStore | null;
   /** Certificates of an earlier run, already checked. */
@@ -102,7 +104,7 @@ export class NodeAgent {
   private constructor(options: NodeAgentOptions, threads: DataThreads) {
     this.#options = options;
     this.#threads = threads;
-    this.store = new MeshStore(options.records);
+    this.store = options.store;
     this.#svids = new SvidCache({
       source: options.source,
       store: options.svidStore,
@@ -204,14 +206,10 @@ export class NodeAgent {
 
   /** Applies one change of the configuration: decisions first, captures second. */
   apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
-    // At first nobody asks yet: in parts, with what each leaves behind collected, a large mesh takes less of the memory for good.
-    const parts = this.#applied ? [change.delta] : partsOf(change.delta, FIRST_PART_RECORDS);
+    if (this.#options.storeFollows === "agent") this.store.apply(change.delta);
+    if (this.#applied) this.#threads.post({ kind: "mesh", delta: packDelta(change.delta) });
+    else for (const delta of this.store.packedParts(FIRST_PART_RECORDS)) this.#threads.post({ kind: "mesh", delta });
     this.#applied = true;
-    for (const delta of parts) {
-      this.store.apply(delta);
-      this.#threads.post({ kind: "mesh", delta });
-      if (parts.length > 1) this.#threads.post({ kind: "collectGarbage" });
-    }
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);

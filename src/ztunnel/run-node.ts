@@ -25,6 +25,7 @@ import { enterState } from "../runtime/succession.ts";
 import { ThreadWatch } from "../runtime/thread-watch.ts";
 import { VERSION } from "../runtime/version.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
+import { MeshStore } from "../mesh/store.ts";
 import { LogCredit } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Exposition } from "../telemetry/exposition.ts";
@@ -109,6 +110,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
 
   const threadWatch = new ThreadWatch({ count: workerThreads(settings.workers), nameOf: (i) => `data-${i}`, clock, log, watchdogMs: serviceManager.watchdogMs });
   const credit = new LogCredit();
+  const store = new MeshStore();
   let crl: CrlWatch | null = null;
   let pendingChanged = Promise.withResolvers<void>();
   const agent = await NodeAgent.start({
@@ -118,7 +120,8 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     inherited,
     dnsCapture: settings.dnsCapture,
     redirection: told ? RULES_OF_CNI : OWN_RULES,
-    records: told ? "kept" : "copied",
+    store,
+    storeFollows: told ? "source" : "agent",
     ipv6: settings.ipv6,
     metrics,
     logCredit: credit.buffer,
@@ -172,7 +175,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
 
-  const opened = await openConfigSource({ settings, runtime, client: "node", onChange: apply, environment: process.env });
+  const opened = await openConfigSource({ settings, runtime, client: "node", store, onChange: apply, environment: process.env });
   if (opened === null) {
     const { message, exitStatus } = await lifecycle.stopped();
     log.info("stopped before there was a configuration", { reason: message });

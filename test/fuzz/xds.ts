@@ -60,7 +60,7 @@ function suffered(random: Random, { bytes }: EncodedResource): Uint8Array {
 
 function anyResponseIsTaken(random: Random): void {
   const mesh = new RandomMesh(random);
-  const records = new XdsRecords(L7_READER);
+  const records = new XdsRecords(L7_READER, new MeshStore());
   const store = new MeshStore();
   for (let n = 1 + below(random, 3); n > 0; n--) {
     const typeUrl = random.next() < 0.5 ? ADDRESS_TYPE : AUTHORIZATION_TYPE;
@@ -128,7 +128,7 @@ function anyRecordIsRead(random: Random): void {
   }
   const codec = L7_CODECS[one.kind] as L7Codec<unknown>;
   const received = { name: one.name, version: "v", typeUrl: codec.typeUrl, value: toBinary(RecordSchema, create(RecordSchema, { json })) };
-  const records = new XdsRecords(L7_READER);
+  const records = new XdsRecords(L7_READER, new MeshStore());
   const told = records.take({ typeUrl: codec.typeUrl, resources: [received], removed: [], first: true });
   const read = codec.decode(received);
   if (read.ok !== (told.refused.length === 0)) throw new Error("a record is taken and refused");

@@ -23,7 +23,7 @@ const broken = (name: string, typeUrl = ADDRESS_TYPE): ReceivedResource => ({ na
 
 describe("addresses", () => {
   test("are workloads and services, each removed by its name", () => {
-    const records = new XdsRecords(L7_READER);
+    const records = new XdsRecords(L7_READER, new MeshStore());
     const told = records.take({ typeUrl: ADDRESS_TYPE, resources: [received(encodeWorkload(workload({ name: "a" }))), received(encodeService(service({ name: "web" })))], removed: [], first: true });
     expect([told.delta.workloads.length, told.delta.services.length, records.count]).toEqual([1, 1, 2]);
     const gone = records.take({ typeUrl: ADDRESS_TYPE, resources: [], removed: [A, "shop/web.shop.svc.cluster.local", "shop/never"], first: false });
@@ -31,7 +31,7 @@ describe("addresses", () => {
   });
 
   test("that are refused leave the state before, and its version, and take nobody along", () => {
-    const records = new XdsRecords(L7_READER);
+    const records = new XdsRecords(L7_READER, new MeshStore());
     const good = received(encodeWorkload(workload({ name: "a" })));
     records.take({ typeUrl: ADDRESS_TYPE, resources: [good], removed: [], first: true });
     const told = records.take({ typeUrl: ADDRESS_TYPE, resources: [broken(A), received(encodeWorkload(workload({ name: "b" })))], removed: [], first: false });
@@ -40,6 +40,14 @@ describe("addresses", () => {
     expect(records.mesh.workloads.get(uid(A))?.name).toBe("a");
     expect(records.versions(ADDRESS_TYPE).get(A)).toBe(good.version);
   });
+});
+
+test("a response that nobody asks for the changes of is taken in whole", () => {
+  const store = new MeshStore();
+  const resources = Array.from({ length: 2_500 }, (_, i) => received(encodeWorkload(workload({ name: `w${i}` }))));
+  const records = new XdsRecords(L7_READER, store);
+  const told = records.take({ typeUrl: ADDRESS_TYPE, resources: [...resources, broken(A)], removed: [], first: true }, false);
+  expect([store.counts().workloads, told.keep.length, told.refused.length, records.versions(ADDRESS_TYPE).size]).toEqual([2_500, 2_500, 1, 2_500]);
 });
 
 describe("a policy that cannot be read", () => {
@@ -54,7 +62,7 @@ describe("a policy that cannot be read", () => {
   });
 
   test("and has no state before it denies all that it may be about", () => {
-    const records = new XdsRecords(L7_READER);
+    const records = new XdsRecords(L7_READER, new MeshStore());
     const told = records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: true });
     expect(told.refused.length).toBe(1);
     expect(told.delta.policies).toMatchObject([{ namespace: "shop", name: "p", scope: "namespace", action: "deny" }]);
@@ -64,7 +72,7 @@ describe("a policy that cannot be read", () => {
   });
 
   test("denies as widely as it says itself, and not where it would decide nothing or is named by who it binds", () => {
-    const standIn = (resource: ReceivedResource) => new XdsRecords(L7_READER).take({ typeUrl: AUTHORIZATION_TYPE, resources: [resource], removed: [], first: true }).delta.policies.map(({ scope }) => scope);
+    const standIn = (resource: ReceivedResource) => new XdsRecords(L7_READER, new MeshStore()).take({ typeUrl: AUTHORIZATION_TYPE, resources: [resource], removed: [], first: true }).delta.policies.map(({ scope }) => scope);
     expect(standIn(ofScope(0))).toEqual(["global"]);
     expect(standIn(ofScope(2))).toEqual([]);
     expect(standIn(ofScope(1, { dryRun: true }))).toEqual([]);
@@ -72,12 +80,12 @@ describe("a policy that cannot be read", () => {
   });
 
   test("and is not even named as one is refused alone: nothing could take a denial away again", () => {
-    const told = new XdsRecords(L7_READER).take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("nameless", AUTHORIZATION_TYPE)], removed: [], first: true });
+    const told = new XdsRecords(L7_READER, new MeshStore()).take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("nameless", AUTHORIZATION_TYPE)], removed: [], first: true });
     expect([told.refused.length, told.delta.policies, told.keep]).toEqual([1, [], []]);
   });
 
   test("keeps its last good state where it has one", () => {
-    const records = new XdsRecords(L7_READER);
+    const records = new XdsRecords(L7_READER, new MeshStore());
     const good = policy({ name: "p", rules: [[[match({ principals: [exact("cluster.local/ns/shop/sa/web")] })]]] });
     records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [received(encodePolicy(good))], removed: [], first: true });
     const told = records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: false });
@@ -86,7 +94,7 @@ describe("a policy that cannot be read", () => {
 
   test("stops denying when it can be read, when it is removed, and when a new stream no longer names it", () => {
     const begin = () => {
-      const records = new XdsRecords(L7_READER);
+      const records = new XdsRecords(L7_READER, new MeshStore());
       records.take({ typeUrl: AUTHORIZATION_TYPE, resources: [broken("shop/p", AUTHORIZATION_TYPE)], removed: [], first: true });
       return records;
     };
@@ -108,7 +116,7 @@ describe("what guards requests and cannot be read", () => {
 
   test("denies at its targets, or in its namespace where they are not known", () => {
     const take = (kind: "requestPolicies" | "loginPolicies", text: string) =>
-      new XdsRecords(L7_READER).take({ typeUrl: L7_CODECS[kind].typeUrl, resources: [json(kind, "shop/p", text)], removed: [], first: true }).l7Delta.requestPolicies.map(({ name, targets, action }) => ({ name, targets, action }));
+      new XdsRecords(L7_READER, new MeshStore()).take({ typeUrl: L7_CODECS[kind].typeUrl, resources: [json(kind, "shop/p", text)], removed: [], first: true }).l7Delta.requestPolicies.map(({ name, targets, action }) => ({ name, targets, action }));
     expect(take("requestPolicies", JSON.stringify({ targets: [target], news: 1 }))).toEqual([{ name: "p", targets: [target as never], action: { kind: "deny" } }]);
     expect(take("requestPolicies", "{")).toEqual([{ name: "p", targets: [{ kind: "namespace", namespace: "shop" }], action: { kind: "deny" } }]);
     expect(take("loginPolicies", JSON.stringify({ targets: [target] }))).toEqual([{ name: "p-login-refused", targets: [target as never], action: { kind: "deny" } }]);
@@ -116,7 +124,7 @@ describe("what guards requests and cannot be read", () => {
 
   test("stops denying when it is gone", () => {
     for (const kind of ["requestPolicies", "loginPolicies"] as const) {
-      const records = new XdsRecords(L7_READER);
+      const records = new XdsRecords(L7_READER, new MeshStore());
       const { typeUrl } = L7_CODECS[kind];
       const [standIn] = records.take({ typeUrl, resources: [json(kind, "shop/p", "{")], removed: [], first: true }).l7Delta.requestPolicies;
       expect(records.l7.requestPolicies.size).toBe(1);
@@ -127,6 +135,6 @@ describe("what guards requests and cannot be read", () => {
 });
 
 test("a type that nobody asked for is refused", () => {
-  expect(new XdsRecords(L7_READER).take({ typeUrl: "else", resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: "else", reason: "nobody here asked for this type" }]);
-  expect(new XdsRecords(null).take({ typeUrl: L7_CODECS.routes.typeUrl, resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: L7_CODECS.routes.typeUrl, reason: "nobody here asked for this type" }]);
+  expect(new XdsRecords(L7_READER, new MeshStore()).take({ typeUrl: "else", resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: "else", reason: "nobody here asked for this type" }]);
+  expect(new XdsRecords(null, new MeshStore()).take({ typeUrl: L7_CODECS.routes.typeUrl, resources: [broken("x")], removed: [], first: true }).refused).toEqual([{ name: L7_CODECS.routes.typeUrl, reason: "nobody here asked for this type" }]);
 });

@@ -1,4 +1,5 @@
-// What a client was told, as records: takes one response in, keeps what it can, refuses the rest by name, and says what changed. Pure.
+// What a client was told, as records: takes one response in, keeps what it can, refuses the rest by name, and says what changed. The records
+// of the mesh are put into its store. Pure.
 //
 // What is refused leaves its last good state in force. A policy that is refused and has none would leave its door open: a denial stands
 // in its place until it can be read.
@@ -6,8 +7,8 @@
 import { type NamespacedName, namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import type { Result } from "../../core/result.ts";
 import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
-import { Interner } from "../../mesh/intern.ts";
 import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, type Workload } from "../../mesh/records.ts";
+import type { MeshStore } from "../../mesh/store.ts";
 import type { MeshSnapshot } from "../../resources/mesh-delta.ts";
 import type { L7Codec, L7Kind, L7Records } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, readAddress, readAuthorization, type ReceivedResource } from "../resource.ts";
@@ -36,38 +37,34 @@ export interface Response {
   readonly first: boolean;
 }
 
-/** Of one response, after which `onPart` is called: reading one leaves ten times its own size behind. */
-const PART_RESOURCES = 1_000;
+/** Taken in at once where nobody wants to know what has changed: what they were read from is garbage before the next. */
+const PART_RECORDS = 1_000;
 
 export class XdsRecords {
-  readonly #onPart: () => void;
+  readonly #store: MeshStore;
   readonly #reader: L7Reader | null;
   readonly #kindByType: ReadonlyMap<string, L7Kind>;
-  readonly #interner = new Interner();
-  readonly #workloads = new Map<WorkloadUid, Workload>();
-  readonly #services = new Map<NamespacedName, Service>();
-  readonly #policies = new Map<NamespacedName, AuthorizationPolicy>();
   readonly #l7: { readonly [K in L7Kind]: Map<string, L7Records[K]> } = {
     waypoints: new Map(), routes: new Map(), trafficPolicies: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), workloadLabels: new Map(),
   };
-  /** By type, name to version: what was taken. */
+  /** Of L7 types, name to version: what was taken. Those of the mesh are in the provenance of its records. */
   readonly #versions = new Map<string, Map<string, string>>();
   /** By type: what a denial stands in for. The value is the name of the request policy that does, of L7 types. */
   readonly #standIns = new Map<string, Map<string, string>>();
 
   /**
    * @param reader of L7 records; null for a client that asks for none, which then refuses them.
-   * @param onPart called now and then while a large response is read: much of what there is by then is garbage.
+   * @param store of the records of the mesh: empty at first, and changed by nobody else.
    */
-  constructor(reader: L7Reader | null, onPart: () => void = () => {}) {
-    this.#onPart = onPart;
+  constructor(reader: L7Reader | null, store: MeshStore) {
+    this.#store = store;
     this.#reader = reader;
     this.#kindByType = new Map(reader === null ? [] : (Object.keys(reader.codecs) as L7Kind[]).map((kind) => [reader.codecs[kind].typeUrl, kind]));
   }
 
   /** A live view: it moves with every response. */
   get mesh(): MeshSnapshot {
-    return { workloads: this.#workloads, services: this.#services, policies: this.#policies };
+    return this.#store.records;
   }
 
   /** A live view: it moves with every response. Its names were checked when the records were read. */
@@ -76,51 +73,55 @@ export class XdsRecords {
   }
 
   get count(): number {
-    return this.#workloads.size + this.#services.size + this.#policies.size + Object.values(this.#l7).reduce((sum, { size }) => sum + size, 0);
+    const { workloads, services, policies } = this.#store.counts();
+    return workloads + services + policies + Object.values(this.#l7).reduce((sum, { size }) => sum + size, 0);
   }
 
   /** What is told to a server of what this client has. */
   versions(typeUrl: string): ReadonlyMap<string, string> {
+    const { workloads, services, policies } = this.#store.records;
+    const ofRecord = ([name, { provenance }]: readonly [string, Workload | Service | AuthorizationPolicy]): [string, string] => [name, provenance.resourceVersion];
+    if (typeUrl === ADDRESS_TYPE) return new Map([...workloads.entries().map(ofRecord), ...services.entries().map(ofRecord)]);
+    if (typeUrl === AUTHORIZATION_TYPE) return new Map(policies.entries().filter(([name]) => !this.#standsIn(AUTHORIZATION_TYPE, name)).map(ofRecord));
     return this.#versions.get(typeUrl) ?? new Map();
   }
 
-  take(response: Response): Told {
+  /** @param wanted false where nobody asks what has changed: then the delta may be empty whatever was taken. */
+  take(response: Response, wanted = true): Told {
     const { typeUrl } = response;
-    if (typeUrl === ADDRESS_TYPE) return this.#takeAddresses(response);
+    if (typeUrl === ADDRESS_TYPE) return this.#takeAddresses(response, wanted);
     if (typeUrl === AUTHORIZATION_TYPE) return this.#takePolicies(response);
     const kind = this.#kindByType.get(typeUrl);
     if (kind !== undefined && this.#reader !== null) return this.#takeL7(this.#reader, kind, response);
     return { ...NOTHING, refused: [{ name: typeUrl, reason: "nobody here asked for this type" }] };
   }
 
-  #takeAddresses({ resources, removed }: Response): Told {
+  #takeAddresses({ resources, removed }: Response, wanted: boolean): Told {
     const [workloads, services, refused] = [new Map<WorkloadUid, Workload>(), new Map<NamespacedName, Service>(), [] as Refusal[]];
     const keep: ReceivedResource[] = [];
-    for (const [index, resource] of resources.entries()) {
-      if (index > 0 && index % PART_RESOURCES === 0) this.#onPart();
+    const apply = (removals: Partial<MeshDelta>): MeshDelta => {
+      const delta = { ...emptyDelta, workloads: [...workloads.values()], services: [...services.values()], ...removals };
+      this.#store.apply(delta);
+      return delta;
+    };
+    for (const resource of resources) {
       const read = readAddress(resource);
       if (!read.ok) {
         refused.push({ name: resource.name, reason: read.error });
         continue;
       }
-      if (read.value.kind === "workload") workloads.set(read.value.workload.uid, this.#interner.workload(read.value.workload));
+      if (read.value.kind === "workload") workloads.set(read.value.workload.uid, read.value.workload);
       else services.set(namespacedName(read.value.service.namespace, read.value.service.hostname), read.value.service);
-      this.#accept(ADDRESS_TYPE, resource);
       keep.push(resource);
+      if (wanted || workloads.size + services.size < PART_RECORDS) continue;
+      apply({});
+      workloads.clear();
+      services.clear();
     }
-    for (const [uid, workload] of workloads) this.#workloads.set(uid, workload);
-    for (const [name, service] of services) this.#services.set(name, service);
-    const removedWorkloads: WorkloadUid[] = [];
-    const removedServices: NamespacedName[] = [];
-    for (const name of removed) {
-      this.#versions.get(ADDRESS_TYPE)?.delete(name);
-      if (this.#workloads.delete(name as WorkloadUid)) removedWorkloads.push(name as WorkloadUid);
-      else if (this.#services.delete(name as NamespacedName)) removedServices.push(name as NamespacedName);
-    }
-    return {
-      l7Delta: EMPTY_L7_DELTA, refused, keep, drop: removed,
-      delta: { ...emptyDelta, workloads: [...workloads.values()], services: [...services.values()], removedWorkloads, removedServices },
-    };
+    const known = this.#store.records;
+    const removedWorkloads = (removed as readonly WorkloadUid[]).filter((name) => known.workloads.has(name) || workloads.has(name));
+    const removedServices = (removed as readonly NamespacedName[]).filter((name) => known.services.has(name) || services.has(name));
+    return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: removed, delta: apply({ removedWorkloads, removedServices }) };
   }
 
   #takePolicies({ resources, removed, first }: Response): Told {
@@ -134,25 +135,26 @@ export class XdsRecords {
       const name = resource.name as NamespacedName;
       if (read.ok) {
         policies.set(name, read.value);
-        this.#accept(AUTHORIZATION_TYPE, resource);
+        this.#standIns.get(AUTHORIZATION_TYPE)?.delete(name);
         keep.push(resource);
         continue;
       }
       refused.push({ name, reason: read.error });
-      if (this.#policies.has(name) && !this.#standsIn(AUTHORIZATION_TYPE, name)) continue;
+      if (this.#store.policy(name) !== undefined && !this.#standsIn(AUTHORIZATION_TYPE, name)) continue;
       const standIn = policyInPlaceOf(resource);
       if (standIn === null) continue;
       policies.set(name, standIn);
       this.#standIn(AUTHORIZATION_TYPE, name, name);
       keep.push(resource);
     }
-    for (const [name, policy] of policies) this.#policies.set(name, policy);
     const removedPolicies: NamespacedName[] = [];
     for (const name of gone) {
       this.#forget(AUTHORIZATION_TYPE, name);
-      if (!policies.has(name as NamespacedName) && this.#policies.delete(name as NamespacedName)) removedPolicies.push(name as NamespacedName);
+      if (!policies.has(name as NamespacedName) && this.#store.policy(name as NamespacedName) !== undefined) removedPolicies.push(name as NamespacedName);
     }
-    return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: [...gone], delta: { ...emptyDelta, policies: [...policies.values()], removedPolicies } };
+    const delta = { ...emptyDelta, policies: [...policies.values()], removedPolicies };
+    this.#store.apply(delta);
+    return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: [...gone], delta };
   }
 
   #takeL7(reader: L7Reader, kind: L7Kind, response: Response): Told {
@@ -211,11 +213,6 @@ export class XdsRecords {
       keep.push(resource);
     }
     return upserts;
-  }
-
-  #accept(typeUrl: string, { name, version }: ReceivedResource): void {
-    this.#versionsOf(typeUrl).set(name, version);
-    this.#standIns.get(typeUrl)?.delete(name);
   }
 
   #forget(typeUrl: string, name: string): void {

@@ -152,7 +152,7 @@ export class World {
   #indexed(): NameIndex {
     if (this.#names !== null) return this.#names;
     const { workloads, services } = this.#mesh;
-    this.#names = { store: new MeshStore("kept"), nodeOf: new Map(), byNode: new Map() };
+    this.#names = { store: new MeshStore(), nodeOf: new Map(), byNode: new Map() };
     this.#index({ workloads: [...workloads.values()], services: [...services.values()], policies: [], removedWorkloads: [], removedServices: [], removedPolicies: [] });
     return this.#names;
   }

@@ -1,0 +1,169 @@
+// Packed records: what goes in comes out, whatever is put in the place of what.
+
+import { describe, expect, test } from "bun:test";
+import { policy, provenance, RandomMesh, service, uid, workload } from "../../../test/kit/mesh-records.ts";
+import type { WorkloadUid } from "../../core/brand.ts";
+import { seededRandom } from "../../core/ports.ts";
+import type { Workload } from "../records.ts";
+import { MeshStore } from "../store.ts";
+import { PackReader, PackWriter } from "./bytes.ts";
+import { HashIndex } from "./hash-index.ts";
+import { packDelta } from "./packed-delta.ts";
+import { PackedRows } from "./packed-rows.ts";
+import { policyCodec, serviceCodec, workloadCodec } from "./record-codecs.ts";
+import { packAll, RecordTable, unpackAll } from "./record-table.ts";
+
+const read = (write: (to: PackWriter) => void): PackReader => {
+  const to = new PackWriter();
+  write(to);
+  return new PackReader().from(Buffer.from(to.take()), 0);
+};
+
+describe("values", () => {
+  test("numbers of every length come back, and what is none is a fault of ours", () => {
+    for (const value of [0, 1, 127, 128, 16_383, 16_384, 65_535, 2 ** 31, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER]) expect(read((to) => to.uint(value)).uint()).toBe(value);
+    for (const value of [-1, 0.5, Number.NaN, 2 ** 53]) expect(() => new PackWriter().uint(value)).toThrow("whole number");
+  });
+
+  test("texts come back, of any alphabet and length", () => {
+    for (const value of ["", "a", "shop/web", "ü", "a日本", "x".repeat(127), "é".repeat(5_000), "y".repeat(100_000)]) expect(read((to) => to.text(value)).text()).toBe(value);
+  });
+
+  test("follow each other without a gap", () => {
+    const from = read((to) => {
+      to.text("ü");
+      to.uint(300);
+      to.bytes(new Uint8Array([1, 2]));
+      to.text("end");
+    });
+    expect([from.text(), from.uint(), [...from.bytes()], from.text()]).toEqual(["ü", 300, [1, 2], "end"]);
+  });
+});
+
+describe("records", () => {
+  test("come back equal, with all their fields", () => {
+    for (let seed = 0; seed < 500; seed++) {
+      const mesh = new RandomMesh(seededRandom(seed));
+      const [workloads, services, policies] = [mesh.some(4, () => mesh.workload()), mesh.some(4, () => mesh.service()), mesh.some(4, () => mesh.policy())];
+      expect([...unpackAll(workloadCodec, packAll(workloadCodec, workloads))].map(([record]) => record), `seed ${seed}`).toEqual(workloads);
+      expect([...unpackAll(serviceCodec, packAll(serviceCodec, services))].map(([record]) => record), `seed ${seed}`).toEqual(services);
+      expect([...unpackAll(policyCodec, packAll(policyCodec, policies))].map(([record]) => record), `seed ${seed}`).toEqual(policies);
+    }
+  });
+
+  test("keep where they were read from, and that they were read from nowhere", () => {
+    const at = { ...provenance("WorkloadEntry", "shop", "a"), source: "shop.yaml:12" };
+    const [[from] = [], [without] = []] = [...unpackAll(workloadCodec, packAll(workloadCodec, [workload({ name: "a", provenance: at }), workload({ name: "b" })]))];
+    expect([from?.provenance, Object.hasOwn(without!.provenance, "source")]).toEqual([at, false]);
+  });
+});
+
+describe("a table", () => {
+  const tableOf = (): RecordTable<WorkloadUid, Workload> => new RecordTable(workloadCodec, ({ uid: of }) => of);
+  const put = (table: RecordTable<WorkloadUid, Workload>, record: Workload, remember = false): number => table.put(record, table.row(record.uid), remember);
+
+  test("is a Map, whatever its history", () => {
+    for (let seed = 0; seed < 3; seed++) {
+      const random = seededRandom(seed);
+      const mesh = new RandomMesh(random);
+      const [table, model] = [tableOf(), new Map<WorkloadUid, Workload>()];
+      for (let i = 0; i < 1_500; i++) {
+        // Long enough names that blocks fill, become past, and are emptied.
+        const id = uid(`Kubernetes//Pod/shop/w${mesh.below(300)}`);
+        if (mesh.chance(0.3)) {
+          const row = table.row(id);
+          expect(row >= 0).toBe(model.delete(id));
+          if (row >= 0) table.remove(row);
+        } else {
+          const record = { ...mesh.workload(), uid: id, node: "n".repeat(mesh.below(2_000)) };
+          put(table, record, mesh.chance(0.2));
+          model.set(id, record);
+        }
+        if (i % 500 === 499) expect(new Map([...table].sort()), `seed ${seed}`).toEqual(new Map([...model].sort()));
+        const asked = uid(`Kubernetes//Pod/shop/w${mesh.below(300)}`);
+        expect([table.get(asked), table.has(asked), table.size], `seed ${seed}`).toEqual([model.get(asked), model.has(asked), model.size]);
+      }
+    }
+  });
+
+  test("gives the same object to who asks again, until the record changes", () => {
+    const table = tableOf();
+    put(table, workload({ name: "a" }));
+    const first = table.get(uid("Kubernetes//Pod/shop/a"))!;
+    expect(table.get(first.uid)).toBe(first);
+    put(table, workload({ name: "a", version: "v2" }));
+    expect(table.get(first.uid)?.version).toBe("v2");
+  });
+
+  test("of many records holds few as objects", () => {
+    const table = tableOf();
+    for (let i = 0; i < 3_000; i++) put(table, workload({ name: `w${i}` }));
+    const rows = Array.from({ length: 3_000 }, (_, i) => table.row(uid(`Kubernetes//Pod/shop/w${i}`)));
+    for (const row of rows) table.at(row);
+    expect(rows.filter((row) => table.remembers(row)).length).toBe(1_024);
+    expect(table.get(uid("Kubernetes//Pod/shop/w0"))?.name).toBe("w0");
+  });
+});
+
+test("rows that come and go do not make the blocks grow", () => {
+  const rows = new PackedRows();
+  const held: number[] = [];
+  const random = seededRandom(7);
+  for (let i = 0; i < 20_000; i++) {
+    if (held.length === 200) rows.remove(held.splice(Math.floor(random.next() * held.length), 1)[0]!);
+    held.push(rows.add(new Uint8Array(200 + Math.floor(random.next() * 400)).fill(i)));
+  }
+  const blocks = new Set(held.map((row) => rows.bytesOf(row)));
+  expect(held.reduce((sum, row) => sum + rows.lengthOf(row), 0) * 2 + 2 * 65_536).toBeGreaterThan([...blocks].reduce((sum, { length }) => sum + length, 0));
+  expect(rows.size).toBe(200);
+});
+
+test("an index finds the rows of a hash among others that collide with it, whatever came and went", () => {
+  const index = new HashIndex();
+  const model: [hash: number, row: number][] = [];
+  const random = seededRandom(3);
+  // Few hashes, and such that begin their search at one place.
+  const hashOf = (): number => Math.floor(random.next() * 20) * 2 ** 17;
+  const rowsOf = (hash: number): number[] => {
+    const rows: number[] = [];
+    index.find(hash, (row) => {
+      rows.push(row);
+      return false;
+    });
+    return rows.sort((a, b) => a - b);
+  };
+  for (let i = 0; i < 4_000; i++) {
+    if (model.length > 0 && random.next() < 0.48) {
+      const [[hash, row] = [0, 0]] = model.splice(Math.floor(random.next() * model.length), 1);
+      index.remove(hash, row);
+    } else {
+      model.push([hashOf(), i]);
+      index.add(...model.at(-1)!);
+    }
+    const hash = hashOf();
+    expect(rowsOf(hash)).toEqual(model.filter(([of]) => of === hash).map(([, row]) => row).sort((a, b) => a - b));
+  }
+});
+
+describe("a packed delta", () => {
+  test("comes to the same as the one that it was made of", () => {
+    const mesh = new RandomMesh(seededRandom(11));
+    const [plain, packed] = [new MeshStore(), new MeshStore()];
+    for (let i = 0; i < 200; i++) {
+      const delta = mesh.delta();
+      expect(packed.applyPacked(packDelta(delta))).toEqual(plain.apply(delta));
+    }
+    expect([packed.counts(), [...packed.workloads()], [...packed.services()], [...packed.policies()]]).toEqual([plain.counts(), [...plain.workloads()], [...plain.services()], [...plain.policies()]]);
+  });
+
+  test("of everything, in parts, makes an equal store", () => {
+    const [whole, copy] = [new MeshStore(), new MeshStore()];
+    const [workloads, services] = [Array.from({ length: 7 }, (_, i) => workload({ name: `w${i}` })), Array.from({ length: 3 }, (_, i) => service({ name: `s${i}` }))];
+    whole.apply({ workloads, services, policies: [policy({ name: "p" })], removedWorkloads: [workloads[2]!.uid], removedServices: [], removedPolicies: [] });
+    const parts = [...whole.packedParts(2)];
+    expect(parts.map((part) => [[...unpackAll(policyCodec, part.policies)].length, [...unpackAll(serviceCodec, part.services)].length, [...unpackAll(workloadCodec, part.workloads)].length]))
+      .toEqual([[1, 0, 0], [0, 2, 0], [0, 1, 0], [0, 0, 2], [0, 0, 2], [0, 0, 2]]);
+    for (const part of parts) copy.applyPacked(part);
+    expect([copy.counts(), [...copy.workloads()], [...copy.services()], [...copy.policies()]]).toEqual([whole.counts(), [...whole.workloads()], [...whole.services()], [...whole.policies()]]);
+  });
+});
