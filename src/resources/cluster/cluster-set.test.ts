@@ -289,6 +289,23 @@ describe("changes", () => {
     expect(set.evaluate().diagnostics).toEqual([]);
   });
 
+  test("a Secret of another namespace is asked for once a ReferenceGrant there allows it, and no longer than that", () => {
+    const set = new ClusterSet(OPTIONS);
+    put(set, namespace("shop"), namespace("team"), {
+      apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "wp", namespace: "shop" },
+      spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }], tls: { backend: { clientCertificateRef: { name: "client", namespace: "team" } } } },
+    });
+    expect([...set.references()]).toEqual([]);
+    put(set, {
+      apiVersion: "gateway.networking.k8s.io/v1", kind: "ReferenceGrant", metadata: { name: "grant", namespace: "team" },
+      spec: { from: [{ group: "gateway.networking.k8s.io", kind: "Gateway", namespace: "shop" }], to: [{ group: "", kind: "Secret" }] },
+    });
+    expect([...set.references()]).toEqual([{ kind: "Secret", namespace: "team", name: "client" }]);
+    set.evaluate();
+    set.remove("ReferenceGrant", "team", "grant");
+    expect([...set.references()]).toEqual([]);
+  });
+
   test("labels of pods whose namespace comes with the rule that looks at them, though what the rule names was asked for before", () => {
     const set = new ClusterSet(OPTIONS);
     put(set, pod("a", { labels: { app: "web", track: "one" } }));

@@ -95,8 +95,8 @@ const L7_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>([
   "RequestAuthentication", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy", "VirtualService", "DestinationRule", "Telemetry",
   "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "ConfigMap", "Secret",
 ]);
-/** Kinds that name Secrets and ConfigMaps. */
-const NAMING: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["BackendTLSPolicy", "DestinationRule", "RequestAuthentication", "TokenIntrospection", "LoginPolicy", "TrafficPolicy", "MeshConfig", "Gateway", "ServiceEntry"]);
+/** Kinds that name Secrets and ConfigMaps, or say that they may be named. */
+const NAMING: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["ReferenceGrant", "BackendTLSPolicy", "DestinationRule", "RequestAuthentication", "TokenIntrospection", "LoginPolicy", "TrafficPolicy", "MeshConfig", "Gateway", "ServiceEntry"]);
 const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntry", "PeerAuthentication"]);
 
 export class ClusterSet {

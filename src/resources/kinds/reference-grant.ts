@@ -1,9 +1,10 @@
-// gateway.networking.k8s.io ReferenceGrant: read and checked. In a mesh, routes name backends of other namespaces without one.
+// gateway.networking.k8s.io ReferenceGrant: what another namespace may name. In a mesh, routes name backends of other namespaces without
+// one; a Gateway does not so name a Secret.
 
 import { z } from "zod";
 import { collectable } from "../collectable.ts";
 import { dnsLabel } from "../object-meta.ts";
-import { defineKind } from "../resource.ts";
+import { defineKind, type ResourceOfKind } from "../resource.ts";
 
 const spec = collectable(() => {
   const group = z.string().max(253);
@@ -19,3 +20,5 @@ export const referenceGrantKind = defineKind({
   spec,
   check() {},
 });
+
+export type ReferenceGrantResource = ResourceOfKind<typeof referenceGrantKind>;

@@ -199,13 +199,41 @@ describe("the client certificate of a waypoint's Gateway", () => {
   });
   test.each([
     ["a Secret that is not there", "{name: other}", "found the Secret shop/other, which is not there"],
-    ["another namespace", "{name: client, namespace: team}", "found the namespace team, expected the Gateway's own, shop"],
     ["another kind", "{kind: ConfigMap, name: client}", "found the kind ConfigMap"],
   ])("with %s breaks what needs it, and says so in the status", (_, ref, reason) => {
     const evaluation = evaluate(documents(gatewayWith(`tls: {backend: {clientCertificateRef: ${ref}}}`), secret));
     expect(errorsOf(evaluation).join()).toContain(`${reason}`);
     expect(shown(evaluation)).toMatchObject({ kind: "broken", reason: expect.stringContaining(reason) });
     expect(evaluation.statuses.find(({ kind }) => kind === "Gateway")!.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: false, reason: "InvalidClientCertificateRef" }));
+  });
+
+  const elsewhere = gatewayWith("tls: {backend: {clientCertificateRef: {name: client, namespace: team}}}");
+  const ofTeam = secret.replace("namespace: shop", "namespace: team");
+  const grant = (from: string, to: string): string => `apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: grant, namespace: team}\nspec: {from: [${from}], to: [${to}]}\n`;
+  const GATEWAYS = "{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}";
+  test("of another namespace is taken where a ReferenceGrant there allows it", () => {
+    for (const to of ["{group: '', kind: Secret}", "{group: '', kind: Secret, name: other}, {group: '', kind: Secret, name: client}"]) {
+      const evaluation = evaluate(documents(elsewhere, ofTeam, grant(GATEWAYS, to)));
+      expect(codesOf(evaluation)).toEqual([]);
+      expect(shown(evaluation)).toEqual({ kind: "given", certificatePem: "certificate", keyPem: "key" });
+      expect(evaluation.statuses.find(({ kind }) => kind === "Gateway")!.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: true }));
+    }
+    // In another namespace than the Secret's it says nothing.
+    expect(shown(evaluate(documents(elsewhere, ofTeam, grant(GATEWAYS, "{group: '', kind: Secret}").replace("namespace: team", "namespace: shop"))))).toMatchObject({ kind: "broken" });
+  });
+  test.each([
+    ["no ReferenceGrant", ""],
+    ["one for other namespaces", grant(GATEWAYS.replace("shop", "other"), "{group: '', kind: Secret}")],
+    ["one for another kind of object", grant(GATEWAYS.replace("Gateway,", "HTTPRoute,"), "{group: '', kind: Secret}")],
+    ["one for another Secret", grant(GATEWAYS, "{group: '', kind: Secret, name: other}")],
+    ["one for another kind of thing", grant(GATEWAYS, "{group: '', kind: Service, name: client}")],
+  ])("of another namespace with %s is not, nor is it looked for", (_, granted) => {
+    const [withSecret, without] = [[ofTeam], []].map((secrets) => evaluate(documents(elsewhere, ...secrets, ...(granted === "" ? [] : [granted]))));
+    for (const evaluation of [withSecret!, without!]) {
+      expect(shown(evaluation)).toMatchObject({ kind: "broken", reason: expect.stringContaining("no ReferenceGrant there that lets Gateways of shop name it") });
+      expect(evaluation.statuses.find(({ kind }) => kind === "Gateway")!.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: false, reason: "RefNotPermitted" }));
+    }
+    expect(errorsOf(withSecret!)).toEqual(errorsOf(without!));
   });
 });
 

@@ -18,33 +18,46 @@ export interface TranslatedWaypoint {
 
 export function translateWaypoint(placed: Placed<GatewayResource>, view: View, report: Report): TranslatedWaypoint {
   const { kind, namespace, name, labels, resourceVersion } = placed.resource;
-  const clientCertificate = clientCertificateOf(placed.resource, view, report);
+  const { certificate: clientCertificate, refused } = clientCertificateOf(placed.resource, view, report);
   const service = namespacedName(namespace, serviceHostname(name, namespace, view.options.clusterDomain));
   return {
     waypoint: { name, namespace, service, serves: WAYPOINT_USES.find((use) => use === labels[WAYPOINT_FOR]) ?? "service", clientCertificate, provenance: provenanceOf(placed) },
     status: { kind, namespace, name, resourceVersion, parents: [], conditions: [
       ACCEPTED, condition("Programmed", true, "Programmed"),
-      ...(clientCertificate === null ? [] : [clientCertificate.kind === "given" ? RESOLVED : condition("ResolvedRefs", false, "InvalidClientCertificateRef", clientCertificate.reason)]),
+      ...(clientCertificate === null ? [] : [clientCertificate.kind === "given" ? RESOLVED : condition("ResolvedRefs", false, refused, clientCertificate.reason)]),
     ] },
   };
 }
 
+interface ReadCertificate {
+  readonly certificate: ClientCertificate | null;
+  /** Why one that is broken is, in the words of the Gateway API's conditions. */
+  readonly refused: Refused;
+}
+
+type Refused = "InvalidClientCertificateRef" | "RefNotPermitted";
+const INVALID: Refused = "InvalidClientCertificateRef";
+
 /** What cannot be had breaks what needs it: no backend is spoken to as a stranger that was to be spoken to as this Gateway. */
-function clientCertificateOf({ namespace, spec }: GatewayResource, view: View, report: Report): ClientCertificate | null {
+function clientCertificateOf({ namespace, spec }: GatewayResource, view: View, report: Report): ReadCertificate {
   const older = spec.tls?.backend?.clientCertificateRef == null;
   const ref = spec.tls?.backend?.clientCertificateRef ?? spec.backendTLS?.clientCertificateRef;
-  if (ref === undefined || ref === null) return null;
+  if (ref === undefined || ref === null) return { certificate: null, refused: INVALID };
   const at: FieldPath = older ? ["spec", "backendTLS", "clientCertificateRef"] : ["spec", "tls", "backend", "clientCertificateRef"];
-  const broken = (field: readonly string[], reason: string): ClientCertificate => {
+  const broken = (field: readonly string[], reason: string, refused: Refused = INVALID): ReadCertificate => {
     report("error", "fail_closed", [...at, ...field], `${reason}; requests to backends with a BackendTLSPolicy get 500`);
-    return { kind: "broken", reason };
+    return { certificate: { kind: "broken", reason }, refused };
   };
   const { group = "", kind = "Secret", name } = ref;
   if (kind !== "Secret" || group !== "") return broken(["kind"], `found the kind ${kind} of group ${JSON.stringify(group)}, expected a Secret of group ""`);
-  if (ref.namespace !== undefined && ref.namespace !== namespace) return broken(["namespace"], `found the namespace ${ref.namespace}, expected the Gateway's own, ${namespace}`);
-  const secret = view.ask((world) => world.secret(namespace, name));
-  if (secret === null) return broken(["name"], `found the Secret ${namespace}/${name}, which is not there`);
+  const place = ref.namespace ?? namespace;
+  // Whether it is there at all is nothing to tell those who may not name it.
+  if (place !== namespace && !view.ask((world) => world.grantsSecret(namespace, { namespace: place, name }))) {
+    return broken(["namespace"], `found the Secret ${place}/${name} of another namespace, and no ReferenceGrant there that lets Gateways of ${namespace} name it`, "RefNotPermitted");
+  }
+  const secret = view.ask((world) => world.secret(place, name));
+  if (secret === null) return broken(["name"], `found the Secret ${place}/${name}, which is not there`);
   const [certificatePem, keyPem] = [secretText(secret, "tls.crt"), secretText(secret, "tls.key")];
-  if (certificatePem === undefined || keyPem === undefined) return broken(["name"], `found the Secret ${namespace}/${name} without tls.crt and tls.key`);
-  return { kind: "given", certificatePem, keyPem };
+  if (certificatePem === undefined || keyPem === undefined) return broken(["name"], `found the Secret ${place}/${name} without tls.crt and tls.key`);
+  return { certificate: { kind: "given", certificatePem, keyPem }, refused: INVALID };
 }

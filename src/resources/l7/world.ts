@@ -8,6 +8,7 @@ import type { ConfigMapResource, SecretResource } from "../kinds/config-map.ts";
 import { type GatewayResource, isWaypoint } from "../kinds/gateway.ts";
 import type { MeshConfigResource, ProviderSpec } from "../kinds/mesh-config.ts";
 import type { NamespaceResource } from "../kinds/namespace.ts";
+import type { ReferenceGrantResource } from "../kinds/reference-grant.ts";
 import { isHeadless, type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
@@ -86,7 +87,7 @@ export function exportedTo(exportTo: readonly string[] | undefined, own: string)
 }
 
 /** Kinds that others may ask about: while none of these changed, the world is the same. */
-const ASKED_ABOUT: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "ServiceEntry", "Gateway", "Secret", "ConfigMap", "MeshConfig"]);
+const ASKED_ABOUT: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "ServiceEntry", "Gateway", "ReferenceGrant", "Secret", "ConfigMap", "MeshConfig"]);
 
 export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_ABOUT.has(resource.kind) || isDelegate(resource);
 
@@ -98,6 +99,7 @@ export interface TextReference extends ResourceIdentity {
   readonly kind: "Secret" | "ConfigMap";
 }
 
+const GATEWAY_GROUP = "gateway.networking.k8s.io";
 const NO_HOSTS: readonly Host[] = [];
 const NO_WAYPOINTS: readonly NamespacedName[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
@@ -110,6 +112,7 @@ export class World {
   readonly #gateways = new Map<string, Placed<GatewayResource>>();
   readonly #secrets = new Map<string, SecretResource>();
   readonly #configMaps = new Map<string, ConfigMapResource>();
+  readonly #grants: ReferenceGrantResource[] = [];
   readonly #delegates = new Map<string, VirtualServiceResource>();
   readonly #namespaces = new Map<string, NamespaceResource>();
   readonly #behind = new Map<NamespacedName, Host[]>();
@@ -143,6 +146,9 @@ export class World {
           if (!isWaypoint(resource)) break;
           this.#gateways.set(key, placed as Placed<GatewayResource>);
           if (resource.labels[WAYPOINT_FOR] !== undefined) waypointUse.set(key, resource.labels[WAYPOINT_FOR]);
+          break;
+        case "ReferenceGrant":
+          this.#grants.push(resource);
           break;
         case "Secret":
           this.#secrets.set(key, resource);
@@ -230,6 +236,12 @@ export class World {
   secret(namespace: string, name: string): SecretResource | null {
     this.#ask({ kind: "Secret", namespace, name });
     return this.#secrets.get(mapKey(namespace, name)) ?? null;
+  }
+
+  /** Whether a ReferenceGrant of the Secret's namespace lets Gateways of `from` name it. */
+  grantsSecret(from: string, { namespace, name }: { readonly namespace: string; readonly name: string }): boolean {
+    return this.#grants.some((grant) => grant.namespace === namespace && grant.spec.from.some((one) => one.group === GATEWAY_GROUP && one.kind === "Gateway" && one.namespace === from)
+      && grant.spec.to.some((one) => one.group === "" && one.kind === "Secret" && (one.name === undefined || one.name === name)));
   }
 
   configMap(namespace: string, name: string): ConfigMapResource | null {
