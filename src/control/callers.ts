@@ -53,6 +53,8 @@ export interface CallersOptions {
   /** A token for anybody else is not for us. */
   readonly audience: string;
   readonly trustDomain: TrustDomain;
+  /** The mesh's own: who is of it may ask about everybody's agents. */
+  readonly namespace: string;
   /** `namespace/name` of the service accounts of node agents: they ask for the pods of their node. */
   readonly nodeAccounts: readonly string[];
   readonly pods: () => KnownPods;
@@ -91,7 +93,7 @@ export class Callers implements Authenticator {
     try {
       const account = await this.review(bearerToken);
       if (account === null) return err(`the bearer token is none of this cluster's for ${this.#options.audience}, or its pod is gone`);
-      return ok({ name: describeAccount(account), refusal: (view) => this.#refusal(account, view) });
+      return ok({ name: describeAccount(account), refusal: (view) => this.#refusal(account, view), statusRefusal: () => this.#statusRefusal(account) });
     } catch (cause) {
       return err(`the bearer token could not be checked, try again: ${cause instanceof Error ? cause.message : String(cause)}`);
     }
@@ -185,6 +187,11 @@ export class Callers implements Authenticator {
     if (account.podUid === "") return null;
     const pod = this.#options.pods().podByUid(account.podUid);
     return pod !== null && pod.namespace === account.namespace && pod.serviceAccount === account.serviceAccount && pod.phase !== "ended" ? pod : null;
+  }
+
+  #statusRefusal(account: ReviewedAccount): string | null {
+    const { namespace } = this.#options;
+    return account.namespace === namespace ? null : `${describeAccount(account)} may not ask about the agents: wanted a service account of namespace ${namespace}`;
   }
 
   #refusal(account: ReviewedAccount, view: ClientView): string | null {

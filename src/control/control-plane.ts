@@ -81,7 +81,7 @@ export class ControlPlane {
         this.#waypoints.setSynced();
       },
     });
-    this.callers = new Callers({ api, clock, audience: options.audience, trustDomain: options.translation.trustDomain, nodeAccounts: options.nodeAccounts, pods: () => this.source.set });
+    this.callers = new Callers({ api, clock, audience: options.audience, namespace: options.namespace, trustDomain: options.translation.trustDomain, nodeAccounts: options.nodeAccounts, pods: () => this.source.set });
     this.queue = new WriteQueue({ clock, timers, log });
     this.#bundles = new TrustBundles({ api, queue: this.queue, bundle: options.trustBundle });
     this.#statuses = new StatusWriter({

@@ -70,7 +70,8 @@ export const run: RoleMain = async (settings, runtime) => {
       });
     },
   });
-  const xds = new XdsServer({ authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });
+  const replica = { name: settings.podName, version: VERSION, clusterId: settings.clusterId };
+  const xds = new XdsServer({ replica, authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });
   const listen = settings.caListen ?? LISTEN_DEFAULT;
   server = new CaServer({
     authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(listen.ip, agentNames(settings)), record: authority.record, beside: xds, onEvent: (event) => logCaEvent(log, event),

@@ -13,11 +13,14 @@ import { systemTimers, type Timers } from "../net/timers.ts";
 import { workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
 import { until } from "../../test/kit/until.ts";
-import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse, ResourceSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
-import { ADDRESS_TYPE } from "./resource.ts";
-import { FIRST_REQUEST_MS, STALLED_MS, XdsServer, type XdsServerEvent } from "./server.ts";
+import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse, type DiscoveryRequest, DiscoveryRequestSchema, type DiscoveryResponse, ResourceSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { ClientConfigSchema } from "../wire/protobuf/envoy/service/status/v3/csds_pb.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "./resource.ts";
+import { FIRST_REQUEST_MS, STALLED_MS, STATUS_STREAMS_MAX, XdsServer, type XdsServerEvent } from "./server.ts";
+import { SYNC_TYPE } from "./server/sync-status.ts";
 
 const WAIT_MS = 10_000;
+const TOKENS = ["good", "operator"];
 const events: XdsServerEvent[] = [];
 let aheadMs = 0;
 const clock: Clock = { wallMs: () => systemClock.wallMs(), monotonicMs: () => systemClock.monotonicMs() + aheadMs };
@@ -31,10 +34,10 @@ afterEach(() => {
 
 async function start(sendingBytesMax?: number, timers: Timers = systemTimers): Promise<{ xds: XdsServer; port: number }> {
   const xds = new XdsServer({
-    clock, random: seededRandom(1), timers, onEvent: (event) => events.push(event), ...(sendingBytesMax === undefined ? {} : { sendingBytesMax }),
+    replica: { name: "control-1", version: "0.9", clusterId: "c1" }, clock, random: seededRandom(1), timers, onEvent: (event) => events.push(event), ...(sendingBytesMax === undefined ? {} : { sendingBytesMax }),
     authenticate: {
-      authenticate: async ({ bearerToken }) => (bearerToken !== "good" ? err(`the token is ${bearerToken === null ? "missing" : "not known"}`)
-        : ok({ name: "node-1", refusal: (view) => (view.kind === "node" && view.node === "node-1" ? null : "node-1 may only be itself") })),
+      authenticate: async ({ bearerToken }) => (bearerToken === null || !TOKENS.includes(bearerToken) ? err(`the token is ${bearerToken === null ? "missing" : "not known"}`)
+        : ok({ name: "node-1", refusal: (view) => (view.kind === "node" && view.node === "node-1" ? null : "node-1 may only be itself"), statusRefusal: () => (bearerToken === "operator" ? null : "node-1 may not ask about the others") })),
     },
   });
   const server = http2.createServer({}, connectNodeAdapter({ connect: false, grpcWeb: false, routes: xds.routes, contextValues: xds.contextValues }));
@@ -91,6 +94,77 @@ describe("who may connect", () => {
   test("nobody as somebody else", async () => expect(await refusal("good", { ...NODE, metadata: { NODE_NAME: "node-2" } })).toBe("PermissionDenied: node-1 may only be itself"));
   test("nobody without saying what it is", async () => expect(await refusal("good", { id: "sidecar~198.18.0.1~a.b~c" })).toContain('InvalidArgument: a client of type "sidecar" is not served here'));
   test("no waypoint that does not say whose it is", async () => expect(await refusal("good", { id: "waypoint~198.18.0.1~a.b~c" })).toContain("names its Gateway as namespace/name in the metadata WEFT_GATEWAY"));
+});
+
+describe("who asks about the clients, as istioctl proxy-status does", () => {
+  const ask = (port: number, token: string) => {
+    const client = createClient(AggregatedDiscoveryService, createGrpcTransport({ baseUrl: `http://127.0.0.1:${port}` }));
+    const requests = new Pushed<DiscoveryRequest>();
+    const abort = new AbortController();
+    closers.push(() => abort.abort());
+    const responses: AsyncIterator<DiscoveryResponse> = client.streamAggregatedResources(requests, { headers: { authorization: `Bearer ${token}` }, signal: abort.signal })[Symbol.asyncIterator]();
+    const send = (typeUrl: string, responseNonce = ""): void => requests.push(create(DiscoveryRequestSchema, { typeUrl, responseNonce, node: { id: "sidecar~0.0.0.0~istioctl.istio-system~svc" } }));
+    return { send, responses, abort };
+  };
+
+  test("is told of each what it has confirmed and what it has refused; again when it asks again, not when it confirms", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    xds.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
+    requests.send({ typeUrl: ADDRESS_TYPE, responseNonce: (await responses.next()).value?.nonce ?? "" });
+    await until("the ACK", WAIT_MS, () => xds.clients()[0]?.types[0]?.ackedState === 1);
+    const operator = ask(port, "operator");
+    const states = async (): Promise<unknown> => {
+      const next = await operator.responses.next();
+      if (next.done === true) throw new Error("the stream has ended");
+      const answer: DiscoveryResponse = next.value;
+      expect(answer).toMatchObject({ typeUrl: SYNC_TYPE, controlPlane: { identifier: '{"Component":"weft-control","ID":"control-1","Info":{"version":"0.9"}}' } });
+      operator.send(SYNC_TYPE, answer.nonce);
+      return answer.resources.map(({ value }) => fromBinary(ClientConfigSchema, value)).map(({ node, genericXdsConfigs }) => [node?.id, node?.metadata, ...genericXdsConfigs.map(({ typeUrl, configStatus, errorState }) => [typeUrl, configStatus, errorState?.details])]);
+    };
+    const who = [NODE.id, { CLUSTER_ID: "c1", NAMESPACE: "istio-system", ISTIO_VERSION: "9" }];
+    operator.send(SYNC_TYPE, "2026-01-01 00:00:00 +0000 UTC");
+    expect(await states()).toEqual([[...who, [ADDRESS_TYPE, 1, undefined]]]);
+    // Until the response is taken, it is sent and not confirmed.
+    requests.send({ typeUrl: AUTHORIZATION_TYPE });
+    const policies = (await responses.next()).value?.nonce ?? "";
+    operator.send(SYNC_TYPE);
+    expect(await states()).toEqual([[...who, [ADDRESS_TYPE, 1, undefined], [AUTHORIZATION_TYPE, 3, undefined]]].map(([id, about, ...types]) => [id, about, ...types.sort()]));
+    requests.send({ typeUrl: AUTHORIZATION_TYPE, responseNonce: policies, errorDetail: { code: 3, message: "p is wrong" } });
+    await until("the NACK", WAIT_MS, () => xds.counters.rejected === 1);
+    operator.send(SYNC_TYPE);
+    expect(await states()).toEqual([[...who, ...[[ADDRESS_TYPE, 1, undefined], [AUTHORIZATION_TYPE, 4, "p is wrong"]].sort()]]);
+    // It is no client itself.
+    expect(xds.clients().length).toBe(1);
+  });
+
+  const refusal = async (token: string, typeUrl: string): Promise<string> => {
+    const { port } = await start();
+    const { send, responses } = ask(port, token);
+    send(typeUrl);
+    return await failureOf(responses.next());
+  };
+  test("must be somebody", async () => expect(await refusal("bad", SYNC_TYPE)).toBe("Unauthenticated: the token is not known"));
+  test("must be of the mesh's own", async () => expect(await refusal("good", SYNC_TYPE)).toBe("PermissionDenied: node-1 may not ask about the others"));
+  test("is told nothing else", async () => expect(await refusal("operator", ADDRESS_TYPE)).toContain(`InvalidArgument: in this form of ADS ${SYNC_TYPE} alone is served`));
+
+  test("is one of few at once, and makes room when it goes", async () => {
+    const { xds, port } = await start();
+    const asking = Array.from({ length: STATUS_STREAMS_MAX }, () => ask(port, "operator"));
+    for (const each of asking) each.send(SYNC_TYPE);
+    await Promise.all(asking.map(({ responses }) => responses.next()));
+    const more = async (): Promise<string> => {
+      const { send, responses } = ask(port, "operator");
+      send(SYNC_TYPE);
+      return await failureOf(responses.next());
+    };
+    expect(await more()).toContain("ResourceExhausted");
+    expect(xds.counters.refused).toBe(1);
+    asking[0]!.abort.abort();
+    await until("room", WAIT_MS, async () => (await more()) === "none");
+  });
 });
 
 describe("a stream", () => {

@@ -3,19 +3,21 @@
 //   who calls (token or certificate) → who it says it is → may it be that → requests in, responses out as the client takes them
 //
 // The library pulls one response after the other as the connection takes them, and each is made when it is pulled (session.ts): a client
-// that does not read has one response in flight and no queue.
+// that does not read has one response in flight and no queue. The other form of ADS serves one type alone, for who looks after the mesh
+// (sync-status.ts).
 
 import { Code, ConnectError, type ConnectRouter, type ContextValues, createContextKey, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock, Random } from "../core/ports.ts";
 import { parseSpiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { Timers } from "../net/timers.ts";
-import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponseSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponseSchema, type DiscoveryRequest, type DiscoveryResponseSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { readNode } from "./node-message.ts";
 import type { Authenticator, ClientStatus, ClientView, PublishedState, XdsCaller, XdsServing } from "./serving.ts";
 import { ClientConnection } from "./server/client-connection.ts";
 import { SendBudget } from "./server/send-budget.ts";
 import { type Outgoing, Session, type SessionFault } from "./server/session.ts";
+import { type ReplicaFacts, SYNC_TYPE, syncStatus } from "./server/sync-status.ts";
 import { REMOVED_MAX, World } from "./server/world.ts";
 
 /**
@@ -37,10 +39,16 @@ export const CLIENTS_MAX = 10_000;
 const STALLED_LOOK_MS = 5_000;
 /** A client says who it is at once. */
 export const FIRST_REQUEST_MS = 10_000;
+/** A question about the clients is one name. */
+const STATUS_REQUEST_BYTES_MAX = 64 * 1024;
+/** Who asks about the clients has the answer and goes; each answer is as large as there are clients. */
+export const STATUS_STREAMS_MAX = 16;
+const STATUS_STREAM_MS = 60_000;
 /** HTTP/2's error code CANCEL. */
 const RST_CANCEL = 8;
 
 export interface XdsServerOptions {
+  readonly replica: ReplicaFacts;
   readonly authenticate: Authenticator;
   readonly clock: Clock;
   readonly random: Random;
@@ -88,6 +96,7 @@ export class XdsServer implements XdsServing {
   /** Of the state that was handed over last; null when all are published. */
   #publishing: Promise<void> | null = null;
   #closed = false;
+  #statusStreams = 0;
   #cancelLook: (() => void) | null = null;
 
   constructor(options: XdsServerOptions) {
@@ -97,7 +106,9 @@ export class XdsServer implements XdsServing {
   }
 
   readonly routes = (router: ConnectRouter): void => {
-    router.service(AggregatedDiscoveryService, { deltaAggregatedResources: (requests, context) => this.#stream(requests, context) }, { readMaxBytes: REQUEST_BYTES_MAX, acceptCompression: [] });
+    const { deltaAggregatedResources, streamAggregatedResources } = AggregatedDiscoveryService.method;
+    router.rpc(deltaAggregatedResources, (requests, context) => this.#stream(requests, context), { readMaxBytes: REQUEST_BYTES_MAX, acceptCompression: [] });
+    router.rpc(streamAggregatedResources, (requests, context) => this.#statusStream(requests, context), { readMaxBytes: STATUS_REQUEST_BYTES_MAX, acceptCompression: [] });
   };
 
   readonly contextValues = (request: { readonly socket: object; readonly stream?: object }): ContextValues => createContextValues().set(PEER, peerFacts(request));
@@ -174,8 +185,33 @@ export class XdsServer implements XdsServing {
     }
   }
 
+  async *#statusStream(requests: AsyncIterable<DiscoveryRequest>, context: HandlerContext): AsyncGenerator<MessageInitShape<typeof DiscoveryResponseSchema>> {
+    const { timers } = this.#options;
+    const caller = await this.#authenticate(context);
+    const refusal = caller.statusRefusal();
+    if (refusal !== null) throw this.#refuse(caller.name, Code.PermissionDenied, refusal);
+    if (this.#statusStreams >= STATUS_STREAMS_MAX) throw this.#refuse(caller.name, Code.ResourceExhausted, `${STATUS_STREAMS_MAX} ask for the clients' status already; ask again`);
+    this.#statusStreams++;
+    const cancel = timers.after(STATUS_STREAM_MS, context.values.get(PEER).cut);
+    try {
+      const incoming = requests[Symbol.asyncIterator]();
+      const sent = new Set<string>();
+      for (let next = await this.#firstOf(incoming, context); next.done !== true; next = await incoming.next()) {
+        const { typeUrl, responseNonce } = next.value;
+        if (typeUrl !== SYNC_TYPE) throw this.#refuse(caller.name, Code.InvalidArgument, `in this form of ADS ${SYNC_TYPE} alone is served, asked was ${JSON.stringify(typeUrl.slice(0, 200))}; agents use the delta form`);
+        if (sent.has(responseNonce)) continue;
+        const nonce = String(sent.size + 1);
+        sent.add(nonce);
+        yield syncStatus(this.clients(), this.#options.replica, nonce);
+      }
+    } finally {
+      cancel();
+      this.#statusStreams--;
+    }
+  }
+
   /** Who says nothing is cut off: streams that are open and idle may not fill the port. */
-  async #firstOf(incoming: AsyncIterator<DeltaDiscoveryRequest>, context: HandlerContext): Promise<IteratorResult<DeltaDiscoveryRequest>> {
+  async #firstOf<T>(incoming: AsyncIterator<T>, context: HandlerContext): Promise<IteratorResult<T>> {
     const cancel = this.#options.timers.after(FIRST_REQUEST_MS, context.values.get(PEER).cut);
     try {
       return await incoming.next();

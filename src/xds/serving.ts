@@ -31,6 +31,8 @@ export interface XdsCaller {
   readonly name: string;
   /** Null when this caller may be what it says it is; else why not, in words. Called once for each stream. */
   refusal(view: ClientView): string | null;
+  /** Null when this caller may ask who is connected and how far each has come; else why not. */
+  statusRefusal(): string | null;
 }
 
 export interface Authenticator {

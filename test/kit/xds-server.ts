@@ -35,8 +35,8 @@ export class TestXdsServer implements AsyncDisposable {
 
   private constructor({ ca, token, refusal = () => null, routes = () => {} }: TestXdsServerOptions) {
     this.xds = new XdsServer({
-      clock: systemClock, random: seededRandom(1), timers: systemTimers, onEvent: (event) => this.events.push(event),
-      authenticate: { authenticate: async ({ bearerToken }) => (bearerToken === token ? ok({ name: "test", refusal }) : err("the token is not known")) },
+      replica: { name: "test", version: "0", clusterId: "Kubernetes" }, clock: systemClock, random: seededRandom(1), timers: systemTimers, onEvent: (event) => this.events.push(event),
+      authenticate: { authenticate: async ({ bearerToken }) => (bearerToken === token ? ok({ name: "test", refusal, statusRefusal: () => null }) : err("the token is not known")) },
     });
     const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
     const certificate = ca.authority.signServer({ publicKey: pair.publicKey, names: [{ kind: "dns", dnsName: XDS_SERVER_NAME }], lifetimeMs: HOUR_MS, nowMs: systemClock.wallMs() });

@@ -1,4 +1,5 @@
-// The delta form of the aggregated discovery service. Written from the public wire contract, reduced to the fields used.
+// The aggregated discovery service: the delta form, and as much of the other as answers a question about the server itself. Written from the
+// public wire contract, reduced to the fields used.
 // A resource is embedded as bytes, which is the same on the wire: a server encodes it once for all its clients, and a client that
 // cannot read one still reads the others.
 
@@ -18,7 +19,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file envoy/service/discovery/v3/ads.proto.
  */
 export const file_envoy_service_discovery_v3_ads: GenFile = /*@__PURE__*/
-  fileDesc("CiRlbnZveS9zZXJ2aWNlL2Rpc2NvdmVyeS92My9hZHMucHJvdG8SGmVudm95LnNlcnZpY2UuZGlzY292ZXJ5LnYzIk4KBE5vZGUSCgoCaWQYASABKAkSDwoHY2x1c3RlchgCIAEoCRIpCghtZXRhZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QilAMKFURlbHRhRGlzY292ZXJ5UmVxdWVzdBIuCgRub2RlGAEgASgLMiAuZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuTm9kZRIQCgh0eXBlX3VybBgCIAEoCRIgChhyZXNvdXJjZV9uYW1lc19zdWJzY3JpYmUYAyADKAkSIgoacmVzb3VyY2VfbmFtZXNfdW5zdWJzY3JpYmUYBCADKAkScQoZaW5pdGlhbF9yZXNvdXJjZV92ZXJzaW9ucxgFIAMoCzJOLmVudm95LnNlcnZpY2UuZGlzY292ZXJ5LnYzLkRlbHRhRGlzY292ZXJ5UmVxdWVzdC5Jbml0aWFsUmVzb3VyY2VWZXJzaW9uc0VudHJ5EhYKDnJlc3BvbnNlX25vbmNlGAYgASgJEigKDGVycm9yX2RldGFpbBgHIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzGj4KHEluaXRpYWxSZXNvdXJjZVZlcnNpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKEAQoWRGVsdGFEaXNjb3ZlcnlSZXNwb25zZRIbChNzeXN0ZW1fdmVyc2lvbl9pbmZvGAEgASgJEhEKCXJlc291cmNlcxgCIAMoDBIQCgh0eXBlX3VybBgEIAEoCRINCgVub25jZRgFIAEoCRIZChFyZW1vdmVkX3Jlc291cmNlcxgGIAMoCSJiCghSZXNvdXJjZRIPCgd2ZXJzaW9uGAEgASgJEiYKCHJlc291cmNlGAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueRIMCgRuYW1lGAMgASgJEg8KB2FsaWFzZXMYBCADKAkypAEKGkFnZ3JlZ2F0ZWREaXNjb3ZlcnlTZXJ2aWNlEoUBChhEZWx0YUFnZ3JlZ2F0ZWRSZXNvdXJjZXMSMS5lbnZveS5zZXJ2aWNlLmRpc2NvdmVyeS52My5EZWx0YURpc2NvdmVyeVJlcXVlc3QaMi5lbnZveS5zZXJ2aWNlLmRpc2NvdmVyeS52My5EZWx0YURpc2NvdmVyeVJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_google_protobuf_any, file_google_protobuf_struct, file_google_rpc_status]);
+  fileDesc("CiRlbnZveS9zZXJ2aWNlL2Rpc2NvdmVyeS92My9hZHMucHJvdG8SGmVudm95LnNlcnZpY2UuZGlzY292ZXJ5LnYzIk4KBE5vZGUSCgoCaWQYASABKAkSDwoHY2x1c3RlchgCIAEoCRIpCghtZXRhZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QilAMKFURlbHRhRGlzY292ZXJ5UmVxdWVzdBIuCgRub2RlGAEgASgLMiAuZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuTm9kZRIQCgh0eXBlX3VybBgCIAEoCRIgChhyZXNvdXJjZV9uYW1lc19zdWJzY3JpYmUYAyADKAkSIgoacmVzb3VyY2VfbmFtZXNfdW5zdWJzY3JpYmUYBCADKAkScQoZaW5pdGlhbF9yZXNvdXJjZV92ZXJzaW9ucxgFIAMoCzJOLmVudm95LnNlcnZpY2UuZGlzY292ZXJ5LnYzLkRlbHRhRGlzY292ZXJ5UmVxdWVzdC5Jbml0aWFsUmVzb3VyY2VWZXJzaW9uc0VudHJ5EhYKDnJlc3BvbnNlX25vbmNlGAYgASgJEigKDGVycm9yX2RldGFpbBgHIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzGj4KHEluaXRpYWxSZXNvdXJjZVZlcnNpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKEAQoWRGVsdGFEaXNjb3ZlcnlSZXNwb25zZRIbChNzeXN0ZW1fdmVyc2lvbl9pbmZvGAEgASgJEhEKCXJlc291cmNlcxgCIAMoDBIQCgh0eXBlX3VybBgEIAEoCRINCgVub25jZRgFIAEoCRIZChFyZW1vdmVkX3Jlc291cmNlcxgGIAMoCSJiCghSZXNvdXJjZRIPCgd2ZXJzaW9uGAEgASgJEiYKCHJlc291cmNlGAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueRIMCgRuYW1lGAMgASgJEg8KB2FsaWFzZXMYBCADKAkixAEKEERpc2NvdmVyeVJlcXVlc3QSFAoMdmVyc2lvbl9pbmZvGAEgASgJEi4KBG5vZGUYAiABKAsyIC5lbnZveS5zZXJ2aWNlLmRpc2NvdmVyeS52My5Ob2RlEhYKDnJlc291cmNlX25hbWVzGAMgAygJEhAKCHR5cGVfdXJsGAQgASgJEhYKDnJlc3BvbnNlX25vbmNlGAUgASgJEigKDGVycm9yX2RldGFpbBgGIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIrQBChFEaXNjb3ZlcnlSZXNwb25zZRIUCgx2ZXJzaW9uX2luZm8YASABKAkSJwoJcmVzb3VyY2VzGAIgAygLMhQuZ29vZ2xlLnByb3RvYnVmLkFueRIQCgh0eXBlX3VybBgEIAEoCRINCgVub25jZRgFIAEoCRI/Cg1jb250cm9sX3BsYW5lGAYgASgLMiguZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuQ29udHJvbFBsYW5lIiIKDENvbnRyb2xQbGFuZRISCgppZGVudGlmaWVyGAEgASgJMqICChpBZ2dyZWdhdGVkRGlzY292ZXJ5U2VydmljZRJ8ChlTdHJlYW1BZ2dyZWdhdGVkUmVzb3VyY2VzEiwuZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuRGlzY292ZXJ5UmVxdWVzdBotLmVudm95LnNlcnZpY2UuZGlzY292ZXJ5LnYzLkRpc2NvdmVyeVJlc3BvbnNlKAEwARKFAQoYRGVsdGFBZ2dyZWdhdGVkUmVzb3VyY2VzEjEuZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuRGVsdGFEaXNjb3ZlcnlSZXF1ZXN0GjIuZW52b3kuc2VydmljZS5kaXNjb3ZlcnkudjMuRGVsdGFEaXNjb3ZlcnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_any, file_google_protobuf_struct, file_google_rpc_status]);
 
 /**
  * @generated from message envoy.service.discovery.v3.Node
@@ -174,9 +175,115 @@ export const ResourceSchema: GenMessage<Resource> = /*@__PURE__*/
   messageDesc(file_envoy_service_discovery_v3_ads, 3);
 
 /**
+ * @generated from message envoy.service.discovery.v3.DiscoveryRequest
+ */
+export type DiscoveryRequest = Message<"envoy.service.discovery.v3.DiscoveryRequest"> & {
+  /**
+   * @generated from field: string version_info = 1;
+   */
+  versionInfo: string;
+
+  /**
+   * In the first request of a stream.
+   *
+   * @generated from field: envoy.service.discovery.v3.Node node = 2;
+   */
+  node?: Node | undefined;
+
+  /**
+   * @generated from field: repeated string resource_names = 3;
+   */
+  resourceNames: string[];
+
+  /**
+   * @generated from field: string type_url = 4;
+   */
+  typeUrl: string;
+
+  /**
+   * @generated from field: string response_nonce = 5;
+   */
+  responseNonce: string;
+
+  /**
+   * @generated from field: google.rpc.Status error_detail = 6;
+   */
+  errorDetail?: Status | undefined;
+};
+
+/**
+ * Describes the message envoy.service.discovery.v3.DiscoveryRequest.
+ * Use `create(DiscoveryRequestSchema)` to create a new message.
+ */
+export const DiscoveryRequestSchema: GenMessage<DiscoveryRequest> = /*@__PURE__*/
+  messageDesc(file_envoy_service_discovery_v3_ads, 4);
+
+/**
+ * @generated from message envoy.service.discovery.v3.DiscoveryResponse
+ */
+export type DiscoveryResponse = Message<"envoy.service.discovery.v3.DiscoveryResponse"> & {
+  /**
+   * @generated from field: string version_info = 1;
+   */
+  versionInfo: string;
+
+  /**
+   * @generated from field: repeated google.protobuf.Any resources = 2;
+   */
+  resources: Any[];
+
+  /**
+   * @generated from field: string type_url = 4;
+   */
+  typeUrl: string;
+
+  /**
+   * @generated from field: string nonce = 5;
+   */
+  nonce: string;
+
+  /**
+   * @generated from field: envoy.service.discovery.v3.ControlPlane control_plane = 6;
+   */
+  controlPlane?: ControlPlane | undefined;
+};
+
+/**
+ * Describes the message envoy.service.discovery.v3.DiscoveryResponse.
+ * Use `create(DiscoveryResponseSchema)` to create a new message.
+ */
+export const DiscoveryResponseSchema: GenMessage<DiscoveryResponse> = /*@__PURE__*/
+  messageDesc(file_envoy_service_discovery_v3_ads, 5);
+
+/**
+ * @generated from message envoy.service.discovery.v3.ControlPlane
+ */
+export type ControlPlane = Message<"envoy.service.discovery.v3.ControlPlane"> & {
+  /**
+   * @generated from field: string identifier = 1;
+   */
+  identifier: string;
+};
+
+/**
+ * Describes the message envoy.service.discovery.v3.ControlPlane.
+ * Use `create(ControlPlaneSchema)` to create a new message.
+ */
+export const ControlPlaneSchema: GenMessage<ControlPlane> = /*@__PURE__*/
+  messageDesc(file_envoy_service_discovery_v3_ads, 6);
+
+/**
  * @generated from service envoy.service.discovery.v3.AggregatedDiscoveryService
  */
 export const AggregatedDiscoveryService: GenService<{
+  /**
+   * @generated from rpc envoy.service.discovery.v3.AggregatedDiscoveryService.StreamAggregatedResources
+   */
+  streamAggregatedResources: {
+    methodKind: "bidi_streaming";
+    input: typeof DiscoveryRequestSchema;
+    output: typeof DiscoveryResponseSchema;
+  },
   /**
    * @generated from rpc envoy.service.discovery.v3.AggregatedDiscoveryService.DeltaAggregatedResources
    */
