@@ -80,8 +80,8 @@ export class Cluster {
   }
 
   /** As text: the log is none of the API's JSON. */
-  async log(namespace: string, pod: string): Promise<string> {
-    return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}/log`);
+  async log(namespace: string, pod: string, container = "app"): Promise<string> {
+    return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}/log?container=${container}`);
   }
 
   /** What a pod's port answers, by way of the API server. */
@@ -153,14 +153,17 @@ export function appPodSpec({ node, args, serviceAccount = "default", probe, init
   const container = (given: readonly string[]) => ({
     image: APP_IMAGE, imagePullPolicy: "Never", args: given, env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
   });
-  const httpGet = { path: "/healthz", port: probe ?? 0 };
+  // A second is too little on a busy machine: a container that answers late would be killed for it.
+  const probed = { httpGet: { path: "/healthz", port: probe ?? 0 }, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 3 };
   return {
     nodeName: node, serviceAccountName: serviceAccount, terminationGracePeriodSeconds: 2, restartPolicy: probe === undefined ? "Never" : "Always", hostNetwork,
     ...(initArgs === undefined ? {} : { initContainers: [{ name: "first", ...container(initArgs) }] }),
-    containers: [{ name: "app", ...container(args), ...(probe === undefined ? {} : { readinessProbe: { httpGet, periodSeconds: 1 }, livenessProbe: { httpGet, periodSeconds: 1, failureThreshold: 3 } }) }],
+    containers: [{ name: "app", ...container(args), ...(probe === undefined ? {} : { readinessProbe: probed, livenessProbe: probed }) }],
   };
 }
 
-export const serviceObject = (name: string, namespace: string, port: number): KubernetesObject => ({
-  apiVersion: "v1", kind: "Service", metadata: { name, namespace, labels: {} }, spec: { selector: { app: name }, ports: [{ name: "http", port: 80, targetPort: port }] },
+/** @param port of HTTP, 80 of the service. @param grpcPort where it has one, the same of the service. */
+export const serviceObject = (name: string, namespace: string, port: number, grpcPort: number | null = null): KubernetesObject => ({
+  apiVersion: "v1", kind: "Service", metadata: { name, namespace, labels: {} },
+  spec: { selector: { app: name }, ports: [{ name: "http", port: 80, targetPort: port }, ...(grpcPort === null ? [] : [{ name: "grpc", port: grpcPort }])] },
 });

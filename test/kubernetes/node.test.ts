@@ -13,16 +13,16 @@ import { describeUnless } from "../kit/skip.ts";
 import { appPod, Cluster, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
+import { LoadCounts } from "./load-counts.ts";
 import { until } from "../kit/until.ts";
 
 const MESH = "istio-system";
 const SHOP = "weft-e2e-shop";
 const OUTSIDE = "weft-e2e-outside";
 const PORT = 8080;
+const GRPC_PORT = 9000;
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" };
 const REDIRECTION = "ambient.istio.io/redirection";
-/** Requests of each kind that a load has to have made after a change before it is looked at: some two seconds of them. */
-const ENOUGH = 60;
 const LONG = 240_000;
 
 describeUnless(needsCluster)("the mesh on a cluster", () => {
@@ -30,6 +30,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   let nodes: string[];
   let near: string;
   let far: string;
+  let load: LoadCounts;
   const loads = ["load-near", "load-far"];
 
   const values = (...more: readonly string[]): string[] =>
@@ -38,22 +39,6 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   const label = (value: string | null) => cluster.merge(`/api/v1/namespaces/${SHOP}`, { metadata: { labels: { "istio.io/dataplane-mode": value } } });
   const shopPods = () => cluster.pods(SHOP);
   const announced = (pods: readonly PodNow[]) => pods.filter(({ metadata }) => metadata.annotations?.[REDIRECTION] === "enabled").map(({ metadata }) => metadata.name).sort();
-  const counts = async (load: string): Promise<{ fresh: number; kept: number; names: number; failures: string[] }> => {
-    const lines = (await cluster.log(SHOP, load)).split("\n");
-    const last = /fresh=(\d+) kept=(\d+) names=(\d+) failed=(\d+)/.exec(lines.findLast((line) => line.startsWith("done")) ?? "");
-    return { fresh: Number(last?.[1] ?? 0), kept: Number(last?.[2] ?? 0), names: Number(last?.[3] ?? 0), failures: lines.filter((line) => line.startsWith("failed")) };
-  };
-  /** Runs a change under load: enough requests before it, through it and after it, and none of them failed. */
-  const withoutLoss = async (change: () => Promise<void>): Promise<void> => {
-    const before = await Promise.all(loads.map(counts));
-    await change();
-    const middle = await Promise.all(loads.map(counts));
-    const after = await until("the loads go on", WAIT_MS, async () => {
-      const now = await Promise.all(loads.map(counts));
-      return now.every((each, i) => each.fresh >= middle[i]!.fresh + ENOUGH && each.kept >= middle[i]!.kept + ENOUGH && each.names >= middle[i]!.names + ENOUGH) ? now : null;
-    });
-    expect(after.map(({ failures }, i) => failures.slice(before[i]!.failures.length))).toEqual(loads.map(() => []));
-  };
   const ztunnelMetrics = async (): Promise<string> => {
     const pods = (await cluster.pods(MESH, "app=ztunnel")).filter(({ metadata }) => metadata.deletionTimestamp === undefined);
     return (await Promise.all(pods.map(({ metadata }) => cluster.proxied(MESH, metadata.name, 15020, "/metrics")))).join("\n");
@@ -91,18 +76,19 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     await cluster.apply(namespaceObject(SHOP), namespaceObject(OUTSIDE));
     for (const [i, node] of [near, far].entries()) {
-      await cluster.apply(appPod({ name: `web-${i}`, namespace: SHOP, node, args: ["serve", String(PORT)], labels: { app: "web" }, probe: PORT }));
+      await cluster.apply(appPod({ name: `web-${i}`, namespace: SHOP, node, args: ["serve", String(PORT), String(GRPC_PORT)], labels: { app: "web" }, probe: PORT }));
     }
-    await cluster.apply(serviceObject("web", SHOP, PORT));
+    await cluster.apply(serviceObject("web", SHOP, PORT, GRPC_PORT));
     for (const namespace of [SHOP, OUTSIDE]) await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`));
     for (const name of ["friend", "stranger"]) await cluster.apply({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace: SHOP, labels: {} } });
     await cluster.ready(SHOP, "web-0", "web-1");
     await cluster.apply(
-      appPod({ name: "load-near", namespace: SHOP, node: near, args: ["load", url("web")], serviceAccount: "friend", labels: { app: "load" } }),
-      appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web")], serviceAccount: "friend", labels: { app: "load" } }),
+      appPod({ name: "load-near", namespace: SHOP, node: near, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" } }),
+      appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" } }),
     );
     await cluster.ready(SHOP, ...loads);
-    await until("the loads have begun", WAIT_MS, async () => (await Promise.all(loads.map(counts))).every(({ fresh }) => fresh > 0));
+    load = new LoadCounts(cluster, SHOP, loads);
+    await load.begun();
   }, LONG);
 
   afterAll(async () => {
@@ -113,7 +99,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   }, LONG);
 
   test("install: ready on every node; again changes nothing; nobody is in the mesh yet", async () => {
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       expect(await installed()).toContain("ready.");
       const again = await installed();
       expect(again.split("\n").filter((line) => /(created|changed)$/.test(line) && !line.endsWith("unchanged"))).toEqual([]);
@@ -124,7 +110,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
 
   test("label the namespace: pods that run join without a restart and without a failed request, and speak mutual TLS", async () => {
     const before = await shopPods();
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       await label("ambient");
       await until("every pod is announced", WAIT_MS, async () => announced(await shopPods()).length === before.length);
     });
@@ -134,11 +120,11 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   }, LONG);
 
   test("unlabel and label again under load: no request fails", async () => {
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       await label(null);
       await until("nobody is announced", WAIT_MS, async () => announced(await shopPods()).length === 0);
     });
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       await label("ambient");
       await until("every pod is announced", WAIT_MS, async () => announced(await shopPods()).length === 4);
     });
@@ -150,7 +136,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     expect((await once("outsider", { namespace: OUTSIDE, node: far }, url("web"))).succeeded).toBeFalse();
     const friend = await once("friend", { namespace: SHOP, node: far, serviceAccount: "friend", initArgs: ["get", url("web")] }, url("web"));
     expect(friend.log).toMatch(/^got 200 web-/);
-    await withoutLoss(async () => {});
+    await load.withoutLoss(async () => {});
     await removeRaw(policyPath("friends"));
     await until("the stranger is let in again", WAIT_MS, async () => (await once("stranger", { namespace: SHOP, node: near, serviceAccount: "stranger" }, url("web"))).succeeded);
   }, LONG);
@@ -186,7 +172,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   }, LONG);
 
   test("the control plane is killed under load: nobody notices", async () => {
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       for (const { metadata } of await cluster.pods(MESH, "app=weft-control")) {
         const removed = await cluster.client.request({ method: "DELETE", path: `/api/v1/namespaces/${MESH}/pods/${metadata.name}`, query: { gracePeriodSeconds: "0" } });
         if (!removed.ok) throw new Error(removed.error.message);
@@ -196,14 +182,14 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   }, LONG);
 
   test("agents of both kinds are replaced under load: no request fails", async () => {
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       await installed("logLevel=info,access=off");
     });
     expect(announced(await shopPods())).toEqual(["load-far", "load-near", "web-0", "web-1"]);
   }, LONG);
 
   test("uninstall under load: no request fails, and nothing is left", async () => {
-    await withoutLoss(async () => {
+    await load.withoutLoss(async () => {
       expect(await cluster.weft(uninstall, [])).toContain("the mesh is gone");
     });
     expect(announced(await shopPods())).toEqual([]);

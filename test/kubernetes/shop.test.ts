@@ -1,5 +1,6 @@
-// What people run on a cluster, all of it in the mesh: a service with two ports, TCP without a protocol, a StatefulSet behind a headless
-// service, a Job, a pod in the node's network, endpoints that are not ready, a name for somebody else's service, and a waypoint with a route.
+// What people run on a cluster, all of it in the mesh: a service with two ports, TCP without a protocol, gRPC, a StatefulSet behind a headless
+// service, a Job, a pod that asks before it starts, a pod in the node's network, endpoints that are not ready, a name for somebody else's
+// service, a waypoint with routes and canaries under load, and policies of both layers, each asked by friend and stranger.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { KubernetesObject } from "../../src/cli/install/objects.ts";
@@ -9,12 +10,14 @@ import { uninstall } from "../../src/cli/verbs/uninstall.ts";
 import { waypoint } from "../../src/cli/verbs/waypoint.ts";
 import { APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { describeUnless } from "../kit/skip.ts";
-import { appPod, appPodSpec, Cluster, namespaceObject, needsCluster, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
+import { appPod, appPodSpec, Cluster, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
+import { LoadCounts } from "./load-counts.ts";
 import { until } from "../kit/until.ts";
 
 const SHOP = "weft-e2e-kinds";
+const OUTSIDE = "weft-e2e-kinds-outside";
 const LONG = 240_000;
 
 describeUnless(needsCluster)("what people run, in the mesh", () => {
@@ -38,8 +41,9 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     const applied = await cluster.client.request({ method: "PATCH", path, query: { fieldManager: "test", force: "true" }, body, contentType: APPLY_PATCH });
     if (!applied.ok) throw new Error(applied.error.message);
   };
+  const called = (pod: string) => new RegExp(`^(got ${pod}\\n?){8}$`);
   const service = (name: string, spec: object): KubernetesObject => ({ apiVersion: "v1", kind: "Service", metadata: { name, namespace: SHOP, labels: {} }, spec });
-  const definitions = () => testDefinitions().filter(({ kind }) => ["Gateway", "GatewayClass", "HTTPRoute"].includes(kind));
+  const definitions = () => testDefinitions().filter(({ kind }) => ["Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "AuthorizationPolicy"].includes(kind));
   const definitionPath = (name: string) => `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`;
 
   beforeAll(async () => {
@@ -47,7 +51,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     const nodes = await cluster.nodes();
     [near = "", far = near] = nodes;
     for (const { object } of definitions()) await raw(definitionPath(object.metadata.name), object);
-    await cluster.remove(namespaceObject(SHOP), WAIT_MS);
+    for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     const addresses = process.env["WEFT_PROBE_ADDRESSES"];
     await cluster.weft(install, ["--set", `image=${WEFT_IMAGE}`, "--set", "imagePullPolicy=Never", "--set", "control.replicas=1", "--set", "ztunnel.drainSeconds=5", ...(addresses === undefined ? [] : ["--set", `cni.probeAddresses=${addresses}`])]);
     await cluster.apply(namespaceObject(SHOP, { "istio.io/dataplane-mode": "ambient" }));
@@ -56,7 +60,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
 
   afterAll(async () => {
     if (cluster === undefined) return;
-    await cluster.remove(namespaceObject(SHOP), WAIT_MS);
+    for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     await cluster.weft(uninstall, []);
     for (const { object } of definitions()) await cluster.client.request({ method: "DELETE", path: definitionPath(object.metadata.name) });
   }, LONG);
@@ -105,22 +109,87 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     await says(["get", `http://${host("other")}/`], /^got 200 two /);
   }, LONG);
 
-  test("a waypoint: a route by weight is followed, and status shows it", async () => {
+  test("gRPC, and a pod whose first container asks before the second starts", async () => {
+    await cluster.apply(appPod({ name: "calls", namespace: SHOP, node: far, args: ["serve", "8080", "9000"], labels: { app: "calls" }, probe: 8080 }), serviceObject("calls", SHOP, 8080, 9000));
+    await cluster.ready(SHOP, "calls");
+    await says(["call", `${host("calls")}:9000`, "8"], called("calls"));
+    const pod = appPod({ name: "begins", namespace: SHOP, node: near, initArgs: ["get", `http://${host("calls")}/`], args: ["get", `http://${host("calls")}/`] });
+    await cluster.apply(pod);
+    expect(await cluster.finished(SHOP, "begins")).toMatchObject({ succeeded: true });
+    expect(await cluster.log(SHOP, "begins", "first")).toMatch(/^got 200 calls /);
+  }, LONG);
+
+  test("a waypoint: routes by weight of HTTP and of gRPC are followed, and moved under load without a failed request; status shows it", async () => {
     for (const version of ["one", "next"]) {
-      await cluster.apply(appPod({ name: version, namespace: SHOP, node: far, args: ["serve", "8080"], labels: { app: version, shop: "web" }, probe: 8080 }), serviceObject(version, SHOP, 8080));
+      await cluster.apply(appPod({ name: version, namespace: SHOP, node: far, args: ["serve", "8080", "9000"], labels: { app: version, shop: "web" }, probe: 8080 }), serviceObject(version, SHOP, 8080, 9000));
     }
-    await cluster.apply(service("web", { selector: { shop: "web" }, ports: [{ name: "http", port: 80, targetPort: 8080 }] }));
+    await cluster.apply(service("web", { selector: { shop: "web" }, ports: [{ name: "http", port: 80, targetPort: 8080 }, { name: "grpc", port: 9000 }] }));
     await cluster.ready(SHOP, "one", "next");
-    await cluster.weft(waypoint, ["apply", "-n", SHOP, "--enroll-namespace", "--wait"]);
-    const route = (weight: number) => raw(`/apis/gateway.networking.k8s.io/v1/namespaces/${SHOP}/httproutes/web`, {
-      apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: { name: "web", namespace: SHOP },
-      spec: { parentRefs: [{ group: "", kind: "Service", name: "web", port: 80 }], rules: [{ backendRefs: [{ name: "one", port: 80, weight: 100 - weight }, { name: "next", port: 80, weight }] }] },
-    });
+    await cluster.apply(appPod({ name: "load", namespace: SHOP, node: near, args: ["load", `http://${host("web")}/`, `${host("web")}:9000`], labels: { app: "load" } }));
+    await cluster.ready(SHOP, "load");
+    const load = new LoadCounts(cluster, SHOP, ["load"]);
+    await load.begun();
+    await load.withoutLoss(async () => void (await cluster.weft(waypoint, ["apply", "-n", SHOP, "--enroll-namespace", "--wait"])));
+    const route = async (weight: number): Promise<void> => {
+      for (const { kind, plural, port } of [{ kind: "HTTPRoute", plural: "httproutes", port: 80 }, { kind: "GRPCRoute", plural: "grpcroutes", port: 9000 }]) {
+        await raw(`/apis/gateway.networking.k8s.io/v1/namespaces/${SHOP}/${plural}/web`, {
+          apiVersion: "gateway.networking.k8s.io/v1", kind, metadata: { name: "web", namespace: SHOP },
+          spec: { parentRefs: [{ group: "", kind: "Service", name: "web", port }], rules: [{ backendRefs: [{ name: "one", port, weight: 100 - weight }, { name: "next", port, weight }] }] },
+        });
+      }
+    };
     const eight = Array.from({ length: 8 }, () => `http://${host("web")}/`);
-    await route(0);
-    await says(["get", ...eight], /^(got 200 one .*\n){8}$/);
-    await route(100);
-    await says(["get", ...eight], /^(got 200 next .*\n){8}$/);
+    for (const [weight, pod] of [[0, "one"], [50, "(?:one|next)"], [100, "next"]] as const) {
+      await load.withoutLoss(async () => {
+        await route(weight);
+        await says(["get", ...eight], new RegExp(`^(got 200 ${pod} .*\\n){8}$`));
+        await says(["call", `${host("web")}:9000`, "8"], called(pod));
+      });
+    }
     expect(await cluster.weft(status, [])).toContain(`waypoint ${SHOP}/waypoint`);
+  }, LONG);
+
+  test("policies, each asked by a friend and by a stranger: by the ztunnel for pods, by the waypoint for a service", async () => {
+    await cluster.apply(namespaceObject(OUTSIDE, { "istio.io/dataplane-mode": "ambient" }));
+    for (const namespace of [SHOP, OUTSIDE]) await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`));
+    await cluster.apply({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "friend", namespace: SHOP, labels: {} } });
+    await cluster.apply(
+      appPod({ name: "friend", namespace: SHOP, node: near, args: ["serve", "8080"], serviceAccount: "friend", labels: { app: "friend" }, probe: 8080 }),
+      appPod({ name: "stranger", namespace: SHOP, node: far, args: ["serve", "8080"], labels: { app: "stranger" }, probe: 8080 }),
+      appPod({ name: "outsider", namespace: OUTSIDE, node: near, args: ["serve", "8080"], labels: { app: "outsider" }, probe: 8080 }),
+    );
+    await cluster.ready(SHOP, "friend", "stranger");
+    await cluster.ready(OUTSIDE, "outsider");
+    const askers = [["friend", SHOP], ["stranger", SHOP], ["outsider", OUTSIDE]] as const;
+    /** Their answers in this order: a status, or "cut" where the connection was. */
+    const answers = async (method: string, url: string): Promise<string> =>
+      (await Promise.all(askers.map(async ([name, namespace]) => /^(?:got )?(\d+)/.exec(await cluster.proxied(namespace, name, 8080, `/ask?method=${method}&url=${encodeURIComponent(url)}`))?.[1] ?? "cut"))).join(" ");
+    const pod = (await cluster.get<PodNow>(`/api/v1/namespaces/${SHOP}/pods/two`))!.status.podIP!;
+    const [direct, other, through] = [`http://${pod}:8080/`, `http://${pod}:8081/`, `http://${host("two")}/`];
+    const principal = `cluster.local/ns/${SHOP}/sa/friend`;
+    const [onPod, onService] = [{ selector: { matchLabels: { app: "two" } } }, { targetRefs: [{ group: "", kind: "Service", name: "two" }] }];
+    type Asked = readonly [method: string, url: string, wanted: string];
+    const matrix: readonly (readonly [name: string, spec: object, ...asked: readonly Asked[]])[] = [
+      ["nobody", { ...onPod, action: "ALLOW" }, ["GET", direct, "cut cut cut"]],
+      ["allow-identity", { ...onPod, action: "ALLOW", rules: [{ from: [{ source: { principals: [principal] } }] }] }, ["GET", direct, "200 cut cut"], ["GET", other, "200 cut cut"]],
+      ["allow-namespace", { ...onPod, action: "ALLOW", rules: [{ from: [{ source: { namespaces: [SHOP] } }] }] }, ["GET", direct, "200 200 cut"]],
+      ["deny-identity", { ...onPod, action: "DENY", rules: [{ from: [{ source: { principals: [principal] } }] }] }, ["GET", direct, "cut 200 200"]],
+      ["deny-port", { ...onPod, action: "DENY", rules: [{ from: [{ source: { notPrincipals: [principal] } }], to: [{ operation: { ports: ["8081"] } }] }] }, ["GET", direct, "200 200 200"], ["GET", other, "200 cut cut"]],
+      // What a ztunnel cannot read of a rule that allows, does not allow.
+      ["allow-method-at-the-pod", { ...onPod, action: "ALLOW", rules: [{ to: [{ operation: { methods: ["GET"] } }] }] }, ["GET", direct, "cut cut cut"]],
+      ["allow-method", { ...onService, action: "ALLOW", rules: [{ from: [{ source: { principals: [principal] } }] }, { from: [{ source: { namespaces: [SHOP] } }], to: [{ operation: { methods: ["GET"] } }] }] }, ["GET", through, "200 200 403"], ["POST", through, "200 403 403"]],
+      ["deny-path", { ...onService, action: "DENY", rules: [{ from: [{ source: { notNamespaces: [SHOP] } }], to: [{ operation: { paths: ["/private*"] } }] }] }, ["GET", through, "200 200 200"], ["GET", `${through}private`, "200 200 403"]],
+    ];
+    for (const [name, spec, ...asked] of matrix) {
+      const path = `/apis/security.istio.io/v1/namespaces/${SHOP}/authorizationpolicies/${name}`;
+      await raw(path, { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name, namespace: SHOP }, spec });
+      for (const [method, url, wanted] of asked) {
+        let last = "";
+        await until(() => `${name}: ${method} ${url} for ${askers.map(([asker]) => asker).join(", ")}: ${wanted}; the last answers were ${last}`, SHOWS_MS, async () => (last = await answers(method, url)) === wanted);
+      }
+      const removed = await cluster.client.request({ method: "DELETE", path });
+      expect(removed.ok).toBeTrue();
+      for (const url of [direct, other, through]) await until(`without ${name} everybody is let in`, SHOWS_MS, async () => (await answers("GET", url)) === "200 200 200");
+    }
   }, LONG);
 });
