@@ -22,6 +22,8 @@ export interface TranslationOptions {
   readonly remoteGatewayNamespaces?: readonly string[];
   /** Virtual addresses of services without `clusterIP` come from here, one per family at most; empty gives them none. */
   readonly serviceCidrs: readonly Cidr[];
+  /** Host names for which a waypoint has a port of its own, so that their requests are read without a label; none unless given. */
+  readonly servedHosts?: readonly string[];
 }
 
 export interface ResourceIdentity {

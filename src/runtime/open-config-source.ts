@@ -41,7 +41,7 @@ export async function openConfigSource({ settings, runtime, client, store, onCha
       stateDirectory: settings.state,
       translation: {
         node: settings.node, clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network,
-        rootNamespace: settings.rootNamespace, remoteGatewayNamespaces: settings.remoteGatewayNamespaces, serviceCidrs: settings.serviceCidrs,
+        rootNamespace: settings.rootNamespace, remoteGatewayNamespaces: settings.remoteGatewayNamespaces, serviceCidrs: settings.serviceCidrs, servedHosts: settings.serve.map(({ hostname }) => hostname),
       },
       onChange: (state) => {
         tell(state);

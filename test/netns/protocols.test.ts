@@ -18,7 +18,7 @@ const NODE_HTTP2_PORT = 9400;
 const SSH_PORT = 2222;
 const IPERF_PORT = 5201;
 const IPERF_BYTES = 100_000_000;
-const TEST_MS = 30_000;
+const TEST_MS = 120_000;
 
 const NODE_HTTP2_SERVER = `
 import { createServer } from "node:http2";

@@ -19,17 +19,20 @@ const HEADERS_MAX = 64;
 const LOG_FIELDS_MAX = 128;
 const STDOUT = "/dev/stdout";
 const STATUS_TEXT = /^[2-5][0-9]{2}$/;
+const PORT_TEXT = /^([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$/;
 const DEFAULTS = ["tracing", "accessLogging", "metrics"] as const;
 const PROVIDERS = ["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "opentelemetry", "envoyOtelAls", "envoyFileAccessLog", "prometheus"] as const;
 
 const schemas = collectable(() => {
+  /** Istio's pages write it in quotes too. */
+  const portOrText = z.string().regex(PORT_TEXT, { error: "expected a port from 1 to 65535" }).or(port).meta({ pattern: PORT_TEXT.source, minimum: 1, maximum: 65535 });
   /** `NAMESPACE/HOST` or a host. */
   const service = z.string().regex(/^([a-z0-9-]{1,63}\/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, { error: "expected a host name, or NAMESPACE/HOST" }).max(317);
   /** A name; `*` at its end stands for any rest. */
   const headerPattern = z.string().regex(/^[A-Za-z0-9!#$%&'+\-.^_`|~]+\*?$|^\*$/, { error: "expected a header name; a * at its end stands for any rest" }).max(256);
   const headerPatterns = z.array(headerPattern).max(LIST_MAX).optional();
   const authorizer = {
-    service, port, timeout: positiveDuration.optional(), failOpen: z.boolean().optional(), statusOnError: z.string().regex(STATUS_TEXT, { error: 'expected a status in quotes, e.g. "403"' }).or(httpStatus).meta({ pattern: STATUS_TEXT.source, minimum: 200, maximum: 599 }).optional(),
+    service, port: portOrText, timeout: positiveDuration.optional(), failOpen: z.boolean().optional(), statusOnError: z.string().regex(STATUS_TEXT, { error: 'expected a status in quotes, e.g. "403"' }).or(httpStatus).meta({ pattern: STATUS_TEXT.source, minimum: 200, maximum: 599 }).optional(),
     includeRequestBodyInCheck: z.strictObject({ maxRequestBytes: z.int().min(1).max(BODY_BYTES_MAX).optional(), allowPartialMessage: z.boolean().optional(), packAsBytes: z.boolean().optional() }).optional(),
     clearRouteCache: z.boolean().optional(),
   };
@@ -39,7 +42,7 @@ const schemas = collectable(() => {
   });
   const collectorHeaders = z.array(z.strictObject({ name: headerName, value: headerValue })).max(64).optional();
   const opentelemetry = z.strictObject({
-    service, port, maxTagLength: z.int().min(0).optional(), http: z.strictObject({ path: pathText, timeout: positiveDuration.optional(), headers: collectorHeaders }).optional(),
+    service, port: portOrText, maxTagLength: z.int().min(0).optional(), http: z.strictObject({ path: pathText, timeout: positiveDuration.optional(), headers: collectorHeaders }).optional(),
     grpc: z.strictObject({ timeout: positiveDuration.optional(), initialMetadata: collectorHeaders }).optional(),
   }).meta(admits({ rule: "!has(self.http) || !has(self.grpc)", message: "found http beside grpc, expected one of them" }));
   const texts = boundedRecord(z.string().min(1).max(256), z.string().max(4096), { max: LOG_FIELDS_MAX, keys: /^.{1,256}$/, message: "expected names of at most 256 characters" });
@@ -49,7 +52,7 @@ const schemas = collectable(() => {
   });
   const provider = exactlyOneOf(z.strictObject({
     name: z.string().min(1).max(253), envoyExtAuthzGrpc: z.strictObject(authorizer).optional(), envoyExtAuthzHttp: extAuthzHttp.optional(), opentelemetry: opentelemetry.optional(),
-    envoyOtelAls: z.strictObject({ service, port, logName: z.string().max(253).optional() }).optional(), envoyFileAccessLog: fileAccessLog.optional(), prometheus: z.strictObject({}).optional(),
+    envoyOtelAls: z.strictObject({ service, port: portOrText, logName: z.string().max(253).optional() }).optional(), envoyFileAccessLog: fileAccessLog.optional(), prometheus: z.strictObject({}).optional(),
   }), PROVIDERS, [{ rule: "!(self.name in ['prometheus', 'envoy'])", message: "found a name that is taken: prometheus and envoy are there by themselves" }]);
   const names = z.array(z.string().min(1).max(253)).max(16).optional();
   const spec = z.strictObject({ extensionProviders: z.array(provider).max(PROVIDERS_MAX).meta(NAMED_ITEMS).optional(), defaultProviders: z.strictObject({ tracing: names, accessLogging: names, metrics: names }).optional() })

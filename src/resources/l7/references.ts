@@ -67,7 +67,7 @@ export function attachParents(refs: readonly ParentRef[], { namespace, carries }
 
 /** What is said of a service that no waypoint reads for has no effect, or little, which its writer must know. */
 export function reportUnbound(host: Host, path: FieldPath, what: "routes" | "traffic", report: Report): void {
-  if (host.waypoint !== null) return;
+  if (host.isRead) return;
   const how = "label the service or its namespace with istio.io/use-waypoint";
   if (what === "routes") report("warning", "missing_waypoint", path, `${host.hostname} is bound to no waypoint: nothing is routed there; ${how}`);
   else report("info", "missing_waypoint", path, `${host.hostname} is bound to no waypoint: this holds only for requests that a route of another service sends there; ${how}`);

@@ -152,6 +152,7 @@ refused("weft.dev/v1alpha1", "LoginPolicy", [
 ]);
 refused("weft.dev/v1alpha1", "MeshConfig", [
   ["a provider of two kinds", "{extensionProviders: [{name: a, prometheus: {}, envoyFileAccessLog: {}}]}", "expected exactly one of envoyExtAuthzGrpc"],
+  ["a port that is none", '{extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.shop.svc, port: "65536"}}]}', "envoyExtAuthzGrpc.port: found \"65536\", expected a port from 1 to 65535"],
   ["a log file", "{extensionProviders: [{name: a, envoyFileAccessLog: {path: /var/log/a}}]}", "expected /dev/stdout"],
   ["a default that is no provider", "{defaultProviders: {tracing: [nobody]}}", 'found "nobody", which none of extensionProviders is called'],
 ]);

@@ -20,7 +20,7 @@ export function accessTargets(resource: ResourceOf<string, Attachment | null | u
       case "ServiceEntry": {
         const hosts = targetHosts(ref, resource.namespace, view);
         if (hosts.length === 0) report("error", "unresolved_reference", [...at, "name"], `found the ${ref.kind} ${resource.namespace}/${ref.name}, which is not there; ${consequence}`);
-        const without = hosts.find((host) => host.waypoint === null);
+        const without = hosts.find((host) => !host.isRead);
         if (without !== undefined) report("warning", "missing_waypoint", [...at, "name"], `${without.hostname} is bound to no waypoint: nothing reads its requests, so that ${consequence}; label it with istio.io/use-waypoint`);
         found.push(...hosts.map((host): AccessTarget => ({ kind: "service", service: host.service })));
         return;

@@ -65,11 +65,12 @@ function findAuthorizer(name: string, view: View, report: Report): ExternalAutho
   if (provider === null) return denied(`found the provider ${JSON.stringify(name)}, which no MeshConfig of ${view.options.rootNamespace} names`);
   if (spec === undefined) return denied(`found the provider ${JSON.stringify(name)}, which is no external authorizer`);
   const host = providerHost(spec.service, view);
-  if (host === null || !host.ports.some(({ number }) => number === spec.port)) return denied(`found the provider ${JSON.stringify(name)} at ${spec.service}:${spec.port}, which no Service or ServiceEntry has`);
+  const port = Number(spec.port);
+  if (host === null || !host.ports.some(({ number }) => number === port)) return denied(`found the provider ${JSON.stringify(name)} at ${spec.service}:${spec.port}, which no Service or ServiceEntry has`);
   const lower = (names: readonly string[] | undefined): string[] => (names ?? []).map((text) => text.toLowerCase());
   const body = spec.includeRequestBodyInCheck;
   return {
-    protocol: grpc === undefined ? "http" : "grpc", service: host.service, port: spec.port, timeoutMs: spec.timeout === undefined ? AUTHORIZER_TIMEOUT_MS : durationMs(spec.timeout), onFailure: spec.failOpen === true ? "allow" : "deny",
+    protocol: grpc === undefined ? "http" : "grpc", service: host.service, port, timeoutMs: spec.timeout === undefined ? AUTHORIZER_TIMEOUT_MS : durationMs(spec.timeout), onFailure: spec.failOpen === true ? "allow" : "deny",
     statusOnError: spec.statusOnError === undefined ? AUTHORIZER_STATUS : Number(spec.statusOnError), pathPrefix: spec.pathPrefix ?? "",
     includeRequestHeaders: grpc === undefined ? lower([...(spec.includeRequestHeadersInCheck ?? []), ...(spec.includeHeadersInCheck ?? [])]) : ["*"],
     includeBodyBytesMax: body === undefined ? 0 : (body.maxRequestBytes ?? BODY_BYTES_MAX), allowPartialBody: body?.allowPartialMessage ?? false,

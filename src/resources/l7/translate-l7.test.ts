@@ -35,6 +35,42 @@ class Directory {
   }
 }
 
+test("a port of a provider may be in quotes, as Istio's pages have it", () => {
+  const config = (port: string): string => `apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh, namespace: istio-system}
+spec: {extensionProviders: [{name: who, envoyExtAuthzGrpc: {service: authz.shop.svc.cluster.local, port: ${port}}}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: authz, namespace: shop}
+spec: {clusterIP: 198.19.0.9, selector: {app: web}, ports: [{name: grpc, port: 9000}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: authz}], action: CUSTOM, provider: {name: who}, rules: [{}]}
+`;
+  const policyOf = (port: string) => JSON.stringify([...evaluate(documents(namespace("shop"), entry("web"), config(port))).l7.requestPolicies.values()]);
+  expect(policyOf('"9000"')).toContain('"port":9000');
+  expect(policyOf('"9000"')).toBe(policyOf("9000"));
+});
+
+test("a policy for a service that a waypoint serves at a port of its own is not said to hold nowhere", () => {
+  const texts = documents(namespace("shop"), entry("web"), `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 198.19.0.9, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], action: DENY, rules: [{}]}
+`);
+  expect(codesOf(evaluate(texts))).toEqual(["warning missing_waypoint spec.targetRefs[0].name"]);
+  expect(codesOf(evaluate(texts, { servedHosts: ["web.shop.svc.cluster.local"] }))).toEqual([]);
+});
+
 describe("only what changed is translated again", () => {
   test("a route, when it or a service that it names changed", () => {
     const placed = (texts: Readonly<Record<string, string>>, set: ResourceSet) => set.update(readingsOf(texts));

@@ -108,7 +108,7 @@ function collectors(names: readonly string[], at: FieldPath, view: View, report:
     const grpc = spec.http === undefined;
     const timeout = grpc ? spec.grpc?.timeout : spec.http?.timeout;
     const headers = (grpc ? spec.grpc?.initialMetadata : spec.http?.headers) ?? [];
-    return collector({ name, protocol: grpc ? "grpc" : "http", service: spec.service, port: spec.port, path: spec.http?.path ?? "", timeoutMs: timeout === undefined ? COLLECTOR_TIMEOUT_MS : durationMs(timeout), headers }, [...at, index], view, report);
+    return collector({ name, protocol: grpc ? "grpc" : "http", service: spec.service, port: Number(spec.port), path: spec.http?.path ?? "", timeoutMs: timeout === undefined ? COLLECTOR_TIMEOUT_MS : durationMs(timeout), headers }, [...at, index], view, report);
   });
 }
 
@@ -147,5 +147,5 @@ function logSink({ name, envoyFileAccessLog: file, envoyOtelAls: otlp }: Provide
     return [{ kind: "standardOutput", format: text !== undefined ? { kind: "text", line: text } : labels !== undefined ? { kind: "json", fields: Object.entries(labels) } : null }];
   }
   if (otlp === undefined) return null;
-  return collector({ name, protocol: "grpc", service: otlp.service, port: otlp.port, path: "", timeoutMs: COLLECTOR_TIMEOUT_MS, headers: [] }, at, view, report).map((one) => ({ kind: "otlp", collector: one }));
+  return collector({ name, protocol: "grpc", service: otlp.service, port: Number(otlp.port), path: "", timeoutMs: COLLECTOR_TIMEOUT_MS, headers: [] }, at, view, report).map((one) => ({ kind: "otlp", collector: one }));
 }

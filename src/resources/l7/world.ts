@@ -46,6 +46,8 @@ export interface Host {
   readonly visibleIn: readonly string[] | null;
   /** `namespace/name` of the waypoint it is bound to by its labels, of two the first; null for none. */
   readonly waypoint: NamespacedName | null;
+  /** Somebody reads its requests: a waypoint that it is bound to, or one that serves it at a port of its own. */
+  readonly isRead: boolean;
 }
 
 /** Hosts are made once for each resource, so that an answer that did not change is the same object. */
@@ -60,25 +62,27 @@ export class HostCache {
     const { namespace, name, spec } = resource;
     const hostname = serviceHostname(name, namespace, options.clusterDomain);
     const host: Host = {
-      service: namespacedName(namespace, hostname), namespace, hostname, kind: "Service", ports: tcpPorts(spec).map((port) => ({ number: port.port, name: port.name ?? "", protocol: declaredProtocol(port.appProtocol ?? "", port.name ?? "") })), headless: isHeadless(spec), visibleIn: null, waypoint,
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "Service", ports: tcpPorts(spec).map((port) => ({ number: port.port, name: port.name ?? "", protocol: declaredProtocol(port.appProtocol ?? "", port.name ?? "") })), headless: isHeadless(spec), visibleIn: null, waypoint, isRead: isRead(hostname, waypoint, options),
     };
     this.#services.set(resource, { key, host });
     return host;
   }
 
-  entry(resource: ServiceEntryResource, waypoint: NamespacedName | null): readonly Host[] {
+  entry(resource: ServiceEntryResource, waypoint: NamespacedName | null, options: TranslationOptions): readonly Host[] {
     const key = waypoint ?? "";
     const known = this.#entries.get(resource);
     if (known !== undefined && known.key === key) return known.hosts;
     const { namespace, spec } = resource;
     const ports = (spec.ports ?? []).filter(({ protocol }) => protocol?.toUpperCase() !== "UDP").map(({ number, name, protocol = "" }) => ({ number, name, protocol: declaredProtocol(protocol, name) }));
     const hosts = spec.hosts.map((hostname): Host => ({
-      service: namespacedName(namespace, hostname), namespace, hostname, kind: "ServiceEntry", ports, headless: false, visibleIn: exportedTo(spec.exportTo, namespace), waypoint,
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "ServiceEntry", ports, headless: false, visibleIn: exportedTo(spec.exportTo, namespace), waypoint, isRead: isRead(hostname, waypoint, options),
     }));
     this.#entries.set(resource, { key, hosts });
     return hosts;
   }
 }
+
+const isRead = (hostname: string, waypoint: NamespacedName | null, { servedHosts = [] }: TranslationOptions): boolean => waypoint !== null || servedHosts.includes(hostname);
 
 /** Namespaces that `exportTo` names; null for all. `~` is none. */
 export function exportedTo(exportTo: readonly string[] | undefined, own: string): readonly string[] | null {
@@ -175,7 +179,7 @@ export class World {
     }
     for (const resource of entries) {
       const waypoints = this.#waypointsOf(resource, waypointUse);
-      const hosts = cache.entry(resource, waypoints[0] ?? null);
+      const hosts = cache.entry(resource, waypoints[0] ?? null, options);
       this.#entries.set(mapKey(resource.namespace, resource.name), hosts);
       for (const host of hosts) this.#add(host, waypoints);
     }
