@@ -9,22 +9,36 @@ export interface EndOfTurn {
 let scheduled: EndOfTurn[] = [];
 let spare: EndOfTurn[] = [];
 let armed = false;
+let turn = 0;
 
 /** The caller makes sure that it is scheduled once per turn only. */
 export function scheduleEndOfTurn(task: EndOfTurn): void {
   scheduled.push(task);
-  if (!armed) {
-    armed = true;
-    // Microtasks run after every socket callback; only setImmediate runs after the whole batch.
-    setImmediate(run);
-  }
+  if (!armed) arm();
+}
+
+/** Another number in each turn. */
+export function currentTurn(): number {
+  if (!armed) arm();
+  return turn;
+}
+
+function arm(): void {
+  armed = true;
+  // Microtasks run after every socket callback; only setImmediate runs after the whole batch.
+  setImmediate(run);
 }
 
 function run(): void {
   const tasks = scheduled;
   scheduled = spare;
-  armed = false;
-  for (let i = 0; i < tasks.length; i++) tasks[i]!.endOfTurn();
-  tasks.length = 0;
-  spare = tasks;
+  try {
+    for (let i = 0; i < tasks.length; i++) tasks[i]!.endOfTurn();
+  } finally {
+    tasks.length = 0;
+    spare = tasks;
+    turn++;
+    armed = false;
+    if (scheduled.length > 0) arm();
+  }
 }

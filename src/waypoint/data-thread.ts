@@ -1,6 +1,7 @@
 // Entry of a data thread's Worker: messages in, messages out, nothing else.
 
 import { systemClock, systemRandom } from "../core/ports.ts";
+import { TurnClock } from "../net/turn-clock.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import { WaypointDataPlane } from "./data-plane.ts";
 import type { FromWaypoint, ToWaypoint } from "./messages.ts";
@@ -12,7 +13,7 @@ const post = (message: FromWaypoint | ThreadAnswer): void => self.postMessage(me
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {
-    plane = new WaypointDataPlane(message.config, { clock: systemClock, random: systemRandom }, post, { credits: message.credits, pulse: message.pulse });
+    plane = new WaypointDataPlane(message.config, { clock: new TurnClock(systemClock), random: systemRandom }, post, { credits: message.credits, pulse: message.pulse });
     post({ kind: "answer", question: "ready", value: null });
     return;
   }
