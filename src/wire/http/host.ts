@@ -27,6 +27,24 @@ const HEX_LAST_LABEL = /(?:^|\.)0x[0-9a-f]*$/;
  * An IPv4-mapped IPv6 address comes back as the IPv4 address it stands for.
  */
 export function parseHost(text: string): Result<Host, string> {
+  const seen = known.get(text);
+  return seen ?? readHost(text);
+}
+
+/** Requests name the same few hosts over and over. Whoever names a new one each time empties it: they are read at the old price then. */
+const known = new Map<string, Result<Host, string>>();
+/** Of at most HOST_CHARS_MAX characters each. */
+const KNOWN_HOSTS_MAX = 256;
+
+function readHost(text: string): Result<Host, string> {
+  const read = hostOf(text);
+  if (!read.ok) return read;
+  if (known.size >= KNOWN_HOSTS_MAX) known.clear();
+  known.set(text, read);
+  return read;
+}
+
+function hostOf(text: string): Result<Host, string> {
   if (text === "") return err("the host is empty");
   if (text.length > HOST_CHARS_MAX) return err(`the host has ${text.length} characters, at most ${HOST_CHARS_MAX} are allowed`);
   if (text.includes("@")) return err("the host has user information");
