@@ -71,7 +71,17 @@ export class FrameWriter {
 
   /** HEADERS, and CONTINUATION where one frame is too small. */
   headers(id: number, block: HeaderBlock, endStream: boolean): void {
-    const bytes = block.bytes === null ? this.encoder.encode(block.fields) : this.encoder.prepend(block.bytes);
+    if (block.bytes !== null) return this.headerFrames(id, this.encoder.prepend(block.bytes), endStream);
+    const length = this.encoder.encodeNext(block.fields);
+    if (length > this.frameBytesMax) return this.headerFrames(id, this.encoder.encoded(length), endStream);
+    const at = this.reserve(FRAME_HEADER_BYTES + length);
+    const { bytes } = this.output;
+    writeFrameHeader(bytes, at, length, FrameType.headers, Flag.endHeaders | (endStream ? Flag.endStream : 0), id);
+    this.encoder.copyTo(bytes, at + FRAME_HEADER_BYTES);
+    this.wrote();
+  }
+
+  private headerFrames(id: number, bytes: Uint8Array, endStream: boolean): void {
     const frameBytes = this.frameBytesMax;
     const frames = Math.max(1, Math.ceil(bytes.length / frameBytes));
     let at = this.reserve(bytes.length + frames * FRAME_HEADER_BYTES);

@@ -22,6 +22,13 @@ const SIZE_UPDATES_MAX = 2;
 const REPEATED_BYTES_MIN = 64;
 const REPEATED_BYTES_MAX = 4096;
 
+/**
+ * A block that left the table alone is remembered whole: many servers write the same head with each answer, field by field. Longer ones are
+ * not worth their memory on each connection, and one whose blocks differ so many times in a row is left in peace.
+ */
+const SAME_BLOCK_BYTES_MAX = 256;
+const SAME_BLOCK_MISSES_MAX = 8;
+
 /** Huffman strings land here before they become JavaScript strings. Grown on demand, shared by all decoders of the thread. */
 let scratch = Buffer.allocUnsafeSlow(4096);
 
@@ -52,6 +59,16 @@ export class HpackDecoder {
   private repeatedText = "";
   private repeatedMark = 0;
 
+  /** The last block, what it stands for, and the table that this holds with; no bytes: none. */
+  private block: Uint8Array | null = null;
+  private blockBytes = 0;
+  private blockList: readonly string[] = [];
+  private blockListBytes = 0;
+  private blockSerial = 0;
+  private blockCount = 0;
+  private blockTableBytesMax = 0;
+  private blockMissesLeft = SAME_BLOCK_MISSES_MAX;
+
   constructor(listBytesMax: number) {
     this.listBytesMax = listBytesMax;
   }
@@ -63,6 +80,7 @@ export class HpackDecoder {
 
   /** Call when our SETTINGS_HEADER_TABLE_SIZE is in force: raising takes effect when sent, lowering when acknowledged. */
   setLimit(limitBytes: number): void {
+    this.block = null;
     this.limitBytes = limitBytes;
     this.updateDue = this.table.maxBytes > limitBytes;
   }
@@ -81,12 +99,49 @@ export class HpackDecoder {
     this.malformed = "";
     this.listBytes = 0;
     this.marks = 0;
+    if (this.isSameBlock(bytes, start, end)) {
+      this.bytes = scratch;
+      this.listBytes = this.blockListBytes;
+      return this.blockList.slice();
+    }
     const list: string[] = [];
+    const { nextSerial, count } = this.table;
     const held = this.decodeFields(list);
     this.bytes = scratch;
     if (!held) return null;
     if (this.marks !== 0) this.malformed = (this.marks & BAD_NAME) !== 0 ? "a field name with forbidden bytes" : "a field value with forbidden bytes";
+    else if (!this.listTooLarge && nextSerial === this.table.nextSerial && count === this.table.count) this.rememberBlock(bytes, start, end, list);
     return list;
+  }
+
+  /** The same bytes mean and do the same while no entry came into the table, none left it, and what it may hold is the same. */
+  private isSameBlock(bytes: Uint8Array, start: number, end: number): boolean {
+    const { block, blockBytes, table } = this;
+    if (block === null || blockBytes !== end - start) return false;
+    if (this.blockSerial !== table.nextSerial || this.blockCount !== table.count || this.blockTableBytesMax !== table.maxBytes) return false;
+    for (let i = 0; i < blockBytes; i++) {
+      if (block[i] !== bytes[start + i]) return false;
+    }
+    this.blockMissesLeft = SAME_BLOCK_MISSES_MAX;
+    return true;
+  }
+
+  private rememberBlock(bytes: Uint8Array, start: number, end: number, list: readonly string[]): void {
+    const length = end - start;
+    if (length === 0 || length > SAME_BLOCK_BYTES_MAX || this.blockMissesLeft === 0) return;
+    if (--this.blockMissesLeft === 0) {
+      this.block = null;
+      this.blockList = [];
+      return;
+    }
+    if (this.block === null || this.block.length < length) this.block = new Uint8Array(length);
+    for (let i = 0; i < length; i++) this.block[i] = bytes[start + i]!;
+    this.blockBytes = length;
+    this.blockList = list.slice();
+    this.blockListBytes = this.listBytes;
+    this.blockSerial = this.table.nextSerial;
+    this.blockCount = this.table.count;
+    this.blockTableBytesMax = this.table.maxBytes;
   }
 
   private decodeFields(list: string[]): boolean {

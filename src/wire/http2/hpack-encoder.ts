@@ -18,6 +18,8 @@ const NOT_INDEXED: ReadonlySet<string> = new Set([
 const ENCODER_TABLE_BYTES_MAX = DEFAULT_HEADER_TABLE_BYTES;
 /** Fields of a block whose like is expected in the next one at the same place: heads of requests and responses have about a dozen. */
 const EXPECTED_FIELDS_MAX = 24;
+/** Up to so many bytes a loop is faster than making a view for the runtime's copy. */
+const LOOPED_BYTES_MAX = 128;
 /** A value that would push out more than a quarter of the table is sent as it is. */
 const INDEXED_SHARE = 4;
 
@@ -75,11 +77,18 @@ export class HpackEncoder {
     this.table.resize(size, this.onEvict);
   }
 
-  /**
-   * Encodes the block that is sent next: order matters. Throws on forbidden bytes, with the table as it was. Returns a view valid until
-   * the next call.
-   */
+  /** As `encodeNext`. Returns a view valid until the next call. */
   encode(fields: readonly string[]): Uint8Array {
+    return this.encoded(this.encodeNext(fields));
+  }
+
+  /** A view of the last block, valid until the next one. */
+  encoded(length: number): Uint8Array {
+    return scratch.subarray(0, length);
+  }
+
+  /** Encodes the block that is sent next: order matters. Throws on forbidden bytes, with the table as it was. Returns its length, for `copyTo`. */
+  encodeNext(fields: readonly string[]): number {
     const { expected, writer } = this;
     // All of them first: a block that stops half way would leave the table out of step.
     for (let i = 0, place = 0; i < fields.length; i += 2, place++) {
@@ -103,7 +112,14 @@ export class HpackEncoder {
       }
       this.field(fields[i]!, fields[i + 1]!, place);
     }
-    return scratch.subarray(0, writer.at);
+    return writer.at;
+  }
+
+  /** Copies the block of the last `encodeNext` to `to`, where it begins at `at`. */
+  copyTo(to: Uint8Array, at: number): void {
+    const { at: length } = this.writer;
+    if (length > LOOPED_BYTES_MAX) to.set(scratch.subarray(0, length), at);
+    else for (let i = 0; i < length; i++) to[at + i] = scratch[i]!;
   }
 
   /** A block made by `encodeStateless`, behind a table size update when one is due. */

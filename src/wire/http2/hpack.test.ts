@@ -181,6 +181,47 @@ describe("hpack decoder", () => {
   });
 });
 
+describe("hpack decoder: the same block again", () => {
+  test("means the same, and its list is the reader's own", () => {
+    const decoder = new HpackDecoder(LIST_BYTES_MAX);
+    const block = new HpackEncoder().encode([":status", "200", "date", "Thu, 01 Jan 2026 00:00:00 GMT"]).slice();
+    const first = decode(decoder, block);
+    const again = decoder.decode(block, 0, block.length)!;
+    expect<string | string[]>(again).toEqual(first);
+    again.push("x", "mine");
+    expect(decode(decoder, block)).toEqual(first);
+    expect(decoder.listBytes).toBe(7 + 3 + 32 + 4 + 29 + 32);
+  });
+
+  const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "hex"));
+  const SMALL = "3f33"; // a table of 82 bytes: two entries of `a: 1`
+  const FULL = "40016101314001620132"; // a: 1, b: 2
+  const TOO_LARGE = `4001633c${"78".repeat(60)}`; // c: sixty times x
+
+  const LARGER = `3fe11f0001657f8f01${"78".repeat(270)}`; // 4096 bytes, and e: 270 times x, too long to be remembered
+
+  test.each([
+    ["an entry came", [FULL, "be", "4001640134"]],
+    ["one came and one went", [SMALL + FULL, "be", "4001640134"]],
+    ["all went for one that was too large", [SMALL + FULL, "bf", TOO_LARGE]],
+    ["a smaller table let the oldest go", [FULL, "bf", "3f0a"]],
+    ["a larger table has room for what was too large", [SMALL, TOO_LARGE, LARGER]],
+    ["a table of the same size again", ["3f0a88", "88", "3f0a88", "20", "3f0a88"]],
+  ])("means what the table says now: %s", (_what, blocks) => {
+    const decoder = new HpackDecoder(LIST_BYTES_MAX);
+    const forgetful = new HpackDecoder(LIST_BYTES_MAX);
+    const [first, ...rest] = blocks;
+    for (const block of [first!, rest[0]!, rest[0]!, ...rest.slice(1), rest[0]!, rest[0]!].map(hex)) {
+      // Forgets: its limit is said again.
+      forgetful.setLimit(4096);
+      const expected = decode(forgetful, block);
+      const got = decode(decoder, block);
+      expect([got, decoder.error, decoder.malformed, decoder.tableBytes, decoder.listBytes]).toEqual([expected, forgetful.error, forgetful.malformed, forgetful.tableBytes, forgetful.listBytes]);
+      if (typeof got === "string") break;
+    }
+  });
+});
+
 describe("hpack encoder", () => {
   const request = [":method", "POST", ":scheme", "https", ":path", "/shop/1?x=y", ":authority", "shop.example:8443", "te", "trailers", "authorization", "Bearer x", "content-type", "application/grpc"];
 
