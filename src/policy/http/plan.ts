@@ -161,7 +161,7 @@ class Planner {
       }
     }
     this.#responseHeaders = joined(this.#responseHeaders, rule.responseHeaders);
-    if (rule.faults.length > 0 || this.#context.serviceFaults !== undefined) {
+    if (rule.faults.length > 0 || (this.#context.serviceFaults?.length ?? 0) > 0) {
       this.#faults = drawFaults(this.#request, rule.faults, this.#context);
       const ended = endedByFault(this.#request, this.#common(), this.#faults);
       if (ended !== null) return ended;
@@ -181,8 +181,10 @@ class Planner {
     for (const filter of drawn.filters) if (filter.kind === "responseHeaders") this.#responseHeaders = joined(this.#responseHeaders, filter.operations);
     const answered = this.#applyFilters(drawn.filters);
     if (answered !== null) return answered;
+    // Each field by name: a spread costs more than all of them on the way that every request takes.
     return {
-      ...this.#common(), kind: "forward", backend: target, backendProvenance: drawn.provenance, rule: this.#rule.provenance, path: this.#target.path, query: this.#target.query,
+      provenance: this.#provenance, ruleName: rule.name, injected: this.#faults.injected, delayMs: this.#faults.delayMs, authorizers: this.#authorizers, responseHeaders: this.#responseHeaders,
+      kind: "forward", backend: target, backendProvenance: drawn.provenance, rule: this.#rule.provenance, path: this.#target.path, query: this.#target.query,
       host: this.#host, requestHeaders: this.#requestHeaders, mirrors: this.#mirrors, timeouts: rule.timeouts, retry: rule.retry,
       session: scope === null ? null : { scope, backend: drawn.key, current }, bytesPerSecond: this.#faults.bytesPerSecond,
     };

@@ -4,6 +4,7 @@
 import type { Provenance } from "../../core/fault.ts";
 import { unreachable } from "../../core/result.ts";
 import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
+import type { CompiledFault } from "../../policy/http/compiled-rule.ts";
 import { type AccessAsk, type AccessDecision, authoriseRequest, explainAccess } from "../../policy/http/authorise-request.ts";
 import { type LoginAnswer, type LoginDecision, loginEndpoint, type LoginStep, requireLogin } from "../../policy/http/login.ts";
 import { withoutLoginCookies } from "../../policy/http/login-cookies.ts";
@@ -41,6 +42,7 @@ export interface DecisionUser extends AuthorizedRequest {
   rearm(): void;
 }
 
+const NO_FAULTS: readonly CompiledFault[] = Object.freeze([]);
 /** Of the names that untrustedTest may say yes to. */
 const UNTRUSTED_INITIALS = "xtcf";
 
@@ -259,11 +261,10 @@ export class RequestDecisions {
       account.ruleName = result.rule.rule.name;
     }
     // What its policies say of requests goes by the service that the client named; one that has no such policy costs nothing here.
-    const own = host.clusters.of({ ...destination, subset: null, clientNamespace: source.namespace });
+    const own = host.clusters.of({ service: destination.service, port: destination.port, subset: null, clientNamespace: source.namespace });
     account.named = own;
     const plan = planRequest(head, result, {
-      random: host.random, listenerPort: destination.port, nowMs: host.wallMs(), sessionSigner: host.sessionSigner,
-      ...(own !== null && own.faults.length > 0 ? { serviceFaults: own.faults } : {}),
+      random: host.random, listenerPort: destination.port, nowMs: host.wallMs(), sessionSigner: host.sessionSigner, serviceFaults: own?.faults ?? NO_FAULTS,
     });
     account.provenance = plan.provenance;
     account.injected = plan.injected;
