@@ -2,6 +2,7 @@
 // goes to the channel's user. How it ends is the business of its kinds.
 
 import type { Socket } from "bun";
+import { giveBack } from "../../core/spent-bytes.ts";
 import type { Channel } from "./channel.ts";
 import { ToldChannel } from "./told-channel.ts";
 
@@ -37,6 +38,7 @@ export abstract class SocketChannel extends ToldChannel implements Channel {
 
   data(chunk: Uint8Array): void {
     this.user?.onBytes(chunk);
+    giveBack(chunk);
   }
 
   drain(): void {

@@ -1,6 +1,7 @@
 // The body of a response on its way to the client: what the client does not take is held and the server told to wait; a fault may hold
 // it to so many bytes a second.
 
+import { giveBackWhole } from "../../core/spent-bytes.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
 import type { HeldCount } from "../channel/held-count.ts";
 import type { BodySink, BodySource } from "../channel/streams.ts";
@@ -79,6 +80,7 @@ export class ResponseBody {
           queue[done] = chunk.subarray(taken);
           break;
         }
+        giveBackWhole(chunk);
         done++;
       }
       if (done > 0) queue.splice(0, done);

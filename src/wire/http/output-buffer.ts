@@ -1,10 +1,13 @@
 // What a connection has to say, gathered for one write. Buffers are lent by a pool while there is something in them,
 // so that ten thousand idle tunnels hold none.
 
-const SMALLEST_BYTES = 16 * 1024;
+import { giveBackWhole } from "../../core/spent-bytes.ts";
+
+/** Room for the head and the body of most answers; thousands of connections that answer in one turn hold one each. */
+const SMALLEST_BYTES = 4 * 1024;
 const LARGEST_POOLED_BYTES = 4 * 1024 * 1024;
-/** Free bytes the pool keeps: a few bulk buffers and many small ones. What comes back beyond it goes to the collector. */
-const POOL_FREE_BYTES_MAX = 16 * 1024 * 1024;
+/** Free bytes the pool keeps: a few bulk buffers and many small ones. What comes back beyond it is freed. */
+const POOL_FREE_BYTES_MAX = 8 * 1024 * 1024;
 /** The first frame's payload starts at a multiple of 64: glibc's memmove is ten times slower a few bytes off (fast-path notes). */
 const PAYLOAD_ALIGN_BYTES = 64;
 const FRAME_HEADER_BYTES = 9;
@@ -28,7 +31,8 @@ export class BufferPool {
 
   release(buffer: Uint8Array): void {
     const size = buffer.length;
-    if (size < SMALLEST_BYTES || size > LARGEST_POOLED_BYTES || this.freeBytes + size > POOL_FREE_BYTES_MAX) return;
+    if (size < SMALLEST_BYTES) return;
+    if (size > LARGEST_POOLED_BYTES || this.freeBytes + size > POOL_FREE_BYTES_MAX) return giveBackWhole(buffer);
     let list = this.free.get(size);
     if (list === undefined) this.free.set(size, (list = []));
     list.push(buffer);

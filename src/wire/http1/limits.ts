@@ -45,8 +45,8 @@ export const HELD_BYTES_MAX = 1024 * 1024;
 export const EARLY_DRAIN_BYTES_MAX = 256 * 1024;
 /** Dropped after the last answer, so that the peer reads it before it meets a reset (RFC 9112, section 9.6). */
 export const LINGER_BYTES_MAX = 1024 * 1024;
-/** Queued for a socket that is full: one bulk write's worth. Beyond it senders are told to wait. */
-export const OUTPUT_DATA_BYTES_MAX = 1024 * 1024;
+/** Queued for a socket that is full. Beyond it senders are told to wait; what they offered before, up to a whole read of a socket (512 KiB), is taken. */
+export const OUTPUT_DATA_BYTES_MAX = 256 * 1024;
 
 export const DEFAULT_LIMITS: Http1Limits = {
   headBytesMax: HEAD_BYTES_MAX,

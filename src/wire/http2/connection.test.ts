@@ -899,7 +899,7 @@ describe("http2: memory", () => {
     const server = Harness.ready("server");
     expect(server.connection.output.bytes.length).toBe(0);
     server.connection.ping();
-    expect(server.connection.output.bytes.length).toBe(16 * 1024);
+    expect(server.connection.output.bytes.length).toBe(4 * 1024);
     server.sent();
     expect(server.connection.output.bytes.length).toBe(0);
   });
