@@ -23,11 +23,13 @@ export interface ConverseOptions {
   readonly headless?: boolean;
   /** Said after a 101; as many bytes are read as the answer's body. */
   readonly talk?: string;
+  /** Where it comes from: 127.0.0.1. */
+  readonly from?: string;
 }
 
 /** Sends, reads `count` answers or to the end, closes. */
-export async function converse(port: number, bytes: string, { count = 1, headless = false, talk }: ConverseOptions = {}): Promise<Answer[]> {
-  const socket = connect(port, "127.0.0.1");
+export async function converse(port: number, bytes: string, { count = 1, headless = false, talk, from }: ConverseOptions = {}): Promise<Answer[]> {
+  const socket = connect({ port, host: "127.0.0.1", ...(from === undefined ? {} : { localAddress: from }) });
   const ended = Promise.withResolvers<void>();
   let received = "";
   let over = false;
