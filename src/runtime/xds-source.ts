@@ -5,6 +5,7 @@ import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta } from "../mesh/l7/delt
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { emptyDelta, type MeshDelta } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
+import { pause } from "../core/pause.ts";
 import type { Random } from "../core/ports.ts";
 import type { Timers } from "../net/timers.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
@@ -19,6 +20,8 @@ import { type LoggedChange, ResourceLog } from "../xds/client/resource-log.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
 
+/** Changes are gathered for this long before they are written: what a crash takes away is told again. */
+const GATHER_MS = 250;
 /** Changes that wait for the disk, at most: then the oldest are waited for. A disk that stands still must not cost memory. */
 const WAITING_CHANGES_MAX = 1_000;
 
@@ -49,7 +52,8 @@ export class XdsSource implements ConfigSource {
   readonly #first = Promise.withResolvers<void>();
   /** Types of which nothing has been told yet. */
   readonly #awaited: Set<string>;
-  readonly #toStore: LoggedChange[] = [];
+  #toStore: LoggedChange[] = [];
+  #storeNow = new AbortController();
   #storing: Promise<void> | null = null;
   #storeIsOurs = true;
   #storeFault: string | null = null;
@@ -98,7 +102,9 @@ export class XdsSource implements ConfigSource {
   }
 
   async stored(): Promise<void> {
+    this.#storeNow.abort();
     while (this.#storing !== null) await this.#storing;
+    this.#storeNow = new AbortController();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -191,9 +197,13 @@ export class XdsSource implements ConfigSource {
   }
 
   async #storeAll(store: ResourceLog): Promise<void> {
-    for (let change = this.#toStore.shift(); change !== undefined; change = this.#toStore.shift()) {
+    while (this.#toStore.length > 0) {
+      await pause(this.#options.timers, GATHER_MS, this.#storeNow.signal);
+      const changes = this.#toStore;
+      this.#toStore = [];
+      if (!this.#storeIsOurs) return;
       try {
-        await store.append(change);
+        await store.append(changes, this.#records.count);
         this.#storeFault = null;
       } catch (cause) {
         // A full disk must not stop the mesh. What is missing there is asked for again when the next process connects.

@@ -15,6 +15,9 @@ const place = (): string => mkdtempSync(join(root, `${count++}-`));
 const file = (directory: string): string => join(directory, "xds/resources.log");
 
 const resource = (name: string, version: string, bytes = 4): ReceivedResource => ({ name, version, typeUrl: "t", value: new Uint8Array(bytes).fill(7) });
+/** In force at most in these tests. */
+const LIVE = 10;
+
 const brief = (state: LoggedState): Record<string, string[]> | null =>
   state.types === null ? null : Object.fromEntries([...state.types].map(([typeUrl, resources]) => [typeUrl, resources.map(({ name, version, value }) => `${name}@${version}:${value.length}`).sort()]));
 
@@ -23,24 +26,24 @@ describe("the log", () => {
     const directory = place();
     const { log, state } = await ResourceLog.open(directory);
     expect(brief(state)).toBeNull();
-    await log.append({ typeUrl: "t", keep: [], drop: [] });
+    await log.append([{ typeUrl: "t", keep: [], drop: [] }], LIVE);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: [] });
   });
 
   test("comes back with the last of each name, over restarts", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append({ typeUrl: "t", keep: [resource("a", "1"), resource("b", "1")], drop: [] });
-    await log.append({ typeUrl: "u", keep: [resource("a", "9")], drop: [] });
+    await log.append([{ typeUrl: "t", keep: [resource("a", "1"), resource("b", "1")], drop: [] }], LIVE);
+    await log.append([{ typeUrl: "u", keep: [resource("a", "9")], drop: [] }], LIVE);
     const again = (await ResourceLog.open(directory)).log;
-    await again.append({ typeUrl: "t", keep: [resource("a", "2", 0)], drop: ["b", "never"] });
+    await again.append([{ typeUrl: "t", keep: [resource("a", "2", 0)], drop: ["b", "never"] }], LIVE);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@2:0"], u: ["a@9:4"] });
   });
 
   test("is the owner's alone", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
+    await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
     expect([statSync(join(directory, "xds")).mode & 0o777, statSync(file(directory)).mode & 0o777]).toEqual([0o700, 0o600]);
   });
 
@@ -49,7 +52,7 @@ describe("the log", () => {
     const { log } = await ResourceLog.open(directory);
     const ends: number[] = [];
     for (let i = 0; i < 5; i++) {
-      await log.append({ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] });
+      await log.append([{ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] }], LIVE);
       ends.push(statSync(file(directory)).size);
     }
     const whole = readFileSync(file(directory));
@@ -59,7 +62,7 @@ describe("the log", () => {
       const sound = ends.filter((end) => end <= cut).length;
       expect(opened.state.types?.get("t")?.length ?? 0, `cut at ${cut}`).toBe(sound);
       expect(opened.state.fault === null, `cut at ${cut}`).toBe(cut === 0 || cut === 8 || ends.includes(cut));
-      await opened.log.append({ typeUrl: "t", keep: [resource("more", "1")], drop: [] });
+      await opened.log.append([{ typeUrl: "t", keep: [resource("more", "1")], drop: [] }], LIVE);
       expect((await ResourceLog.open(directory)).state.types?.get("t")?.length, `cut at ${cut}`).toBe(sound + 1);
     }
   });
@@ -69,9 +72,9 @@ describe("the log", () => {
     if (Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "none", directory]).exitCode !== 0) return; // Outside the box nobody may mount.
     try {
       const { log } = await ResourceLog.open(directory);
-      await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
-      await expect(log.append({ typeUrl: "t", keep: [resource("large", "1", 256 * 1024)], drop: [] })).rejects.toThrow("ENOSPC");
-      await log.append({ typeUrl: "t", keep: [resource("b", "1")], drop: [] });
+      await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
+      await expect(log.append([{ typeUrl: "t", keep: [resource("large", "1", 256 * 1024)], drop: [] }], LIVE)).rejects.toThrow("ENOSPC");
+      await log.append([{ typeUrl: "t", keep: [resource("b", "1")], drop: [] }], LIVE);
       expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@1:4", "b@1:4"] });
     } finally {
       Bun.spawnSync(["umount", directory]);
@@ -81,7 +84,7 @@ describe("the log", () => {
   test("with zeros at its end is what was whole", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append({ typeUrl: "t", keep: [resource("a", "1")], drop: [] });
+    await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
     writeFileSync(file(directory), Buffer.concat([readFileSync(file(directory)), Buffer.alloc(64)]));
     const { state } = await ResourceLog.open(directory);
     expect([brief(state), state.fault !== null]).toEqual([{ t: ["a@1:4"] }, true]);
@@ -90,7 +93,7 @@ describe("the log", () => {
   test("with any byte changed has no wrong content", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    for (let i = 0; i < 5; i++) await log.append({ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] });
+    for (let i = 0; i < 5; i++) await log.append([{ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] }], LIVE);
     const whole = readFileSync(file(directory));
     const random = seededRandom(5);
     for (let run = 0; run < 300; run++) {
@@ -107,8 +110,8 @@ describe("the log", () => {
   test("is written anew when most of it is past", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    for (let i = 0; i < 60; i++) await log.append({ typeUrl: "t", keep: [resource("big", String(i), 64 * 1024)], drop: [] });
-    await log.append({ typeUrl: "t", keep: [resource("small", "1")], drop: [] });
+    for (let i = 0; i < 60; i++) await log.append([{ typeUrl: "t", keep: [resource("big", String(i), 64 * 1024)], drop: [] }], 2);
+    await log.append([{ typeUrl: "t", keep: [resource("small", "1")], drop: [] }], 2);
     expect(statSync(file(directory)).size).toBeLessThan(1.2 * 1024 * 1024);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["big@59:65536", "small@1:4"] });
   });

@@ -4,7 +4,7 @@
 //   8 bytes   "weftxds1"
 //   frames    length u32 LE, CRC-32 u32 LE of the content, content: a StoredChange
 
-import { create, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -17,8 +17,11 @@ const FRAME_HEADER_BYTES = 8;
 const FRAME_BYTES_MAX = 64 * 1024 * 1024;
 /** Below this the file is not worth writing anew. */
 const COMPACT_BYTES_MIN = 1024 * 1024;
-/** Written anew when it is this many times what is still in force. */
+/** Written anew when it has this many times the frames that are still in force, or, as some are large and change often, has grown to so many times its size and more. */
 const COMPACT_FACTOR = 2;
+const GROWTH_BYTES_MAX = 64 * 1024 * 1024;
+/** Frames are gathered up to this before they are written. */
+const CHUNK_BYTES = 256 * 1024;
 const OWNER_ONLY_DIRECTORY = 0o700;
 const OWNER_ONLY_FILE = 0o600;
 
@@ -36,16 +39,17 @@ export interface LoggedState {
 }
 
 interface Live {
-  readonly bytes: number;
+  /** With its header; a view. */
+  readonly frame: Uint8Array;
   readonly change: StoredChange;
 }
 
 export class ResourceLog {
   readonly #path: string;
   #fileBytes = 0;
-  /** Bytes of the frames in force, by type and name. */
-  readonly #liveBytes = new Map<string, number>();
-  #liveTotal = 0;
+  #frameCount = 0;
+  /** When every frame in the file was in force. */
+  #wholeBytes = 0;
 
   private constructor(path: string) {
     this.#path = path;
@@ -60,29 +64,41 @@ export class ResourceLog {
     return { log, state: await log.#read() };
   }
 
-  /** Adds one response to the file. One call at a time. */
-  async append({ typeUrl, keep, drop }: LoggedChange): Promise<void> {
-    const changes = [
-      ...drop.map((name) => create(StoredChangeSchema, { typeUrl, name, removed: true })),
-      ...keep.map(({ name, version, value }) => create(StoredChangeSchema, { typeUrl, name, version, value })),
-      // Even an empty state is one that was told.
-      ...(keep.length + drop.length === 0 ? [create(StoredChangeSchema, { typeUrl })] : []),
-    ];
-    const frames = changes.map(frameOf);
+  /**
+   * Adds responses to the file, in their order. One call at a time.
+   * @param liveCount resources in force after them.
+   */
+  async append(changes: readonly LoggedChange[], liveCount: number): Promise<void> {
     const file = await open(this.#path, "a", OWNER_ONLY_FILE);
+    const before = this.#fileBytes;
     try {
-      const bytes = Buffer.concat(this.#fileBytes === 0 ? [MAGIC, ...frames] : frames);
-      await file.appendFile(bytes);
-      this.#fileBytes += bytes.length;
+      let chunk: Uint8Array[] = before === 0 ? [MAGIC] : [];
+      let chunkBytes = before === 0 ? MAGIC.length : 0;
+      let frameCount = 0;
+      const write = async (): Promise<void> => {
+        await file.appendFile(Buffer.concat(chunk, chunkBytes));
+        this.#fileBytes += chunkBytes;
+        [chunk, chunkBytes] = [[], 0];
+      };
+      for (const change of storedChanges(changes)) {
+        const frame = frameOf(change);
+        chunk.push(frame);
+        chunkBytes += frame.length;
+        frameCount++;
+        if (chunkBytes >= CHUNK_BYTES) await write();
+      }
+      await write();
+      this.#frameCount += frameCount;
     } catch (cause) {
       // A disk that is full takes a part: what comes after it later would be lost with it.
-      await file.truncate(this.#fileBytes);
+      await file.truncate(before);
+      this.#fileBytes = before;
       throw cause;
     } finally {
       await file.close();
     }
-    changes.forEach((change, i) => this.#count(change, frames[i]!.length));
-    if (this.#fileBytes > COMPACT_BYTES_MIN && this.#fileBytes > COMPACT_FACTOR * this.#liveTotal) await this.#compact();
+    const mostlyPast = this.#frameCount > COMPACT_FACTOR * liveCount || this.#fileBytes > COMPACT_FACTOR * this.#wholeBytes + GROWTH_BYTES_MAX;
+    if (this.#fileBytes > COMPACT_BYTES_MIN && mostlyPast) await this.#compact();
   }
 
   async #read(): Promise<LoggedState> {
@@ -91,15 +107,16 @@ export class ResourceLog {
       throw cause;
     });
     if (bytes === null) return { types: null, fault: null };
-    const { live, end, fault } = readFrames(bytes);
+    const { live, end, fault, frameCount } = readFrames(bytes);
     const types = new Map<string, ReceivedResource[]>();
     for (const { change } of live.values()) {
       let of = types.get(change.typeUrl);
       if (of === undefined) types.set(change.typeUrl, (of = []));
       if (change.name !== "") of.push({ name: change.name, version: change.version, typeUrl: change.typeUrl, value: change.value });
     }
-    for (const { change, bytes: frameBytes } of live.values()) this.#count(change, frameBytes);
     this.#fileBytes = end;
+    this.#frameCount = frameCount;
+    for (const { frame } of live.values()) this.#wholeBytes += frame.length;
     if (end < bytes.length) {
       const file = await open(this.#path, "r+");
       try {
@@ -111,34 +128,47 @@ export class ResourceLog {
     return { types: end === 0 ? null : types, fault: fault === null ? null : `${this.#path}: ${fault}; what comes before it is used` };
   }
 
-  #count({ typeUrl, name, removed }: StoredChange, bytes: number): void {
-    const key = `${typeUrl} ${name}`;
-    this.#liveTotal -= this.#liveBytes.get(key) ?? 0;
-    if (removed) this.#liveBytes.delete(key);
-    else {
-      this.#liveBytes.set(key, bytes);
-      this.#liveTotal += bytes;
-    }
-  }
-
   /** The old file stays until the new one is whole. */
   async #compact(): Promise<void> {
     const { live } = readFrames(await readFile(this.#path));
     const temporary = `${this.#path}.tmp`;
     const file = await open(temporary, "w", OWNER_ONLY_FILE);
     try {
-      await file.writeFile(Buffer.concat([MAGIC, ...[...live.values()].map(({ change }) => frameOf(change))]));
+      await file.writeFile(Buffer.concat([MAGIC, ...[...live.values()].map(({ frame }) => frame)]));
       await file.sync();
     } finally {
       await file.close();
     }
     await rename(temporary, this.#path);
-    this.#fileBytes = (await stat(this.#path)).size;
+    this.#fileBytes = this.#wholeBytes = (await stat(this.#path)).size;
+    this.#frameCount = live.size;
   }
 }
 
-export function frameOf(change: StoredChange): Uint8Array {
-  const content = toBinary(StoredChangeSchema, change);
+type StoredContent = Pick<StoredChange, "typeUrl" | "name" | "version" | "value" | "removed">;
+
+/** Numbers of StoredChange's fields. */
+const FIELDS = { typeUrl: 1, name: 2, version: 3, value: 4, removed: 5 } as const;
+const NO_VALUE = new Uint8Array(0);
+
+function* storedChanges(changes: readonly LoggedChange[]): IterableIterator<StoredContent> {
+  for (const { typeUrl, keep, drop } of changes) {
+    for (const name of drop) yield { typeUrl, name, version: "", value: NO_VALUE, removed: true };
+    for (const { name, version, value } of keep) yield { typeUrl, name, version, value, removed: false };
+    // Even an empty state is one that was told.
+    if (keep.length + drop.length === 0) yield { typeUrl, name: "", version: "", value: NO_VALUE, removed: false };
+  }
+}
+
+/** By hand: thousands come at once. */
+export function frameOf({ typeUrl, name, version, value, removed }: StoredContent): Uint8Array {
+  const writer = new BinaryWriter();
+  if (typeUrl !== "") writer.tag(FIELDS.typeUrl, WireType.LengthDelimited).string(typeUrl);
+  if (name !== "") writer.tag(FIELDS.name, WireType.LengthDelimited).string(name);
+  if (version !== "") writer.tag(FIELDS.version, WireType.LengthDelimited).string(version);
+  if (value.length > 0) writer.tag(FIELDS.value, WireType.LengthDelimited).bytes(value);
+  if (removed) writer.tag(FIELDS.removed, WireType.Varint).bool(true);
+  const content = writer.finish();
   const frame = new Uint8Array(FRAME_HEADER_BYTES + content.length);
   const view = new DataView(frame.buffer);
   view.setUint32(0, content.length, true);
@@ -148,9 +178,10 @@ export function frameOf(change: StoredChange): Uint8Array {
 }
 
 /** @returns the last frame of each name that was not removed, and where the sound part ends. */
-export function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<string, Live>; readonly end: number; readonly fault: string | null } {
+export function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<string, Live>; readonly end: number; readonly frameCount: number; readonly fault: string | null } {
+  let frameCount = 0;
   const live = new Map<string, Live>();
-  if (bytes.length < MAGIC.length || !MAGIC.every((byte, i) => bytes[i] === byte)) return { live, end: 0, fault: bytes.length === 0 ? null : "it does not begin as such a file does" };
+  if (bytes.length < MAGIC.length || !MAGIC.every((byte, i) => bytes[i] === byte)) return { live, end: 0, frameCount, fault: bytes.length === 0 ? null : "it does not begin as such a file does" };
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let at = MAGIC.length;
   while (at + FRAME_HEADER_BYTES <= bytes.length) {
@@ -159,11 +190,12 @@ export function readFrames(bytes: Uint8Array): { readonly live: ReadonlyMap<stri
     // A file system may leave zeros at the end after a crash: eight of them would be an empty frame with the right sum.
     const sound = length > 0 && length <= FRAME_BYTES_MAX && content.length === length && crc32(content) === view.getUint32(at + 4, true);
     const change = sound ? decode(StoredChangeSchema, content) : null;
-    if (change === null || !change.ok) return { live, end: at, fault: `it is damaged after ${at} bytes of ${bytes.length}` };
+    if (change === null || !change.ok) return { live, end: at, frameCount, fault: `it is damaged after ${at} bytes of ${bytes.length}` };
     const key = `${change.value.typeUrl} ${change.value.name}`;
     if (change.value.removed) live.delete(key);
-    else live.set(key, { bytes: FRAME_HEADER_BYTES + length, change: change.value });
+    else live.set(key, { frame: bytes.subarray(at, at + FRAME_HEADER_BYTES + length), change: change.value });
+    frameCount++;
     at += FRAME_HEADER_BYTES + length;
   }
-  return { live, end: at, fault: at < bytes.length ? `it is damaged after ${at} bytes of ${bytes.length}` : null };
+  return { live, end: at, frameCount, fault: at < bytes.length ? `it is damaged after ${at} bytes of ${bytes.length}` : null };
 }

@@ -1,7 +1,8 @@
 // Our own fields beside Istio's: packed into an `extensions` entry, found again among others'.
 
-import { type DescMessage, fromBinary, type MessageInitShape, type MessageShape, toBinary, create } from "@bufbuild/protobuf";
+import { type DescMessage, type MessageInitShape, type MessageShape, toBinary, create } from "@bufbuild/protobuf";
 import type { Provenance } from "../../core/fault.ts";
+import { decodeMessage } from "../../wire/protobuf/decode.ts";
 import type { Extension } from "../../wire/protobuf/istio/workload/workload_pb.ts";
 import type { Origin } from "../../wire/protobuf/weft/mesh/v1/extensions_pb.ts";
 import type { Reading } from "./reading.ts";
@@ -17,7 +18,7 @@ export function findExtension<S extends DescMessage>(schema: S, extensions: read
   const found = extensions.find(({ config }) => config?.typeUrl === typeUrl(schema));
   if (found?.config === undefined) return null;
   try {
-    return fromBinary(schema, found.config.value);
+    return decodeMessage(schema, found.config.value);
   } catch (cause) {
     reading.problem(`extensions[${schema.typeName}]`, cause instanceof Error ? cause.message : String(cause));
     return null;
