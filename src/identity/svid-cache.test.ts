@@ -7,7 +7,7 @@ import { spiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { CertificateSource, IssueRequest } from "./certificate-source.ts";
 import { createRequest } from "./csr.ts";
 import {
-  BACKOFF_MS_MAX, FETCH_TIMEOUT_MS, FETCHES_MAX, heldSvid, IDENTITIES_MAX, newSvidCacheState, nextAlarmMs, step, SvidCache, type SvidCacheState, type SvidEffect,
+  BACKOFF_FIRST_MS_MAX, BACKOFF_MS_MAX, FETCH_TIMEOUT_MS, FETCHES_MAX, heldSvid, IDENTITIES_MAX, newSvidCacheState, nextAlarmMs, REFUSALS_BELIEVED, step, SvidCache, type SvidCacheState, type SvidEffect,
   type SvidEvent, TICK_MS, type Times, UNOWNED_IDLE_MS,
 } from "./svid-cache.ts";
 import type { Svid } from "./svid.ts";
@@ -362,6 +362,29 @@ describe("the shell", () => {
     expect(it.saved.at(-1)).toBe(`removed ${WEB}`);
     it.cache.destroy();
     expect(it.time.pending).toBe(0);
+  });
+
+  test("awaited: what workloads need and have not, until it comes or the CA has refused it for good; not what cannot be reached", async () => {
+    const fault = (code: "refused" | "unavailable") => err({ code, message: code, blame: "peer" as const, dies: "nothing" as const, retry: { kind: "never" as const } });
+    let now = (): number => NOON_MS;
+    const ca = signer(() => now());
+    let says: "refused" | "unavailable" | "yes" = "refused";
+    const it = shell({ issue: async (request) => (says === "yes" ? ca.issue(request) : fault(says)) });
+    now = () => it.time.wallMs();
+    it.cache.need(id("passer-by"), "realtime");
+    it.cache.workloadAdded(WEB);
+    await it.time.pass(1);
+    // The first word may be that of a CA that has not heard of us yet.
+    expect(it.cache.awaited).toEqual([WEB]);
+    for (let failures = 1; failures < REFUSALS_BELIEVED; failures++) await it.time.pass(BACKOFF_FIRST_MS_MAX * 2 ** failures);
+    expect(it.cache.awaited).toEqual([]);
+    says = "unavailable";
+    await it.time.pass(BACKOFF_FIRST_MS_MAX * 2 ** REFUSALS_BELIEVED);
+    expect(it.cache.awaited).toEqual([WEB]);
+    says = "yes";
+    await it.time.pass(BACKOFF_FIRST_MS_MAX * 2 ** (REFUSALS_BELIEVED + 1));
+    expect([it.published.length > 0, it.cache.awaited]).toEqual([true, []]);
+    it.cache.destroy();
   });
 
   test("a source that never answers gives its slot back after the time limit, and is told to stop", async () => {

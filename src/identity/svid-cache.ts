@@ -354,6 +354,9 @@ export const systemTimers: Timers = {
   },
 };
 
+/** A CA that has refused so often means it; the first time it may not have heard yet of who is asking. */
+export const REFUSALS_BELIEVED = 3;
+
 /** A fetch that takes longer than this gives its slot back; the source has been told to stop. */
 export const FETCH_TIMEOUT_MS = 30_000;
 
@@ -401,6 +404,8 @@ export class SvidCache {
   readonly #options: SvidCacheOptions;
   readonly #state: SvidCacheState;
   readonly #aborts = new Map<number, AbortController>();
+  /** By the CA's own word, when it was asked last. */
+  readonly #refused = new Set<SpiffeId>();
   #cancelAlarm: (() => void) | null = null;
   #destroyed = false;
 
@@ -445,6 +450,12 @@ export class SvidCache {
       failure: entry.work.kind === "backingOff" ? entry.work.message : null,
       certificate: entry.svid === null ? null : withoutKey(entry.svid),
     }));
+  }
+
+  /** What workloads here wait for: no certificate yet, and nobody has said that there will be none. */
+  get awaited(): readonly SpiffeId[] {
+    const now = this.#now();
+    return [...this.#state.entries.values()].filter((entry) => entry.workloads > 0 && usable(entry, now) === null && !(this.#refused.has(entry.spiffeId) && entry.failures >= REFUSALS_BELIEVED)).map(({ spiffeId }) => spiffeId);
   }
 
   destroy(): void {
@@ -514,6 +525,8 @@ export class SvidCache {
     const { source, lifetimeMs, createRequest } = this.#options;
     const request = createRequest(spiffeId);
     const issued = await source.issue({ spiffeId, csrPem: request.csrPem, lifetimeMs, signal });
+    if (!issued.ok && issued.error.code === "refused") this.#refused.add(spiffeId);
+    else this.#refused.delete(spiffeId);
     if (!issued.ok) return { ok: false, error: issued.error.message };
     const svid = assembleSvid({
       spiffeId,

@@ -77,6 +77,8 @@ export interface NodeAgentEvents {
   debug(message: string, fields: Readonly<Record<string, string | number>>): void;
   /** A certificate was renewed or came in; its issuers may be new. */
   certificatePublished(): void;
+  /** Identities of workloads here that have no certificate yet and may get one; told when that may have changed. */
+  certificatesAwaited(identities: readonly SpiffeId[]): void;
   /** Which workloads are not attached has changed. */
   pendingChanged(pending: PendingWorkloads): void;
   /** Sockets of workloads that a service manager may keep, and names of those that are closed for good. */
@@ -117,6 +119,7 @@ export class NodeAgent {
         threads.post({ kind: "svid", svid });
         options.events.debug("a certificate is in use", { identity: svid.spiffeId, serial: svid.serial, until: new Date(svid.notAfterMs).toISOString() });
         options.events.certificatePublished();
+        options.events.certificatesAwaited(this.#svids.awaited);
       },
       onDrop: (id) => {
         threads.post({ kind: "svidDropped", spiffeId: id });
@@ -125,6 +128,7 @@ export class NodeAgent {
       onFailed: (id, message) => {
         threads.post({ kind: "svidFailed", spiffeId: id, message });
         options.events.warning("certificate_failed", message);
+        options.events.certificatesAwaited(this.#svids.awaited);
       },
       onWarning: options.events.warning,
     });
@@ -213,6 +217,7 @@ export class NodeAgent {
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);
+    this.#options.events.certificatesAwaited(this.#svids.awaited);
     this.#attacher.want(captured, (uid) => this.store.workload(uid) !== undefined);
     this.#dropIdentities();
     this.#options.events.pendingChanged(this.pending);

@@ -112,6 +112,8 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const credit = new LogCredit();
   const store = new MeshStore();
   let crl: CrlWatch | null = null;
+  let hasBeenReady = false;
+  lifecycle.readiness.onChange((ready) => (hasBeenReady ||= ready));
   let pendingChanged = Promise.withResolvers<void>();
   const agent = await NodeAgent.start({
     dataPlane: dataPlaneConfig(settings),
@@ -137,6 +139,10 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
       info: (code, message) => log.info(message, { code }),
       debug: (message, fields) => log.debug(message, fields),
       certificatePublished: () => crl?.reload(),
+      certificatesAwaited: (identities) => {
+        // Whoever waits for us to be ready ends the agent before us: what it carries must find certificates here. Later ones are no reason.
+        if (told && !hasBeenReady) lifecycle.readiness.set("certificates", identities.length === 0 ? null : `waiting for the CA's answer about ${summarise(identities)}`);
+      },
       pendingChanged: ({ first, failed }) => {
         // One workload that cannot be attached is its own trouble: it must not have the others' agent started anew.
         lifecycle.readiness.remark("workloads", failed.length === 0 ? null : `not in the mesh, tried again: ${summarise(failed)}`);

@@ -59,7 +59,7 @@ export class TestCni {
 export class TestControlPlane implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), "weft-control-plane-"));
   readonly mesh = new PublishedMesh();
-  readonly #hub: Node;
+  readonly hub: Node;
   readonly #ca = testCa({ nowMs: Date.now() - HOUR_MS });
   readonly #token = newToken();
   readonly #certificates: CaServer;
@@ -67,7 +67,7 @@ export class TestControlPlane implements AsyncDisposable {
   #xds: TestXdsServer | null = null;
 
   private constructor(hub: Node) {
-    this.#hub = hub;
+    this.hub = hub;
     writeFileSync(join(this.directory, "root.pem"), this.#ca.rootPem);
     writeFileSync(join(this.directory, "token"), this.#token.token, { mode: 0o600 });
     const tokens = parseTokens(JSON.stringify({ tokens: [{ name: "nodes", sha256: this.#token.sha256, namespaces: "all" }] }));
@@ -93,7 +93,7 @@ export class TestControlPlane implements AsyncDisposable {
 
   /** A process that starts anew: it knows what there is, and nothing of its clients. */
   async serveXds(): Promise<void> {
-    this.#xds = await TestXdsServer.start({ ca: this.#ca, token: this.#token.token, host: this.#hub.ipv4, port: XDS_PORT, inside: (listen) => this.#hub.inside(listen) });
+    this.#xds = await TestXdsServer.start({ ca: this.#ca, token: this.#token.token, host: this.hub.ipv4, port: XDS_PORT, inside: (listen) => this.hub.inside(listen) });
     const { workloads, services, policies } = this.mesh.mesh;
     if (workloads.size > 0) this.#xds.xds.publish(new PublishedMesh().change({ workloads: [...workloads.values()], services: [...services.values()], policies: [...policies.values()] }, this.mesh.l7));
   }
@@ -117,7 +117,7 @@ export class TestControlPlane implements AsyncDisposable {
   /** The variables that a chart gives to an agent. */
   environmentOf(place: Place): Record<string, string> {
     return {
-      XDS_ADDRESS: `https://${this.#hub.ipv4}:${XDS_PORT}`, CA_ADDRESS: `https://${this.#hub.ipv4}:${CA_PORT}`, XDS_ROOT_CA: join(this.directory, "root.pem"), CA_ROOT_CA: join(this.directory, "root.pem"),
+      XDS_ADDRESS: `https://${this.hub.ipv4}:${XDS_PORT}`, CA_ADDRESS: `https://${this.hub.ipv4}:${CA_PORT}`, XDS_ROOT_CA: join(this.directory, "root.pem"), CA_ROOT_CA: join(this.directory, "root.pem"),
       ALT_XDS_HOSTNAME: XDS_SERVER_NAME, ALT_CA_HOSTNAME: XDS_SERVER_NAME, AUTH_TOKEN: join(this.directory, "token"), NODE_NAME: place.name, POD_NAME: `agent-${place.name}`, POD_NAMESPACE: "istio-system",
       INSTANCE_IP: place.ipv4, CLUSTER_ID: "Kubernetes",
     };

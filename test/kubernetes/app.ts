@@ -116,6 +116,60 @@ async function get(url: string): Promise<number> {
   return line.startsWith("got") ? 0 : 1;
 }
 
+/** One connection of HTTP/1.1 by hand: fetch would ask again on another when this one is lost, and nobody would hear of it. */
+class KeptConnection {
+  readonly #url: URL;
+  #socket: Bun.Socket | null = null;
+  #heard = "";
+  #changed = Promise.withResolvers<void>();
+  #ended: string | null = null;
+
+  constructor(url: string) {
+    this.#url = new URL(url);
+  }
+
+  async get(): Promise<void> {
+    const { hostname, port, host, pathname } = this.#url;
+    this.#socket ??= await Bun.connect({
+      hostname, port: Number(port || "80"),
+      socket: {
+        data: (_, bytes) => this.#hears(() => (this.#heard += bytes.toString("latin1"))),
+        close: () => this.#hears(() => (this.#ended ??= "the connection was closed")),
+        error: (_, cause) => this.#hears(() => (this.#ended ??= cause.message)),
+      },
+    });
+    this.#heard = "";
+    this.#socket.write(`GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+    const late = setTimeout(() => this.#hears(() => (this.#ended ??= `no answer in ${REQUEST_MS} ms`)), REQUEST_MS);
+    try {
+      while (!this.#isComplete()) {
+        if (this.#ended !== null) throw new Error(this.#ended);
+        await this.#changed.promise;
+      }
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  end(): void {
+    this.#socket?.end();
+  }
+
+  #hears(what: () => void): void {
+    what();
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  #isComplete(): boolean {
+    const end = this.#heard.indexOf("\r\n\r\n");
+    if (end < 0) return false;
+    const length = /^HTTP\/1\.1 200 [^]*\r\ncontent-length: *(\d+)\r\n/i.exec(this.#heard.slice(0, end + 2))?.[1];
+    if (length === undefined) throw new Error(`answered with ${this.#heard.slice(0, end)}`);
+    return this.#heard.length >= end + 4 + Number(length);
+  }
+}
+
 /**
  * New connections, one that is kept, the name looked up anew, and calls of gRPC where `grpcAt` says where, until it is ended. Every failure
  * is a line; so is how far it has come.
@@ -124,11 +178,12 @@ async function load(url: string, grpcAt: string): Promise<void> {
   const count = { fresh: 0, kept: 0, names: 0, calls: 0, failed: 0 };
   // One question, asked once: no resolver's patience hides one that is lost.
   const resolver = new Resolver({ timeout: NAME_MS, tries: 1 });
-  const get = async (last: boolean): Promise<void> => {
-    const response = await fetch(url, { signal: AbortSignal.timeout(REQUEST_MS), keepalive: !last, headers: last ? { Connection: "close" } : {} });
+  const fresh = async (): Promise<void> => {
+    const response = await fetch(url, { signal: AbortSignal.timeout(REQUEST_MS), keepalive: false });
     await response.text();
     if (!response.ok) throw new Error(`status ${response.status}`);
   };
+  let connection = new KeptConnection(url);
   let client = grpcClient(grpcAt);
   const since = { kept: performance.now(), calls: performance.now() };
   const isOld = (kind: keyof typeof since): boolean => {
@@ -137,7 +192,18 @@ async function load(url: string, grpcAt: string): Promise<void> {
     return true;
   };
   const works: Readonly<Record<"fresh" | "kept" | "names" | "calls", () => Promise<unknown>>> = {
-    fresh: () => get(true), kept: () => get(isOld("kept")), names: () => resolver.resolve4(new URL(url).hostname),
+    fresh, names: () => resolver.resolve4(new URL(url).hostname),
+    kept: async () => {
+      if (isOld("kept")) {
+        connection.end();
+        connection = new KeptConnection(url);
+      }
+      await connection.get().catch((cause: unknown) => {
+        connection.end();
+        connection = new KeptConnection(url);
+        throw cause;
+      });
+    },
     calls: async () => {
       if (isOld("calls")) {
         client.end();

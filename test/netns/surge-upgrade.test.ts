@@ -69,4 +69,21 @@ describeUnless(unsealed)("a surge upgrade", () => {
     }
     expect(await ask(front, "get", urlOf(web.ipv4, HTTP_PORT))).toStartWith("200 web to ");
   });
+
+  test("the next one is not ready while it has no certificate for the pods of its node: the present one is not told to end", async () => {
+    const place = east.workload("agent-east-late");
+    const late = new URL(control.environmentOf(place)["CA_ADDRESS"]!);
+    const caAt = `TCP:${late.host}`;
+    late.port = String(Number(late.port) + 1000);
+    const next = control.agent("ztunnel", place, { INPOD_UDS: control.cni(east).path, NODE_NAME: east.name, CA_ADDRESS: late.origin });
+    const readiness = async (): Promise<string> => ask(place, "get", "http://127.0.0.1:15021/healthz/ready").catch(String);
+    const started = start(next);
+    await next.logged(/front is in the mesh/, 0, 30_000);
+    await until("it says what it waits for", 10_000, async () => /certificates: waiting for the CA's answer about spiffe:\S+\/sa\/front/.test(await readiness()));
+    const way = control.hub.exec(["socat", `TCP-LISTEN:${late.port},fork,reuseaddr`, caAt]);
+    await started;
+    expect(await readiness()).toStartWith("200");
+    way.kill();
+    await way.exited;
+  });
 });
