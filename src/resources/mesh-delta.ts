@@ -2,6 +2,7 @@
 
 import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
 import type { Provenance } from "../core/fault.ts";
+import { atOnce, ITEMS_PER_STEP, type Steps } from "../core/steps.ts";
 import type { AuthorizationPolicy, MeshDelta, Service, Workload } from "../mesh/records.ts";
 
 export interface MeshSnapshot {
@@ -17,9 +18,9 @@ export const emptySnapshot: MeshSnapshot = { workloads: new Map(), services: new
  * one line more at the top of a file would otherwise be a push of everything below. A policy's line is told, as explanations name it.
  */
 export function diff(previous: MeshSnapshot, next: MeshSnapshot): MeshDelta {
-  const workloads = changed(previous.workloads, next.workloads, equalButSource);
-  const services = changed(previous.services, next.services, equalButSource);
-  const policies = changed(previous.policies, next.policies, deepEqual);
+  const workloads = atOnce(changed(previous.workloads, next.workloads, equalButSource));
+  const services = atOnce(changed(previous.services, next.services, equalButSource));
+  const policies = atOnce(changed(previous.policies, next.policies, deepEqual));
   return {
     workloads: workloads.upserted, services: services.upserted, policies: policies.upserted,
     removedWorkloads: workloads.removed, removedServices: services.removed, removedPolicies: policies.removed,
@@ -30,11 +31,13 @@ export function isEmptyDelta(delta: MeshDelta): boolean {
   return Object.values(delta).every((part: readonly unknown[]) => part.length === 0);
 }
 
-export function changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): { upserted: V[]; removed: K[] } {
+export function* changed<K, V>(previous: ReadonlyMap<K, V>, next: ReadonlyMap<K, V>, equal: (a: V, b: V) => boolean): Steps<{ readonly upserted: V[]; readonly removed: K[] }> {
   const upserted: V[] = [];
   const removed: K[] = [];
   if (previous === next) return { upserted, removed };
+  let looked = 0;
   for (const [key, value] of next) {
+    if (++looked % ITEMS_PER_STEP === 0) yield;
     const before = previous.get(key);
     if (before === value) continue;
     if (before === undefined || !equal(before, value)) upserted.push(value);

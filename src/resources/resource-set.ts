@@ -10,12 +10,11 @@ import { diffL7 } from "./l7/l7-delta.ts";
 import type { ResourceStatus } from "./l7/status.ts";
 import { L7Translator } from "./l7/translate-l7.ts";
 import { DIAGNOSTICS_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, TOTAL_CHARS_MAX } from "./limits.ts";
-import { diff, emptySnapshot } from "./mesh-delta.ts";
 import { NAMESPACE_DEFAULT } from "./object-meta.ts";
 import { type ParsedItem, parseResources } from "./parse-resources.ts";
-import { describeIdentity, identityKey, type Placed, type ResourceIdentity, type TranslationOptions } from "./resource.ts";
+import { describeIdentity, identityKey, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "./resource.ts";
 import { denyingStandIn } from "./stand-in.ts";
-import { MeshTranslator, type ResourceDiagnostic } from "./translate-mesh.ts";
+import { MeshTranslator } from "./translate-mesh.ts";
 import { WaypointServices } from "./waypoint-services.ts";
 import { type DocumentText, parseDocument, type ParsedDocument, type Position, splitDocuments } from "./yaml-document.ts";
 
@@ -85,7 +84,6 @@ export class ResourceSet {
   #files = new Map<string, KnownFile>();
   #restoredDocuments = new Map<string, readonly ParsedItem[]>();
   #inForce = new Map<string, InForce>();
-  #mesh = emptySnapshot;
   #l7 = EMPTY_L7_SNAPSHOT;
   #lastGood = new Map<string, { readonly members: readonly InForce[]; readonly file: LastGoodFile }>();
   /** False until something is known to have been in force: then a policy that cannot be read is taken to deny. */
@@ -131,12 +129,10 @@ export class ResourceSet {
     const translated = this.#translator.translate(resources);
     const l7 = this.#l7Translator.translate(resources);
     diagnostics.push(...this.#locateAll([...translated.diagnostics, ...l7.diagnostics]));
-    const delta = diff(this.#mesh, translated.mesh);
     const l7Delta = diffL7(this.#l7, l7.snapshot);
-    this.#mesh = translated.mesh;
     this.#l7 = l7.snapshot;
     return {
-      mesh: translated.mesh, delta, l7: l7.snapshot, l7Delta, statuses: l7.statuses, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
+      mesh: translated.mesh, delta: translated.delta, l7: l7.snapshot, l7Delta, statuses: l7.statuses, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
       lastGood: this.#rememberLastGood(), resourceCount: this.#inForce.size,
     };
   }

@@ -83,8 +83,19 @@ export interface Placed<R> {
   readonly path: FieldPath;
 }
 
+/** A diagnostic of a resource in force, before its field is located in the file. */
+export interface ResourceDiagnostic {
+  readonly placed: Placed<ResourceOf<string, unknown>>;
+  readonly severity: Severity;
+  readonly code: DiagnosticCode;
+  readonly path: FieldPath;
+  readonly message: string;
+}
+
 /** Tells something about a field of a resource in force. */
 export type ReportFor = (placed: Placed<ResourceOf<string, unknown>>) => Report;
+
+export const collectInto = (diagnostics: ResourceDiagnostic[]): ReportFor => (placed) => (severity, code, path, message) => diagnostics.push({ placed, severity, code, path, message });
 
 export function provenanceOf(placed: Placed<ResourceOf<string, unknown>>, fieldPath = ""): Provenance {
   const { kind, namespace, name, resourceVersion } = placed.resource;

@@ -24,12 +24,14 @@ interface Range {
  * @param isMade whether a service is one that a waypoint's Gateway brings, rather than written.
  */
 export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = [], isMade: (placed: Placed<ServiceResource>) => boolean = () => false): ServiceAddresses {
+  const plain = entries.length === 0 ? givenOnly(services) : null;
+  if (plain !== null) return plain;
   const taken = new Map<IpAddress, Placed<ResourceOf<string, unknown>>>();
   const result = new Map<ServiceResource | string, readonly IpAddress[]>();
   const ranges = cidrs.map(toRange);
-  const inOrder = [...services].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : nameOf(a) > nameOf(b) ? 1 : 0));
+  const inOrder = services.map((placed) => ({ placed, name: nameOf(placed) })).sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   const choosing: Placed<ServiceResource>[] = [];
-  for (const placed of inOrder) {
+  for (const { placed } of inOrder) {
     const { spec } = placed.resource;
     const given = virtualAddresses(spec);
     if (given.length === 0 && !isHeadless(spec)) choosing.push(placed);
@@ -49,6 +51,22 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
   for (const claim of hosts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
     // One name in two entries of a namespace is one host.
     if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));
+  }
+  return result;
+}
+
+/** As it is in most clusters: every service has an address that is no other's, or wants none. Null where something is to be chosen or told. */
+function givenOnly(services: readonly Placed<ServiceResource>[]): ServiceAddresses | null {
+  const taken = new Set<IpAddress>();
+  const result = new Map<ServiceResource, readonly IpAddress[]>();
+  for (const { resource } of services) {
+    const given = virtualAddresses(resource.spec);
+    if (given.length === 0 && !isHeadless(resource.spec)) return null;
+    for (const ip of given) {
+      if (taken.has(ip)) return null;
+      taken.add(ip);
+    }
+    result.set(resource, given);
   }
   return result;
 }

@@ -17,19 +17,26 @@ const keyOf = ({ namespace, name }: GatewayName): string => `${namespace}/${name
 
 export class WaypointAdmission {
   readonly #gateways = new Map<string, GatewayResource>();
-  readonly #services = new Set<string>();
+  readonly #byNamespace = new Map<string, GatewayResource[]>();
+  readonly #services: ReadonlySet<string>;
   readonly #labels = new Map<string, Labels>();
   readonly #bySelector: GatewayResource[] = [];
   readonly #byAll: string;
 
-  /** @param resources Gateways, Services and Namespaces count. */
-  constructor(resources: Iterable<Placed<Resource>>) {
+  /**
+   * @param resources Gateways and Namespaces count.
+   * @param services `namespace/name` of every Service: looked at whenever it is asked.
+   */
+  constructor(resources: Iterable<Placed<Resource>>, services: ReadonlySet<string>) {
+    this.#services = services;
     const open: string[] = [];
     for (const { resource } of resources) {
       if (resource.kind === "Namespace") this.#labels.set(resource.name, resource.labels);
-      else if (resource.kind === "Service") this.#services.add(keyOf(resource));
       else if (resource.kind === "Gateway" && isWaypoint(resource)) {
         this.#gateways.set(keyOf(resource), resource);
+        const there = this.#byNamespace.get(resource.namespace);
+        if (there === undefined) this.#byNamespace.set(resource.namespace, [resource]);
+        else there.push(resource);
         const { from } = namespacesOf(resource);
         if (from === "All") open.push(keyOf(resource));
         if (from === "Selector") this.#bySelector.push(resource);
@@ -59,7 +66,7 @@ export class WaypointAdmission {
   /** Everything of this that matters to one namespace, as a text: equal for equal answers. */
   keyFor(namespace: string): string {
     const selecting = this.#bySelector.filter((gateway) => this.allows(gateway, namespace)).map(keyOf).sort();
-    const closed = [...this.#gateways.values()].filter((gateway) => gateway.namespace === namespace && !this.allows(gateway, namespace)).map(keyOf).sort();
+    const closed = (this.#byNamespace.get(namespace) ?? []).filter((gateway) => !this.allows(gateway, namespace)).map(keyOf).sort();
     return `${this.#byAll};${selecting.join(" ")};${closed.join(" ")}`;
   }
 }

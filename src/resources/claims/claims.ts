@@ -9,6 +9,7 @@
 //   WorkloadEntry  such an address, or an older one's    the same
 
 import { CidrMap } from "../../core/cidr-map.ts";
+import type { Steps } from "../../core/steps.ts";
 import { type Cidr, cidrContains, type IpAddress, ipFromBytes, parseCidr, parseIp } from "../../core/ip.ts";
 import type { DiagnosticCode, FieldPath, Severity } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
@@ -16,10 +17,9 @@ import { type ServiceResource, virtualAddresses } from "../kinds/service.ts";
 import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import { entryAddresses, type WorkloadEntryResource } from "../kinds/workload-entry.ts";
 import { sortedByAge } from "../l7/age.ts";
-import type { Placed, TranslationOptions } from "../resource.ts";
-import type { ResourceDiagnostic } from "../translate-mesh.ts";
+import type { Placed, ResourceDiagnostic, TranslationOptions } from "../resource.ts";
 import { hostFault, type HostOwners } from "./host-claims.ts";
-import { OwnedAddresses } from "./owned-ranges.ts";
+import { ownedAddresses } from "./owned-ranges.ts";
 import type { AddressOwner, PodAddresses } from "./pod-addresses.ts";
 
 /** Different ranges that the ServiceEntries of one namespace may name: each is held against the namespace's own pods. */
@@ -32,12 +32,22 @@ export const ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX = 100_000;
 /** What is told of one resource: the first few explain the others. */
 const TOLD_PER_RESOURCE_MAX = 8;
 
+const NO_CLAIMS: JudgedClaims = { copies: new Map(), hidden: new Set(), diagnostics: [] };
 const ELSEWHERE = "which is the address of a pod or Service of another namespace";
 
+/** The resources that claims are about, and those that they are held against. */
+export interface ClaimedResources {
+  readonly services: readonly Placed<ServiceResource>[];
+  readonly serviceEntries: readonly PlacedEntry[];
+  readonly workloadEntries: readonly Placed<WorkloadEntryResource>[];
+  /** Names of all namespaces. */
+  readonly namespaces: ReadonlySet<string>;
+}
+
 export interface JudgedClaims {
-  /** All resources, those that claimed too much without it. The same object as before where nothing of one is left out, or still the same. */
-  readonly resources: readonly Placed<Resource>[];
-  /** Of these, the ServiceEntries and WorkloadEntries whose workloads are never found by their addresses. */
+  /** Of resources that claimed too much, what stands for each without it: the same as before where the same is left out. */
+  readonly copies: ReadonlyMap<Placed<Resource>, Placed<Resource>>;
+  /** The ServiceEntries and WorkloadEntries whose workloads are never found by their addresses; copies where there are. */
   readonly hidden: ReadonlySet<Placed<Resource>>;
   readonly diagnostics: readonly ResourceDiagnostic[];
 }
@@ -61,31 +71,32 @@ export class ClaimJudge {
     return this.#exact.has(ip) || this.#ranges.contains(ip);
   }
 
-  judge(resources: readonly Placed<Resource>[], pods: Pods): JudgedClaims {
-    const services = resources.filter((placed): placed is Placed<ServiceResource> => placed.resource.kind === "Service");
-    const entries = resources.filter((placed): placed is PlacedEntry => placed.resource.kind === "ServiceEntry");
-    const workloads = resources.filter((placed): placed is Placed<WorkloadEntryResource> => placed.resource.kind === "WorkloadEntry");
+  *judge({ services, serviceEntries: entries, workloadEntries: workloads, namespaces }: ClaimedResources, pods: Pods): Steps<JudgedClaims> {
     this.#exact = new Set();
     this.#ranges = new CidrMap();
-    if (entries.length === 0 && workloads.length === 0) return { resources, hidden: new Set(), diagnostics: [] };
-    const facts = this.#facts(resources, services, entries, pods);
+    if (entries.length === 0 && workloads.length === 0) return NO_CLAIMS;
+    this.#remember(entries, workloads);
+    yield;
+    const facts = yield* this.#facts(services, entries, namespaces, pods);
     const diagnostics: ResourceDiagnostic[] = [];
     const copies = new Map<Placed<Resource>, PlacedEntry>();
     const older = new OlderEntries();
-    for (const placed of sortedByAge(entries)) copies.set(placed, this.#judgeEntry(placed, facts, older, diagnostics));
-    const hidden = hiddenWorkloads(workloads, entries, this.#options, facts, diagnostics);
-    this.#remember(entries, workloads);
-    const judged = resources.map((placed) => copies.get(placed) ?? placed);
-    return { resources: judged, hidden: new Set([...hidden].map((placed) => copies.get(placed) ?? placed)), diagnostics };
+    for (const placed of sortedByAge(entries)) {
+      const judged = this.#judgeEntry(placed, facts, older, diagnostics);
+      if (judged !== placed) copies.set(placed, judged);
+      yield;
+    }
+    const hidden = yield* hiddenWorkloads(workloads, entries, this.#options, facts, diagnostics);
+    return { copies, hidden: new Set([...hidden].map((placed) => copies.get(placed) ?? placed)), diagnostics };
   }
 
-  #facts(resources: readonly Placed<Resource>[], services: readonly Placed<ServiceResource>[], entries: readonly PlacedEntry[], pods: Pods): Facts {
+  *#facts(services: readonly Placed<ServiceResource>[], entries: readonly PlacedEntry[], namespaces: ReadonlySet<string>, pods: Pods): Steps<Facts> {
     const vips = new Map<IpAddress, string>();
     for (const { resource } of services) for (const ip of virtualAddresses(resource.spec)) vips.set(ip, resource.namespace);
-    const namespaces = new Set(resources.filter(({ resource }) => resource.kind === "Namespace").map(({ resource }) => resource.name));
     const names = new Set(services.map(({ resource }) => `${resource.namespace}/${resource.name}`));
+    yield;
     const hasRanges = entries.some(({ resource }) => (resource.spec.addresses ?? []).some((text) => !isSingle(parseCidr(text)!)));
-    const owned = hasRanges ? new OwnedAddresses([...pods, ...vips]) : null;
+    const owned = hasRanges ? yield* ownedAddresses(chain(pods, vips)) : null;
     const ranges = new Map<string, Map<string, boolean>>();
     const rooms = new Map<string, Room>();
     return {
@@ -220,7 +231,7 @@ class OlderEntries {
 const isExported = (exportTo: readonly string[] | undefined, namespace: string): boolean => exportTo === undefined || exportTo.length === 0 || exportTo.some((text) => text !== "." && text !== "~" && text !== namespace);
 
 /** Entries whose workloads stand at an address that is a pod's or Service's of others, or an older workload's. */
-function hiddenWorkloads(workloads: readonly Placed<WorkloadEntryResource>[], entries: readonly PlacedEntry[], options: TranslationOptions, facts: Facts, diagnostics: ResourceDiagnostic[]): Set<Placed<ServiceEntryResource | WorkloadEntryResource>> {
+function* hiddenWorkloads(workloads: readonly Placed<WorkloadEntryResource>[], entries: readonly PlacedEntry[], options: TranslationOptions, facts: Facts, diagnostics: ResourceDiagnostic[]): Steps<Set<Placed<ServiceEntryResource | WorkloadEntryResource>>> {
   const hidden = new Set<Placed<ServiceEntryResource | WorkloadEntryResource>>();
   const first = new Map<string, { readonly namespace: string; workloadEntry: boolean }>();
   // One reason is enough: the whole entry is hidden.
@@ -230,6 +241,7 @@ function hiddenWorkloads(workloads: readonly Placed<WorkloadEntryResource>[], en
     diagnostics.push({ placed, severity: "error", code: "conflict", path, message: `${message}: it is an endpoint of its services, and not found by its address` });
   };
   for (const placed of sortedByAge<WorkloadEntryResource | ServiceEntryResource>([...workloads, ...entries])) {
+    yield;
     const { resource } = placed;
     const isWorkload = resource.kind === "WorkloadEntry";
     for (const { ip, network, path } of claimedBy(resource, options)) {
@@ -259,6 +271,10 @@ function* claimedBy(resource: ServiceEntryResource | WorkloadEntryResource, opti
 }
 
 const isSingle = (cidr: Cidr): boolean => cidr.prefixLength === cidr.bytes.length * 8;
+
+function* chain<T>(...all: readonly Iterable<T>[]): Iterable<T> {
+  for (const one of all) yield* one;
+}
 
 function addIp(into: Set<IpAddress>, text: string): void {
   const ip = parseIp(text);

@@ -1,6 +1,10 @@
 // Addresses that are somebody's, in order, to find whether a range holds one of another namespace.
 
 import { type Cidr, type IpAddress, ipToBytes } from "../../core/ip.ts";
+import type { Steps } from "../../core/steps.ts";
+
+/** Sorted at once: some milliseconds. */
+const SORTED_AT_ONCE = 4_096;
 
 interface Owned {
   /** Network-order bytes as text, one character each: compared as the address is. */
@@ -9,14 +13,11 @@ interface Owned {
 }
 
 export class OwnedAddresses {
-  readonly #byFamily: { readonly 4: Owned[]; readonly 6: Owned[] } = { 4: [], 6: [] };
+  readonly #byFamily: { readonly 4: readonly Owned[]; readonly 6: readonly Owned[] };
 
-  constructor(owned: Iterable<readonly [ip: IpAddress, namespace: string]>) {
-    for (const [ip, namespace] of owned) {
-      const bytes = ipToBytes(ip);
-      this.#byFamily[bytes.length === 4 ? 4 : 6].push({ key: keyOf(bytes), namespace });
-    }
-    for (const list of [this.#byFamily[4], this.#byFamily[6]]) list.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
+  /** @param byFamily each in the order of its keys. */
+  constructor(byFamily: { readonly 4: readonly Owned[]; readonly 6: readonly Owned[] }) {
+    this.#byFamily = byFamily;
   }
 
   /** Costs as many steps as the range holds addresses of `namespace` itself before the first of another. */
@@ -26,6 +27,41 @@ export class OwnedAddresses {
     for (let i = firstAtLeast(list, keyOf(cidr.bytes)); i < list.length && list[i]!.key <= last; i++) if (list[i]!.namespace !== namespace) return true;
     return false;
   }
+}
+
+export function* ownedAddresses(owned: Iterable<readonly [ip: IpAddress, namespace: string]>): Steps<OwnedAddresses> {
+  const byFamily: { readonly 4: Owned[]; readonly 6: Owned[] } = { 4: [], 6: [] };
+  let count = 0;
+  for (const [ip, namespace] of owned) {
+    if (++count % SORTED_AT_ONCE === 0) yield;
+    const bytes = ipToBytes(ip);
+    byFamily[bytes.length === 4 ? 4 : 6].push({ key: keyOf(bytes), namespace });
+  }
+  return new OwnedAddresses({ 4: yield* sorted(byFamily[4]), 6: yield* sorted(byFamily[6]) });
+}
+
+/** Runs that are sorted one by one, then merged two by two. */
+function* sorted(all: readonly Owned[]): Steps<readonly Owned[]> {
+  let runs: (readonly Owned[])[] = [];
+  for (let i = 0; i < all.length; i += SORTED_AT_ONCE) {
+    runs.push(all.slice(i, i + SORTED_AT_ONCE).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)));
+    yield;
+  }
+  while (runs.length > 1) {
+    const merged: (readonly Owned[])[] = [];
+    for (let i = 0; i < runs.length; i += 2) merged.push(i + 1 < runs.length ? yield* merge(runs[i]!, runs[i + 1]!) : runs[i]!);
+    runs = merged;
+  }
+  return runs[0] ?? [];
+}
+
+function* merge(a: readonly Owned[], b: readonly Owned[]): Steps<readonly Owned[]> {
+  const merged: Owned[] = [];
+  for (let i = 0, j = 0; i < a.length || j < b.length; ) {
+    merged.push(j >= b.length || (i < a.length && a[i]!.key <= b[j]!.key) ? a[i++]! : b[j++]!);
+    if (merged.length % SORTED_AT_ONCE === 0) yield;
+  }
+  return merged;
 }
 
 const keyOf = (bytes: Uint8Array): string => String.fromCharCode(...bytes);

@@ -3,8 +3,11 @@
 //
 // What objects of one namespace share (services, policies, labels) is translated by the same code as a directory's files; each pod is
 // translated by itself, again only when it, its node, a slice that names it or what its namespace shares has changed.
+//
+// An evaluation may be left and gone on with. What comes meanwhile is read, and waits until it has ended: each state is of one moment.
 
 import type { WorkloadUid } from "../../core/brand.ts";
+import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
 import type { IpAddress } from "../../core/ip.ts";
@@ -19,19 +22,21 @@ import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.t
 import { type Node, readNode } from "../kinds/node.ts";
 import { type Pod, readPod } from "../kinds/pod.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
-import { diffL7 } from "../l7/l7-delta.ts";
+import { diffL7Steps } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
 import { leftOut } from "../memberships.ts";
-import { deepEqual, diff, type MeshSnapshot } from "../mesh-delta.ts";
+import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
+import type { NamespaceSurroundings } from "../namespace-context.ts";
 import { headOf } from "../object-head.ts";
-import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
+import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
-import { MeshTranslator, type NamespaceSurroundings, type ResourceDiagnostic } from "../translate-mesh.ts";
+import { MeshTranslator } from "../translate-mesh.ts";
 import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import { howToAllow, type WaypointBinding } from "../waypoint-status.ts";
+import { EntryTable } from "./entry-table.ts";
 import { NO_PEER, translateListedEndpoint, type TranslatedPod, translatePod } from "./translate-pod.ts";
 import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX, NamespaceAllowance, type NamespaceUse } from "./namespace-allowance.ts";
 import { sizeOf } from "./object-size.ts";
@@ -65,12 +70,6 @@ export interface ClusterEvaluation extends EvaluatedState {
   readonly diagnostics: readonly ClusterDiagnostic[];
 }
 
-interface Entry {
-  readonly placed: Placed<Resource>;
-  /** In the place of a policy that could never be read. */
-  readonly standIn: boolean;
-}
-
 interface PodEntry {
   pod: Pod;
   workload: Workload | null;
@@ -90,13 +89,11 @@ const BEYOND_TOLD_MAX = 100;
 const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
-/** Kinds whose objects are never part of the ztunnel's records, and those that matter to L7 by their labels at most: what need not be looked at again. */
-const L7_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>([
-  "RequestAuthentication", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy", "VirtualService", "DestinationRule", "Telemetry",
-  "TrafficPolicy", "LoginPolicy", "TokenIntrospection", "MeshConfig", "ConfigMap", "Secret",
-]);
+/** What claims are about, and what they are held against. */
+const CLAIMED: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["Service", "ServiceEntry", "WorkloadEntry", "Namespace"]);
 /** Kinds that name Secrets and ConfigMaps, or say that they may be named. */
 const NAMING: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["ReferenceGrant", "BackendTLSPolicy", "DestinationRule", "RequestAuthentication", "TokenIntrospection", "LoginPolicy", "TrafficPolicy", "MeshConfig", "Gateway", "ServiceEntry"]);
+/** Kinds that mean nothing to L7, or by their labels at most. */
 const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntry", "PeerAuthentication"]);
 
 export class ClusterSet {
@@ -105,8 +102,10 @@ export class ClusterSet {
   readonly #translator: MeshTranslator;
   readonly #l7Translator: L7Translator;
 
-  readonly #entries = new Map<string, Entry>();
+  readonly #entries = new EntryTable();
   readonly #broken = new Map<string, BrokenObject>();
+  /** As of the last evaluation. */
+  #brokenNow: ReadonlyMap<string, BrokenObject> = new Map();
   readonly #allowance = new NamespaceAllowance();
   /** Objects of each namespace that were not kept, and whose status says so. */
   readonly #refusedTold = new Map<string, Set<string>>();
@@ -120,7 +119,7 @@ export class ClusterSet {
   readonly #beyond = new Map<PodEntry, readonly string[]>();
   readonly #podAddresses = new PodAddresses<Pod>();
   readonly #claims: ClaimJudge;
-  #judged: JudgedClaims = { resources: [], hidden: new Set(), diagnostics: [] };
+  #judged: JudgedClaims = { copies: new Map(), hidden: new Set(), diagnostics: [] };
   readonly #podsByUid = new Map<string, PodEntry>();
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
@@ -128,11 +127,19 @@ export class ClusterSet {
   /** Workloads made of each slice. */
   readonly #listed = new Map<string, readonly Workload[]>();
 
-  #meshDirty = true;
+  /** What came while something is evaluated; null while nothing is. */
+  #held: (() => void)[] | null = null;
+  /** `namespace/name` of pods that went, of these. */
+  readonly #leaving = new Set<string>();
+  #claimsDirty = true;
   #l7Dirty = true;
   /** Something that may name a Secret or a ConfigMap has changed. */
   #namesDirty = true;
-  /** All resources in force, with those made for them; null when one has changed since. */
+  /** Of each namespace all resources in force, with those made for them. */
+  readonly #lists = new Map<string, readonly Placed<Resource>[]>();
+  /** Namespaces whose list the mesh's translator has not seen. */
+  readonly #unseen = new Set<string>();
+  /** All lists as one; null when one has changed since. */
   #resources: readonly Placed<Resource>[] | null = null;
   /** Made to see what is named, and still true; null otherwise. */
   #translatedL7: TranslatedL7 | null = null;
@@ -141,6 +148,9 @@ export class ClusterSet {
   readonly #dirtyPods = new Set<PodEntry>();
   readonly #dirtySlices = new Set<string>();
   readonly #removedWorkloads = new Set<WorkloadUid>();
+
+  /** Who is hidden has not been told to the translator. */
+  #hiddenMoved = false;
 
   /** What the translator made, without pods. */
   #shared: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
@@ -168,18 +178,19 @@ export class ClusterSet {
 
   /** A pod as it is now; for who may ask for whose certificate. */
   podByUid(uid: string): Pod | null {
-    return this.#podsByUid.get(uid)?.pod ?? null;
+    const pod = this.#podsByUid.get(uid)?.pod ?? null;
+    return pod === null || this.#leaving.has(nameKey(pod)) ? null : pod;
   }
 
   /** Whether a pod that has not ended runs on the node under this service account. */
   runsOn(node: string, namespace: string, serviceAccount: string): boolean {
-    for (const { pod } of this.#podsByNode.get(node) ?? []) if (pod.namespace === namespace && pod.serviceAccount === serviceAccount && pod.phase !== "ended") return true;
+    for (const { pod } of this.#podsByNode.get(node) ?? []) if (pod.namespace === namespace && pod.serviceAccount === serviceAccount && pod.phase !== "ended" && !this.#leaving.has(nameKey(pod))) return true;
     return false;
   }
 
   /** The resource in force; null for none. */
   resource(identity: ResourceIdentity): Resource | null {
-    const entry = this.#entries.get(identityKey(identity));
+    const entry = this.#entries.get(identity);
     return entry === undefined || entry.standIn ? null : entry.placed.resource;
   }
 
@@ -191,20 +202,30 @@ export class ClusterSet {
   upsert(kind: ClusterKind, value: Readonly<Record<string, unknown>>): Taken {
     const { namespace, name } = headOf(value);
     if (this.#isBounded(kind, namespace) && !this.#allowance.take(namespace, kind, name, sizeOf(value))) return this.#refuse({ kind, namespace, name });
-    this.#setStandIn(kind, namespace);
-    switch (kind) {
-      case "Pod":
-        this.#take(kind, value, readPod(value), (pod) => this.#setPod(pod));
-        break;
-      case "Node":
-        this.#take(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
-        break;
-      case "EndpointSlice":
-        this.#take(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#forgetSlice(value) : this.#setSlice(slice)));
-        break;
-      default: this.#upsertResource(KINDS_BY_NAME.get(kind)!, value);
-    }
+    const take = this.#read(kind, value);
+    this.#whenIdle(() => {
+      this.#setStandIn(kind, namespace);
+      take();
+    });
     return "kept";
+  }
+
+  /** Reads it at once: what waits is no larger than what is kept. */
+  #read(kind: ClusterKind, value: Readonly<Record<string, unknown>>): () => void {
+    switch (kind) {
+      case "Pod": return this.#readOne(kind, value, readPod(value), (pod) => this.#setPod(pod));
+      case "Node": return this.#readOne(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
+      case "EndpointSlice": {
+        const head = headOf(value);
+        return this.#readOne(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#removeSlice(nameKey(head)) : this.#setSlice(slice)));
+      }
+      default: return this.#readResource(KINDS_BY_NAME.get(kind)!, value);
+    }
+  }
+
+  #whenIdle(change: () => void): void {
+    if (this.#held === null) change();
+    else this.#held.push(change);
   }
 
   /** Objects of the namespace were not kept, and would be if they were brought again. */
@@ -213,74 +234,136 @@ export class ClusterSet {
   }
 
   remove(kind: ClusterKind, namespace: string, name: string): void {
-    const key = identityKey({ kind, namespace, name });
-    this.#setBroken(key, null);
-    if (this.#isBounded(kind, namespace)) {
-      this.#allowance.release(namespace, kind, name);
-      this.#setStandIn(kind, namespace);
-    }
-    switch (kind) {
-      case "Pod": return this.#removePod(`${namespace}/${name}`);
-      case "Node": return this.#setNode(name, null);
-      case "EndpointSlice": return this.#removeSlice(`${namespace}/${name}`);
-      default:
-        if (this.#entries.delete(key)) this.#touch(kind);
-    }
+    const bounded = this.#isBounded(kind, namespace);
+    if (bounded) this.#allowance.release(namespace, kind, name);
+    // Whatever waits: it has no certificate from now on.
+    if (kind === "Pod" && this.#held !== null) this.#leaving.add(`${namespace}/${name}`);
+    this.#whenIdle(() => {
+      const identity = { kind, namespace, name };
+      this.#setBroken(identityKey(identity), null);
+      if (bounded) this.#setStandIn(kind, namespace);
+      switch (kind) {
+        case "Pod": return this.#removePod(`${namespace}/${name}`);
+        case "Node": return this.#setNode(name, null);
+        case "EndpointSlice": return this.#removeSlice(`${namespace}/${name}`);
+        default:
+          if (this.#entries.delete(identity)) this.#touch(kind);
+      }
+    });
   }
 
   /** Secrets and ConfigMaps that the objects name as they are now. Tells nothing of what has changed: that is for `evaluate`. */
   references(): Iterable<TextReference> {
-    if (this.#namesDirty) this.#translatedL7 = this.#translateL7();
-    this.#namesDirty = false;
-    return this.#l7Translator.references;
+    return atOnce(this.referenceSteps());
+  }
+
+  referenceSteps(): Steps<Iterable<TextReference>> {
+    return this.#whole(this.#findReferences());
   }
 
   /** What holds now, and how it came from what held at the last call. */
   evaluate(): ClusterEvaluation {
+    return atOnce(this.evaluationSteps());
+  }
+
+  /** The same, in steps that take less than a millisecond each but for what one object alone needs. Begun, it is to be ended, or the set to be left. */
+  evaluationSteps(): Steps<ClusterEvaluation> {
+    return this.#whole(this.#evaluate());
+  }
+
+  *#whole<T>(steps: Steps<T>): Steps<T> {
+    if (this.#held !== null) throw new Error("the cluster is being evaluated already");
+    const held: (() => void)[] = [];
+    this.#held = held;
+    try {
+      return yield* steps;
+    } finally {
+      this.#held = null;
+      this.#leaving.clear();
+      for (const change of held) change();
+    }
+  }
+
+  *#findReferences(): Steps<Iterable<TextReference>> {
+    if (this.#namesDirty) this.#translatedL7 = yield* this.#translateL7();
+    this.#namesDirty = false;
+    return this.#l7Translator.references;
+  }
+
+  *#evaluate(): Steps<ClusterEvaluation> {
     const labelsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0 || this.#entriesMoved;
-    const delta = this.#evaluateMesh();
+    const delta = yield* this.#evaluateMesh();
     if (this.#l7Translator.looksAtLabels) {
       if (labelsMoved) this.#l7Dirty = true;
       // It may have been made before their workloads were.
       if (labelsMoved || delta.workloads.length > 0 || delta.removedWorkloads.length > 0) this.#translatedL7 = null;
     }
-    const l7Delta = this.#l7Dirty ? this.#evaluateL7() : EMPTY_L7_DELTA;
-    this.#meshDirty = false;
+    const l7Delta = this.#l7Dirty ? yield* this.#evaluateL7() : EMPTY_L7_DELTA;
     this.#l7Dirty = false;
     this.#entriesMoved = false;
     this.#translatedL7 = null;
-    this.#diagnostics ??= [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...describeBeyond(this.#beyond), ...[...this.#allowance.full()].map(describeFull)];
-    return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#broken, bindings: this.#bindings, diagnostics: this.#diagnostics };
-  }
-
-  #resourceList(): readonly Placed<Resource>[] {
-    if (this.#resources !== null) return this.#resources;
-    this.#judged = this.#claims.judge([...this.#entries.values()].map(({ placed }) => placed), this.#podAddresses);
-    this.#diagnostics = null;
-    this.#resources = this.#waypointServices.complete(this.#judged.resources);
-    return this.#resources;
-  }
-
-  #translateL7(): TranslatedL7 {
-    return this.#l7Translator.translate(this.#resourceList(), this.#podLabels());
-  }
-
-  #evaluateMesh(): MeshDelta {
-    if (!this.#meshDirty && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
-    let shared: MeshDelta = emptyDelta;
-    if (this.#meshDirty) {
-      const resources = this.#resourceList();
-      const translated = this.#translator.translate(resources, this.#judged.hidden);
-      shared = diff(this.#shared, translated.mesh);
-      this.#shared = translated.mesh;
-      this.#sharedDiagnostics = translated.diagnostics;
-      this.#bindings = translated.bindings;
-      this.#diagnostics = null;
-      this.#findChangedNamespaces();
+    if (this.#diagnostics === null) {
+      this.#diagnostics = [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...describeBeyond(this.#beyond), ...[...this.#allowance.full()].map(describeFull)];
+      this.#brokenNow = new Map(this.#broken);
     }
+    return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#brokenNow, bindings: this.#bindings, diagnostics: this.#diagnostics };
+  }
+
+  /** Brings the lists up to date. */
+  *#list(): Steps<void> {
+    const touched = new Set(this.#entries.takeTouched());
+    if (this.#claimsDirty) {
+      const before = this.#judged;
+      this.#judged = yield* this.#claims.judge({
+        services: this.#entries.ofKind("Service"), serviceEntries: this.#entries.ofKind("ServiceEntry"), workloadEntries: this.#entries.ofKind("WorkloadEntry"), namespaces: new Set(this.#entries.ofKind("Namespace").map(({ resource }) => resource.name)),
+      }, this.#podAddresses);
+      this.#claimsDirty = false;
+      this.#diagnostics = null;
+      for (const [placed, copy] of this.#judged.copies) if (before.copies.get(placed) !== copy) touched.add(placed.resource.namespace);
+      for (const placed of before.copies.keys()) if (!this.#judged.copies.has(placed)) touched.add(placed.resource.namespace);
+      // Who is hidden is no part of the lists, and the translator finds the difference.
+      if (before.hidden.size > 0 || this.#judged.hidden.size > 0) this.#hiddenMoved = true;
+    }
+    if (touched.size === 0) return;
+    this.#resources = null;
+    const { copies } = this.#judged;
+    for (const home of touched) {
+      yield;
+      this.#unseen.add(home);
+      const all = this.#entries.at(home);
+      if (all.length === 0) this.#lists.delete(home);
+      else this.#lists.set(home, this.#waypointServices.complete(copies.size === 0 ? all : all.map((placed) => copies.get(placed) ?? placed)));
+    }
+  }
+
+  *#translateL7(): Steps<TranslatedL7> {
+    yield* this.#list();
+    this.#resources ??= [...this.#lists.values()].flat();
+    return yield* this.#l7Translator.steps(this.#resources, this.#podLabels());
+  }
+
+  *#translateShared(): Steps<MeshDelta> {
+    yield* this.#list();
+    if (this.#unseen.size === 0 && !this.#hiddenMoved) return emptyDelta;
+    const translated = yield* this.#translator.update(new Map([...this.#unseen].map((home) => [home, this.#lists.get(home) ?? []])), this.#judged.hidden);
+    this.#unseen.clear();
+    this.#hiddenMoved = false;
+    if (translated.diagnostics !== this.#sharedDiagnostics) this.#diagnostics = null;
+    this.#sharedDiagnostics = translated.diagnostics;
+    this.#bindings = translated.bindings;
+    this.#shared = translated.mesh;
+    yield* this.#findChangedNamespaces();
+    return translated.delta;
+  }
+
+  *#evaluateMesh(): Steps<MeshDelta> {
+    const shared = yield* this.#translateShared();
+    if (isEmptyDelta(shared) && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
     const upserted: Workload[] = [...shared.workloads];
     const removed = new Set<WorkloadUid>([...shared.removedWorkloads, ...this.#removedWorkloads]);
+    let looked = 0;
     for (const entry of this.#dirtyPods) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
       const before = entry.workload;
       const { workload, beyond } = this.#translatePod(entry.pod);
       entry.workload = workload;
@@ -293,7 +376,10 @@ export class ClusterSet {
         removed.delete(entry.workload.uid);
       } else entry.workload = before;
     }
-    for (const key of this.#dirtySlices) this.#translateSlice(key, upserted, removed);
+    for (const key of this.#dirtySlices) {
+      this.#translateSlice(key, upserted, removed);
+      yield;
+    }
     this.#dirtyPods.clear();
     this.#dirtySlices.clear();
     this.#removedWorkloads.clear();
@@ -308,9 +394,9 @@ export class ClusterSet {
     return delta;
   }
 
-  #evaluateL7(): L7Delta {
-    const translated = this.#translatedL7 ?? this.#translateL7();
-    const delta = diffL7(this.#l7, translated.snapshot);
+  *#evaluateL7(): Steps<L7Delta> {
+    const translated = this.#translatedL7 ?? (yield* this.#translateL7());
+    const delta = yield* diffL7Steps(this.#l7, translated.snapshot);
     this.#l7 = translated.snapshot;
     this.#statuses = translated.statuses;
     this.#l7Diagnostics = translated.diagnostics;
@@ -323,7 +409,7 @@ export class ClusterSet {
   }
 
   /** Pods and slices of every namespace of which something shared is not what it was. */
-  #findChangedNamespaces(): void {
+  *#findChangedNamespaces(): Steps<void> {
     for (const namespace of new Set([...this.#podsByNamespace.keys(), ...this.#slicesByNamespace.keys()])) {
       const now = this.#translator.surroundings(namespace);
       if (this.#surroundings.get(namespace) === now) continue;
@@ -331,6 +417,7 @@ export class ClusterSet {
       for (const entry of this.#podsByNamespace.get(namespace) ?? []) this.#dirtyPods.add(entry);
       for (const slice of this.#slicesByNamespace.get(namespace) ?? []) this.#dirtySlices.add(nameKey(slice));
     }
+    yield;
     for (const namespace of this.#surroundings.keys()) if (!this.#podsByNamespace.has(namespace) && !this.#slicesByNamespace.has(namespace)) this.#surroundings.delete(namespace);
   }
 
@@ -360,46 +447,54 @@ export class ClusterSet {
     else this.#listed.delete(key);
   }
 
-  #take<T>(kind: ClusterKind, value: Readonly<Record<string, unknown>>, read: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }, set: (value: T) => void): void {
+  #readOne<T>(kind: ClusterKind, value: Readonly<Record<string, unknown>>, read: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }, set: (value: T) => void): () => void {
     const identity = { kind, ...headOf(value) };
     const key = identityKey(identity);
     if (read.ok) {
-      this.#setBroken(key, null);
-      return set(read.value);
+      return () => {
+        this.#setBroken(key, null);
+        set(read.value);
+      };
     }
     // As it was stays, and who reads the log learns that it is not as it is.
-    this.#setBroken(key, { identity, diagnostics: [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }] });
+    const diagnostics: readonly ClusterDiagnostic[] = [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }];
+    return () => this.#setBroken(key, { identity, diagnostics });
   }
 
-  #upsertResource(definition: Kind, value: Readonly<Record<string, unknown>>): void {
+  #readResource(definition: Kind, value: Readonly<Record<string, unknown>>): () => void {
     const identity = identityOf(value, definition);
-    if (identity === null) return;
-    const key = identityKey(identity);
-    if (isAlias(value)) {
-      // In DNS alone: nobody stands behind it whom one could authenticate.
-      this.#setBroken(key, null);
-      if (this.#entries.delete(key)) this.#touch(definition.kind);
-      return;
-    }
+    if (identity === null) return () => {};
+    // In DNS alone: nobody stands behind it whom one could authenticate.
+    if (isAlias(value)) return () => this.#removeResource(identity, definition);
     let { resource, faults } = checkObject(value, definition);
     const known = resource === null ? withoutUnknownFields(value, definition) : null;
     if (known !== null) ({ resource, faults } = checkObject(known, definition));
-    const before = this.#entries.get(key);
     const diagnostics = faults.filter(({ severity }) => severity !== "info")
       .map(({ severity, code, path, message }): ClusterDiagnostic => ({ severity, code, resource: describeIdentity(identity), fieldPath: formatFieldPath(path), message }));
-    if (diagnostics.length === 0) this.#setBroken(key, null);
-    else if (resource !== null) this.#setBroken(key, { identity, diagnostics });
-    if (resource === null) {
-      const standIn = before === undefined ? denyingStandIn(identity) : null;
-      const outcome = before !== undefined ? (before.standIn ? "" : "; its last good version stays in force") : standIn === null ? "; nothing of it is in force" : "; until it can be read what it may cover is denied";
-      this.#setBroken(key, { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
-      if (standIn === null) return;
-      this.#entries.set(key, { placed: placeOf(standIn), standIn: true });
-      return this.#touch(definition.kind);
-    }
+    return () => (resource === null ? this.#setUnreadable(identity, definition, diagnostics) : this.#setResource(identity, resource, definition, diagnostics));
+  }
+
+  #removeResource(identity: ResourceIdentity, definition: Kind): void {
+    this.#setBroken(identityKey(identity), null);
+    if (this.#entries.delete(identity)) this.#touch(definition.kind);
+  }
+
+  #setResource(identity: ResourceIdentity, resource: Resource, definition: Kind, diagnostics: readonly ClusterDiagnostic[]): void {
+    this.#setBroken(identityKey(identity), diagnostics.length === 0 ? null : { identity, diagnostics });
+    const before = this.#entries.get(identity);
     // The same object as before keeps all that was made of it.
     if (before !== undefined && !before.standIn && before.placed.resource.resourceVersion === resource.resourceVersion && before.placed.resource.creationTimestamp === resource.creationTimestamp) return;
-    this.#entries.set(key, { placed: placeOf(resource), standIn: false });
+    this.#entries.set(identity, { placed: placeOf(resource), standIn: false });
+    this.#touch(definition.kind);
+  }
+
+  #setUnreadable(identity: ResourceIdentity, definition: Kind, diagnostics: readonly ClusterDiagnostic[]): void {
+    const before = this.#entries.get(identity);
+    const standIn = before === undefined ? denyingStandIn(identity) : null;
+    const outcome = before !== undefined ? (before.standIn ? "" : "; its last good version stays in force") : standIn === null ? "; nothing of it is in force" : "; until it can be read what it may cover is denied";
+    this.#setBroken(identityKey(identity), { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
+    if (standIn === null) return;
+    this.#entries.set(identity, { placed: placeOf(standIn), standIn: true });
     this.#touch(definition.kind);
   }
 
@@ -412,15 +507,19 @@ export class ClusterSet {
   #refuse(identity: ResourceIdentity & { readonly kind: ClusterKind }): Taken {
     const { kind, namespace } = identity;
     const key = identityKey(identity);
-    this.#diagnostics = null;
-    this.#setStandIn(kind, namespace);
     const told = this.#refusedTold.get(namespace) ?? new Set();
     this.#refusedTold.set(namespace, told);
-    if (!told.has(key) && told.size >= REFUSED_TOLD_MAX) return "unnoticed";
-    told.add(key);
-    const outcome = this.#entries.has(key) ? "its last good version stays in force" : denyingStandIn(identity) === null ? "nothing of it is in force" : "until there is room what it may cover is denied";
-    this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "too_many_documents", resource: describeIdentity(identity), fieldPath: "", message: `${fullness(namespace)}; ${outcome}` }] });
-    return "refused";
+    const noticed = told.has(key) || told.size < REFUSED_TOLD_MAX;
+    if (noticed) told.add(key);
+    this.#whenIdle(() => {
+      this.#diagnostics = null;
+      this.#setStandIn(kind, namespace);
+      if (!noticed) return;
+      told.add(key);
+      const outcome = this.#entries.has(identity) ? "its last good version stays in force" : denyingStandIn(identity) === null ? "nothing of it is in force" : "until there is room what it may cover is denied";
+      this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "too_many_documents", resource: describeIdentity(identity), fieldPath: "", message: `${fullness(namespace)}; ${outcome}` }] });
+    });
+    return noticed ? "refused" : "unnoticed";
   }
 
   /** One for all policies of a kind that were not kept. */
@@ -428,11 +527,10 @@ export class ClusterSet {
     const identity = { kind, namespace, name: FULL_STAND_IN };
     const standIn = denyingStandIn(identity);
     if (standIn === null) return;
-    const key = identityKey(identity);
     const lacks = this.#allowance.lacks(namespace, kind);
-    if (lacks === this.#entries.has(key)) return;
-    if (lacks) this.#entries.set(key, { placed: placeOf(standIn), standIn: true });
-    else this.#entries.delete(key);
+    if (lacks === this.#entries.has(identity)) return;
+    if (lacks) this.#entries.set(identity, { placed: placeOf(standIn), standIn: true });
+    else this.#entries.delete(identity);
     this.#touch(kind);
   }
 
@@ -444,9 +542,8 @@ export class ClusterSet {
   }
 
   #touch(kind: ClusterKind): void {
-    this.#resources = null;
     this.#translatedL7 = null;
-    if (!L7_ALONE.has(kind)) this.#meshDirty = true;
+    if (CLAIMED.has(kind)) this.#claimsDirty = true;
     if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
     if (NAMING.has(kind)) this.#namesDirty = true;
     if (kind === "WorkloadEntry") this.#entriesMoved = true;
@@ -512,9 +609,8 @@ export class ClusterSet {
   /** Somebody may claim what is a pod's now, or is so no more. */
   #addressesMoved(addresses: readonly IpAddress[]): void {
     if (!addresses.some((ip) => this.#claims.concerns(ip))) return;
-    this.#resources = null;
     this.#translatedL7 = null;
-    this.#meshDirty = true;
+    this.#claimsDirty = true;
   }
 
   #setNode(name: string, node: Node | null): void {
@@ -534,10 +630,6 @@ export class ClusterSet {
       addTo(this.#slicesByPod, uid, slice);
       this.#touchPod(uid);
     }
-  }
-
-  #forgetSlice(value: Readonly<Record<string, unknown>>): void {
-    this.#removeSlice(nameKey(headOf(value)));
   }
 
   #removeSlice(key: string): void {

@@ -9,8 +9,8 @@ import type { Pod } from "../kinds/pod.ts";
 import { type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import { labelledNames, parseInboundBinding } from "../kinds/workload-entry.ts";
 import { MEMBERSHIPS_MAX } from "../memberships.ts";
+import type { NamespaceSurroundings } from "../namespace-context.ts";
 import type { TranslationOptions } from "../resource.ts";
-import type { NamespaceSurroundings } from "../translate-mesh.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
 
 const NOWHERE: Locality = { region: "", zone: "", subzone: "" };

@@ -113,10 +113,16 @@ function checkPorts({ spec }: ServiceResource, report: Report): void {
 
 export const isHeadless = (spec: ServiceResource["spec"]): boolean => spec.clusterIP === HEADLESS || (spec.clusterIPs?.includes(HEADLESS) ?? false);
 
-/** Addresses the file gives; none for a headless service or one whose addresses we choose. */
+const addressesRead = new WeakMap<ServiceResource["spec"], readonly IpAddress[]>();
+
+/** Addresses the file gives; none for a headless service or one whose addresses we choose. Read once for each resource. */
 export function virtualAddresses(spec: ServiceResource["spec"]): readonly IpAddress[] {
+  const known = addressesRead.get(spec);
+  if (known !== undefined) return known;
   const listed = spec.clusterIPs !== undefined && spec.clusterIPs.length > 0 ? spec.clusterIPs : [spec.clusterIP ?? ""];
-  return listed.flatMap((text) => parseIp(text) ?? []);
+  const addresses = listed.flatMap((text) => parseIp(text) ?? []);
+  addressesRead.set(spec, addresses);
+  return addresses;
 }
 
 /** Families in which a service without addresses wants one. `null` leaves it to the configured CIDRs: the first of them. */

@@ -2,6 +2,7 @@
 
 import type { NamespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
+import { atOnce, type Steps } from "../../core/steps.ts";
 import type { L7Delta, L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import { changed, deepEqual, equalButSource } from "../mesh-delta.ts";
@@ -11,14 +12,18 @@ import { changed, deepEqual, equalButSource } from "../mesh-delta.ts";
  * would all be compiled again for one line more at its top. Of the others the line is told, as explanations name it.
  */
 export function diffL7(previous: L7Snapshot, next: L7Snapshot): L7Delta {
-  const waypoints = changed(previous.waypoints, next.waypoints, equalButSource);
-  const routes = changed(previous.routes, next.routes, equalButSource);
-  const traffic = changed(previous.trafficPolicies, next.trafficPolicies, samePolicies);
-  const policies = changed(previous.requestPolicies, next.requestPolicies, deepEqual);
-  const authentications = changed(previous.requestAuthentications, next.requestAuthentications, deepEqual);
-  const logins = changed(previous.loginPolicies, next.loginPolicies, deepEqual);
-  const telemetry = changed(previous.telemetry, next.telemetry, deepEqual);
-  const labels = changed(previous.workloadLabels, next.workloadLabels, deepEqual);
+  return atOnce(diffL7Steps(previous, next));
+}
+
+export function* diffL7Steps(previous: L7Snapshot, next: L7Snapshot): Steps<L7Delta> {
+  const waypoints = yield* changed(previous.waypoints, next.waypoints, equalButSource);
+  const routes = yield* changed(previous.routes, next.routes, equalButSource);
+  const traffic = yield* changed(previous.trafficPolicies, next.trafficPolicies, samePolicies);
+  const policies = yield* changed(previous.requestPolicies, next.requestPolicies, deepEqual);
+  const authentications = yield* changed(previous.requestAuthentications, next.requestAuthentications, deepEqual);
+  const logins = yield* changed(previous.loginPolicies, next.loginPolicies, deepEqual);
+  const telemetry = yield* changed(previous.telemetry, next.telemetry, deepEqual);
+  const labels = yield* changed(previous.workloadLabels, next.workloadLabels, deepEqual);
   return {
     waypoints: waypoints.upserted, routes: routes.upserted, requestPolicies: policies.upserted, requestAuthentications: authentications.upserted, loginPolicies: logins.upserted, telemetry: telemetry.upserted, workloadLabels: labels.upserted,
     trafficPolicies: traffic.upserted.map((entries) => ({ service: serviceOf(entries), policies: entries })),

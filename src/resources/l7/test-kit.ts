@@ -28,7 +28,7 @@ export function describeL7({ l7, statuses }: L7Evaluation): string[] {
   each("login", l7.loginPolicies, ({ name: _, namespace: __, provenance: ___, ...policy }) => compact(policy));
   each("telemetry", l7.telemetry, ({ name: _, namespace: __, provenance: ___, ...policy }) => compact(policy));
   each("labels", l7.workloadLabels, ({ labels }) => compact(labels));
-  for (const { kind, namespace, name, parents, conditions } of statuses) {
+  for (const { kind, namespace, name, parents, conditions } of sorted(statuses)) {
     const all = [...parents.map((parent) => ({ at: ` ${compact(parent.path)}`, conditions: parent.conditions })), ...(conditions.length === 0 ? [] : [{ at: "", conditions }])];
     for (const { at, conditions: some } of all) lines.push(`status ${kind} ${namespace}/${name}${at}: ${some.map(({ type, status, reason }) => `${type}=${status ? "True" : "False"} ${reason}`).join(", ")}`);
   }
@@ -44,3 +44,6 @@ export function compact(value: unknown): string {
 }
 
 const isVoid = (value: unknown): boolean => value === null || value === false || value === undefined || value === "" || (Array.isArray(value) && value.length === 0) || (typeof value === "object" && Object.values(value).every(isVoid) && !("kind" in value));
+
+/** They are a set: which comes first means nothing. */
+const sorted = (statuses: L7Evaluation["statuses"]): L7Evaluation["statuses"] => [...statuses].sort((a, b) => (`${a.kind} ${a.namespace}/${a.name}` < `${b.kind} ${b.namespace}/${b.name}` ? -1 : 1));

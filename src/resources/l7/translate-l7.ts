@@ -3,6 +3,7 @@
 
 import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
 import { namespacedName } from "../../core/brand.ts";
+import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { LoginPolicy, RequestAuthentication, RequestPolicy } from "../../mesh/l7/access.ts";
 import type { L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { Route } from "../../mesh/l7/route.ts";
@@ -13,8 +14,8 @@ import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { formatFieldPath } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
 import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
-import type { Placed, ReportFor, ResourceOf, TranslationOptions } from "../resource.ts";
-import type { ResourceDiagnostic } from "../translate-mesh.ts";
+import { homeOf, sameItems } from "../namespace-resources.ts";
+import { collectInto, type Placed, type ResourceDiagnostic, type ResourceOf, type TranslationOptions } from "../resource.ts";
 import { describePlaced } from "./age.ts";
 import { boundedContributions, boundRoutes, wildcardsBeyond } from "./bounds.ts";
 import type { Contribution } from "./contribution.ts";
@@ -29,9 +30,9 @@ import { translateDefaults, translateTelemetry } from "./translate-telemetry.ts"
 import { translateBackendTls, translateTrafficPolicy, translateXBackendTraffic, type TranslatedTraffic } from "./translate-traffic.ts";
 import { type TranslatedVirtualService, translateVirtualService } from "./translate-virtual-service.ts";
 import { translateWaypoint } from "./translate-waypoint.ts";
-import { type Translated, Translations } from "./view.ts";
+import { type Remark, type Translated, Translations } from "./view.ts";
 import { labelledEntries, labelsLookedAt, labelsTold } from "./workload-labels.ts";
-import { HostCache, isAskedAbout, World, type TextReference } from "./world.ts";
+import { isAskedAbout, type TextReference, World } from "./world.ts";
 
 export interface TranslatedL7 {
   readonly snapshot: L7Snapshot;
@@ -46,7 +47,7 @@ interface Merged {
   readonly diagnostics: readonly ResourceDiagnostic[];
 }
 
-/** What one pass over the resources gathers. */
+/** What one pass over resources of one sort gathers. */
 interface Pass {
   readonly waypoints: Map<NamespacedName, Waypoint>;
   readonly routes: Map<string, Route>;
@@ -60,11 +61,50 @@ interface Pass {
   readonly subsets: { readonly placed: Placed<Resource>; readonly wanted: TranslatedVirtualService["subsets"][number] }[];
   readonly statuses: { readonly placed: Placed<ResourceOf<string, unknown>>; readonly status: ResourceStatus }[];
   readonly diagnostics: ResourceDiagnostic[];
+  readonly references: Map<string, TextReference>;
+}
+
+/** Resources of one sort, which have to do with each other and with no other sort; and what came of each. */
+interface Sort {
+  readonly list: readonly Placed<Resource>[];
+  readonly results: readonly (Translated<unknown> | null)[];
+  readonly pass: Pass;
+}
+
+const SORTS = ["routes", "traffic", "access"] as const;
+type SortName = (typeof SORTS)[number];
+
+const SORT_OF: Readonly<Record<Resource["kind"], SortName | null>> = {
+  HTTPRoute: "routes", GRPCRoute: "routes", TCPRoute: "routes", TLSRoute: "routes", VirtualService: "routes",
+  DestinationRule: "traffic", BackendTLSPolicy: "traffic", XBackendTrafficPolicy: "traffic", TrafficPolicy: "traffic", ServiceEntry: "traffic",
+  AuthorizationPolicy: "access", RequestAuthentication: "access", TokenIntrospection: "access", LoginPolicy: "access", Telemetry: "access", MeshConfig: "access", Gateway: "access", GatewayClass: "access",
+  Namespace: null, Service: null, WorkloadEntry: null, PeerAuthentication: null, ReferenceGrant: null, ConfigMap: null, Secret: null,
+};
+
+/** Rules with a wildcard that are not looked at. */
+interface Beyond {
+  readonly list: readonly Placed<Resource>[];
+  readonly beyond: ReadonlySet<Placed<ResourceOf<string, unknown>>>;
+  readonly diagnostics: readonly ResourceDiagnostic[];
+}
+
+interface HeldRoutes {
+  readonly sort: Sort;
+  readonly routes: ReadonlyMap<string, Route>;
+  readonly lost: readonly LostParent[];
+  readonly diagnostics: readonly ResourceDiagnostic[];
+}
+
+interface HeldTraffic {
+  readonly sort: Sort;
+  readonly policies: ReadonlyMap<NamespacedName, readonly TrafficPolicy[]>;
+  readonly lost: readonly LostParent[];
+  readonly diagnostics: readonly ResourceDiagnostic[];
 }
 
 export class L7Translator {
   readonly #options: TranslationOptions;
-  readonly #hosts = new HostCache();
+  readonly #world: World;
   readonly #httpRoutes = new Translations(translateHttpRoute);
   readonly #grpcRoutes = new Translations(translateGrpcRoute);
   readonly #connectionRoutes = new Translations(translateConnectionRoute);
@@ -81,13 +121,17 @@ export class L7Translator {
   readonly #telemetry = new Translations(translateTelemetry);
   readonly #defaults = new Translations(translateDefaults);
   readonly #waypoints = new Translations(translateWaypoint);
+  readonly #sorts = new Map<SortName, Sort>();
+  #beyond: Beyond | null = null;
+  #routes: HeldRoutes | null = null;
+  #traffic: HeldTraffic | null = null;
   #labelNames: ReadonlySet<string> = new Set();
   #labels: ReadonlyMap<WorkloadUid, WorkloadLabels> = new Map();
   #merged = new Map<NamespacedName, Merged>();
-  #world: { readonly resources: readonly Placed<Resource>[]; readonly world: World } | null = null;
 
   constructor(options: TranslationOptions) {
     this.#options = options;
+    this.#world = new World(options);
   }
 
   /** Some rule looks at labels of workloads: what workloads there are matters. */
@@ -97,35 +141,76 @@ export class L7Translator {
 
   /** @param others workloads that no resource here makes. */
   translate(resources: readonly Placed<Resource>[], others: Iterable<WorkloadLabels> = []): TranslatedL7 {
-    const world = this.#worldOf(resources.filter(isAskedAbout));
-    const pass: Pass = {
-      waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
-      attached: [], claims: [], subsets: [], statuses: [], diagnostics: [],
+    return atOnce(this.steps(resources, others));
+  }
+
+  *steps(resources: readonly Placed<Resource>[], others: Iterable<WorkloadLabels>): Steps<TranslatedL7> {
+    const { homes, lists } = yield* partition(resources);
+    yield* this.#world.update(homes);
+    const beyond = this.#wildcardsBeyond(lists);
+    const sorts: Sort[] = [];
+    for (const name of SORTS) sorts.push(yield* this.#translateSort(name, lists[name], beyond.beyond));
+    const [ofRoutes, ofTraffic, ofAccess] = sorts as [Sort, Sort, Sort];
+    const [routesBefore, trafficBefore] = [this.#routes, this.#traffic];
+    const routes = yield* this.#holdRoutes(ofRoutes);
+    const traffic = yield* this.#holdTraffic(ofTraffic);
+    const missing: ResourceDiagnostic[] = [];
+    reportMissingSubsets(ofRoutes.pass, traffic.policies, missing);
+    yield;
+    if (routes !== routesBefore || traffic !== trafficBefore) this.#labelNames = labelsLookedAt(routes.routes.values(), traffic.policies.values());
+    yield;
+    this.#labels = yield* labelsTold([labelledEntries(resources, this.#options.clusterId), others], this.#labelNames, this.#labels);
+    const { waypoints, requestPolicies, requestAuthentications, loginPolicies, telemetry } = ofAccess.pass;
+    return {
+      snapshot: { waypoints, routes: routes.routes, trafficPolicies: traffic.policies, requestPolicies, requestAuthentications, loginPolicies, telemetry, workloadLabels: this.#labels },
+      diagnostics: [...beyond.diagnostics, ...sorts.flatMap(({ pass }) => pass.diagnostics), ...routes.diagnostics, ...traffic.diagnostics, ...missing],
+      statuses: withConflicts(sorts.flatMap(({ pass }) => pass.statuses), [...routes.lost, ...traffic.lost]),
     };
-    const beyond = wildcardsBeyond(resources, this.#options.rootNamespace, reportInto(pass.diagnostics));
-    for (const placed of resources) if (!beyond.has(placed)) this.#translateOne(placed, world, pass);
-    const bounded = boundRoutes(pass.attached, pass.routes, reportInto(pass.diagnostics));
-    const trafficPolicies = this.#mergeTraffic(pass);
-    reportMissingSubsets(pass, trafficPolicies);
-    const lost = [...bounded.lost, ...findConflicts(bounded.attached, reportInto(pass.diagnostics)), ...lostClaims(pass.claims)];
-    this.#labelNames = labelsLookedAt(pass.routes.values(), trafficPolicies.values());
-    this.#labels = labelsTold([...labelledEntries(resources, this.#options.clusterId), ...others], this.#labelNames, this.#labels);
-    const workloadLabels = this.#labels;
-    const { waypoints, routes, requestPolicies, requestAuthentications, loginPolicies, telemetry } = pass;
-    return { snapshot: { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry, workloadLabels }, diagnostics: pass.diagnostics, statuses: withConflicts(pass.statuses, lost) };
   }
 
   /** Secrets and ConfigMaps that the resources translated last name. */
   get references(): Iterable<TextReference> {
-    return this.#world?.world.asked.values() ?? [];
+    return new Map([...this.#sorts.values()].flatMap(({ pass }) => [...pass.references])).values();
   }
 
-  #worldOf(resources: readonly Placed<Resource>[]): World {
-    const before = this.#world;
-    if (before !== null && before.resources.length === resources.length && before.resources.every((placed, i) => placed === resources[i])) return before.world;
-    const world = new World(resources, this.#hosts, this.#options);
-    this.#world = { resources, world };
-    return world;
+  #wildcardsBeyond({ routes, traffic }: Lists): Beyond {
+    const list = [...routes, ...traffic];
+    if (this.#beyond !== null && sameItems(this.#beyond.list, list)) return this.#beyond;
+    const diagnostics: ResourceDiagnostic[] = [];
+    return (this.#beyond = { list, beyond: wildcardsBeyond(list, this.#options.rootNamespace, collectInto(diagnostics)), diagnostics });
+  }
+
+  *#translateSort(name: SortName, list: readonly Placed<Resource>[], beyond: ReadonlySet<Placed<ResourceOf<string, unknown>>>): Steps<Sort> {
+    const before = this.#sorts.get(name);
+    const results: (Translated<unknown> | null)[] = [];
+    const pass: Pass = {
+      waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
+      attached: [], claims: [], subsets: [], statuses: [], diagnostics: [], references: new Map(),
+    };
+    for (const placed of list) {
+      yield;
+      results.push(beyond.has(placed) ? null : this.#translateOne(placed, pass));
+    }
+    if (before !== undefined && sameItems(before.list, list) && sameItems(before.results, results)) return before;
+    const sort: Sort = { list, results, pass };
+    this.#sorts.set(name, sort);
+    return sort;
+  }
+
+  *#holdRoutes(sort: Sort): Steps<HeldRoutes> {
+    if (this.#routes?.sort === sort) return this.#routes;
+    const diagnostics: ResourceDiagnostic[] = [];
+    const bounded = boundRoutes(sort.pass.attached, sort.pass.routes, collectInto(diagnostics));
+    yield;
+    const conflicts = findConflicts(bounded.attached, collectInto(diagnostics));
+    return (this.#routes = { sort, routes: sort.pass.routes, lost: [...bounded.lost, ...conflicts], diagnostics });
+  }
+
+  *#holdTraffic(sort: Sort): Steps<HeldTraffic> {
+    if (this.#traffic?.sort === sort) return this.#traffic;
+    const diagnostics: ResourceDiagnostic[] = [];
+    const policies = yield* this.#mergeTraffic(sort.pass.contributions, diagnostics);
+    return (this.#traffic = { sort, policies, lost: lostClaims(sort.pass.claims), diagnostics });
   }
 
   /** Translations of single resources done so far. */
@@ -136,85 +221,62 @@ export class L7Translator {
     ].reduce((sum, { count }) => sum + count, 0);
   }
 
-  #translateOne(placed: Placed<Resource>, world: World, pass: Pass): void {
+  /** @returns what came of it, the same as before while nothing that it asked about is another; null for what is none of ours. */
+  #translateOne(placed: Placed<Resource>, pass: Pass): Translated<unknown> | null {
     const { resource } = placed;
+    const world = this.#world;
     const at = <R extends Resource>(_: R): Placed<R> => placed as Placed<R>;
-    const noted = <T>({ value, remarks }: Translated<T>): T => {
-      for (const remark of remarks) pass.diagnostics.push({ placed, ...remark });
-      return value;
+    const noted = <T>(translated: Translated<T>, add: (value: T) => void): Translated<T> => {
+      for (const remark of translated.remarks) pass.diagnostics.push({ placed, ...remark });
+      for (const [key, reference] of translated.references) pass.references.set(key, reference);
+      add(translated.value);
+      return translated;
     };
+    const route = (value: TranslatedRoute): void => addRoute(placed, value, pass);
+    const traffic = (value: TranslatedTraffic): void => addTraffic(placed, value, pass);
+    const contributions = (value: readonly Contribution[]): void => addContributions(placed, value, pass);
     switch (resource.kind) {
-      case "HTTPRoute":
-        addRoute(placed, noted(this.#httpRoutes.of(at(resource), world)), pass);
-        break;
-      case "GRPCRoute":
-        addRoute(placed, noted(this.#grpcRoutes.of(at(resource), world)), pass);
-        break;
+      case "HTTPRoute": return noted(this.#httpRoutes.of(at(resource), world), route);
+      case "GRPCRoute": return noted(this.#grpcRoutes.of(at(resource), world), route);
       case "TCPRoute":
-      case "TLSRoute":
-        addRoute(placed, noted(this.#connectionRoutes.of(at(resource), world)), pass);
-        break;
-      case "VirtualService":
-        addVirtualService(placed, noted(this.#virtualServices.of(at(resource), world)), pass);
-        break;
-      case "DestinationRule":
-        addContributions(placed, noted(this.#destinationRules.of(at(resource), world)), pass);
-        break;
-      case "BackendTLSPolicy":
-        addTraffic(placed, noted(this.#backendTls.of(at(resource), world)), pass);
-        break;
-      case "XBackendTrafficPolicy":
-        addTraffic(placed, noted(this.#xTraffic.of(at(resource), world)), pass);
-        break;
-      case "TrafficPolicy":
-        addTraffic(placed, noted(this.#trafficPolicies.of(at(resource), world)), pass);
-        break;
-      case "AuthorizationPolicy":
-        addNamed(pass.requestPolicies, noted(this.#requestPolicies.of(at(resource), world)));
-        break;
-      case "RequestAuthentication":
-        addNamed(pass.requestAuthentications, noted(this.#authentications.of(at(resource), world)));
-        break;
-      case "TokenIntrospection":
-        addNamed(pass.requestAuthentications, noted(this.#introspections.of(at(resource), world)));
-        break;
-      case "LoginPolicy":
-        addNamed(pass.loginPolicies, noted(this.#logins.of(at(resource), world)));
-        break;
-      case "Telemetry":
-        addNamed(pass.telemetry, noted(this.#telemetry.of(at(resource), world)));
-        break;
+      case "TLSRoute": return noted(this.#connectionRoutes.of(at(resource), world), route);
+      case "VirtualService": return noted(this.#virtualServices.of(at(resource), world), (value) => addVirtualService(placed, value, pass));
+      case "DestinationRule": return noted(this.#destinationRules.of(at(resource), world), contributions);
+      case "BackendTLSPolicy": return noted(this.#backendTls.of(at(resource), world), traffic);
+      case "XBackendTrafficPolicy": return noted(this.#xTraffic.of(at(resource), world), traffic);
+      case "TrafficPolicy": return noted(this.#trafficPolicies.of(at(resource), world), traffic);
+      case "AuthorizationPolicy": return noted(this.#requestPolicies.of(at(resource), world), (value) => addNamed(pass.requestPolicies, value));
+      case "RequestAuthentication": return noted(this.#authentications.of(at(resource), world), (value) => addNamed(pass.requestAuthentications, value));
+      case "TokenIntrospection": return noted(this.#introspections.of(at(resource), world), (value) => addNamed(pass.requestAuthentications, value));
+      case "LoginPolicy": return noted(this.#logins.of(at(resource), world), (value) => addNamed(pass.loginPolicies, value));
+      case "Telemetry": return noted(this.#telemetry.of(at(resource), world), (value) => addNamed(pass.telemetry, value));
       case "MeshConfig":
-        if (world.meshConfig === placed) addNamed(pass.telemetry, noted(this.#defaults.of(at(resource), world)));
-        else pass.diagnostics.push({ placed, ...otherMeshConfig(placed, world) });
-        break;
+        if (world.meshConfig === placed) return noted(this.#defaults.of(at(resource), world), (value) => addNamed(pass.telemetry, value));
+        return noted({ value: null, remarks: [otherMeshConfig(placed, world)], references: NO_REFERENCES }, () => {});
       case "Gateway":
-        if (world.waypointGateway(resource.namespace, resource.name) !== resource) break;
-        addWaypoint(placed, noted(this.#waypoints.of(at(resource), world)), pass);
-        break;
+        if (world.waypointGateway(resource.namespace, resource.name) !== resource) return null;
+        return noted(this.#waypoints.of(at(resource), world), (value) => addWaypoint(placed, value, pass));
       case "GatewayClass":
-        if (WAYPOINT_CLASSES.includes(resource.name)) pass.statuses.push({ placed, status: { kind: resource.kind, namespace: "", name: resource.name, resourceVersion: resource.resourceVersion, parents: [], conditions: [ACCEPTED] } });
-        break;
-      case "ServiceEntry":
-        if (resource.spec.resolution === "DYNAMIC_DNS") addContributions(placed, noted(this.#egress.of(at(resource), world)), pass);
-        break;
+        if (WAYPOINT_CLASSES.includes(resource.name)) pass.statuses.push({ placed, status: classStatus(resource) });
+        return null;
+      case "ServiceEntry": return resource.spec.resolution === "DYNAMIC_DNS" ? noted(this.#egress.of(at(resource), world), contributions) : null;
       case "Namespace":
       case "Service":
       case "WorkloadEntry":
       case "PeerAuthentication":
       case "ReferenceGrant":
       case "ConfigMap":
-      case "Secret":
-        break;
+      case "Secret": return null;
       default:
-        resource satisfies never;
+        return resource satisfies never;
     }
   }
 
-  #mergeTraffic({ contributions, diagnostics }: Pass): Map<NamespacedName, readonly TrafficPolicy[]> {
+  *#mergeTraffic(contributions: Pass["contributions"], diagnostics: ResourceDiagnostic[]): Steps<Map<NamespacedName, readonly TrafficPolicy[]>> {
     const merged = new Map<NamespacedName, Merged>();
     const policies = new Map<NamespacedName, readonly TrafficPolicy[]>();
     for (const [service, members] of contributions) {
+      yield;
       const before = this.#merged.get(service);
       const same = before !== undefined && before.members.length === members.length && before.members.every(({ placed, contribution }, i) => placed === members[i]!.placed && contribution === members[i]!.contribution);
       const entry = same ? before : mergeService(service, members);
@@ -227,11 +289,40 @@ export class L7Translator {
   }
 }
 
-const reportInto = (diagnostics: ResourceDiagnostic[]): ReportFor => (placed) => (severity, code, path, message) => diagnostics.push({ placed, severity, code, path, message });
+const NO_REFERENCES: ReadonlyMap<string, TextReference> = new Map();
+
+const classStatuses = new WeakMap<ResourceOf<string, unknown>, ResourceStatus>();
+
+function classStatus(resource: ResourceOf<string, unknown>): ResourceStatus {
+  const known = classStatuses.get(resource);
+  if (known !== undefined) return known;
+  const status: ResourceStatus = { kind: resource.kind, namespace: "", name: resource.name, resourceVersion: resource.resourceVersion, parents: [], conditions: [ACCEPTED] };
+  classStatuses.set(resource, status);
+  return status;
+}
+
+type Lists = Readonly<Record<SortName, readonly Placed<Resource>[]>>;
+
+/** @returns of each namespace what others may ask about, and the lists of each sort. */
+function* partition(resources: readonly Placed<Resource>[]): Steps<{ readonly homes: ReadonlyMap<string, readonly Placed<Resource>[]>; readonly lists: Lists }> {
+  const homes = new Map<string, Placed<Resource>[]>();
+  const lists: Record<SortName, Placed<Resource>[]> = { routes: [], traffic: [], access: [] };
+  for (const [index, placed] of resources.entries()) {
+    if (index % ITEMS_PER_STEP === 0) yield;
+    const sort = SORT_OF[placed.resource.kind];
+    if (sort !== null) lists[sort].push(placed);
+    if (!isAskedAbout(placed)) continue;
+    const home = homeOf(placed);
+    const list = homes.get(home);
+    if (list === undefined) homes.set(home, [placed]);
+    else list.push(placed);
+  }
+  return { homes, lists };
+}
 
 function mergeService(service: NamespacedName, members: readonly PlacedContribution[]): Merged {
   const diagnostics: ResourceDiagnostic[] = [];
-  return { members, policies: mergeContributions(service, boundedContributions(members, reportInto(diagnostics)), reportInto(diagnostics)), diagnostics };
+  return { members, policies: mergeContributions(service, boundedContributions(members, collectInto(diagnostics)), collectInto(diagnostics)), diagnostics };
 }
 
 function addNamed<T extends { readonly namespace: string; readonly name: string }>(map: Map<NamespacedName, T>, record: T | null): void {
@@ -274,13 +365,13 @@ function addWaypoint(placed: Placed<Resource>, { waypoint, status }: ReturnType<
   pass.statuses.push({ placed, status });
 }
 
-function otherMeshConfig(placed: Placed<Resource>, world: World): Omit<ResourceDiagnostic, "placed"> {
+function otherMeshConfig(placed: Placed<Resource>, world: World): Remark {
   const { rootNamespace } = world.options;
   const message = placed.resource.namespace === rootNamespace ? `not in force: ${describePlaced(world.meshConfig!)} comes first` : `not in force: found it in ${placed.resource.namespace}, expected it in the root namespace ${rootNamespace}`;
   return { severity: "error", code: "conflict", path: ["metadata", placed.resource.namespace === rootNamespace ? "name" : "namespace"], message };
 }
 
-function reportMissingSubsets({ subsets, diagnostics }: Pass, policies: ReadonlyMap<NamespacedName, readonly TrafficPolicy[]>): void {
+function reportMissingSubsets({ subsets }: Pass, policies: ReadonlyMap<NamespacedName, readonly TrafficPolicy[]>, diagnostics: ResourceDiagnostic[]): void {
   for (const { placed, wanted: { service, subset, path } } of subsets) {
     if (policies.get(service)?.some((policy) => policy.subset?.name === subset)) continue;
     diagnostics.push({ placed, severity: "error", code: "unresolved_reference", path, message: `found the subset ${JSON.stringify(subset)}, which no DestinationRule for ${service} defines; its share of the requests gets 503` });
@@ -292,7 +383,8 @@ function withConflicts(statuses: Pass["statuses"], lost: readonly LostParent[]):
   const byPlace = new Map<string, LostParent>();
   for (const one of lost) byPlace.set(placeKey(one.placed, formatFieldPath(one.path)), one);
   if (byPlace.size === 0) return statuses.map(({ status }) => status);
-  return statuses.map(({ placed, status }) => ({
+  const losers = new Set(lost.map(({ placed }) => placed));
+  return statuses.map(({ placed, status }) => (!losers.has(placed) ? status : {
     ...status,
     parents: status.parents.map((parent) => {
       const conflict = byPlace.get(placeKey(placed, formatFieldPath(parent.path)));

@@ -1,6 +1,7 @@
 // Which labels of which workloads are told to waypoints: those that some rule looks at.
 
 import type { WorkloadUid } from "../../core/brand.ts";
+import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
@@ -38,15 +39,21 @@ export function* labelledEntries(resources: Iterable<Placed<Resource>>, clusterI
 }
 
 /** @param before kept where nothing changed. */
-export function labelsTold(all: Iterable<WorkloadLabels>, names: ReadonlySet<string>, before: ReadonlyMap<WorkloadUid, WorkloadLabels>): ReadonlyMap<WorkloadUid, WorkloadLabels> {
+export function* labelsTold(all: readonly Iterable<WorkloadLabels>[], names: ReadonlySet<string>, before: ReadonlyMap<WorkloadUid, WorkloadLabels>): Steps<ReadonlyMap<WorkloadUid, WorkloadLabels>> {
   if (names.size === 0) return before.size === 0 ? before : new Map();
   const told = new Map<WorkloadUid, WorkloadLabels>();
+  for (const some of all) yield* tell(some, names, before, told);
+  return told;
+}
+
+function* tell(all: Iterable<WorkloadLabels>, names: ReadonlySet<string>, before: ReadonlyMap<WorkloadUid, WorkloadLabels>, told: Map<WorkloadUid, WorkloadLabels>): Steps<void> {
+  let looked = 0;
   for (const { uid, labels } of all) {
+    if (++looked % ITEMS_PER_STEP === 0) yield;
     const wanted = Object.entries(labels).filter(([name]) => names.has(name)).sort(([a], [b]) => (a < b ? -1 : 1));
     if (wanted.length === 0) continue;
     const known = before.get(uid);
     const same = known !== undefined && Object.keys(known.labels).length === wanted.length && wanted.every(([name, value]) => known.labels[name] === value);
     told.set(uid, same ? known : { uid, labels: Object.fromEntries(wanted) });
   }
-  return told;
 }

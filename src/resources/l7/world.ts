@@ -2,6 +2,7 @@
 // remembers it with its answer: a translation is used again as long as all its questions still have the same answers.
 
 import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { USE_WAYPOINT, WAYPOINT_FOR } from "../annotations.ts";
 import type { Resource } from "../kinds.ts";
 import type { ConfigMapResource, SecretResource } from "../kinds/config-map.ts";
@@ -14,8 +15,10 @@ import type { ServiceEntryResource } from "../kinds/service-entry.ts";
 import type { VirtualServiceResource } from "../kinds/virtual-service.ts";
 import { identityKey, type Placed, type ResourceIdentity, type ResourceOf, type TranslationOptions } from "../resource.ts";
 import { WaypointAdmission } from "../waypoint-admission.ts";
+import { sameItems } from "../namespace-resources.ts";
 import { boundWaypoint, serviceHostname, waypointNames } from "../waypoint-binding.ts";
 import { byAge } from "./age.ts";
+import type { Notes } from "./view.ts";
 
 export interface HostPort {
   readonly number: number;
@@ -108,94 +111,120 @@ const NO_HOSTS: readonly Host[] = [];
 const NO_WAYPOINTS: readonly NamespacedName[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
 
+/** Everything of one namespace that others may ask about. */
+interface Slice {
+  readonly placed: readonly Placed<Resource>[];
+  readonly namespace: NamespaceResource | null;
+  readonly services: readonly ServiceResource[];
+  readonly entries: readonly ServiceEntryResource[];
+  readonly gateways: readonly Placed<GatewayResource>[];
+  readonly secrets: ReadonlyMap<string, SecretResource>;
+  readonly configMaps: ReadonlyMap<string, ConfigMapResource>;
+  readonly grants: readonly ReferenceGrantResource[];
+  readonly delegates: ReadonlyMap<string, VirtualServiceResource>;
+  readonly configs: readonly Placed<MeshConfigResource>[];
+}
+
+/** The hosts of one namespace, and what each is bound to. */
+interface Hosts {
+  readonly services: ReadonlyMap<string, Host>;
+  readonly entries: ReadonlyMap<string, readonly Host[]>;
+  readonly bound: readonly (readonly [host: Host, waypoints: readonly NamespacedName[]])[];
+}
+
+// Parts of the world that answers depend on, beside namespaces (by their names) and host names (after a slash).
+const ANYTHING = "*";
+const GATEWAYS = "*gateways";
+const CONFIG = "*config";
+
 export class World {
   readonly options: TranslationOptions;
-  readonly #services = new Map<string, Host>();
-  readonly #entries = new Map<string, readonly Host[]>();
+  readonly #cache = new HostCache();
+  readonly #slices = new Map<string, Slice>();
+  readonly #hosts = new Map<string, Hosts>();
   readonly #byHostname = new Map<string, Host[]>();
-  readonly #gateways = new Map<string, Placed<GatewayResource>>();
-  readonly #secrets = new Map<string, SecretResource>();
-  readonly #configMaps = new Map<string, ConfigMapResource>();
-  readonly #grants: ReferenceGrantResource[] = [];
-  readonly #delegates = new Map<string, VirtualServiceResource>();
-  readonly #namespaces = new Map<string, NamespaceResource>();
-  readonly #behind = new Map<NamespacedName, Host[]>();
-  readonly #admission: WaypointAdmission;
-  readonly meshConfig: Placed<MeshConfigResource> | null;
-  /** Secrets and ConfigMaps that were asked for, whether they are there or not, by kind, namespace and name. */
-  readonly asked = new Map<string, TextReference>();
+  readonly #behind = new Map<NamespacedName, Set<Host>>();
+  /** When each part that there is has changed last; none for one that there is not. */
+  readonly #versions = new Map<string, number>();
+  #changes = 0;
+  #waypointUse: ReadonlyMap<string, string> = new Map();
+  #gateways: ReadonlyMap<string, Placed<GatewayResource>> = new Map();
+  #admission: WaypointAdmission = new WaypointAdmission([], new Set());
+  #meshConfig: Placed<MeshConfigResource> | null = null;
+  #notes: Notes | null = null;
 
-  constructor(resources: readonly Placed<Resource>[], cache: HostCache, options: TranslationOptions) {
+  constructor(options: TranslationOptions) {
     this.options = options;
-    this.#admission = new WaypointAdmission(resources);
-    const configs: Placed<MeshConfigResource>[] = [];
-    const entries: ServiceEntryResource[] = [];
-    const services: ServiceResource[] = [];
-    const waypointUse = new Map<string, string>();
-    for (const placed of resources) {
-      const { resource } = placed;
-      const key = mapKey(resource.namespace, resource.name);
-      switch (resource.kind) {
-        case "Namespace":
-          this.#namespaces.set(resource.name, resource);
-          break;
-        case "Service":
-          services.push(resource);
-          if (!waypointUse.has(key) && resource.labels[WAYPOINT_FOR] !== undefined) waypointUse.set(key, resource.labels[WAYPOINT_FOR]);
-          break;
-        case "ServiceEntry":
-          entries.push(resource);
-          break;
-        case "Gateway":
-          if (!isWaypoint(resource)) break;
-          this.#gateways.set(key, placed as Placed<GatewayResource>);
-          if (resource.labels[WAYPOINT_FOR] !== undefined) waypointUse.set(key, resource.labels[WAYPOINT_FOR]);
-          break;
-        case "ReferenceGrant":
-          this.#grants.push(resource);
-          break;
-        case "Secret":
-          this.#secrets.set(key, resource);
-          break;
-        case "ConfigMap":
-          this.#configMaps.set(key, resource);
-          break;
-        case "VirtualService":
-          if (isDelegate(resource)) this.#delegates.set(key, resource);
-          break;
-        case "MeshConfig":
-          if (resource.namespace === options.rootNamespace) configs.push(placed as Placed<MeshConfigResource>);
-          break;
-        default:
-          break;
+  }
+
+  /** @param homes of every namespace what others may ask about, and all of it. */
+  *update(homes: ReadonlyMap<string, readonly Placed<Resource>[]>): Steps<void> {
+    const changed = new Set<string>();
+    let gates = false;
+    for (const home of new Set([...this.#slices.keys(), ...homes.keys()])) {
+      const before = this.#slices.get(home);
+      const placed = homes.get(home) ?? [];
+      if (before !== undefined && before.placed.length === placed.length && before.placed.every((one, i) => one === placed[i])) continue;
+      const after = sliceOf(placed);
+      changed.add(home);
+      if (before?.namespace !== after.namespace || !sameItems(before?.gateways, after.gateways) || usesOf(before) !== usesOf(after)) gates = true;
+      if (placed.length === 0) this.#slices.delete(home);
+      else this.#slices.set(home, after);
+      this.#moved(home, placed.length > 0);
+      yield;
+    }
+    if (changed.size === 0) return;
+    this.#moved(ANYTHING);
+    if (gates) this.#makeGates();
+    this.#chooseConfig();
+    for (const home of gates ? new Set([...this.#slices.keys(), ...changed]) : changed) {
+      const before = this.#hosts.get(home);
+      const after = yield* this.#hostsOf(this.#slices.get(home));
+      if (before === undefined ? after.bound.length > 0 : !sameBound(before, after)) {
+        this.#replace(before, after);
+        this.#moved(home, this.#slices.has(home));
       }
-    }
-    this.meshConfig = configs.sort(byAge)[0] ?? null;
-    for (const resource of services) {
-      const waypoints = this.#waypointsOf(resource, waypointUse);
-      const host = cache.service(resource, waypoints[0] ?? null, options);
-      this.#services.set(mapKey(resource.namespace, resource.name), host);
-      this.#add(host, waypoints);
-    }
-    for (const resource of entries) {
-      const waypoints = this.#waypointsOf(resource, waypointUse);
-      const hosts = cache.entry(resource, waypoints[0] ?? null, options);
-      this.#entries.set(mapKey(resource.namespace, resource.name), hosts);
-      for (const host of hosts) this.#add(host, waypoints);
+      if (this.#slices.has(home)) this.#hosts.set(home, after);
+      else this.#hosts.delete(home);
+      yield;
     }
   }
 
+  /** What a probe answers, with what that depends on. */
+  asked<T>(probe: (world: World) => T, notes: Notes): T {
+    this.#notes = notes;
+    try {
+      return probe(this);
+    } finally {
+      this.#notes = null;
+    }
+  }
+
+  /** Whether nothing that was looked at has changed since. */
+  isAsNoted({ parts }: Notes): boolean {
+    for (const [part, version] of parts) if ((this.#versions.get(part) ?? 0) !== version) return false;
+    return true;
+  }
+
+  get meshConfig(): Placed<MeshConfigResource> | null {
+    this.#note(CONFIG);
+    return this.#meshConfig;
+  }
+
   service(namespace: string, name: string): Host | null {
-    return this.#services.get(mapKey(namespace, name)) ?? null;
+    this.#note(namespace);
+    return this.#hosts.get(namespace)?.services.get(name) ?? null;
   }
 
   /** The hosts of a ServiceEntry; null when there is none of that name. */
   entry(namespace: string, name: string): readonly Host[] | null {
-    return this.#entries.get(mapKey(namespace, name)) ?? null;
+    this.#note(namespace);
+    return this.#hosts.get(namespace)?.entries.get(name) ?? null;
   }
 
   /** A host as a resource of `namespace` names it: in full, or a service's short name (`web`, `web.shop`, `web.shop.svc`). */
   host(text: string, namespace: string): Host | null {
+    this.#note(hostPart(text));
     const exact = this.#byHostname.get(text);
     const visible = exact === undefined ? undefined : pickHost(exact, namespace);
     if (visible !== undefined) return visible;
@@ -209,6 +238,7 @@ export class World {
       const host = this.host(text, namespace);
       return host === null ? NO_HOSTS : [host];
     }
+    this.#note(ANYTHING);
     const suffix = text.slice(1);
     const found: Host[] = [];
     for (const [hostname, hosts] of this.#byHostname) {
@@ -216,46 +246,47 @@ export class World {
       const host = pickHost(hosts, namespace);
       if (host !== undefined) found.push(host);
     }
-    return found;
+    return inOrder(found);
   }
 
   /** Every service of a namespace. */
   hostsIn(namespace: string): readonly Host[] {
-    return [...this.#byHostname.values()].flat().filter((host) => host.namespace === namespace);
+    this.#note(namespace);
+    return inOrder((this.#hosts.get(namespace)?.bound ?? []).map(([host]) => host));
   }
 
   waypointGateway(namespace: string, name: string): GatewayResource | null {
+    this.#note(GATEWAYS);
     return this.#gateways.get(mapKey(namespace, name))?.resource ?? null;
   }
 
   /** `namespace/name` of all waypoints of a class, in order; joined, so that equal lists are equal. */
   waypointsOfClass(name: string): string {
+    this.#note(GATEWAYS);
     return [...this.#gateways.values()].filter(({ resource }) => resource.spec.gatewayClassName === name).map(({ resource }) => mapKey(resource.namespace, resource.name)).sort().join(" ");
   }
 
-  gateways(): readonly Placed<GatewayResource>[] {
-    return [...this.#gateways.values()];
-  }
-
   secret(namespace: string, name: string): SecretResource | null {
-    this.#ask({ kind: "Secret", namespace, name });
-    return this.#secrets.get(mapKey(namespace, name)) ?? null;
+    this.#refer({ kind: "Secret", namespace, name });
+    return this.#slices.get(namespace)?.secrets.get(name) ?? null;
   }
 
   /** Whether a ReferenceGrant of the Secret's namespace lets Gateways of `from` name it. */
   grantsSecret(from: string, { namespace, name }: { readonly namespace: string; readonly name: string }): boolean {
-    return this.#grants.some((grant) => grant.namespace === namespace && grant.spec.from.some((one) => one.group === GATEWAY_GROUP && one.kind === "Gateway" && one.namespace === from)
-      && grant.spec.to.some((one) => one.group === "" && one.kind === "Secret" && (one.name === undefined || one.name === name)));
+    this.#note(namespace);
+    return (this.#slices.get(namespace)?.grants ?? []).some(({ spec }) => spec.from.some((one) => one.group === GATEWAY_GROUP && one.kind === "Gateway" && one.namespace === from)
+      && spec.to.some((one) => one.group === "" && one.kind === "Secret" && (one.name === undefined || one.name === name)));
   }
 
   configMap(namespace: string, name: string): ConfigMapResource | null {
-    this.#ask({ kind: "ConfigMap", namespace, name });
-    return this.#configMaps.get(mapKey(namespace, name)) ?? null;
+    this.#refer({ kind: "ConfigMap", namespace, name });
+    return this.#slices.get(namespace)?.configMaps.get(name) ?? null;
   }
 
   /** A VirtualService without hosts that `from` may see. */
   delegate(namespace: string, name: string, from: string): VirtualServiceResource | null {
-    const found = this.#delegates.get(mapKey(namespace, name));
+    this.#note(namespace);
+    const found = this.#slices.get(namespace)?.delegates.get(name);
     if (found === undefined) return null;
     const seenIn = exportedTo(found.spec.exportTo, namespace);
     return seenIn === null || seenIn.includes(from) ? found : null;
@@ -267,36 +298,160 @@ export class World {
 
   /** Everything that is bound to a waypoint. */
   behind(waypoint: NamespacedName): readonly Host[] {
-    return this.#behind.get(waypoint) ?? NO_HOSTS;
+    this.#note(ANYTHING);
+    return inOrder([...(this.#behind.get(waypoint) ?? NO_HOSTS)]);
   }
 
-  #ask(identity: TextReference): void {
-    this.asked.set(identityKey(identity), identity);
+  #note(part: string): void {
+    this.#notes?.parts.set(part, this.#versions.get(part) ?? 0);
   }
 
-  #add(host: Host, waypoints: readonly NamespacedName[]): void {
-    const named = this.#byHostname.get(host.hostname);
-    if (named === undefined) this.#byHostname.set(host.hostname, [host]);
-    else named.push(host);
-    for (const waypoint of waypoints) {
-      const behind = this.#behind.get(waypoint);
-      if (behind === undefined) this.#behind.set(waypoint, [host]);
-      else behind.push(host);
+  #refer(identity: TextReference): void {
+    this.#note(identity.namespace);
+    this.#notes?.references.set(identityKey(identity), identity);
+  }
+
+  /** A part that is not there any more is as it was before it came. */
+  #moved(part: string, exists = true): void {
+    if (exists) this.#versions.set(part, ++this.#changes);
+    else this.#versions.delete(part);
+  }
+
+  #makeGates(): void {
+    const slices = [...this.#slices.values()];
+    const gateways = slices.flatMap((slice) => slice.gateways);
+    const uses = new Map<string, string>();
+    for (const { services } of slices) for (const { namespace, name, labels } of services) if (labels[WAYPOINT_FOR] !== undefined) uses.set(mapKey(namespace, name), labels[WAYPOINT_FOR]);
+    for (const { resource: { namespace, name, labels } } of gateways) if (labels[WAYPOINT_FOR] !== undefined) uses.set(mapKey(namespace, name), labels[WAYPOINT_FOR]);
+    this.#waypointUse = uses;
+    this.#gateways = new Map(gateways.map((placed) => [mapKey(placed.resource.namespace, placed.resource.name), placed]));
+    // Whether there is such a service is nothing that is asked here.
+    this.#admission = new WaypointAdmission([...slices.flatMap(({ placed }) => placed.filter(({ resource }) => resource.kind === "Namespace")), ...gateways], new Set());
+    this.#moved(GATEWAYS);
+  }
+
+  #chooseConfig(): void {
+    const chosen = [...(this.#slices.get(this.options.rootNamespace)?.configs ?? [])].sort(byAge)[0] ?? null;
+    if (chosen === this.#meshConfig) return;
+    this.#meshConfig = chosen;
+    this.#moved(CONFIG);
+  }
+
+  *#hostsOf(slice: Slice | undefined): Steps<Hosts> {
+    const services = new Map<string, Host>();
+    const entries = new Map<string, readonly Host[]>();
+    const bound: (readonly [host: Host, waypoints: readonly NamespacedName[]])[] = [];
+    for (const [index, resource] of (slice?.services ?? []).entries()) {
+      if (index % ITEMS_PER_STEP === 0) yield;
+      const waypoints = this.#waypointsOf(resource);
+      const host = this.#cache.service(resource, waypoints[0] ?? null, this.options);
+      services.set(resource.name, host);
+      bound.push([host, waypoints]);
     }
+    for (const resource of slice?.entries ?? []) {
+      yield;
+      const waypoints = this.#waypointsOf(resource);
+      const hosts = this.#cache.entry(resource, waypoints[0] ?? null, this.options);
+      entries.set(resource.name, hosts);
+      for (const host of hosts) bound.push([host, waypoints]);
+    }
+    return { services, entries, bound };
+  }
+
+  #replace(before: Hosts | undefined, after: Hosts): void {
+    const gone = new Set(before?.bound.map(([host]) => host));
+    const moved = new Set<string>();
+    for (const [host] of after.bound) if (!gone.delete(host)) moved.add(host.hostname);
+    for (const { hostname } of gone) moved.add(hostname);
+    for (const [host, waypoints] of before?.bound ?? []) {
+      const rest = this.#byHostname.get(host.hostname)?.filter((other) => other !== host) ?? [];
+      if (rest.length === 0) this.#byHostname.delete(host.hostname);
+      else this.#byHostname.set(host.hostname, rest);
+      for (const waypoint of waypoints) {
+        const behind = this.#behind.get(waypoint);
+        behind?.delete(host);
+        if (behind?.size === 0) this.#behind.delete(waypoint);
+      }
+    }
+    for (const [host, waypoints] of after.bound) {
+      this.#byHostname.set(host.hostname, [...(this.#byHostname.get(host.hostname) ?? NO_HOSTS), host]);
+      for (const waypoint of waypoints) {
+        const behind = this.#behind.get(waypoint);
+        if (behind === undefined) this.#behind.set(waypoint, new Set([host]));
+        else behind.add(host);
+      }
+    }
+    for (const hostname of moved) this.#moved(hostPart(hostname), this.#byHostname.has(hostname));
   }
 
   /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. Its canary comes second. */
-  #waypointsOf(object: ResourceOf<string, unknown>, use: ReadonlyMap<string, string>): readonly NamespacedName[] {
-    const namespace = this.#namespaces.get(object.namespace);
+  #waypointsOf(object: ResourceOf<string, unknown>): readonly NamespacedName[] {
+    const namespace = this.#slices.get(object.namespace)?.namespace;
     const labels = namespace?.labels ?? {};
     if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return NO_WAYPOINTS;
     const bound = boundWaypoint(object, { labels, annotations: namespace?.annotations }, this.#admission);
     const own = mapKey(object.namespace, object.name);
     if (bound === null || waypointNames(bound).some((name) => name === own)) return NO_WAYPOINTS;
-    const serves = use.get(mapKey(bound.namespace, bound.name)) ?? "service";
+    const serves = this.#waypointUse.get(mapKey(bound.namespace, bound.name)) ?? "service";
     return bound.from === "object" || serves === "service" || serves === "all" ? waypointNames(bound) : NO_WAYPOINTS;
   }
 }
+
+/** Whatever came first, every replica answers the same. */
+const inOrder = (hosts: Host[]): readonly Host[] => hosts.sort((a, b) => (a.service < b.service ? -1 : a.service > b.service ? 1 : 0));
+
+const hostPart = (hostname: string): string => `/${hostname}`;
+
+function sliceOf(placed: readonly Placed<Resource>[]): Slice {
+  let namespace: NamespaceResource | null = null;
+  const services: ServiceResource[] = [];
+  const entries: ServiceEntryResource[] = [];
+  const gateways: Placed<GatewayResource>[] = [];
+  const secrets = new Map<string, SecretResource>();
+  const configMaps = new Map<string, ConfigMapResource>();
+  const grants: ReferenceGrantResource[] = [];
+  const delegates = new Map<string, VirtualServiceResource>();
+  const configs: Placed<MeshConfigResource>[] = [];
+  for (const one of placed) {
+    const { resource } = one;
+    switch (resource.kind) {
+      case "Namespace":
+        namespace = resource;
+        break;
+      case "Service":
+        services.push(resource);
+        break;
+      case "ServiceEntry":
+        entries.push(resource);
+        break;
+      case "Gateway":
+        if (isWaypoint(resource)) gateways.push(one as Placed<GatewayResource>);
+        break;
+      case "Secret":
+        secrets.set(resource.name, resource);
+        break;
+      case "ReferenceGrant":
+        grants.push(resource);
+        break;
+      case "ConfigMap":
+        configMaps.set(resource.name, resource);
+        break;
+      case "VirtualService":
+        if (isDelegate(resource)) delegates.set(resource.name, resource);
+        break;
+      case "MeshConfig":
+        configs.push(one as Placed<MeshConfigResource>);
+        break;
+      default:
+        break;
+    }
+  }
+  return { placed, namespace, services, entries, gateways, secrets, configMaps, grants, delegates, configs };
+}
+
+const usesOf = (slice: Slice | undefined): string => (slice?.services ?? []).flatMap(({ name, labels }) => (labels[WAYPOINT_FOR] === undefined ? [] : [`${name}=${labels[WAYPOINT_FOR]}`])).join(" ");
+
+const sameBound = (a: Hosts, b: Hosts): boolean => a.bound.length === b.bound.length && a.bound.every(([host, waypoints], i) => host === b.bound[i]![0] && sameItems(waypoints, b.bound[i]![1])) && sameItems([...a.services.keys(), ...a.entries.keys()], [...b.services.keys(), ...b.entries.keys()]);
 
 /** Of several services with one host name: the asking namespace's own, then Kubernetes', then the first by namespace. */
 function pickHost(hosts: readonly Host[], namespace: string): Host | undefined {

@@ -1,0 +1,78 @@
+// The resources of one namespace, those of which something becomes part of the mesh, by kind.
+
+import { unreachable } from "../core/result.ts";
+import type { Resource } from "./kinds.ts";
+import type { AuthorizationPolicyResource } from "./kinds/authorization-policy.ts";
+import type { GatewayResource } from "./kinds/gateway.ts";
+import type { NamespaceResource } from "./kinds/namespace.ts";
+import type { PeerAuthenticationResource } from "./kinds/peer-authentication.ts";
+import type { ServiceResource } from "./kinds/service.ts";
+import type { ServiceEntryResource } from "./kinds/service-entry.ts";
+import type { WorkloadEntryResource } from "./kinds/workload-entry.ts";
+import type { Placed } from "./resource.ts";
+
+export interface NamespaceResources {
+  readonly name: string;
+  namespace: Placed<NamespaceResource> | null;
+  readonly services: Placed<ServiceResource>[];
+  readonly serviceEntries: Placed<ServiceEntryResource>[];
+  readonly entries: Placed<WorkloadEntryResource>[];
+  readonly policies: Placed<AuthorizationPolicyResource>[];
+  readonly peers: Placed<PeerAuthenticationResource>[];
+  readonly gateways: Placed<GatewayResource>[];
+}
+
+/** Kinds of which something becomes part of the mesh; the others are of L7 alone. */
+const OF_MESH: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "WorkloadEntry", "AuthorizationPolicy", "PeerAuthentication", "ServiceEntry", "Gateway"]);
+
+const isOfMesh = ({ resource }: Placed<Resource>): boolean => OF_MESH.has(resource.kind);
+
+/** The namespace that a resource belongs to; of a Namespace itself. */
+export const homeOf = ({ resource }: Placed<Resource>): string => (resource.kind === "Namespace" ? resource.name : resource.namespace);
+
+/** @param placed all of the same home. Null when nothing of them is part of the mesh. */
+export function groupOf(name: string, placed: readonly Placed<Resource>[]): NamespaceResources | null {
+  const of: NamespaceResources = { name, namespace: null, services: [], serviceEntries: [], entries: [], policies: [], peers: [], gateways: [] };
+  let empty = true;
+  for (const one of placed) {
+    if (!isOfMesh(one)) continue;
+    empty = false;
+    put(one, of);
+  }
+  return empty ? null : of;
+}
+
+function put(placed: Placed<Resource>, of: NamespaceResources): void {
+  const { resource } = placed;
+  switch (resource.kind) {
+    case "Namespace":
+      of.namespace = placed as Placed<NamespaceResource>;
+      break;
+    case "Service":
+      of.services.push(placed as Placed<ServiceResource>);
+      break;
+    case "WorkloadEntry":
+      of.entries.push(placed as Placed<WorkloadEntryResource>);
+      break;
+    case "AuthorizationPolicy":
+      of.policies.push(placed as Placed<AuthorizationPolicyResource>);
+      break;
+    case "PeerAuthentication":
+      of.peers.push(placed as Placed<PeerAuthenticationResource>);
+      break;
+    case "ServiceEntry":
+      of.serviceEntries.push(placed as Placed<ServiceEntryResource>);
+      break;
+    case "Gateway":
+      of.gateways.push(placed as Placed<GatewayResource>);
+      break;
+    // Of L7 alone.
+    case "RequestAuthentication": case "GatewayClass": case "HTTPRoute": case "GRPCRoute": case "TCPRoute": case "TLSRoute": case "ReferenceGrant": case "BackendTLSPolicy": case "XBackendTrafficPolicy":
+    case "VirtualService": case "DestinationRule": case "Telemetry": case "TrafficPolicy": case "LoginPolicy": case "TokenIntrospection": case "MeshConfig": case "ConfigMap": case "Secret":
+      break;
+    default:
+      unreachable(resource);
+  }
+}
+
+export const sameItems = (a: readonly unknown[] = [], b: readonly unknown[] = []): boolean => a.length === b.length && a.every((item, i) => item === b[i]);
