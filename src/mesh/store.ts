@@ -137,6 +137,7 @@ export class MeshStore {
   readonly #namespacePolicies = new Map<string, NamespacePolicies>();
   readonly #boundPolicies = new Map<WorkloadUid, BoundPolicies>();
   #policiesEpoch = 1;
+  #changes = 0;
 
   /**
    * Applies one delta as a unit: upserts first, removals last, so that a name in both ends up removed. Costs what the delta holds.
@@ -165,7 +166,13 @@ export class MeshStore {
     for (const name of removals.removedServices) this.#removeService(name, servicesChanged);
     for (const name of removals.removedPolicies) policiesChanged = this.#removePolicy(name) || policiesChanged;
     if (policiesChanged) this.#policiesEpoch++;
+    this.#changes++;
     return { workloadsChanged, policiesChanged, servicesChanged };
+  }
+
+  /** How often it was changed: what was looked up holds while this stays. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** Every record, by name. A live view: it moves with every `apply`. */

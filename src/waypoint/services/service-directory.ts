@@ -35,6 +35,9 @@ export class ServiceDirectory {
   /** Of hosts under wildcards, as many as there are clusters for them. */
   readonly #dynamics = new Map<NamespacedName, { readonly wildcard: Service; readonly found: FoundService }>();
   #version = 0;
+  /** Services of the configuration, as they were found since the store last changed: every request asks. */
+  readonly #plain = new Map<NamespacedName, FoundService>();
+  #plainSince = -1;
 
   /** @param network where addresses of workloads are looked up: this waypoint's. */
   constructor(store: MeshStore, network: string) {
@@ -44,12 +47,24 @@ export class ServiceDirectory {
 
   /** Null when the configuration has no such thing. */
   find(name: NamespacedName): FoundService | null {
+    const { changes } = this.#store;
+    if (changes !== this.#plainSince) {
+      this.#plain.clear();
+      this.#plainSince = changes;
+    }
+    return this.#plain.get(name) ?? this.#find(name);
+  }
+
+  #find(name: NamespacedName): FoundService | null {
     if (isWorkloadDestination(name)) return this.#workload(name);
     const dynamic = dynamicHost(name);
     if (dynamic !== null) return this.#dynamic(name, dynamic);
     const service = this.#store.service(name);
     const endpoints = this.#store.endpointSet(name);
-    return service === undefined || endpoints === undefined ? null : { service, endpoints, anyPort: false };
+    if (service === undefined || endpoints === undefined) return null;
+    const found: FoundService = { service, endpoints, anyPort: false };
+    this.#plain.set(name, found);
+    return found;
   }
 
   /** Whether the configuration has a service of exactly that name, which is reached by its own address. */

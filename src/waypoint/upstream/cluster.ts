@@ -117,6 +117,7 @@ export class Cluster {
   #rules: ClusterRules;
   #health: HealthChecks | null = null;
   #service: Service | null = null;
+  #lastRefresh: RefreshRequest | null = null;
   #protocol: ServerProtocol = "asClient";
   #closed = false;
   #labels: ClusterLabels | null = null;
@@ -392,7 +393,10 @@ export class Cluster {
     const found = directory.find(name);
     if (found === null) return null;
     const { service, endpoints, anyPort } = found;
-    return { service, endpoints, source: self(), servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names: this.#allowed(names) };
+    const source = self();
+    const last = this.#lastRefresh;
+    if (last !== null && last.service === service && last.endpoints === endpoints && last.source === source && !this.#isDynamic) return last;
+    return (this.#lastRefresh = { service, endpoints, source, servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names: this.#allowed(names) });
   }
 
   #refusal(): DialWay["refusal"] {
