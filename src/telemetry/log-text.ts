@@ -19,6 +19,20 @@ export function escaped(text: string): string {
   return UNSAFE.test(short) ? short.replace(UNSAFE_ALL, escapeUnit) : short;
 }
 
+/** For one place of a line, whose value is often the one of the line before: that one is not looked at again. */
+export class RepeatedText {
+  #raw = "";
+  #escaped = "";
+
+  escaped(text: string): string {
+    if (text !== this.#raw) {
+      this.#escaped = escaped(text);
+      this.#raw = text;
+    }
+    return this.#escaped;
+  }
+}
+
 const UNSAFE = /[^\x20\x21\x23-\x5b\x5d-\x7e]/;
 const UNSAFE_ALL = /[^\x20\x21\x23-\x5b\x5d-\x7e]/g;
 

@@ -2,11 +2,11 @@
 // names. Made by hand: it is the most expensive thing that is told of a request.
 
 import { formatProvenance, type Provenance } from "../core/fault.ts";
-import { formatSocketAddress } from "../core/ip.ts";
+import { formatSocketAddress, type SocketAddress } from "../core/ip.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { Workload } from "../mesh/records.ts";
 import type { PeerDescription } from "./connection-labels.ts";
-import { escaped, quoteJson, quoteText, timestamp } from "./log-text.ts";
+import { escaped, quoteJson, quoteText, RepeatedText, timestamp } from "./log-text.ts";
 import { answerDetails, authorityOf, durationOf, elapsed, fieldShown, formatAttempt, formatFault, isError, type LogOptions, targetOf } from "./request-facts.ts";
 import type { RequestRecord } from "./request-record.ts";
 
@@ -14,11 +14,10 @@ export const DEFAULT_REQUEST_FIELDS: readonly string[] = ["user-agent", "x-forwa
 export const DEFAULT_RESPONSE_FIELDS: readonly string[] = [];
 
 export function formatRequestText(r: RequestRecord, endedWallMs: number, options: LogOptions): string {
-  const field = (name: string): string => escaped(fieldShown(name, r.requestFields.value(name), options) ?? "-");
-  let line = `[${timestamp(endedWallMs - (r.endedMs - r.startedMs))}] "${escaped(r.method)} ${escaped(targetOf(r, options))} ${r.version}" ${r.status} ${r.flags} ${answerDetails(r)} - "-"`;
+  let line = `[${timestamp(endedWallMs - (r.endedMs - r.startedMs))}] "${said.method.escaped(r.method)} ${said.target.escaped(targetOf(r, options))} ${r.version}" ${r.status} ${r.flags} ${answerDetails(r)} - "-"`;
   line += ` ${r.requestBytes} ${r.responseBytes} ${durationOf(r)} ${elapsed(r.attemptStartedMs, r.answeredMs) ?? "-"}`;
-  line += ` "${field("x-forwarded-for")}" "${field("user-agent")}" "${escaped(r.requestId)}" "${escaped(authorityOf(r) ?? "-")}" "${r.upstreamAddress ?? "-"}" ${escaped(r.cluster ?? "-")} -`;
-  line += ` ${r.destinationAddress === null ? "-" : formatSocketAddress(r.destinationAddress)} ${formatSocketAddress(r.sourceAddress)} - ${quoted(r.ruleName ?? r.routeId)}`;
+  line += ` "${said.forwardedFor.escaped(fieldOf(r, "x-forwarded-for", options))}" "${said.userAgent.escaped(fieldOf(r, "user-agent", options))}" "${escaped(r.requestId)}" "${said.authority.escaped(authorityOf(r) ?? "-")}" "${r.upstreamAddress ?? "-"}" ${said.cluster.escaped(r.cluster ?? "-")} -`;
+  line += ` ${r.destinationAddress === null ? "-" : formatSocketAddress(r.destinationAddress)} ${addressText(r.sourceAddress)} - ${quoted(r.ruleName ?? r.routeId)}`;
   line += endText("src", r.source, r.sourceIdentity, r.sourceDescription) + endText("dst", r.endpoint, r.endpointIdentity, null);
   if (r.code !== null) line += ` reason=${r.code}`;
   if (r.provenance !== null) line += ` rule=${ruleText(r.provenance)}`;
@@ -44,7 +43,7 @@ export function formatRequestJson(r: RequestRecord, endedWallMs: number, options
   line += `,"response_code_details":"${answerDetails(r)}","bytes_received":${r.requestBytes},"bytes_sent":${r.responseBytes},"duration":${durationOf(r)}`;
   line += `,"upstream_service_time":${elapsed(r.attemptStartedMs, r.answeredMs)},"first_byte":${elapsed(r.startedMs, r.answeredMs)}`;
   line += `,"x_forwarded_for":${field("x-forwarded-for")},"user_agent":${field("user-agent")},"request_id":${quoteJson(r.requestId)},"authority":${jsonOrNull(authorityOf(r))}`;
-  line += `,"upstream_host":${jsonOrNull(r.upstreamAddress)},"upstream_cluster":${jsonOrNull(r.cluster)},"downstream_remote_address":"${formatSocketAddress(r.sourceAddress)}"`;
+  line += `,"upstream_host":${jsonOrNull(r.upstreamAddress)},"upstream_cluster":${jsonOrNull(r.cluster)},"downstream_remote_address":"${addressText(r.sourceAddress)}"`;
   line += `,"downstream_local_address":${r.destinationAddress === null ? "null" : `"${formatSocketAddress(r.destinationAddress)}"`},"route_name":${jsonOrNull(r.ruleName ?? r.routeId)}`;
   line += endJson("src", r.source, r.sourceIdentity, r.sourceDescription) + endJson("dst", r.endpoint, r.endpointIdentity, null);
   if (r.code !== null) line += `,"reason":"${r.code}"`;
@@ -62,7 +61,21 @@ export function formatRequestJson(r: RequestRecord, endedWallMs: number, options
   return `${line}}\n`;
 }
 
-const quoted = (text: string | null): string => (text === null ? "-" : quoteText(text));
+/** Places of the text line whose value is often the one of the line before. */
+const said = { method: new RepeatedText(), target: new RepeatedText(), forwardedFor: new RepeatedText(), userAgent: new RepeatedText(), authority: new RepeatedText(), cluster: new RepeatedText(), route: new RepeatedText() };
+
+const fieldOf = (r: RequestRecord, name: string, options: LogOptions): string => fieldShown(name, r.requestFields.value(name), options) ?? "-";
+
+/** A client's address is one object as long as its connection. */
+const addresses = new WeakMap<SocketAddress, string>();
+
+function addressText(address: SocketAddress): string {
+  let text = addresses.get(address);
+  if (text === undefined) addresses.set(address, (text = formatSocketAddress(address)));
+  return text;
+}
+
+const quoted = (text: string | null): string => (text === null ? "-" : `"${said.route.escaped(text)}"`);
 const jsonOrNull = (text: string | null): string => (text === null ? "null" : quoteJson(text));
 
 /** Rules stay the same objects until the configuration changes. Text and JSON quote alike. */

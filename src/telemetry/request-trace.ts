@@ -85,7 +85,8 @@ export class RequestTrace {
   }
 
   #write(fields: HttpFields, spanId: string): void {
-    fields.set("traceparent", encodeTraceparent({ traceId: this.traceId, parentId: spanId, sampled: this.sampled }));
+    fields.remove("traceparent");
+    fields.appendOwn("traceparent", encodeTraceparent({ traceId: this.traceId, parentId: spanId, sampled: this.sampled }));
     if (this.tracestate === null) fields.remove("tracestate");
     else fields.set("tracestate", this.tracestate);
     if (this.#b3 !== null) this.#writeB3(fields, this.#b3, spanId);
