@@ -1,5 +1,5 @@
-// What must be so before the first library is loaded: the copying routine of glibc, the tiers of the JavaScript compiler, how often the
-// allocator gives pages back, and an environment that cannot put code into this process. All are decided from the environment alone (pure), and take effect by executing ourselves once more.
+// What must be so before the first library is loaded: the copying routine of glibc, the tiers of the JavaScript compiler, how thorough its
+// collector is, how often the allocator gives pages back, and an environment that cannot put code into this process. All are decided from the environment alone (pure), and take effect by executing ourselves once more.
 
 /** Copies of up to 256 MiB without `rep movsb`, which is slow on many virtual machines: see docs/operations.md. */
 export const TUNABLE = "glibc.cpu.x86_rep_movsb_threshold";
@@ -10,6 +10,13 @@ const TUNABLE_VALUE = "0x10000000";
  * spends two thirds of its time in our own code, keeps it: a fifth less processor time for each request.
  */
 export const LAST_TIER = "BUN_JSC_useFTLJIT";
+/**
+ * A collection looks at the whole heap, not only at what is new, when the new may not be a larger share of it than this; the compiler's own
+ * choice is a third. What requests under way hold is old to every collection that meets it: with a third, as much garbage gathers there as there
+ * is life in the heap, which a thousand connections at work make 40 MB. Set for a waypoint, the one that has so many objects under way.
+ */
+export const NEW_SHARE = "BUN_JSC_minEdenToOldGenerationRatio";
+const NEW_SHARE_MIN = "0.45";
 /**
  * Milliseconds between two of the times at which a thread of the allocator's looks for pages to give back. Its own choice is 100: ten times a
  * second it takes a processor for one to three milliseconds in the middle of a load, and gives back what the load needs again at once.
@@ -48,6 +55,7 @@ export function judgeEnvironment(environment: Environment, machine: Machine): En
   if (environment[EXECUTED_MARKER] !== undefined || machine.platform !== "linux") return { kind: "proceed" };
   const wanted: Record<string, string> = {};
   if (!machine.computes && environment[LAST_TIER] === undefined) wanted[LAST_TIER] = "0";
+  if (machine.computes && environment[NEW_SHARE] === undefined) wanted[NEW_SHARE] = NEW_SHARE_MIN;
   if (environment[GIVE_BACK_INTERVAL] === undefined) wanted[GIVE_BACK_INTERVAL] = GIVE_BACK_INTERVAL_MS;
   const tunables = environment["GLIBC_TUNABLES"] ?? "";
   if (machine.arch === "x64" && machine.glibc && !tunables.split(":").some((each) => each.startsWith(`${TUNABLE}=`))) {

@@ -6,7 +6,7 @@ import { close, SOCK_DGRAM } from "../net/libc.ts";
 import { closeAll, receiveWithDescriptors } from "../net/fd-passing.ts";
 import { AF_UNIX, bind, SOCK_CLOEXEC, SOCK_NONBLOCK, socket } from "../net/libc.ts";
 import { unixAddress } from "../net/unix-socket.ts";
-import { EXECUTED_MARKER, GIVE_BACK_INTERVAL, judgeEnvironment, LAST_TIER, TUNABLE } from "./exec-environment.ts";
+import { EXECUTED_MARKER, GIVE_BACK_INTERVAL, judgeEnvironment, LAST_TIER, NEW_SHARE, TUNABLE } from "./exec-environment.ts";
 import { Lifecycle, Readiness } from "./lifecycle.ts";
 import { passedDescriptors, ServiceManager } from "./service-manager.ts";
 
@@ -174,9 +174,10 @@ describe("environment", () => {
     expect(judgeEnvironment({ [EXECUTED_MARKER]: "1" }, machine).kind).toBe("proceed");
   });
 
-  test("a role that computes keeps the compiler's last tier, unless the operator says otherwise", () => {
+  test("a role that computes keeps the compiler's last tier and looks at its whole heap more often, unless the operator says otherwise", () => {
     const computing = { ...machine, glibc: false, computes: true };
-    expect(judgeEnvironment({}, computing)).toEqual({ kind: "execute", environment: { [GIVE_BACK_INTERVAL]: "1000", [EXECUTED_MARKER]: "1" } });
+    expect(judgeEnvironment({}, computing)).toEqual({ kind: "execute", environment: { [NEW_SHARE]: "0.45", [GIVE_BACK_INTERVAL]: "1000", [EXECUTED_MARKER]: "1" } });
+    expect(judgeEnvironment({ [NEW_SHARE]: "0.3" }, computing)).toMatchObject({ environment: { [NEW_SHARE]: "0.3" } });
     expect(judgeEnvironment({ [LAST_TIER]: "0" }, computing)).toMatchObject({ environment: { [LAST_TIER]: "0" } });
   });
 

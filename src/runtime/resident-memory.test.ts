@@ -1,6 +1,6 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, jest, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { cleanFileMappings, COLLECT_BYTES_MIN, COLLECT_CPU_MS, RELEASE_BYTES_MIN, releaseCleanPages, TRIM_CHECK_MS, TrimPolicy } from "./resident-memory.ts";
+import { AFTER_START_MS, cleanFileMappings, COLLECT_BYTES_MIN, COLLECT_CPU_MS, RELEASE_BYTES_MIN, releaseCleanPages, TRIM_CHECK_MS, TrimPolicy, trimWhenIdle } from "./resident-memory.ts";
 
 const mapping = (header: string, rssKb: number, anonymousKb: number) =>
   `${header}\nSize:               ${rssKb + 100} kB\nRss:                ${rssKb} kB\nPss:                ${rssKb} kB\nAnonymous:          ${anonymousKb} kB\nVmFlags: rd ex mr mw me\n`;
@@ -77,4 +77,21 @@ describe("when to trim", () => {
     worked.trimmed("garbage", use(20 * MB, 10 * MB, COLLECT_CPU_MS + 50));
     expect(worked.decide(use(20 * MB, 10 * MB, COLLECT_CPU_MS + 60), at(5))).toBe("nothing");
   });
+});
+
+test("what only the start needed is given back soon after it, whatever the process is doing", () => {
+  const fileBytes = (): number => cleanFileMappings(readFileSync("/proc/self/smaps", "latin1")).reduce((sum, { residentBytes }) => sum + residentBytes, 0);
+  jest.useFakeTimers();
+  try {
+    let collected = 0;
+    trimWhenIdle(() => performance.now(), () => void collected++);
+    const before = fileBytes();
+    jest.advanceTimersByTime(AFTER_START_MS - 1);
+    expect(fileBytes()).toBeGreaterThan(before / 2);
+    jest.advanceTimersByTime(1);
+    expect(fileBytes()).toBeLessThan(before / 2);
+    expect(collected).toBe(0);
+  } finally {
+    jest.useRealTimers();
+  }
 });

@@ -2,7 +2,8 @@
 // them afterwards; until something asks the kernel, all of them count as resident. Clean pages of files are dropped from this
 // process alone: they stay in the page cache, and one that is needed again costs a minor fault.
 
-// It is done in quiet moments only, so that no page is taken away from work under way.
+// It is done in quiet moments only, so that no page is taken away from work under way; but for once after the start, when most of what is
+// resident will not be asked for again: what a load needs of it is back within its first moments, for a millisecond or two in all.
 
 import { readFileSync } from "node:fs";
 import { adviseUnneeded } from "../net/libc.ts";
@@ -113,6 +114,8 @@ export class TrimPolicy {
 
 /** After the collectors have run, the allocator takes this long to give the pages back. */
 const SETTLE_MS = 2_000;
+/** From ready to the first release: what goes on after the announcement has been done, and its pages are those of the start still. */
+export const AFTER_START_MS = 2_000;
 
 /**
  * Trims in the background until the process ends. Keeps nothing alive.
@@ -127,6 +130,10 @@ export function trimWhenIdle(nowMs: () => number, collect: () => void): void {
     releaseCleanPages(faults);
     policy.trimmed(what, memoryUse() ?? before);
   };
+  setTimeout(() => {
+    const use = memoryUse();
+    if (use !== null) release("pages", use);
+  }, AFTER_START_MS).unref();
   setInterval(() => {
     const use = memoryUse();
     const what = use === null ? "nothing" : policy.decide(use, nowMs());
