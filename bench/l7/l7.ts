@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ip } from "../../test/kit/mesh-records.ts";
 import { must as mustLink, NamespaceLinks } from "../../src/net/links.ts";
-import { cpuSeconds, memoryOf, withDescendants } from "../lib/accounting.ts";
+import { cpuSeconds, memoryOf, peakOf, withDescendants } from "../lib/accounting.ts";
 import { run, Server, until } from "../lib/process.ts";
 import { RunFailed, wrk } from "../l4/load.ts";
 import { Record } from "../l4/record.ts";
@@ -31,6 +31,8 @@ const OPEN_SHARE = 0.5;
 /** Its load is light, and one stall of the machine is more than a hundredth of a short run. */
 const OPEN_TIMES = 5;
 const GRPC_REQUEST_BYTES = 64;
+/** Before a proxy counts as quiet, as in L4: collectors and allocators give back within seconds what a load has left. The same for both. */
+const SETTLE_S = 25;
 /** Where the load enters the tunnels. */
 const TUNNEL_ENTRANCES: Readonly<{ [peer in PeerName]: number }> = { weft: 14_080, envoy: 14_081 };
 
@@ -90,7 +92,7 @@ class Bench {
 
   async plain(): Promise<void> {
     await this.#with("plain", PLAIN, async (peers) => {
-      for (const peer of peers) this.#memory(peer, 0, "memory_rest");
+      await this.#settled(peers, 0, "memory_rest");
       await this.#rounds(peers, async (turn, round) => {
         for (const protocol of PROTOCOLS) {
           for (const connections of CONNECTIONS) await turn(async (peer) => this.#closed(peer, round, `${protocol}_${connections}`, { protocol, path: "/", connections, perSecond: null }));
@@ -98,7 +100,9 @@ class Bench {
         const rate = (this.record.of("h2_64_rps", this.#envoy === null ? "weft" : "envoy").get(round) ?? 0) * OPEN_SHARE;
         if (rate > 0) await turn((peer) => this.#open(peer, round, rate));
         await turn((peer) => this.#bulk(peer, round));
-        for (const peer of peers) this.#memory(peer, round, "memory", true);
+        for (const peer of peers) this.#memory(peer, round, "memory");
+        for (const peer of peers) this.record.add(peer.name, round, { memory_peak: peakOf([peer.process.server.pid]) / 1e6 });
+        await this.#settled(peers, round, "memory_settled");
       });
     });
   }
@@ -190,9 +194,15 @@ class Bench {
     return { ...figures, cpuUs: ((cpuSeconds(pids) - before) * 1e6) / figures.requests };
   }
 
-  #memory(peer: RunningPeer, round: number, row: string, withParts = false): void {
+  #memory(peer: RunningPeer, round: number, row: string): void {
     const { rssBytes, pssBytes, anonymousBytes } = memoryOf(withDescendants([peer.process.server.pid]));
-    this.record.add(peer.name, round, { [row]: rssBytes / 1e6, ...(withParts ? { [`${row}_pss`]: pssBytes / 1e6, [`${row}_anonymous`]: anonymousBytes / 1e6 } : {}) });
+    this.record.add(peer.name, round, { [row]: rssBytes / 1e6, [`${row}_pss`]: pssBytes / 1e6, [`${row}_anonymous`]: anonymousBytes / 1e6 });
+  }
+
+  async #settled(peers: readonly RunningPeer[], round: number, row: string): Promise<void> {
+    this.#options.progress(`round ${round + 1}: ${SETTLE_S} s without load`);
+    await Bun.sleep(SETTLE_S * 1000);
+    for (const peer of peers) this.#memory(peer, round, row);
   }
 
   #headers({ jwt }: Features): readonly string[] {

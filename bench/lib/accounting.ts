@@ -56,9 +56,14 @@ export function memoryOf(pids: readonly number[]): Memory {
   return { rssBytes, pssBytes, anonymousBytes };
 }
 
+/** The most that was ever resident, summed over the processes, in bytes. */
+export function peakOf(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + kilobytes(readFileSync(`/proc/${pid}/status`, "utf8"), "VmHWM") * 1024, 0);
+}
+
 function kilobytes(rollup: string, field: string): number {
   const match = new RegExp(`^${field}:\\s+(\\d+) kB$`, "m").exec(rollup);
-  if (match === null) throw new Error(`smaps_rollup has no ${field}`);
+  if (match === null) throw new Error(`/proc has no ${field}`);
   return Number(match[1]);
 }
 
