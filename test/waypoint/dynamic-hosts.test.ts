@@ -16,7 +16,7 @@ setDefaultTimeout(60_000);
 const [ONE, TWO, INSIDE] = ["198.18.7.3", "198.18.7.4", "198.18.7.5"];
 const [PLAIN_PORT, TLS_PORT] = [18_080, 18_443];
 /** Where the waypoint serves the wildcard's ports. */
-const [PLAIN, ORIGINATED, PASSED] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8443"];
+const [PLAIN, ORIGINATED, PASSED, INSIDE_AT] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8443", "127.0.0.1:8082"];
 const CHANGE_MS = 10_000;
 
 const json = (...objects: readonly object[]): string => objects.map((object) => JSON.stringify(object)).join("\n---\n");
@@ -51,14 +51,18 @@ beforeAll(async () => {
     one: [ONE], two: [TWO], "deep.two": [TWO], mixed: ["127.0.0.1", ONE], loopback: ["127.0.0.1"], metadata: ["169.254.169.254"], mesh: [INSIDE], vip: ["198.18.250.5"], private: ["10.1.2.3"], own: [ONE],
   })) names.names.set(`${name}.example.com`, addresses);
   for (const [name, host] of [["one", ONE], ["two", TWO]] as const) {
-    plain.push(await backend1((request, response) => response.end(`${name} for ${request.headers.host}`), host, PLAIN_PORT));
+    plain.push(await backend1((request, response) => {
+      const answer = (): void => void response.end(`${name} for ${request.headers.host}`);
+      if (request.url === "/slow") release = answer;
+      else answer();
+    }, host, PLAIN_PORT));
     secure.push(await tlsBackend({ leaf: authority.leaf({ dns: [`${name}.example.com`] }), host, port: TLS_PORT, speaks: "both" }, (_request, response) => response.end(`${name} by TLS`)));
   }
   inside = await backend1((_request, response) => response.end("inside"), INSIDE, PLAIN_PORT);
   writeFileSync(join(directory, "ca.pem"), authority.caPem);
   waypoint = await WaypointProcess.start({
     yaml: { "shop.yaml": [WAYPOINT_YAML, serviceYaml("inside", INSIDE, PLAIN_PORT), OWN_ENTRY, TLS_RULE].join("\n---\n"), "outside.yaml": json(entry()) },
-    flags: ["--workers", "1", "--service-cidrs", "198.18.251.0/24", "--serve", `${PLAIN}=shop/*.example.com:80,${ORIGINATED}=shop/*.example.com:8443,${PASSED}=shop/*.example.com:443`],
+    flags: ["--workers", "1", "--service-cidrs", "198.18.251.0/24", "--serve", `${PLAIN}=shop/*.example.com:80,${ORIGINATED}=shop/*.example.com:8443,${PASSED}=shop/*.example.com:443,${INSIDE_AT}=shop/inside.shop.svc.cluster.local:80`],
   });
 });
 
@@ -69,6 +73,10 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
+/** Answers the slow request that is under way. */
+let release = (): void => {};
+/** Its status, once it has one. */
+const rawRequest = (host: string, path: string) => (): Promise<string> => curl("-o", "/dev/null", "-w", "%{http_code}", "-H", `Host: ${host}`, `http://${PLAIN}${path}`);
 const get = (host: string, at = PLAIN): Promise<string> => curl("-H", `Host: ${host}`, `http://${at}/`);
 const reason = (host: string, at = PLAIN): Promise<string> => curl("-o", "/dev/null", "-w", "%{http_code} %header{x-weft-reason}", "-H", `Host: ${host}`, `http://${at}/`);
 const detailOf = (host: string): Promise<string> => until(`the line of ${host}`, 5_000, () => {
@@ -137,4 +145,51 @@ test("private addresses are allowed by the ServiceEntry's annotation, loopback i
   // Nobody is there: the address is tried.
   await until("the change", CHANGE_MS, async () => (await reason("private.example.com")).startsWith("503 connect_failed") || null);
   expect(await reason("loopback.example.com")).toBe("403 address_refused");
+});
+
+test("limits of the wildcard hold for all of its hosts together, and what one of them leaves idle another one gets", async () => {
+  const write = (connectionPool: object): void => waypoint.write("few.yaml", json({ apiVersion: "networking.istio.io/v1", kind: "DestinationRule", metadata: { name: "few", namespace: "shop" }, spec: { host: "*.example.com", trafficPolicy: { portLevelSettings: [{ port: { number: 80 }, connectionPool }] } } }));
+  write({ http: { maxRequestsPerConnection: 1 } });
+  await until("the connections of before to be gone", CHANGE_MS, async () => {
+    for (const name of ["one", "two", "deep.two", "mixed"]) await get(`${name}.example.com`);
+    const { threads } = (await waypoint.dump()) as { threads: { clusters: { name: string; limits: { resource: string; inUse: number }[] }[] }[] };
+    return threads[0]!.clusters.find(({ name }) => name === "shop/*.example.com:80")!.limits.find(({ resource }) => resource === "connections")!.inUse === 0 || null;
+  });
+  write({ tcp: { maxConnections: 1 } });
+  const [slow, quick] = [rawRequest("one.example.com", "/slow"), () => reason("two.example.com")];
+  // With two connections nobody is refused.
+  await until("the limit to be in force", CHANGE_MS, async () => {
+    const started = plain[0]!.seen.length;
+    const answer = slow();
+    await until("the slow request to be at its server", 5_000, () => plain[0]!.seen.length > started || null);
+    const refused = (await quick()) === "503 circuit_open";
+    release();
+    expect(await answer).toBe("200");
+    return refused || null;
+  });
+  expect(await detailOf("two.example.com")).toContain("1 connections open of all hosts of shop/*.example.com:80, which is the limit (connectionsMax)");
+  // One connection is open to one.example.com, and nobody uses it.
+  for (let i = 0; i < 4; i++) expect([await get("two.example.com"), await get("one.example.com")]).toEqual(["two for two.example.com", "one for one.example.com"]);
+  waypoint.remove("few.yaml");
+});
+
+test("a copy to the wildcard goes to the host that the request names, and to none that is not under it", async () => {
+  const route = {
+    apiVersion: "gateway.networking.k8s.io/v1", kind: "HTTPRoute", metadata: { name: "copied", namespace: "shop" },
+    spec: {
+      parentRefs: [{ group: "", kind: "Service", name: "inside" }],
+      rules: [{ filters: [{ type: "RequestMirror", requestMirror: { backendRef: { group: "networking.istio.io", kind: "Hostname", name: "*.example.com", port: 80 } } }], backendRefs: [{ name: "inside", port: 80 }] }],
+    },
+  };
+  waypoint.write("copied.yaml", json(route));
+  const copies = (path: string): number => plain[1]!.seen.filter(({ url }) => url === path).length;
+  await until("a copy", CHANGE_MS, async () => {
+    expect(await curl("-H", "Host: two.example.com", `http://${INSIDE_AT}/copied`)).toBe("inside");
+    return copies("/copied") > 0 || null;
+  });
+  expect(plain[1]!.seen.find(({ url }) => url === "/copied")).toMatchObject({ headers: { host: "two.example.com" } });
+  expect(await curl("-H", "Host: elsewhere.example", `http://${INSIDE_AT}/not-covered`)).toBe("inside");
+  expect(await curl("-H", "Host: two.example.com", `http://${INSIDE_AT}/after`)).toBe("inside");
+  await until("the copy after it", 5_000, () => copies("/after") > 0 || null);
+  expect(plain.flatMap(({ seen }) => seen).filter(({ url }) => url === "/not-covered")).toEqual([]);
 });

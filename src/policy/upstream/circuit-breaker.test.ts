@@ -12,7 +12,7 @@ describe("circuit breaking", () => {
     expect(owners.map((owner) => owner.acquire("activeRequests")?.limit ?? null)).toEqual([null, null, null, 3]);
     expect(explainRefusal(owners[3]!.acquire("activeRequests")!)).toBe("3 requests under way, which is the limit (activeRequestsMax)");
     expect([breaker.inUse("activeRequests"), breaker.refused("activeRequests")]).toEqual([3, 2]);
-    expect(new Permits(breaker).acquire("activeRetries")).toEqual({ resource: "activeRetries", limit: 0 });
+    expect(new Permits(breaker).acquire("activeRetries")).toEqual({ resource: "activeRetries", limit: 0, all: null });
     owners[0]!.release("activeRequests");
     expect(owners[3]!.acquire("activeRequests")).toBeNull();
   });

@@ -1,5 +1,6 @@
 // Circuit breaking: how many connections, waiting requests, requests and retries one service, port and subset may have at once. Past
-// a limit a request is refused at once. What is taken hangs on its owner's handle and goes back with it, once.
+// a limit a request is refused at once. What is taken hangs on its owner's handle and goes back with it, once. A host under a wildcard takes
+// from its own breaker and from the wildcard's, which bounds all of its hosts together.
 
 import type { LimitSettings } from "./settings.ts";
 
@@ -9,6 +10,8 @@ export type LimitedResource = (typeof LIMITED_RESOURCES)[number];
 export interface LimitRefusal {
   readonly resource: LimitedResource;
   readonly limit: number;
+  /** Reached by several together: what they are of, e.g. `shop/*.example.com:80`; null by the one alone. */
+  readonly all: string | null;
 }
 
 const WORDS: Readonly<Record<LimitedResource, string>> = {
@@ -19,8 +22,8 @@ const FIELDS: Readonly<Record<LimitedResource, string>> = {
 };
 
 /** For the log and the answer, e.g. `1024 requests under way, which is the limit (activeRequestsMax)`. */
-export function explainRefusal({ resource, limit }: LimitRefusal): string {
-  return `${limit} ${WORDS[resource]}, which is the limit (${FIELDS[resource]})`;
+export function explainRefusal({ resource, limit, all }: LimitRefusal): string {
+  return `${limit} ${WORDS[resource]}${all === null ? "" : ` of all hosts of ${all}`}, which is the limit (${FIELDS[resource]})`;
 }
 
 export class CircuitBreaker {
@@ -29,14 +32,18 @@ export class CircuitBreaker {
   readonly #inUse = new Int32Array(LIMITED_RESOURCES.length);
   readonly #refused = new Float64Array(LIMITED_RESOURCES.length);
 
-  constructor(limits: LimitSettings) {
+  /** Of all that this is one of; null when it is by itself. */
+  readonly #whole: { readonly breaker: CircuitBreaker; readonly name: string } | null;
+
+  constructor(limits: LimitSettings, whole: { readonly breaker: CircuitBreaker; readonly name: string } | null = null) {
+    this.#whole = whole;
     this.reconfigure(limits);
   }
 
   /** What is taken stays taken, also above a limit that has become lower. */
   reconfigure(limits: LimitSettings): void {
     this.#limits = [limits.connectionsMax, limits.pendingRequestsMax, limits.activeRequestsMax, limits.activeRetriesMax];
-    this.#refusals = LIMITED_RESOURCES.map((resource, i) => Object.freeze({ resource, limit: this.#limits[i]! }));
+    this.#refusals = LIMITED_RESOURCES.map((resource, i) => Object.freeze({ resource, limit: this.#limits[i]!, all: null }));
   }
 
   inUse(resource: LimitedResource): number {
@@ -59,12 +66,18 @@ export class CircuitBreaker {
       this.#refused[index]!++;
       return this.#refusals[index]!;
     }
+    const ofWhole = this.#whole?.breaker.take(index) ?? null;
+    if (ofWhole !== null) {
+      this.#refused[index]!++;
+      return { ...ofWhole, all: this.#whole!.name };
+    }
     this.#inUse[index]!++;
     return null;
   }
 
   giveBack(index: number): void {
     this.#inUse[index]!--;
+    this.#whole?.breaker.giveBack(index);
   }
 }
 

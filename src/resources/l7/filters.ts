@@ -1,6 +1,7 @@
 // Filters of the Gateway API's routes into those of the model. A filter that cannot be had breaks its rule: requests that it would
 // have handled get 500, as the specification asks, rather than pass without it.
 
+import { nameHalf } from "../../core/brand.ts";
 import type { ExternalAuthorizer } from "../../mesh/l7/access.ts";
 import type { TextPattern } from "../../mesh/l7/match.ts";
 import type { Cors, HeaderChange, PathChange, RouteFilter } from "../../mesh/l7/route.ts";
@@ -9,7 +10,7 @@ import { quoteRegex } from "../patterns.ts";
 import type { CorsSpec, HeaderModifier, HttpFilter, PathModifier } from "../route-parts.ts";
 import type { Report } from "../resource.ts";
 import { resolveBackend } from "./references.ts";
-import type { Condition } from "./status.ts";
+import { condition, type Condition } from "./status.ts";
 import type { View } from "./view.ts";
 
 /** An authorizer that a filter names says nothing of time; this is Envoy's own default. */
@@ -50,6 +51,11 @@ export function translateFilters(specs: readonly HttpFilter[], namespace: string
       const { target, fault } = resolveBackend(filter.externalAuth.backendRef, namespace, [...path, "externalAuth", "backendRef"], view, report);
       if (fault !== null) faults.push(fault);
       if (target.kind === "invalid") broken = `the external authorizer is not there: ${target.reason}`;
+      else if (target.kind === "service" && nameHalf(target.service).startsWith("*")) {
+        broken = `${nameHalf(target.service)} stands for many hosts, and an authorizer is one`;
+        faults.push(condition("ResolvedRefs", false, "UnsupportedProtocol", broken));
+        report("error", "fail_closed", [...path, "externalAuth", "backendRef"], `found ${broken}; requests that this rule matches get 500. Give the authorizer a ServiceEntry of its own`);
+      }
       else filters.push({ kind: "externalAuth", authorizer: authorizer(filter.externalAuth, target) });
     }
     if (filter.extensionRef !== undefined) {

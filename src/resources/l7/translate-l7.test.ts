@@ -286,6 +286,16 @@ describe("hosts under a wildcard (DYNAMIC_DNS)", () => {
       expect(evaluation.mesh.services.get(wildcard)?.addresses.length).toBe(1);
     }
   });
+  test("are no authoriser and no service that counts: which of them would be asked?", () => {
+    const wildcardRef = "{group: networking.istio.io, kind: Hostname, name: '*.example.com', port: 80}";
+    const route = `apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: asked, namespace: shop}\nspec: {parentRefs: [{group: '', kind: Service, name: a}], rules: [{filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: ${wildcardRef}}}], backendRefs: [{name: a, port: 80}]}]}\n`;
+    const limit = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: counted, namespace: shop}\nspec: {targetRefs: [{group: '', kind: Service, name: a}], rateLimits: {global: [{name: all, service: {host: '*.example.com', port: 80}, domain: d, descriptors: [[{key: a, value: b}]]}]}}\n";
+    const evaluation = evaluate(documents(base, entryOf(sound), route, limit));
+    expect(errorsOf(evaluation).join("\n")).toContain("*.example.com stands for many hosts, and an authorizer is one; requests that this rule matches get 500");
+    expect(errorsOf(evaluation).join("\n")).toContain("*.example.com:80, which stands for many hosts, and the service that counts is one; requests are not limited until it is there");
+    expect([...evaluation.l7.routes.values()].flatMap(({ rules: of }) => (of.protocol === "http" ? of.rules.map(({ broken }) => broken) : []))).toEqual([expect.stringContaining("stands for many hosts")]);
+    expect(evaluation.statuses.find(({ kind }) => kind === "HTTPRoute")!.parents[0]!.conditions).toContainEqual(expect.objectContaining({ type: "ResolvedRefs", status: false }));
+  });
   test.each([
     ["a host that is named", 'hosts: [api.example.com], ports: [{number: 80, name: http, protocol: HTTP}]', "expected a wildcard such as *.example.com"],
     ["a port whose clients name no host", 'hosts: ["*.example.com"], ports: [{number: 80, name: tcp, protocol: TCP}]', "found TCP with resolution DYNAMIC_DNS, expected one whose clients say a name"],

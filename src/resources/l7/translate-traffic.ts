@@ -263,7 +263,7 @@ function globalLimit(limit: GlobalLimitSpec, index: number, { namespace }: Traff
   const found = host !== null && host.ports.some(({ number }) => number === limit.service.port);
   const onFailure = limit.onFailure === "Deny" ? "deny" : "allow";
   const described = limit.service.host ?? `${limit.service.namespace ?? namespace}/${limit.service.name}`;
-  if (!found) report("error", "unresolved_reference", at, `found ${described}:${limit.service.port}, which no Service or ServiceEntry has; requests are ${onFailure === "deny" ? "denied" : "not limited"} until it is there`);
+  if (!found) report("error", "unresolved_reference", at, `found ${described}:${limit.service.port}, which ${described.startsWith("*") ? "stands for many hosts, and the service that counts is one" : "no Service or ServiceEntry has"}; requests are ${onFailure === "deny" ? "denied" : "not limited"} until it is there`);
   if (host === null) {
     // Named all the same, so that what onFailure says holds.
     const named = namespacedName(limit.service.namespace ?? namespace, limit.service.host ?? `${limit.service.name}.${limit.service.namespace ?? namespace}.svc.${view.options.clusterDomain}`);
@@ -282,6 +282,7 @@ function globalRecord(limit: GlobalLimitSpec, index: number, service: GlobalRate
 }
 
 function findService({ name, namespace, host }: ServiceReferenceSpec, own: string, view: View): Host | null {
+  if (host?.startsWith("*") === true) return null;
   return host === undefined ? view.ask((world) => world.service(namespace ?? own, name!)) : view.ask((world) => world.host(host, own));
 }
 

@@ -84,6 +84,13 @@ export interface ClusterTarget {
   readonly clientNamespace: string | null;
 }
 
+/** The wildcard that a host is under, with all of its hosts: what they may have at once is bounded for all together. */
+export interface WildcardCluster {
+  readonly cluster: Cluster;
+  /** Closes an idle connection to another host under it. False when there is none. */
+  makeRoom(besides: Cluster): boolean;
+}
+
 /** What the port's servers speak; `asClient`: what the client of the moment speaks, as it would without us between. */
 export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
 
@@ -123,8 +130,10 @@ export class Cluster {
   #labels: ClusterLabels | null = null;
   /** A client chose its name. */
   readonly #isDynamic: boolean;
+  readonly #wildcard: WildcardCluster | null;
 
-  constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings) {
+  /** @param wildcard of a host under one; null for any other. */
+  constructor(context: ClusterContext, target: ClusterTarget, policy: TrafficPolicy | null, settings: UpstreamSettings, wildcard: WildcardCluster | null = null) {
     const dynamic = dynamicHost(target.service);
     this.#context = context;
     this.target = target;
@@ -134,7 +143,8 @@ export class Cluster {
     this.name = `${namespaceHalf(target.service)}/${this.host}:${target.port}${target.subset === null ? "" : `|${target.subset}`}`;
     this.#rules = this.#compile(policy, settings, null);
     this.upstream = new Upstream({ settings, random: context.random, labels: context.labels });
-    this.breaker = new CircuitBreaker(settings.limits);
+    this.#wildcard = wildcard;
+    this.breaker = new CircuitBreaker(settings.limits, wildcard === null ? null : { breaker: wildcard.cluster.breaker, name: wildcard.cluster.name });
     this.budget = new RetryBudgetState(settings.retryBudget, { requests: () => this.breaker.inUse("activeRequests"), retries: () => this.breaker.inUse("activeRetries") });
     this.#health = this.#healthChecks();
   }
@@ -202,6 +212,11 @@ export class Cluster {
   /** Requests are under way. */
   get busy(): boolean {
     return this.breaker.inUse("activeRequests") > 0;
+  }
+
+  /** Closes one connection that nobody uses. False when there is none. */
+  closeIdle(): boolean {
+    return [...this.#pools.values()].some(({ pool }) => pool.closeIdle());
   }
 
   get protocol(): ServerProtocol {
@@ -307,7 +322,7 @@ export class Cluster {
     const way = this.#wayTo(endpoint.target);
     const pool = new EndpointPool({
       ...way, breaker: this.breaker, limits: () => this.settings.limits,
-      makeRoom: () => [...this.#pools].some(([other, pooled]) => other !== endpoint && pooled.pool.closeIdle()),
+      makeRoom: () => [...this.#pools].some(([other, pooled]) => other !== endpoint && pooled.pool.closeIdle()) || (this.#wildcard?.makeRoom(this) ?? false),
       told: (outcome) => this.#context.observer.upstream.connection(this.labels, outcome),
     });
     if (this.#closed) pool.retire();

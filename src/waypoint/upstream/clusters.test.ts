@@ -3,13 +3,16 @@ import { delta, service } from "../../../test/kit/mesh-records.ts";
 import { trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { NamespacedName } from "../../core/brand.ts";
+import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
+import { explainRefusal, Permits } from "../../policy/upstream/circuit-breaker.ts";
+import type { Cluster } from "./cluster.ts";
 import { DYNAMIC_HOSTS_MAX, DYNAMIC_IDLE_MS, DYNAMIC_SETTLED_MS } from "./clusters.ts";
 
 const WILDCARD = "shop/*.example.com" as NamespacedName;
 const policy = { ...trafficPolicy({ dynamicHosts: { allowPrivate: false } }), service: WILDCARD };
 
-function fixture() {
-  const waypoint = new WaypointFixture({ endpoints: [], l7: { trafficPolicies: [{ service: WILDCARD, policies: [policy] }] } });
+function fixture(fields: Partial<TrafficPolicy> = {}) {
+  const waypoint = new WaypointFixture({ endpoints: [], l7: { trafficPolicies: [{ service: WILDCARD, policies: [{ ...policy, ...fields }] }] } });
   waypoint.store.apply(delta({ services: [service({ name: "outside", hostname: "*.example.com", ports: [{ servicePort: 80, targetPort: 80, name: "http", appProtocol: "" }] })] }));
   const { clusters } = waypoint.plane;
   const wildcard = clusters.of({ service: WILDCARD, port: 80, subset: null, clientNamespace: null })!;
@@ -58,5 +61,29 @@ describe("hosts under a wildcard", () => {
     await using _ = waypoint;
     waypoint.store.apply(delta({ services: [service({ name: "own", hostname: "own.example.com" })] }));
     for (const host of ["", "example.com", "aexample.com", "own.example.com", "127.0.0.1", "a..example.com", `${"a".repeat(64)}.example.com`]) expect(ask(host, 0).kind).toBe("notCovered");
+  });
+
+  test("have what the wildcard's limits allow all of them together, and no more each", async () => {
+    const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: 2, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
+    const { waypoint, clusters, ask } = fixture({ limits });
+    await using _ = waypoint;
+    const under = (name: string): Cluster => {
+      const found = ask(`${name}.example.com`, 0);
+      if (found.kind !== "cluster") throw new Error(found.why);
+      return found.cluster;
+    };
+    const [a, b] = [under("a"), under("b")];
+    const wildcard = clusters.of({ service: WILDCARD, port: 80, subset: null, clientNamespace: null })!;
+    const inUse = (): number[] => [a, b, wildcard].map(({ breaker }) => breaker.inUse("activeRequests"));
+    const permits = [a, b, b].map(({ breaker }) => new Permits(breaker));
+    expect(permits.slice(0, 2).map((one) => one.acquire("activeRequests"))).toEqual([null, null]);
+    expect(inUse()).toEqual([1, 1, 2]);
+    expect(explainRefusal(permits[2]!.acquire("activeRequests")!)).toBe("2 requests under way of all hosts of shop/*.example.com:80, which is the limit (activeRequestsMax)");
+    // What one of the two refuses is held of neither.
+    expect(inUse()).toEqual([1, 1, 2]);
+    permits[0]![Symbol.dispose]();
+    expect(permits[2]!.acquire("activeRequests")).toBeNull();
+    for (const one of permits) one[Symbol.dispose]();
+    expect(inUse()).toEqual([0, 0, 0]);
   });
 });

@@ -4,7 +4,7 @@ import { nameHalf } from "../../core/brand.ts";
 import type { L7Store } from "../../mesh/l7/l7-store.ts";
 import { effectiveSettings } from "../../policy/upstream/settings.ts";
 import { dynamicDestination, dynamicHost, notCovered } from "../services/dynamic-host.ts";
-import { Cluster, type ClusterContext, type ClusterTarget } from "./cluster.ts";
+import { Cluster, type ClusterContext, type ClusterTarget, type WildcardCluster } from "./cluster.ts";
 
 /**
  * Hosts under wildcards that have a cluster of their own at once, in each thread: whoever asks for ever new names fills no memory, and asks
@@ -55,7 +55,7 @@ export class Clusters {
     if (known === undefined && this.#dynamic.size >= DYNAMIC_HOSTS_MAX && !this.#makeRoom(nowMs)) {
       return { kind: "exhausted", why: `${DYNAMIC_HOSTS_MAX} hosts under wildcards are in use, and ${host} is another one` };
     }
-    const found = known ?? this.#find(named);
+    const found = known ?? this.#find(named, { cluster, makeRoom: (besides) => this.#closeIdle(cluster, besides) });
     if (found === null) return { kind: "notCovered", why: `no DestinationRule defines the subset ${target.subset} of ${target.service}` };
     this.#dynamic.delete(found);
     this.#dynamic.set(found, nowMs);
@@ -68,6 +68,12 @@ export class Clusters {
       if (nowMs - usedMs < DYNAMIC_SETTLED_MS) return false;
       if (!cluster.busy) return this.#drop(cluster);
     }
+    return false;
+  }
+
+  /** Of a host under `wildcard`, the one that was asked for the longest ago first. */
+  #closeIdle(wildcard: Cluster, besides: Cluster): boolean {
+    for (const host of this.#dynamic.keys()) if (host !== besides && host.owner === wildcard.target.service && host.policy === wildcard.policy && host.target.port === wildcard.target.port && host.closeIdle()) return true;
     return false;
   }
 
@@ -91,7 +97,7 @@ export class Clusters {
     this.#retired.add(cluster);
   }
 
-  #find(target: ClusterTarget): Cluster | null {
+  #find(target: ClusterTarget, wildcard: WildcardCluster | null = null): Cluster | null {
     const { service, port, subset, clientNamespace } = target;
     const policy = this.#l7.traffic(dynamicHost(service)?.service ?? service, { port, subset, clientNamespace });
     const key = keyOf(target);
@@ -99,7 +105,7 @@ export class Clusters {
     if (known !== undefined) return known;
     const settings = effectiveSettings(policy, subset);
     if (settings === null) return null;
-    const cluster = new Cluster(this.#context, target, policy, settings);
+    const cluster = new Cluster(this.#context, target, policy, settings, wildcard);
     const list = this.#live.get(key);
     if (list === undefined) this.#live.set(key, [cluster]);
     else list.push(cluster);
