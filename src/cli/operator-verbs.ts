@@ -33,7 +33,7 @@ export const OPERATOR_VERBS = {
   },
   waypoint: {
     line: "of a cluster: weft waypoint apply, list or delete",
-    usage: `weft waypoint apply|list|delete [OPTIONS]\n\n  -n, --namespace NAME   of the waypoint; the kubeconfig's by default, and for list all\n  --name NAME            waypoint by default\n  --for WHAT             service (default), workload, all or none\n  --enroll-namespace     has the namespace use it\n  --wait                 waits until it is programmed\n  --dry-run              prints the Gateway and changes nothing\n${CLUSTER}\n\nWithout one of the three: the waypoint itself; see weft waypoint --help`,
+    usage: `weft waypoint apply|list|delete [OPTIONS]\n\n  -n, --namespace NAME   of the waypoint; the kubeconfig's by default, and for list all\n  --name NAME            waypoint by default\n  --for WHAT             service (default), workload, all or none\n  --enroll-namespace     has the namespace use it, once it serves\n  --wait                 waits until it serves\n  --dry-run              prints the Gateway and changes nothing\n${CLUSTER}\n\nWithout one of the three: the waypoint itself; see weft waypoint --help`,
     load: async () => (await import("./verbs/waypoint.ts")).waypoint,
   },
 } as const satisfies Readonly<Record<string, OperatorVerb>>;

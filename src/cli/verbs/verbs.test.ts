@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ApiObject, FakeKubernetesApi } from "../../../test/kit/kubernetes-api.ts";
+import { until } from "../../../test/kit/until.ts";
 import { ownDefinitions } from "../install/definitions.ts";
 import { installObjects } from "../install/objects.ts";
 import { defaultValues } from "../install/values.ts";
@@ -14,6 +15,8 @@ import type { VerbContext } from "./context.ts";
 import { install } from "./install.ts";
 import { uninstall } from "./uninstall.ts";
 import { waypoint } from "./waypoint.ts";
+
+const WAIT_MS = 10_000;
 
 let api: FakeKubernetesApi;
 let folder: string;
@@ -132,10 +135,23 @@ describe("uninstall", () => {
 describe("waypoint", () => {
   test("apply makes a Gateway and has the namespace use it; list shows it; delete removes it", async () => {
     api.put("namespaces", { metadata: { name: "shop" } });
-    expect((await run(waypoint, "apply", "-n", "shop", "--enroll-namespace", "--for", "all")).status).toBe(0);
+    const applied = run(waypoint, "apply", "-n", "shop", "--enroll-namespace", "--for", "all");
+    const made = await until("the Gateway", WAIT_MS, () => api.get("gateways", "shop/waypoint"));
+    api.put("gateways", { ...made, status: { conditions: [{ type: "Programmed", status: "True" }] } });
+    // Programmed, and nobody serves: whoever used it now would be cut off.
+    const asked = () => api.requests.filter((line) => line.includes("/deployments/waypoint")).length;
+    await until("it looks for an instance", WAIT_MS, () => asked() > 0);
+    expect(api.get("namespaces", "shop")?.metadata["labels"]).toBeUndefined();
+    const replicas = { metadata: { name: "waypoint", namespace: "shop", generation: 1 }, spec: { replicas: 1 }, status: { observedGeneration: 1, updatedReplicas: 1 } };
+    api.put("deployments", replicas);
+    const before = asked();
+    await until("it looks again", WAIT_MS, () => asked() > before + 1);
+    expect(api.get("namespaces", "shop")?.metadata["labels"]).toBeUndefined();
+    api.put("deployments", { ...replicas, status: { ...replicas.status, availableReplicas: 1 } });
+    expect((await applied).status).toBe(0);
     expect(api.get("gateways", "shop/waypoint")).toMatchObject({ metadata: { labels: { "istio.io/waypoint-for": "all" } }, spec: { gatewayClassName: "weft-waypoint" } });
     expect(api.get("namespaces", "shop")?.metadata["labels"]).toEqual({ "istio.io/use-waypoint": "waypoint" });
-    expect((await run(waypoint, "list")).out).toMatch(/^shop +waypoint +weft-waypoint +all +Unknown$/m);
+    expect((await run(waypoint, "list")).out).toMatch(/^shop +waypoint +weft-waypoint +all +True$/m);
     await run(waypoint, "delete", "-n", "shop");
     expect((await run(waypoint, "list")).out).toBe("no waypoints\n");
   });

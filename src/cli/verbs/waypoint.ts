@@ -11,13 +11,14 @@ import type { KubernetesClient } from "../../runtime/kubernetes/client.ts";
 import { applyObject, removeObject } from "../install/apply.ts";
 import { describeObject, objectPath } from "../install/object-paths.ts";
 import type { KubernetesObject } from "../install/objects.ts";
+import { unready } from "./install.ts";
 import { CLUSTER_OPTIONS, EXIT_OK, EXIT_USAGE, fail, openCluster, table, type VerbContext } from "./context.ts";
 
 const CLASS = "weft-waypoint";
 const API_VERSION = "gateway.networking.k8s.io/v1";
 const FOR = ["service", "workload", "all", "none"];
-const PROGRAMMED_MS = 120_000;
-const PROGRAMMED_POLL_MS = 500;
+const SERVING_MS = 120_000;
+const SERVING_POLL_MS = 500;
 
 export async function waypoint([verb, ...args]: readonly string[], context: VerbContext): Promise<number> {
   const { values: flags } = parseArgs({
@@ -47,12 +48,17 @@ export async function waypoint([verb, ...args]: readonly string[], context: Verb
   const applied = await applyObject(client, object);
   if (!applied.ok) return fail(context, `${applied.error}${applied.error.includes("404") ? ": are the CRDs of the Gateway API installed?" : ""}`);
   context.print(`${describeObject(object)} ${applied.value}\n`);
+  // A namespace that used a waypoint before anybody serves there would be cut off until then.
+  if (flags.wait || flags["enroll-namespace"]) {
+    const waiting = await untilServing(client, object);
+    if (waiting !== null) return fail(context, `${describeObject(object)} does not serve after ${SERVING_MS / 1000} s: ${waiting}${flags["enroll-namespace"] ? `; namespace ${namespace} does not use it yet` : ""}`);
+  }
   if (flags["enroll-namespace"]) {
     const labelled = await client.request({ method: "PATCH", path: `/api/v1/namespaces/${namespace}`, body: { metadata: { labels: { [USE_WAYPOINT]: flags.name } } }, contentType: MERGE_PATCH });
     if (!labelled.ok) return fail(context, labelled.error.message);
     context.print(`namespace ${namespace} uses it (label ${USE_WAYPOINT}: ${flags.name})\n`);
   }
-  return flags.wait ? await untilProgrammed(client, object, context) : EXIT_OK;
+  return EXIT_OK;
 }
 
 function gateway(name: string, namespace: string, waypointFor: string): KubernetesObject {
@@ -81,11 +87,22 @@ async function list(client: KubernetesClient, namespace: string | null, context:
   return EXIT_OK;
 }
 
-async function untilProgrammed(client: KubernetesClient, object: KubernetesObject, context: VerbContext): Promise<number> {
-  for (const deadline = performance.now() + PROGRAMMED_MS; ; await Bun.sleep(PROGRAMMED_POLL_MS)) {
-    const answer = await client.get(objectPath(object));
-    const condition = answer.ok ? programmed(gatewaySchema.parse(answer.value)) : undefined;
-    if (condition?.status === "True") return EXIT_OK;
-    if (performance.now() >= deadline) return fail(context, `${describeObject(object)} is not programmed after ${PROGRAMMED_MS / 1000} s: ${answer.ok ? (condition?.message ?? "it has no status; does weft control run?") : answer.error.message}`);
+/** @returns null once it is programmed and has an instance that is ready, else what is missing still. */
+async function untilServing(client: KubernetesClient, object: KubernetesObject): Promise<string | null> {
+  for (const deadline = performance.now() + SERVING_MS; ; await Bun.sleep(SERVING_POLL_MS)) {
+    const waiting = await notServing(client, object);
+    if (waiting === null || performance.now() >= deadline) return waiting;
   }
+}
+
+async function notServing(client: KubernetesClient, object: KubernetesObject): Promise<string | null> {
+  const answer = await client.get(objectPath(object));
+  if (!answer.ok) return answer.error.message;
+  const condition = programmed(gatewaySchema.parse(answer.value));
+  if (condition?.status !== "True") return condition?.message ?? "it has no status; does weft control run?";
+  const { name, namespace } = object.metadata;
+  const instances = await client.get(`/apis/apps/v1/namespaces/${namespace}/deployments/${name}`);
+  if (!instances.ok) return instances.error.message;
+  const why = unready(instances.value);
+  return why === null ? null : `Deployment ${namespace}/${name}: ${why}`;
 }
