@@ -1,8 +1,9 @@
 // Clients of a waypoint that take their time, against every time limit it has: heads, bodies, answers and connections that come slowly or
 // stop. The limits are minutes: the fixture's clock is hurried.
 
+import type { ServerResponse } from "node:http";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect } from "bun:test";
-import { CLIENT_IDLE_MS, HEAD_MS, LINGER_MS, SETTINGS_MS, WRITE_IDLE_MS } from "../../src/waypoint/downstream/downstream.ts";
+import { CLIENT_IDLE_MS, HALF_CLOSED_MS, HEAD_MS, LINGER_MS, SETTINGS_MS, WRITE_IDLE_MS } from "../../src/waypoint/downstream/downstream.ts";
 import { STREAM_IDLE_TIMEOUT_MS } from "../../src/policy/upstream/defaults.ts";
 import { CLIENT_PREFACE, FrameType } from "../../src/wire/http2/frames.ts";
 import { item } from "../kit/bad-input.ts";
@@ -14,11 +15,19 @@ import { type Backend, backend1, WaypointFixture } from "../kit/waypoint.ts";
 const LARGE = Buffer.alloc(8 * 1024 * 1024, "x");
 let server: Backend;
 let waypoint: WaypointFixture;
+/** The answer of `/events`, and whether the server knows that nobody waits for it, or for that of `/held`. */
+let events: ServerResponse;
+let gone = false;
 
 beforeAll(async () => {
   server = await backend1((request, response) => {
     request.resume();
     if (request.url === "/large") response.end(LARGE);
+    else if (request.url === "/held" || request.url === "/events") {
+      gone = false;
+      response.on("close", () => void (gone = true));
+      if (request.url === "/events") (events = response).write("first");
+    }
     else if (request.url === "/early") response.writeHead(200).end("early");
     else request.on("end", () => response.end("read"));
   });
@@ -95,6 +104,32 @@ describe("HTTP/1", () => {
     await until("the request to end", 5_000, () => waypoint.plane.requests.size === 0 || null);
     await waypoint.later(CLIENT_IDLE_MS);
     await client.closed();
+  });
+
+  item("a client that ends its half, and has gone", async () => {
+    for (const path of ["/held", "/events"]) {
+      const client = waypoint.raw().send(`GET ${path} HTTP/1.1\r\nHost: web\r\n\r\n`);
+      await until("the server to be asked", 5_000, () => server.seen.at(-1)?.url === path || null);
+      if (path === "/events") await client.until("first");
+      client.socket.end();
+      await until("the end to be read", 5_000, () => waypoint.later(HALF_CLOSED_MS).then(() => gone));
+      await nothingIsLeft();
+      expect(waypoint.told.at(-1)).toMatchObject({ flags: "DC" });
+    }
+  });
+
+  item("a client that ends its half, and waits: the answer goes on while it comes", async () => {
+    const client = waypoint.raw().send("GET /events HTTP/1.1\r\nHost: web\r\n\r\n");
+    await client.until("first");
+    client.socket.end();
+    for (let i = 0; i < 10; i++) {
+      await waypoint.later(HALF_CLOSED_MS / 2);
+      events.write(`event ${i}.`);
+      await client.until(`event ${i}.`);
+    }
+    events.end("last");
+    expect(await client.closed()).toEndWith("last\r\n0\r\n\r\n");
+    expect(gone).toBe(true);
   });
 
   item("an answer that nobody reads", async () => {

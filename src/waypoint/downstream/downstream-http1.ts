@@ -8,7 +8,7 @@ import type { Http1Error } from "../../wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../../wire/http1/server-connection.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, REST_MS, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HALF_CLOSED_MS, HEAD_MS, LINGER_MS, type NewStream, REST_MS, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "../channel/engine-connection.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import { reasonOfHttp1 } from "../request/own-answer.ts";
@@ -21,6 +21,7 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   /** Bytes written when the deadline of a slow reader was set. */
   #writtenBytes = 0;
   #draining = false;
+  #clientEnded = false;
 
   constructor(host: DownstreamHost, client: Client, channel: Channel) {
     super(channel, host);
@@ -47,6 +48,7 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   }
 
   onPeerEnd(): void {
+    this.#clientEnded = true;
     this.engine.receiveEnd();
     this.settle();
   }
@@ -98,6 +100,9 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
         // A request under way has deadlines of its own.
         if (engine.exchange === null) engine.timeOut();
         break;
+      case "response":
+        if (engine.output.consumedTotal === this.#writtenBytes) return this.destroy();
+        break;
       default:
     }
     this.settle(nowMs);
@@ -117,7 +122,11 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
       this.#writtenBytes = engine.output.consumedTotal;
       this.dueAt(nowMs + (engine.output.pendingBytes > 0 ? WRITE_IDLE_MS : LINGER_MS));
     } else if (phase === "body" && engine.exchange === null) this.dueAt(Math.min(this.dueMs, nowMs + REST_MS));
-    else this.dueMs = Infinity;
+    else if (phase === "response" && this.#clientEnded) {
+      if (this.dueMs !== Infinity) return;
+      this.#writtenBytes = engine.output.consumedTotal;
+      this.dueAt(nowMs + HALF_CLOSED_MS);
+    } else this.dueMs = Infinity;
   }
 
   protected override onGone(): void {

@@ -48,5 +48,10 @@ export const WRITE_IDLE_MS = 60_000;
 export const LINGER_MS = 5_000;
 /** The rest of a body that was answered before it had ended: it is on its way, or never comes. */
 export const REST_MS = 60_000;
+/**
+ * A client that has ended its half after a whole request, and takes nothing since. Its FIN does not tell whether it waits or has gone, and most
+ * have gone: browsers and programs that cancel a request. Those that wait have so long to the next byte of the answer.
+ */
+export const HALF_CLOSED_MS = 5_000;
 /** The client's first SETTINGS. */
 export const SETTINGS_MS = 10_000;
