@@ -6,7 +6,7 @@ import { ok, type Result } from "../core/result.ts";
 import type { PortMapping, Workload } from "../mesh/records.ts";
 import { OWN_NAMESPACE } from "../net/namespace.ts";
 import { formatDiagnostic } from "../resources/diagnostic.ts";
-import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { listenAdmin, startAdmin } from "../runtime/admin.ts";
 import { configDump } from "../runtime/config-dump.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
@@ -15,20 +15,21 @@ import { awaitSuccessor } from "../runtime/give-place.ts";
 import type { NamedSocket } from "../runtime/inherited-sockets.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
 import { dumpL7 } from "../runtime/l7-dump.ts";
+import { leave } from "../runtime/leave.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
-import { describeSettings, drainMs, type Settings } from "../runtime/settings.ts";
+import { describeSettings, type Settings } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
 import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import type { PathNormalisation } from "../wire/http/path.ts";
 import type { WaypointConfig } from "./messages.ts";
 import { explainUnrecorded } from "./self.ts";
-import { DRAIN_GRACE_MS, WaypointAgent } from "./waypoint-agent.ts";
+import { WaypointAgent } from "./waypoint-agent.ts";
 
 /** Of its own sockets, towards whoever comes after it: there is one waypoint to a state directory. */
 const SOCKET_OWNER = "waypoint";
@@ -138,33 +139,15 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     },
   );
   const reason = await lifecycle.stopped();
-  const replaced = reason.successorPid !== null;
-  const deadlineMs = replaced ? settings.handoverDrainMs : drainMs(settings);
-  log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
-  let leaving: Promise<void> = Promise.resolve();
-  if (replaced) {
-    // The successor serves. What is left here are requests, and they are judged by what the configuration says meanwhile.
-    configuration.stopStoring();
-    leaving = admin.stop(ADMIN_HANDOVER_MS);
-    lifecycle.hurry.addEventListener("abort", () => agent.hurry(drainMs(settings)), { once: true });
-  } else {
-    successors?.end(true);
-    lock.ending();
-    await configuration[Symbol.asyncDispose]();
-  }
-  const forced = await lifecycle.within(deadlineMs + DRAIN_GRACE_MS, agent.drain(deadlineMs));
-  log.info("drained", { closed_by_force: forced ?? "unknown" });
-  agent.close();
-  source?.destroy();
-  if (replaced) {
-    await configuration[Symbol.asyncDispose]();
-    await lifecycle.within(ADMIN_HANDOVER_MS, leaving);
-    // Our successor knows of us alone.
-    await lifecycle.within(deadlineMs, predecessorEnded);
-  } else {
-    await admin.stop();
-  }
-  successors?.end(false);
+  await leave(reason, {
+    settings, lifecycle, log, configuration, lock, admin, successors, predecessorEnded,
+    hurry: (deadlineMs) => agent.hurry(deadlineMs),
+    drain: (deadlineMs) => agent.drain(deadlineMs),
+    close: () => {
+      agent.close();
+      source?.destroy();
+    },
+  });
   lag.stop();
   return reason.exitStatus;
 }

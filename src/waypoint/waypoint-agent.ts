@@ -6,6 +6,7 @@ import { err, ok, type Result } from "../core/result.ts";
 import { type CertificateState, dumpCertificate } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import type { NamedSocket } from "../runtime/inherited-sockets.ts";
+import { DRAIN_GRACE_MS } from "../runtime/leave.ts";
 import { EXIT_FAILURE } from "../runtime/run-role.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { type Settings, workerThreads } from "../runtime/settings.ts";
@@ -21,8 +22,6 @@ import { makeListeners, type SocketPlace } from "./waypoint-listeners.ts";
 import type { EndpointNews } from "./request/observer.ts";
 import type { FromWaypoint, ToWaypoint, WaypointConfig, WaypointSnapshot } from "./messages.ts";
 
-/** A data thread's own deadline comes first. */
-export const DRAIN_GRACE_MS = 2_000;
 /** Collectors get so long for the last records: within the grace, so that the end does not wait for one that is away. */
 const LAST_EXPORT_MS = 1_000;
 

@@ -2,13 +2,11 @@
 
 import type { WorkloadUid } from "../core/brand.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import { DRAIN_GRACE_MS } from "../runtime/leave.ts";
 import { workerPath, WorkerThreads } from "../runtime/worker-threads.ts";
 import type { FromData, ToData, WorkloadListeners } from "./messages.ts";
 
 type Told<Kind extends FromData["kind"]> = Extract<FromData, { kind: Kind }>;
-
-/** A data thread's own deadline comes first. */
-const DRAIN_GRACE_MS = 2_000;
 
 export interface DataThreadEvents {
   needSvid(message: Told<"needSvid">): void;

@@ -8,7 +8,7 @@ import { CrlWatch, knownIssuers } from "../identity/crl.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { openSvidStore } from "../identity/svid-store.ts";
 import { systemTimers } from "../net/timers.ts";
-import { ADMIN_HANDOVER_MS, listenAdmin, startAdmin } from "../runtime/admin.ts";
+import { listenAdmin, startAdmin } from "../runtime/admin.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import { dataPlaneConfig } from "../runtime/data-plane-config.ts";
@@ -16,11 +16,12 @@ import { DiagnosticLog } from "../runtime/diagnostic-log.ts";
 import { awaitSuccessor } from "../runtime/give-place.ts";
 import type { InheritedSockets, NamedSocket } from "../runtime/inherited-sockets.ts";
 import { KeptSockets } from "../runtime/kept-sockets.ts";
+import { leave } from "../runtime/leave.ts";
 import { ProcessListeners } from "../runtime/process-listeners.ts";
 import { LagProbe, processMetrics } from "../runtime/process-metrics.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import { openConfigSource } from "../runtime/open-config-source.ts";
-import { drainMs, type Settings, workerThreads } from "../runtime/settings.ts";
+import { type Settings, workerThreads } from "../runtime/settings.ts";
 import { enterState } from "../runtime/succession.ts";
 import { ThreadWatch } from "../runtime/thread-watch.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -263,39 +264,24 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const reason = await lifecycle.stopped();
   cni?.close();
   const replaced = reason.successorPid !== null;
-  const deadlineMs = replaced ? settings.handoverDrainMs : drainMs(settings);
-  log.info("draining", { reason: reason.message, deadline_ms: deadlineMs });
-  let leaving: Promise<unknown> = Promise.resolve();
-  if (replaced) {
-    // The successor serves. What is left here are connections, and they are judged by what the configuration and the revocation list say.
-    configuration.stopStoring();
-    leaving = Promise.all([parts.handOver(), admin.stop(ADMIN_HANDOVER_MS)]);
-    lifecycle.hurry.addEventListener("abort", () => {
-      agent.hurry(drainMs(settings));
-      parts.beside?.hurry(drainMs(settings));
-    }, { once: true });
-  } else {
-    successors?.end(true);
-    lock.ending();
-    await configuration[Symbol.asyncDispose]();
-    crl?.close();
-  }
+  const releases = !replaced && settings.onStop === "release";
   // Their rules stay, and lead to ports that nobody listens on.
-  const cutOff = replaced || settings.onStop === "release" ? 0 : agent.attachedCount;
-  const forced = await lifecycle.within(deadlineMs + 2_000, Promise.all([agent.drain(deadlineMs, !replaced && settings.onStop === "release", replaced || !told), parts.beside?.drain(deadlineMs)]).then(([count]) => count));
-  log.info("drained", { closed_by_force: forced ?? "unknown" });
-  if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
-  if (replaced) {
-    await configuration[Symbol.asyncDispose]();
-    crl?.close();
-    await lifecycle.within(ADMIN_HANDOVER_MS, leaving);
-    // Our successor knows of us alone, and takes our end for that of whoever still needs the rules.
-    await lifecycle.within(deadlineMs, predecessorEnded);
-  } else {
-    await admin.stop();
-  }
-  await parts.close();
-  successors?.end(false);
+  const cutOff = replaced || releases ? 0 : agent.attachedCount;
+  await leave(reason, {
+    settings, lifecycle, log, configuration, lock, admin, successors, predecessorEnded,
+    handOver: () => parts.handOver(),
+    hurry: (deadlineMs) => {
+      agent.hurry(deadlineMs);
+      parts.beside?.hurry(deadlineMs);
+    },
+    drain: async (deadlineMs) => (await Promise.all([agent.drain(deadlineMs, releases, replaced || !told), parts.beside?.drain(deadlineMs)]))[0],
+    // The revocation list, too, judges what is left while a successor serves.
+    judged: () => crl?.close(),
+    close: () => {
+      if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
+      return parts.close();
+    },
+  });
   lag.stop();
   threadWatch.stop();
   return reason.exitStatus;
