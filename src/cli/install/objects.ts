@@ -167,7 +167,8 @@ function controlDeployment(values: Values): KubernetesObject {
       selector: { matchLabels: { app: CONTROL } },
       strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
       template: {
-        metadata: { labels: { ...labels(CONTROL), "istio.io/dataplane-mode": "none" }, annotations: metricsAnnotations(15020) },
+        // By its revision istioctl finds whom to ask.
+        metadata: { labels: { ...labels(CONTROL), "istio.io/dataplane-mode": "none", "istio.io/rev": "default" }, annotations: metricsAnnotations(15020) },
         spec: {
           serviceAccountName: CONTROL,
           imagePullSecrets: values.imagePullSecrets,
