@@ -13,6 +13,7 @@ import { systemRandom } from "../core/ports.ts";
 import { systemTimers } from "../net/timers.ts";
 import { MeshStore } from "../mesh/store.ts";
 import { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
+import { CONFIRM_GATHER_MS } from "../xds/client/ads-client.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../xds/resource.ts";
 import type { ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
@@ -48,7 +49,7 @@ interface Agent {
   readonly connection: { amiss: string | null };
 }
 
-async function agent(port: number, directory: string | null, { token = TOKEN, rootCa = join(folder, "root.pem"), signal = new AbortController().signal } = {}): Promise<Agent | null> {
+async function agent(port: number, directory: string | null, { token = TOKEN, rootCa = join(folder, "root.pem"), signal = new AbortController().signal, timers = systemTimers } = {}): Promise<Agent | null> {
   const states: ConfigState[] = [];
   const connection: { amiss: string | null } = { amiss: null };
   const source = await XdsSource.open({
@@ -57,7 +58,7 @@ async function agent(port: number, directory: string | null, { token = TOKEN, ro
       node: { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1" } },
       types: [AUTHORIZATION_TYPE, ADDRESS_TYPE],
     },
-    l7: null, store: new MeshStore(), stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers: systemTimers,
+    l7: null, store: new MeshStore(), stateDirectory: directory, onChange: (state) => void states.push(state), onConnection: (amiss) => (connection.amiss = amiss), log, metrics, random: systemRandom, timers,
   }, signal);
   if (source === null) return null;
   closers.push(() => source[Symbol.asyncDispose]());
@@ -69,6 +70,25 @@ const soon = (what: string, condition: () => boolean) => until(() => `${what}; t
 const names = (state: ConfigState): string[] => [...state.mesh.workloads.values()].map(({ name, capacity }) => `${name}@${capacity}`).sort();
 
 describe("with a control plane", () => {
+  test("what comes close behind another is in force at once, and confirmed a little later, so that the server gathers", async () => {
+    const server = await serve();
+    const mesh = new PublishedMesh();
+    server.xds.publish(mesh.change({ workloads: [workload({ name: "a" })], policies: [policy({ name: "p" })] }));
+    const held: (() => void)[] = [];
+    const timers = { after: (ms: number, run: () => void) => (ms === CONFIRM_GATHER_MS ? (held.push(run), () => {}) : systemTimers.after(ms, run)) };
+    const { source } = (await agent(server.port, null, { timers }))!;
+    const acked = (): number[] => (server.xds.clients()[0]?.types ?? []).map(({ ackedState }) => ackedState).sort();
+    expect(source.state.resourceCount).toBe(2);
+    await soon("the first response to be confirmed", () => acked().includes(1));
+    expect(acked()).toEqual([0, 1]);
+    for (const run of held.splice(0)) run();
+    await soon("the second", () => !acked().includes(0));
+    // A change that comes alone, when the time has passed, is confirmed at once.
+    for (const run of held.splice(0)) run();
+    server.xds.publish(mesh.change({ workloads: [workload({ name: "b" })] }));
+    await soon("the change to be confirmed", () => acked().includes(2));
+  });
+
   test("the first state is everything, the next what changed", async () => {
     const server = await serve();
     const mesh = new PublishedMesh();

@@ -212,7 +212,10 @@ export class NodeAgent {
   apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
     if (this.#options.storeFollows === "agent") this.store.apply(change.delta);
     if (this.#applied) this.#threads.post({ kind: "mesh", delta: packDelta(change.delta) });
-    else for (const delta of this.store.packedParts(FIRST_PART_RECORDS)) this.#threads.post({ kind: "mesh", delta });
+    else for (const delta of this.store.packedParts(FIRST_PART_RECORDS)) {
+      this.#threads.post({ kind: "mesh", delta });
+      this.#threads.post({ kind: "collectGarbage" });
+    }
     this.#applied = true;
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);

@@ -20,6 +20,11 @@ export const RETRY_FIRST_MS = 10;
 export const RETRY_MS_MAX = 15_000;
 /** A stream that ended in order is begun again within this: the server wants its clients spread, not away. */
 const REJOIN_MS = 500;
+/**
+ * After a confirmation the next one waits this long: the server gathers meanwhile, and tells of many changes at once. A change that comes
+ * alone is confirmed, and taken, at once.
+ */
+export const CONFIRM_GATHER_MS = 40;
 /** A refusal names what it can of what is wrong. */
 const COMPLAINT_CHARS_MAX = 16 * 1024;
 /** gRPC's INVALID_ARGUMENT: what a refused response is answered with. */
@@ -91,6 +96,7 @@ export class AdsClient {
     // The first requests, then at most one answer for each response that came.
     const outgoing = new Pushed(types.map((typeUrl) => this.#initialRequest(typeUrl)));
     const seen = new Set<string>();
+    const confirmations = new Paced<DeltaDiscoveryRequest>((request) => outgoing.push(request), this.#options.timers);
     try {
       const client = createClient(AggregatedDiscoveryService, prepared.value.transport);
       for await (const response of client.deltaAggregatedResources(outgoing, { headers: prepared.value.headers, signal: this.#end.signal })) {
@@ -98,7 +104,7 @@ export class AdsClient {
           this.#retryMs = RETRY_FIRST_MS;
           this.#options.onEvent({ kind: "connected" });
         }
-        outgoing.push(this.#take(response, !seen.has(response.typeUrl)));
+        confirmations.push(this.#take(response, !seen.has(response.typeUrl)));
         seen.add(response.typeUrl);
       }
       return { reason: `${address} ended the stream`, how: seen.size > 0 ? "Complete" : "Error" };
@@ -106,6 +112,7 @@ export class AdsClient {
       const error = ConnectError.from(cause);
       return { reason: `${address}: ${Code[error.code]}: ${error.rawMessage}`, how: "Error" };
     } finally {
+      confirmations.end();
       outgoing.end();
     }
   }
@@ -123,7 +130,8 @@ export class AdsClient {
     const resources: ReceivedResource[] = [];
     const refusals: Refusal[] = [];
     this.#options.onEvent({ kind: "response", typeUrl, bytes: response.resources.reduce((sum, { length }) => sum + length, 0) });
-    for (const bytes of response.resources) {
+    // The stream holds its last response until the next comes: not what was in it.
+    for (const bytes of response.resources.splice(0)) {
       const read = readResource(bytes);
       if (!read.ok) refusals.push({ name: "a resource that cannot be read", reason: read.error });
       else if (read.value.typeUrl !== typeUrl) refusals.push({ name: read.value.name, reason: `its content is of type ${read.value.typeUrl}` });
@@ -134,5 +142,38 @@ export class AdsClient {
     this.#options.onEvent({ kind: "refused", typeUrl, refusals });
     const message = refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; ").slice(0, COMPLAINT_CHARS_MAX);
     return create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce, errorDetail: { code: REFUSED_CODE, message } });
+  }
+}
+
+/** Lets the first of several through at once, and the others when a time has passed since, together and in their order. */
+class Paced<T> {
+  readonly #through: (value: T) => void;
+  readonly #timers: Timers;
+  readonly #waiting: T[] = [];
+  #cancel: (() => void) | null = null;
+
+  constructor(through: (value: T) => void, timers: Timers) {
+    this.#through = through;
+    this.#timers = timers;
+  }
+
+  push(value: T): void {
+    if (this.#cancel !== null) {
+      this.#waiting.push(value);
+      return;
+    }
+    this.#through(value);
+    this.#cancel = this.#timers.after(CONFIRM_GATHER_MS, () => this.#passed());
+  }
+
+  end(): void {
+    this.#cancel?.();
+  }
+
+  #passed(): void {
+    this.#cancel = null;
+    const waiting = this.#waiting.splice(0);
+    for (const value of waiting) this.#through(value);
+    if (waiting.length > 0) this.#cancel = this.#timers.after(CONFIRM_GATHER_MS, () => this.#passed());
   }
 }
