@@ -1,7 +1,7 @@
 // An agent's configuration from a control plane: what changes, what is kept, what happens when either end goes away.
 
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HOUR_MS, testCa } from "../../test/kit/certificates.ts";
@@ -17,7 +17,7 @@ import { CONFIRM_GATHER_MS } from "../xds/client/ads-client.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../xds/resource.ts";
 import type { ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
-import { XdsSource } from "./xds-source.ts";
+import { GATHER_MS, XdsSource } from "./xds-source.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "weft-xds-source-"));
 const ca = testCa({ nowMs: Date.now() - HOUR_MS });
@@ -148,6 +148,20 @@ describe("with a control plane", () => {
 });
 
 describe("without a control plane", () => {
+  test("a policy is kept as soon as it is told, also close behind an address", async () => {
+    const server = await serve();
+    const mesh = new PublishedMesh();
+    server.xds.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
+    const directory = stateDirectory();
+    const gathering: unknown[] = [];
+    // Nothing that is gathered is ever written by itself.
+    const timers = { after: (ms: number, run: () => void) => (ms === GATHER_MS ? (gathering.push(run), () => {}) : systemTimers.after(ms, run)) };
+    await agent(server.port, directory, { timers });
+    await soon("the address to be written", () => gathering.length > 0);
+    server.xds.publish(mesh.change({ policies: [policy({ name: "guard" })] }));
+    await soon("the policy to be on disk", () => readFileSync(join(directory, "xds/resources.log"), "latin1").includes("shop/guard"));
+  });
+
   test("a start goes on from what was kept, and comes up to date when it is back", async () => {
     const first = await serve();
     const mesh = new PublishedMesh();

@@ -17,11 +17,12 @@ import { AdsClient, type AdsClientEvent, type AdsClientOptions } from "../xds/cl
 import { type Refusal, type Response, type Told, XdsRecords } from "../xds/client/records.ts";
 import type { L7Reader } from "../xds/client/l7-reader.ts";
 import { type LoggedChange, ResourceLog } from "../xds/client/resource-log.ts";
+import { ADDRESS_TYPE } from "../xds/resource.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
 
-/** Changes are gathered for this long before they are written: what a crash takes away is told again. */
-const GATHER_MS = 250;
+/** After a write, changed addresses are gathered for this long before the next. What else there is guards something, and is written at once. */
+export const GATHER_MS = 250;
 /** Changes that wait for the disk, at most: then the oldest are waited for. A disk that stands still must not cost memory. */
 const WAITING_CHANGES_MAX = 1_000;
 
@@ -53,7 +54,10 @@ export class XdsSource implements ConfigSource {
   /** Types of which nothing has been told yet. */
   readonly #awaited: Set<string>;
   #toStore: LoggedChange[] = [];
+  /** Ends the gathering that is under way. */
   #storeNow = new AbortController();
+  /** Who waits for everything to be written: then nothing is gathered. */
+  #awaitedBy = 0;
   #storing: Promise<void> | null = null;
   #storeIsOurs = true;
   #storeFault: string | null = null;
@@ -102,9 +106,10 @@ export class XdsSource implements ConfigSource {
   }
 
   async stored(): Promise<void> {
+    this.#awaitedBy++;
     this.#storeNow.abort();
     while (this.#storing !== null) await this.#storing;
-    this.#storeNow = new AbortController();
+    this.#awaitedBy--;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -191,6 +196,7 @@ export class XdsSource implements ConfigSource {
       return;
     }
     this.#toStore.push(change);
+    if (change.typeUrl !== ADDRESS_TYPE) this.#storeNow.abort();
     this.#storing ??= this.#storeAll(this.#store).finally(() => {
       this.#storing = null;
     });
@@ -198,7 +204,6 @@ export class XdsSource implements ConfigSource {
 
   async #storeAll(store: ResourceLog): Promise<void> {
     while (this.#toStore.length > 0) {
-      await pause(this.#options.timers, GATHER_MS, this.#storeNow.signal);
       const changes = this.#toStore;
       this.#toStore = [];
       if (!this.#storeIsOurs) return;
@@ -210,6 +215,8 @@ export class XdsSource implements ConfigSource {
         this.#storeFault = `the last good state cannot be kept: ${cause instanceof Error ? cause.message : String(cause)}; a restart without the control plane would not know it`;
         this.#options.log.warn(this.#storeFault);
       }
+      this.#storeNow = new AbortController();
+      if (this.#awaitedBy === 0 && !this.#toStore.some(({ typeUrl }) => typeUrl !== ADDRESS_TYPE)) await pause(this.#options.timers, GATHER_MS, this.#storeNow.signal);
     }
   }
 }
