@@ -3,7 +3,7 @@
 // process alone: they stay in the page cache, and one that is needed again costs a minor fault.
 
 // It is done in quiet moments only, so that no page is taken away from work under way; but for once after the start, when most of what is
-// resident will not be asked for again: what a load needs of it is back within its first moments, for a millisecond or two in all.
+// resident will not be asked for again: what a load needs of it is back within its first moments, for some thousand minor faults.
 
 import { readFileSync } from "node:fs";
 import { adviseUnneeded } from "../net/libc.ts";
