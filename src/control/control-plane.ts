@@ -85,7 +85,7 @@ export class ControlPlane {
     this.queue = new WriteQueue({ clock, timers, log });
     this.#bundles = new TrustBundles({ api, queue: this.queue, bundle: options.trustBundle });
     this.#statuses = new StatusWriter({
-      api, clock, queue: this.queue, clusterDomain: options.translation.clusterDomain,
+      api, clock, timers, queue: this.queue, clusterDomain: options.translation.clusterDomain,
       hasAddress: (namespace, name) => {
         const service = this.source.set.resource({ kind: "Service", namespace, name });
         return service?.kind === "Service" && (service.spec.clusterIP ?? "") !== "";
@@ -150,6 +150,7 @@ export class ControlPlane {
   async stop(): Promise<void> {
     this.queue.stop();
     this.#waypoints.stop();
+    this.#statuses.stop();
     await this.lease.stop();
     await Promise.all([this.source.stop(), ...this.#ownWatches.map((watch) => watch.stop())]);
   }

@@ -122,7 +122,7 @@ export class MeshTranslator {
    * @param hidden entries whose workloads are never found by their addresses.
    */
   *update(touched: ReadonlyMap<string, readonly Placed<Resource>[]>, hidden: ReadonlySet<Placed<Resource>> = NOTHING_HIDDEN): Steps<TranslatedMesh> {
-    const changes = this.#regroup(touched);
+    const changes = yield* this.#regroup(touched);
     for (const placed of differing(this.#hidden, hidden)) changes.namespaces.add(placed.resource.namespace);
     this.#hidden = hidden;
     if (changes.namespaces.size === 0 && this.#common !== null) return (this.#result = { ...this.#result, delta: emptyDelta });
@@ -139,9 +139,10 @@ export class MeshTranslator {
     return (this.#result = this.#gather(delta));
   }
 
-  #regroup(touched: ReadonlyMap<string, readonly Placed<Resource>[]>): Changes {
+  *#regroup(touched: ReadonlyMap<string, readonly Placed<Resource>[]>): Steps<Changes> {
     const changes: Changes = { namespaces: new Set(), addresses: false, common: false, services: new Set() };
     for (const [name, list] of touched) {
+      yield;
       const before = this.#groups.get(name);
       const after = groupOf(name, list) ?? undefined;
       const differs = (kind: Exclude<keyof NamespaceResources, "name" | "namespace">): boolean => !sameItems(before?.[kind], after?.[kind]);

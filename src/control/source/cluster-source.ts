@@ -1,8 +1,9 @@
 // The cluster as one changing state: every watch feeds one ClusterSet, and what has come together for a moment is evaluated as one.
 //
-// Nothing is handed on before every list is complete: half of the policies would open what the other half closes.
+// An evaluation is done a slice at a time, and handed on when it is whole. Nothing is handed on before every list is complete: half of the policies would open what the other half closes.
 
 import type { Clock, Random } from "../../core/ports.ts";
+import { inTurns, type Steps } from "../../core/steps.ts";
 import type { Timers } from "../../net/timers.ts";
 import { type ClusterEvaluation, type ClusterKind, ClusterSet } from "../../resources/cluster/cluster-set.ts";
 import { headOf } from "../../resources/object-head.ts";
@@ -18,6 +19,9 @@ const SETTLE_MS = 20;
 /** Between two evaluations, at least this long and twice what the last one took: the thread has a CA to run too. */
 const INTERVAL_MS_MIN = 50;
 const INTERVAL_PER_EVALUATION = 2;
+
+/** Of an evaluation, without a pause: xDS, the CA, probes and the Lease have their turns in between. */
+const SLICE_MS = 10;
 
 /** After a namespace that was too full has room again; one that is emptied says so many times. */
 const AGAIN_MS = 30_000;
@@ -63,7 +67,8 @@ export class ClusterSource {
   #changes = 0;
   #lastEndMs = 0;
   #intervalMs = INTERVAL_MS_MIN;
-  #stopped = false;
+  #evaluating = false;
+  readonly #ending = new AbortController();
 
   constructor(parts: ClusterSourceParts) {
     this.#parts = parts;
@@ -113,7 +118,7 @@ export class ClusterSource {
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
+    this.#ending.abort();
     this.#cancel?.();
     this.#cancelAgain?.();
     this.#referenced.stop();
@@ -164,26 +169,49 @@ export class ClusterSource {
   #changed(): void {
     const nowMs = this.#parts.clock.monotonicMs();
     if (this.#changes++ === 0) this.#sinceMs = nowMs;
-    if (this.#cancel !== null || this.#unsynced.size > 0 || this.#stopped) return;
-    const dueMs = Math.max(nowMs + SETTLE_MS, this.#lastEndMs + this.#intervalMs);
-    this.#cancel = this.#parts.timers.after(dueMs - nowMs, () => this.#evaluate());
+    this.#schedule();
   }
 
-  #evaluate(): void {
-    this.#cancel = null;
+  #schedule(): void {
+    if (this.#cancel !== null || this.#evaluating || this.#unsynced.size > 0 || this.#ending.signal.aborted) return;
+    const nowMs = this.#parts.clock.monotonicMs();
+    const dueMs = Math.max(nowMs + SETTLE_MS, this.#lastEndMs + this.#intervalMs);
+    this.#cancel = this.#parts.timers.after(dueMs - nowMs, () => {
+      this.#cancel = null;
+      this.#evaluating = true;
+      void this.#evaluate();
+    });
+  }
+
+  async #evaluate(): Promise<void> {
     const { clock, onEvaluated } = this.#parts;
     const startMs = clock.monotonicMs();
     // What names a secret for the first time waits for it: a moment later it would be told again.
-    this.#referenced.want(this.set.references());
-    if (this.#referenced.waiting) return;
+    const named = await this.#inTurns(this.set.referenceSteps());
+    if (named === null) return;
+    this.#referenced.want(named.made);
+    if (this.#referenced.waiting) return this.#ended(startMs, false);
     const timing = { sinceMs: this.#sinceMs, changes: this.#changes };
     this.#changes = 0;
-    const evaluation = this.set.evaluate();
-    // A service that has come may be what a resource waited for that names a secret.
-    this.#referenced.want(this.set.references());
+    const evaluated = await this.#inTurns(this.set.evaluationSteps());
+    if (evaluated === null) return;
     const evaluationMs = clock.monotonicMs() - startMs;
-    onEvaluated(evaluation, { ...timing, evaluationMs });
-    this.#lastEndMs = clock.monotonicMs();
+    onEvaluated(evaluated.made, { ...timing, evaluationMs });
+    // A service that has come may be what a resource waited for that names a secret.
+    const namedNow = await this.#inTurns(this.set.referenceSteps());
+    if (namedNow === null) return;
+    this.#referenced.want(namedNow.made);
+    this.#ended(startMs, this.#changes > 0);
+  }
+
+  #inTurns<T>(steps: Steps<T>): Promise<{ readonly made: T } | null> {
+    return inTurns(steps, SLICE_MS, { nowMs: () => this.#parts.clock.monotonicMs(), turn: () => new Promise((resolve) => setImmediate(resolve)) }, this.#ending.signal);
+  }
+
+  #ended(startMs: number, again: boolean): void {
+    this.#evaluating = false;
+    this.#lastEndMs = this.#parts.clock.monotonicMs();
     this.#intervalMs = Math.max(INTERVAL_MS_MIN, INTERVAL_PER_EVALUATION * (this.#lastEndMs - startMs));
+    if (again) this.#schedule();
   }
 }

@@ -2,6 +2,7 @@
 // writes; the others know as much, so that whoever takes over begins where the last one stopped.
 
 import type { Clock } from "../../core/ports.ts";
+import type { Timers } from "../../net/timers.ts";
 import type { ClusterDiagnostic, ClusterEvaluation } from "../../resources/cluster/cluster-set.ts";
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
@@ -22,12 +23,15 @@ interface Known {
   readonly type: ResourceType;
 }
 
+/** Objects whose status is held against what it should say, without a pause: some milliseconds. */
+const CHECKED_AT_ONCE = 100;
 const NO_DIAGNOSTICS: readonly ClusterDiagnostic[] = [];
 
 export interface StatusWriterOptions {
   readonly api: Api;
   readonly clock: Clock;
   readonly queue: WriteQueue;
+  readonly timers: Timers;
   readonly clusterDomain: string;
   /** Whether there is a Service of that name with an address, or without one on purpose. */
   readonly hasAddress: (namespace: string, name: string) => boolean;
@@ -45,6 +49,8 @@ export class StatusWriter {
   #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   readonly #addresses = new Map<string, boolean>();
   #unread: ReadonlySet<string> = new Set();
+  readonly #toCheck = new Set<string>();
+  #cancelCheck: (() => void) | null = null;
   #writes = false;
 
   constructor(options: StatusWriterOptions) {
@@ -53,7 +59,7 @@ export class StatusWriter {
 
   setWriting(writes: boolean): void {
     this.#writes = writes;
-    if (writes) for (const key of this.#known.keys()) this.#check(key);
+    if (writes) this.#checkAll(this.#known.keys());
   }
 
   onObject({ kind, namespace, name, object }: ObjectEvent): void {
@@ -107,7 +113,26 @@ export class StatusWriter {
       this.#addresses.set(key, has);
     }
     for (const key of this.#addresses.keys()) if (!this.#known.has(key)) this.#addresses.delete(key);
-    if (this.#writes) for (const key of toCheck) this.#check(key);
+    if (this.#writes) this.#checkAll(toCheck);
+  }
+
+  /** A few at once: of a whole cluster at its start it takes a second. */
+  #checkAll(keys: Iterable<string>): void {
+    for (const key of keys) this.#toCheck.add(key);
+    this.#cancelCheck ??= this.#options.timers.after(0, () => {
+      this.#cancelCheck = null;
+      let looked = 0;
+      for (const key of this.#toCheck) {
+        if (++looked > CHECKED_AT_ONCE) break;
+        this.#toCheck.delete(key);
+        if (this.#writes) this.#check(key);
+      }
+      if (this.#toCheck.size > 0) this.#checkAll([]);
+    });
+  }
+
+  stop(): void {
+    this.#cancelCheck?.();
   }
 
   #check(key: string): void {

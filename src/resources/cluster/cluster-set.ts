@@ -413,6 +413,7 @@ export class ClusterSet {
     for (const namespace of new Set([...this.#podsByNamespace.keys(), ...this.#slicesByNamespace.keys()])) {
       const now = this.#translator.surroundings(namespace);
       if (this.#surroundings.get(namespace) === now) continue;
+      yield;
       this.#surroundings.set(namespace, now);
       for (const entry of this.#podsByNamespace.get(namespace) ?? []) this.#dirtyPods.add(entry);
       for (const slice of this.#slicesByNamespace.get(namespace) ?? []) this.#dirtySlices.add(nameKey(slice));
