@@ -14,7 +14,7 @@ import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import { RecordSchema } from "../../wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { decode, encodeResource, type EncodedResource, type ReceivedResource } from "../resource.ts";
 import { loginPolicy, requestAuthentication, requestPolicy } from "./access.ts";
-import { route, waypoint } from "./route.ts";
+import { route, waypoint, withUnreadRules } from "./route.ts";
 import { workloadLabels } from "./workload-labels.ts";
 import { telemetryPolicy, trafficPolicies } from "./traffic.ts";
 
@@ -40,7 +40,8 @@ export interface L7Codec<T> {
   decode(received: ReceivedResource): Result<T, string>;
 }
 
-function codec<T>(kind: string, schema: z.ZodType<T>, nameOf: (record: T) => string | null): L7Codec<T> {
+/** @param reduced of JSON that the schema refuses, what of it may be in force without opening anything; null for none. */
+function codec<T>(kind: string, schema: z.ZodType<T>, nameOf: (record: T) => string | null, reduced: (json: unknown) => unknown = () => null): L7Codec<T> {
   const typeUrl = `type.googleapis.com/weft.l7.v1.${kind}`;
   return {
     typeUrl,
@@ -55,7 +56,9 @@ function codec<T>(kind: string, schema: z.ZodType<T>, nameOf: (record: T) => str
       if (!read.ok) return read;
       const json = parseJson(read.value.json);
       if (!json.ok) return json;
-      const record = z.safeDecode(schema, json.value);
+      const whole = z.safeDecode(schema, json.value);
+      const part = whole.success ? null : z.safeDecode(schema, reduced(json.value));
+      const record = part?.success === true ? part : whole;
       if (!record.success) return err(z.prettifyError(record.error).replaceAll("\n", "; "));
       const own = nameOf(record.data);
       return own === name ? ok(record.data) : err(`the resource is named ${JSON.stringify(name)}, its content calls itself ${JSON.stringify(own)}`);
@@ -67,7 +70,7 @@ const ofObject = ({ namespace, name }: { readonly namespace: string; readonly na
 
 export const L7_CODECS: { readonly [K in L7Kind]: L7Codec<L7Records[K]> } = {
   waypoints: codec("Waypoint", waypoint, ofObject),
-  routes: codec("Route", route, ({ id }) => id),
+  routes: codec("Route", route, ({ id }) => id, withUnreadRules),
   trafficPolicies: codec("TrafficPolicies", trafficPolicies, ([first, ...rest]) => (first !== undefined && rest.every(({ service }) => service === first.service) ? first.service : null)),
   requestPolicies: codec("RequestPolicy", requestPolicy, ofObject),
   requestAuthentications: codec("RequestAuthentication", requestAuthentication, ofObject),

@@ -78,3 +78,36 @@ describe("what is refused", () => {
     expect(L7_CODECS.requestPolicies.decode(received("shop/p", JSON.stringify({ ...base, action: { kind: "permit" } }))).ok).toBe(false);
   });
 });
+
+describe("records of a newer control plane", () => {
+  const received = (name: string, record: unknown) => ({ name, version: "v", typeUrl: "", value: toBinary(RecordSchema, create(RecordSchema, { json: JSON.stringify(record) })) });
+  const provenance = { kind: "HTTPRoute", namespace: "shop", name: "web", fieldPath: "" };
+  const rule = { name: null, matches: [], matchPaths: null, filters: [], backends: [], timeouts: { requestMs: null, backendRequestMs: null, streamIdleMs: null }, retry: null, sessionPersistence: null, faults: [], broken: null, fieldPath: "spec.rules[0]" };
+  const route = (rules: readonly unknown[], more: object = {}) => ({ id: "HTTPRoute/shop/web", name: "web", namespace: "shop", parents: [], rules: { protocol: "http", rules, precedence: "gatewayApi" }, createdMs: 0, provenance, ...more });
+  const brokenIn = (record: unknown): (string | null)[] | string => {
+    const read = L7_CODECS.routes.decode(received("HTTPRoute/shop/web", record));
+    if (!read.ok) return read.error;
+    return "precedence" in read.value.rules ? read.value.rules.rules.map(({ broken }) => broken) : [];
+  };
+
+  test("a rule that does something unknown is broken alone", () => {
+    for (const unknown of [{ filters: [{ kind: "translate", to: "latin" }] }, { filters: [{ kind: "respond", status: 200, body: "", onlyIf: "x" }] }, { backends: [{ weight: 1, target: { kind: "moon" }, filters: [] }] }, { guard: true }]) {
+      expect(brokenIn(route([rule, { ...rule, ...unknown }, rule]))).toEqual([null, expect.stringContaining("the control plane is newer than this waypoint"), null]);
+    }
+  });
+
+  test("a rule that is about unknown requests refuses the route, as does anything unknown around its rules", () => {
+    const match = { path: null, method: null, headers: [], query: [], phase: "full moon" };
+    expect(brokenIn(route([rule, { ...rule, matches: [match] }]))).toContain("phase");
+    expect(brokenIn(route([rule, { ...rule, retry: undefined }]))).toContain("retry");
+    expect(brokenIn(route([rule], { onlyFrom: "shop" }))).toContain("onlyFrom");
+    expect(brokenIn(route([rule], { rules: { protocol: "quic", rules: [] } }))).toContain("protocol");
+  });
+
+  test("what a policy says that is not known refuses it; what is said of where it came from is skipped", () => {
+    const policy = { name: "p", namespace: "shop", targets: [], action: { kind: "allow" }, dryRun: false, rules: [], provenance: { ...provenance, commit: "abc" } };
+    expect(L7_CODECS.requestPolicies.decode(received("shop/p", policy)).ok).toBe(true);
+    expect(L7_CODECS.requestPolicies.decode(received("shop/p", { ...policy, onlyAtNight: true })).ok).toBe(false);
+    expect(L7_CODECS.requestPolicies.decode(received("shop/p", { ...policy, rules: [{ clauses: [], fieldPath: "", unless: [] }] })).ok).toBe(false);
+  });
+});

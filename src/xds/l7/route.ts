@@ -7,7 +7,7 @@ import type {
 import type { ClientCertificate, Waypoint } from "../../mesh/l7/waypoint.ts";
 import { externalAuthorizer } from "./access.ts";
 import { fault, requestMatch, textPattern } from "./match.ts";
-import { exactly, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
+import { exactly, ITEMS_MAX, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
 
 const parent = exactly<RouteParent>()(z.strictObject({ service: name, port: nullable(port), clientNamespace: nullable(text) }));
 
@@ -79,3 +79,33 @@ const clientCertificate = exactly<ClientCertificate>()(z.discriminatedUnion("kin
 ]));
 
 export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), clientCertificate: nullable(clientCertificate), provenance }));
+
+const UNREAD_MAX = 512;
+/** Faults of what is not known; something that is missing, or of another type, is none of a newer version. */
+const UNKNOWN: ReadonlySet<string> = new Set(["unrecognized_keys", "invalid_union", "invalid_value"]);
+const nothingSet = { requestMs: null, backendRequestMs: null, streamIdleMs: null };
+const ruledRoute = z.looseObject({ rules: z.looseObject({ protocol: z.enum(["http", "grpc"]), rules: z.array(z.record(z.string(), z.unknown())).max(ITEMS_MAX) }) });
+/** What says which requests a rule is about. */
+const ruleHead = z.object({ name: nullable(text), matches: list(requestMatch), matchPaths: nullable(list(text)), fieldPath: text });
+
+/**
+ * A route of a newer control plane: rules that say something we do not know in what they do answer 500, each alone, with the reason. Which
+ * requests a rule is about must be known in full: one that is about others than it seems would let another rule have them.
+ * @returns the JSON of such a route; null when it is none.
+ */
+export function withUnreadRules(json: unknown): unknown {
+  const read = ruledRoute.safeParse(json);
+  if (!read.success) return null;
+  const rules: unknown[] = [];
+  for (const one of read.data.rules.rules) {
+    const whole = z.safeDecode(httpRule, one);
+    if (whole.success) {
+      rules.push(one);
+      continue;
+    }
+    if (!whole.error.issues.every(({ code }) => UNKNOWN.has(code)) || !ruleHead.safeParse(one).success) return null;
+    const reason = `the control plane is newer than this waypoint, which does not know all of this rule: ${z.prettifyError(whole.error).replaceAll("\n", "; ").slice(0, UNREAD_MAX)}`;
+    rules.push({ name: one["name"], matches: one["matches"], matchPaths: one["matchPaths"], filters: [], backends: [], timeouts: nothingSet, retry: null, sessionPersistence: null, faults: [], broken: reason, fieldPath: one["fieldPath"] });
+  }
+  return { ...read.data, rules: { ...read.data.rules, rules } };
+}

@@ -7,7 +7,7 @@ import type { Provenance } from "../../core/fault.ts";
 import { type Cidr, formatCidr, parseCidr } from "../../core/ip.ts";
 
 /** Entries of one list, and characters of one text: what an object of the API server can hold at most. */
-const ITEMS_MAX = 100_000;
+export const ITEMS_MAX = 100_000;
 const TEXT_CHARS_MAX = 2 * 1024 * 1024;
 
 /**
@@ -39,8 +39,8 @@ function isCidr(value: unknown): boolean {
   return typeof value === "object" && value !== null && "bytes" in value && value.bytes instanceof Uint8Array;
 }
 
-/** Not the version of the object, nor its file: an object changes in ways that are none of ours. */
-export const provenance = z.codec(z.strictObject({ kind: text, namespace: text, name: text, fieldPath: text }), z.custom<Provenance>((value) => typeof value === "object" && value !== null), {
+/** It decides nothing: what else a newer control plane says of it is skipped. Not the version of the object, nor its file: an object changes in ways that are none of ours. */
+export const provenance = z.codec(z.object({ kind: text, namespace: text, name: text, fieldPath: text }), z.custom<Provenance>((value) => typeof value === "object" && value !== null), {
   decode: (read): Provenance => ({ ...read, resourceVersion: "" }),
   encode: ({ kind, namespace, name: ofObject, fieldPath }) => ({ kind, namespace, name: ofObject, fieldPath }),
 });
