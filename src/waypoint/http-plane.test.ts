@@ -14,7 +14,13 @@ import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { JwksCache } from "../identity/jwt/jwks-cache.ts";
 import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
 import { INHERITED_TIMEOUTS } from "../mesh/l7/route.ts";
+import type { ConnectionLimits } from "../mesh/l7/traffic-policy.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
+
+const NO_LIMITS: ConnectionLimits = {
+  connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null,
+  connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null,
+};
 
 describe("HTTP/1.1 to HTTP/1.1", () => {
   test("passes a request and its answer, and keeps both connections", async () => {
@@ -161,8 +167,66 @@ describe("HTTP/2", () => {
     await using toOne = new WaypointFixture({ endpoints: [one], l7: { routes: [route({ rules: [to("web")] })] } });
     toOne.change({ trafficPolicies: [] });
     const session = connect2(toOne.url);
-    // A port that is not declared as HTTP/2 is spoken to as the client speaks: an HTTP/1.1 server breaks that, and the client is told so.
-    expect(await h2get(session, { ":path": "/" })).toMatchObject({ status: 502, headers: { "x-weft-reason": "upstream_protocol" } });
+    // A port that is not declared as HTTP/2 is spoken to as the client speaks, and a server that does not understand is spoken to in HTTP/1.1.
+    expect(await h2get(session, { ":path": "/" })).toMatchObject({ status: 200, body: "one web /" });
+    session.close();
+  });
+
+  // Servers of HTTP/1.1 and what they make of the beginning of HTTP/2.
+  const strangers: readonly (readonly [string, (socket: import("node:net").Socket) => void])[] = [
+    ["says 400", (socket) => void socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")],
+    ["says 505 and stays", (socket) => void socket.write("HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n")],
+    ["closes without a word", (socket) => void socket.end()],
+    ["resets", (socket) => socket.resetAndDestroy()],
+    ["waits for more", () => {}],
+  ];
+  for (const [name, meets] of strangers) {
+    test(`a client of HTTP/2 and a server of HTTP/1.1 that ${name}: each request arrives once, none is sent to find out`, async () => {
+      let begunInHttp2 = 0;
+      const seen: string[] = [];
+      await using server = await rawBackend((socket) => {
+        let got = "";
+        socket.on("data", (bytes) => {
+          got += bytes.toString("latin1");
+          if (got.startsWith("PRI * HTTP/2.0")) {
+            if (got.length === bytes.length) begunInHttp2++;
+            expect(got).not.toContain("secret");
+            return meets(socket);
+          }
+          const request = /^POST (\S+) [^]*?\r\n\r\n(?:[0-9a-f]+\r\n)?secret(?:\r\n0\r\n\r\n)?$/.exec(got);
+          if (request === null) return;
+          got = "";
+          seen.push(request[1]!);
+          socket.write("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none");
+        });
+      });
+      await using waypoint = new WaypointFixture({ endpoints: [server] });
+      waypoint.change({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ limits: { ...NO_LIMITS, connectTimeoutMs: 300 } })] }] });
+      const session = connect2(waypoint.url);
+      const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => h2get(session, { ":path": `/${i}` }, "secret")));
+      expect(answers.map(({ status, body }) => `${status} ${body}`)).toEqual(Array.from({ length: 20 }, () => "200 one"));
+      expect(seen.toSorted()).toEqual(Array.from({ length: 20 }, (_, i) => `/${i}`).toSorted());
+      expect(await h2get(session, { ":path": "/later" }, "secret")).toMatchObject({ status: 200 });
+      expect(begunInHttp2).toBe(1);
+      session.close();
+    });
+  }
+
+  test("a server on a port that declares nothing speaks HTTP/2: so do we, and a server of HTTP/1.1 that takes its place is noticed", async () => {
+    const two = await backend2((stream, headers) => {
+      stream.respond({ ":status": 200 });
+      stream.end(`two ${headers[":path"]}`);
+    });
+    await using waypoint = new WaypointFixture({ endpoints: [two] });
+    const session = connect2(waypoint.url);
+    const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => h2get(session, { ":path": `/${i}` })));
+    expect(answers.map(({ body }) => body)).toEqual(Array.from({ length: 20 }, (_, i) => `two /${i}`));
+    await two[Symbol.asyncDispose]();
+    await using _one = await backend1((request, response) => response.end(`one ${request.url}`), "127.0.0.1", two.port);
+    expect(await until("HTTP/1.1 to be spoken", 5_000, async () => {
+      const { status, body } = await h2get(session, { ":path": "/then" });
+      return status === 200 ? body : null;
+    })).toBe("one /then");
     session.close();
   });
 
@@ -417,8 +481,8 @@ describe("when clients go", () => {
 
 test("limits: a request beyond those allowed is refused at once", async () => {
   await using server = await backend1(() => {});
-  const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: 1, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
-  await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
+  const policy = trafficPolicy({ limits: { ...NO_LIMITS, activeRequestsMax: 1 } });
+  await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: policy.service, policies: [policy] }] } });
   const first = waypoint.raw().send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
   await until("the first to arrive", 5_000, () => server.seen.length === 1 || null);
   const second = await waypoint.fetch("/");

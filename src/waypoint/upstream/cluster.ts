@@ -335,6 +335,7 @@ export class Cluster {
       dial: (owner, version, traceparent, timeoutMs, nowMs) => this.dial(target, { alpn: this.#alpn(version), meshAlpn: MESH_ALPN[version], traceparent }, owner, timeoutMs, nowMs),
       traceparent: (ofWaiter) => (this.#context.dialer.isTunnelled(target) ? ofWaiter ?? randomTraceparent(this.#context.random) : null),
       spoken: (version, alpn) => this.#spoken(version, alpn),
+      mayDeclineHttp2: () => this.#rules.origin === null && this.#protocol === "asClient",
     };
   }
 

@@ -27,6 +27,8 @@ export interface EndpointWay {
   readonly traceparent: (ofWaiter: string | null) => string | null;
   /** What is spoken over a channel that was made for `version`, by what TLS agreed on. */
   readonly spoken: (version: UpstreamVersion, alpn: string | null) => UpstreamVersion;
+  /** Neither a declaration nor TLS says that the server speaks HTTP/2. */
+  readonly mayDeclineHttp2: () => boolean;
 }
 
 export interface EndpointPoolOptions extends EndpointWay {
@@ -51,15 +53,15 @@ export class EndpointPool {
   readonly #options: EndpointPoolOptions;
   readonly #http1: VersionPool;
   readonly #http2: VersionPool;
-  /** The server was offered HTTP/2 and chose HTTP/1.1; until no connection is left. */
+  /** The server was offered HTTP/2 and chose HTTP/1.1, or did not understand; until no connection is left. */
   #declinesHttp2 = false;
 
   constructor(options: EndpointPoolOptions) {
     this.#options = options;
     this.#http1 = new VersionPool(options, "HTTP/1.1", () => {});
-    this.#http2 = new VersionPool(options, "HTTP/2", (channel, dial) => {
+    this.#http2 = new VersionPool(options, "HTTP/2", (instead) => {
       this.#declinesHttp2 = true;
-      this.#http1.takeOver(channel, dial, this.#http2.giveWaiters());
+      this.#http1.takeOver(instead, this.#http2.giveWaiters());
     });
   }
 
@@ -86,8 +88,9 @@ export class EndpointPool {
   }
 
   destroy(): void {
-    this.#http1.destroy();
+    // Those who wait to know whether HTTP/2 is spoken come over to HTTP/1.1.
     this.#http2.destroy();
+    this.#http1.destroy();
   }
 
   /** Closes one connection that nobody uses. False when there is none. */
@@ -112,12 +115,16 @@ class VersionPool implements UpstreamConnectionOwner {
   /** All that still exist, retired ones too, with the permit of each. */
   readonly #permits = new Map<UpstreamConnection, Permits>();
   readonly #dialling = new Set<Dial>();
-  /** A channel over which the other version is spoken. */
-  readonly #otherVersion: (channel: ChannelWithUser, dial: Dial) => void;
+  /** The server speaks the other version, over this channel, or over one that is to be made. */
+  readonly #otherVersion: (instead: Dialled | null) => void;
   #waiters: PoolWaiter[] = [];
+  /** A server of HTTP/2 has said so by its SETTINGS: later connections need not wait for them. */
+  #confirmed = false;
+  /** Over these it has not said so yet: nobody needs another one. */
+  readonly #findingOut = new Set<UpstreamConnection>();
   #retired = false;
 
-  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (channel: ChannelWithUser, dial: Dial) => void) {
+  constructor(options: EndpointPoolOptions, version: UpstreamVersion, otherVersion: (instead: Dialled | null) => void) {
     this.#options = options;
     this.#version = version;
     this.#otherVersion = otherVersion;
@@ -169,17 +176,21 @@ class VersionPool implements UpstreamConnectionOwner {
     return this.#waiters.splice(0);
   }
 
-  /** A channel that was made for the other version, and those who waited for it. */
-  takeOver(channel: ChannelWithUser, dial: Dial, waiters: readonly PoolWaiter[]): void {
+  /** Those who waited for the other version, and a channel that was made for it, if there is one. */
+  takeOver(instead: Dialled | null, waiters: readonly PoolWaiter[]): void {
     this.#waiters.push(...waiters);
-    this.#opened(channel, dial);
+    if (instead !== null) this.#opened(instead);
+    else this.#dialForWaiters();
   }
 
   // Connections
 
   hasRoom(connection: UpstreamConnection, nowMs: number): void {
     if (this.#isSpent(connection, nowMs)) return connection.retire();
+    const isFound = this.#findingOut.delete(connection);
+    if (isFound) this.#confirmed = true;
     while (this.#waiters.length > 0 && connection.room > 0) this.#waiters.shift()!.connectionReady(connection);
+    if (isFound && this.#waiters.length > 0) this.#dialIfNeeded(null);
     // Made for those who waited, after the pool was let go: nobody else comes.
     if (this.#retired && this.#waiters.length === 0) return connection.retire();
     if (connection.room === 0) return;
@@ -192,9 +203,25 @@ class VersionPool implements UpstreamConnectionOwner {
     if (at >= 0) this.#open.splice(at, 1);
   }
 
+  declined(connection: UpstreamConnection): void {
+    this.#giveBack(connection);
+    this.#otherVersion(null);
+  }
+
   gone(connection: UpstreamConnection): void {
+    this.#giveBack(connection);
+    this.#dialForWaiters();
+  }
+
+  #giveBack(connection: UpstreamConnection): void {
     this.#permits.get(connection)?.[Symbol.dispose]();
     this.#permits.delete(connection);
+    this.#findingOut.delete(connection);
+    // Another server may stand there now.
+    if (connection.takesExtendedConnect === null) this.#confirmed = false;
+  }
+
+  #dialForWaiters(): void {
     if (this.#waiters.length === 0) return;
     const refusal = this.#dialIfNeeded(null);
     if (refusal !== null && this.connections === 0) this.#failAll("no connection may be opened", "connect");
@@ -203,16 +230,21 @@ class VersionPool implements UpstreamConnectionOwner {
   dialled(dial: Dial, channel: ChannelWithUser, alpn: string | null): void {
     this.#dialling.delete(dial);
     this.#options.told("opened");
-    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened(channel, dial);
-    else this.#otherVersion(channel, dial);
+    if (this.#options.spoken(this.#version, alpn) === this.#version) this.#opened({ channel, dial });
+    else this.#otherVersion({ channel, dial });
   }
 
-  #opened(channel: ChannelWithUser, { permits, traceparent }: Dial): void {
-    const { host, limits, name, scheme } = this.#options;
-    const options = { host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs, traceId: traceparent === null ? null : traceIdOf(traceparent) };
+  #opened({ channel, dial: { permits, traceparent } }: Dialled): void {
+    const { host, limits, name, scheme, mayDeclineHttp2 } = this.#options;
+    const findOutMs = this.#version === "HTTP/2" && !this.#confirmed && mayDeclineHttp2() ? limits().connectTimeoutMs : null;
+    const options = { findOutMs, host, owner: this, channel, name, scheme, idleTimeoutMs: limits().idleTimeoutMs, traceId: traceparent === null ? null : traceIdOf(traceparent) };
     const connection = this.#version === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options);
     channel.user = connection;
     this.#permits.set(connection, permits);
+    if (findOutMs !== null) {
+      this.#findingOut.add(connection);
+      return;
+    }
     this.hasRoom(connection, connection.openedMs);
     if (this.#waiters.length > 0) this.#dialIfNeeded(null);
   }
@@ -249,7 +281,7 @@ class VersionPool implements UpstreamConnectionOwner {
   /** @param comes is about to be added to the waiters. */
   #dialIfNeeded(comes: PoolWaiter | null): LimitRefusal | null {
     const wanted = this.#version === "HTTP/2" ? 1 : this.#waiters.length + (comes === null ? 0 : 1);
-    while (this.#dialling.size < wanted) {
+    while (this.#dialling.size + this.#findingOut.size < wanted) {
       const permits = new Permits(this.#options.breaker);
       let refusal = permits.acquire("connections");
       // Of a service at its limit, a connection that nobody uses gives way to one that somebody waits for.
@@ -266,6 +298,11 @@ class VersionPool implements UpstreamConnectionOwner {
   #failAll(message: string, what: ConnectFailure): void {
     for (const waiter of this.giveWaiters()) waiter.connectionFailed(message, what);
   }
+}
+
+interface Dialled {
+  readonly channel: ChannelWithUser;
+  readonly dial: Dial;
 }
 
 class Dial implements ChannelOwner {

@@ -86,7 +86,7 @@ export class HealthProbe implements ChannelOwner, UpstreamConnectionOwner, Upstr
       return this.#finish(null);
     }
     const { host, name, scheme, spoken } = this.#place;
-    const options = { host, owner: this, channel, name, scheme, traceId: null, idleTimeoutMs: this.#timeoutMs };
+    const options = { host, owner: this, channel, name, scheme, traceId: null, findOutMs: null, idleTimeoutMs: this.#timeoutMs };
     const connection = (this.#connection = spoken(this.#version, alpn) === "HTTP/2" ? new Http2Upstream(options) : new Http1Upstream(options));
     channel.user = connection;
     const body = probe.kind === "grpc" ? frameGrpcMessage(checkRequest(probe.service)) : null;
@@ -173,6 +173,8 @@ export class HealthProbe implements ChannelOwner, UpstreamConnectionOwner, Upstr
 
   hasRoom(): void {}
   retired(): void {}
+  declined(): void {}
+
   gone(): void {}
 
   #finish(why: string | null): void {

@@ -26,7 +26,7 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
     const { host } = options;
     super(options);
     this.h2 = new Http2Connection({ role: "client", settings: host.http2Settings, limits: host.http2Limits, handler: this, nowMs: host.nowMs });
-    this.begin(this.h2.output, this, this.openedMs + options.idleTimeoutMs);
+    this.begin(this.h2.output, this, this.openedMs + (options.findOutMs ?? options.idleTimeoutMs));
   }
 
   /** For the writer. */
@@ -35,8 +35,13 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
   }
 
   get room(): number {
-    if (this.isRetired || !this.h2.canRequest) return 0;
+    if (this.isRetired || !this.h2.canRequest || this.#findsOut) return 0;
     return this.h2.remoteMaxConcurrentStreams - this.h2.activeStreams;
+  }
+
+  /** Whether HTTP/2 is spoken is not known yet. */
+  get #findsOut(): boolean {
+    return this.options.findOutMs !== null && !this.h2.remoteSettingsSeen;
   }
 
   get idle(): boolean {
@@ -134,6 +139,7 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
 
   onSettings(): void {
     for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionReady(this);
+    if (this.h2.activeStreams === 0) this.idleFrom(this.options.host.nowMs());
     if (this.room > 0) this.options.owner.hasRoom(this, this.options.host.nowMs());
   }
 
@@ -150,7 +156,7 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
   }
 
   onDue(): void {
-    if (this.h2.drained) this.destroy();
+    if (this.h2.drained || this.#findsOut) this.destroy();
     else if (this.h2.activeStreams === 0) this.retire();
   }
 
@@ -171,6 +177,7 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
 
   protected override onGone(): void {
     this.retireOnce();
+    if (this.#findsOut) this.options.owner.declined(this);
     for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionFailed(`the connection to ${this.options.name} ended before its SETTINGS came`, "connect");
     this.h2.receiveEnd();
     this.options.owner.gone(this);

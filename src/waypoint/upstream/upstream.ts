@@ -23,6 +23,8 @@ export interface UpstreamConnectionOwner {
   hasRoom(connection: UpstreamConnection, nowMs: number): void;
   /** Once: it takes no more requests; those under way go on. */
   retired(connection: UpstreamConnection): void;
+  /** Before `gone`: it was to find out whether HTTP/2 is spoken, and it is not. No request was sent. */
+  declined(connection: UpstreamConnection): void;
   /** Once, last. */
   gone(connection: UpstreamConnection): void;
 }
@@ -73,4 +75,6 @@ export interface UpstreamConnectionOptions {
   readonly scheme: "http" | "https";
   readonly idleTimeoutMs: number;
   readonly traceId: string | null;
+  /** Of HTTP/2, that nobody has declared: no request is sent before the server has said, for so long at most, that it speaks it. Null: it does. */
+  readonly findOutMs: number | null;
 }
