@@ -74,7 +74,8 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   }
 
   onAborted(exchange: ServerExchange, error: Http1Error | null): void {
-    streamOf(exchange).leave()?.onDownstreamAborted(error === null ? "the client closed the connection" : `the client's request broke HTTP: ${error.message}`);
+    const ended = this.channelError === null ? "the client closed the connection" : `the connection with the client ended: ${this.channelError}`;
+    streamOf(exchange).leave()?.onDownstreamAborted(error === null ? ended : `the client's request broke HTTP: ${error.message}`);
   }
 
   onClosed(exchange: ServerExchange): void {

@@ -92,8 +92,8 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   }
 
   onReset(stream: Http2Stream, code: number, by: ResetBy): void {
-    const why = by === "peer" ? `the client reset the stream (${errorName(code)})` : by === "us" ? `the client's stream broke HTTP/2 (${errorName(code)})` : "the client's connection ended";
-    leave(stream)?.onDownstreamAborted(why);
+    const ended = (): string => (this.channelError === null ? "the client's connection ended" : `the connection with the client ended: ${this.channelError}`);
+    leave(stream)?.onDownstreamAborted(by === "peer" ? `the client reset the stream (${errorName(code)})` : by === "us" ? `the client's stream broke HTTP/2 (${errorName(code)})` : ended());
   }
 
   onClosed(stream: Http2Stream): void {

@@ -35,7 +35,12 @@ test("overload: readers that do not read cost no more than the limit, and those 
   // One turn of reading from all servers may go beyond the limit before the turn ends.
   expect(largest).toBeLessThan(LIMIT_BYTES + 24 * MIB);
   await until("what is held to be below the limit", 20_000, () => waypoint.budget.heldBytes <= LIMIT_BYTES || null);
-  expect(waypoint.told.every(({ flags }) => flags === "DC")).toBe(true);
+  // What was cut says why, whether it was held by the request or by its connection.
+  expect(waypoint.told.length).toBeGreaterThan(4);
+  for (const { flags, code, detail } of waypoint.told) {
+    expect([flags, code]).toEqual(flags === "OM" ? ["OM", "overloaded"] : ["DC", null]);
+    expect(detail).toMatch(/^(?:\d+ bytes of it were held for a slow reader, and the limit for all|the connection with the client ended: \d+ bytes were not taken, and the limit for all connections) is reached \(--buffer-limit\)$/);
+  }
   for (const client of clients) client.destroy();
   await until("nothing to be held", 20_000, () => waypoint.budget.heldBytes === 0 || null);
   expect(await (await waypoint.fetch("/small")).text()).toBe("small");
