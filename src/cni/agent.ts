@@ -20,7 +20,7 @@ import { type Membership, membershipOf } from "./membership.ts";
 import { parseNamespace, parsePod, type Pod } from "./pod.ts";
 import { type CaptureSettings, podCapture, RULES_OWNER } from "./pod-capture.ts";
 import { PodNamespaces } from "./pod-namespaces.ts";
-import { type Left, meshed, podWorld } from "./pod-world.ts";
+import { type Left, LEFT_SETTLE_MS, meshed, podWorld } from "./pod-world.ts";
 import { ZdsServer } from "./zds-server.ts";
 
 export interface AgentOptions {
@@ -53,6 +53,8 @@ const REPAIR_MS = 30_000;
 const FAILURES_SHOWN = 3;
 /** Pods are outside by then, or go by what their ztunnel and the API let them. */
 const RELEASE_MS = 20_000;
+/** Pods that carry nothing have lost their rules by then; of the others the log tells. */
+const SETTLED_MS = 2 * LEFT_SETTLE_MS;
 
 /** A pod that keeps failing is told of again, not at each attempt. */
 const EVENT_EVERY_MS = 60_000;
@@ -196,9 +198,11 @@ export class Agent {
     const { log, drainMs } = this.#options;
     this.#endWatching();
     await Promise.race([this.#enrolment.releaseAll(), Bun.sleep(RELEASE_MS)]);
+    const settleMs = Math.min(drainMs, SETTLED_MS);
+    await this.#left.emptied(settleMs);
     const open = this.#left.names;
     if (open.length > 0) log.info("pods are out of the mesh; connections through it go on until they end", { pods: open.length, seconds: drainMs / 1000 });
-    await this.#left.emptied(drainMs);
+    await this.#left.emptied(drainMs - settleMs);
     for (const pod of this.#left.names) log.warn("a pod's connections through the mesh have not ended in time, and are cut", { pod });
     this.#left.removeAll();
     const removed = this.#options.probeSource ? removeProbeSource(null) : null;

@@ -2,7 +2,7 @@
 
 import { err, ok } from "../core/result.ts";
 import { close } from "../net/libc.ts";
-import { liveConnections } from "../net/redirect/existing-connections.ts";
+import { countCarried } from "../net/redirect/carried-connections.ts";
 import { drainRedirect, installRedirect, removeRedirect, repairRedirect } from "../net/redirect/redirect.ts";
 import { REDIRECTION } from "../resources/annotations.ts";
 import { type Api, MERGE_PATCH } from "../runtime/kubernetes/api.ts";
@@ -30,15 +30,20 @@ export interface PodWorldOptions {
   readonly onNote: (pod: Pod, note: string) => void;
 }
 
-/** How often a pod that has left is asked whether a redirected connection is still open, and how long at most. */
+/** How often a pod that has left is asked whether a connection of its applications still goes through the mesh, and how long at most. */
 const LEFT_POLL_MS = 2_000;
 const LEFT_LIMIT_MS = 60 * 60_000;
-/** The same, while an agent waits for it to end. */
+/**
+ * After the ztunnels have let go of a pod: their peers hear that its tunnels take nothing new, and what was on its way into one has come out
+ * as a connection to the application. Until then a tunnel without any may still need the rules.
+ */
+export const LEFT_SETTLE_MS = 1_000;
+/** As LEFT_POLL_MS, while an agent waits for it to end. */
 const EMPTIED_POLL_MS = 500;
 
 export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: Left } {
   const { client, zds, namespaces, capture } = options;
-  const left = new LeftPods(capture);
+  const left = new LeftPods(capture, options.onNote);
   const told = new Map<string, string>();
   const optionsFor = (pod: Pod) => {
     const { options: redirect, ignored } = podCapture(pod, capture);
@@ -85,6 +90,7 @@ export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: 
         left.add(pod, namespaceFd);
       }
       await zds().remove(pod.uid);
+      left.released(pod.uid);
     },
     async announce(pod, inMesh) {
       // By way of the status subresource: the right to change a pod's status is not the right to change the pod. The UID keeps us off a
@@ -106,19 +112,35 @@ export function meshed(pod: Pod, namespaceFd: () => number | null): MeshedPod {
   return { uid, namespace, name, serviceAccount, namespaceFd };
 }
 
+interface LeftPod {
+  readonly pod: Pod;
+  readonly namespaceFd: number;
+  readonly sinceMs: number;
+  releasedMs: number | null;
+  isToldOf: boolean;
+}
+
 /** Pods that have left the mesh with connections still open: their rules redirect nothing new, and go with the last of these. */
 class LeftPods implements Left {
   readonly #capture: CaptureSettings;
-  readonly #pods = new Map<string, { readonly pod: Pod; readonly namespaceFd: number; readonly sinceMs: number }>();
+  readonly #onNote: PodWorldOptions["onNote"];
+  readonly #pods = new Map<string, LeftPod>();
   #timer: ReturnType<typeof setInterval> | null = null;
 
-  constructor(capture: CaptureSettings) {
+  constructor(capture: CaptureSettings, onNote: PodWorldOptions["onNote"]) {
     this.#capture = capture;
+    this.#onNote = onNote;
   }
 
   add(pod: Pod, namespaceFd: number): void {
-    this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now() });
+    this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now(), releasedMs: null, isToldOf: false });
     this.#timer ??= setInterval(() => this.look(), LEFT_POLL_MS);
+  }
+
+  /** No ztunnel serves it any more. */
+  released(uid: string): void {
+    const there = this.#pods.get(uid);
+    if (there !== undefined) there.releasedMs ??= performance.now();
   }
 
   /** It is wanted again. The descriptor is the caller's. */
@@ -129,13 +151,21 @@ class LeftPods implements Left {
   }
 
   look(): void {
-    for (const { pod, namespaceFd, sinceMs } of [...this.#pods.values()]) {
-      if (performance.now() - sinceMs < LEFT_LIMIT_MS && openTunnels(namespaceFd, this.#capture, pod)) continue;
-      this.#remove(pod, namespaceFd);
-    }
+    for (const left of [...this.#pods.values()]) if (!this.#needsRules(left, performance.now())) this.#remove(left.pod, left.namespaceFd);
   }
 
-  /** Resolves when nothing is open any more, or after so long. */
+  #needsRules(left: LeftPod, nowMs: number): boolean {
+    const { pod, namespaceFd, sinceMs, releasedMs } = left;
+    if (nowMs - sinceMs >= LEFT_LIMIT_MS) return false;
+    if (releasedMs === null || nowMs - releasedMs < LEFT_SETTLE_MS) return true;
+    const carried = countCarried(namespaceFd, podCapture(pod, this.#capture).options);
+    // Sockets that cannot be listed hold nothing: rules that nobody can look behind are not kept.
+    if (!carried.ok || carried.value === 0) return false;
+    if (!left.isToldOf) this.#onNote(pod, `connections through the mesh that are still open: ${carried.value}; its rules go with the last of them`);
+    left.isToldOf = true;
+    return true;
+  }
+
   async emptied(limitMs: number): Promise<void> {
     for (const deadline = performance.now() + limitMs; ; await Bun.sleep(EMPTIED_POLL_MS)) {
       this.look();
@@ -164,11 +194,4 @@ class LeftPods implements Left {
     clearInterval(this.#timer);
     this.#timer = null;
   }
-}
-
-function openTunnels(namespaceFd: number, capture: CaptureSettings, pod: Pod): boolean {
-  const { ports } = podCapture(pod, capture).options;
-  const own = new Set<number>([ports.outbound, ports.inboundPlaintext, ports.inboundHbone]);
-  const live = liveConnections(namespaceFd);
-  return live.ok && live.value.some(({ local }) => own.has(local.port));
 }

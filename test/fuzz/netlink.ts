@@ -5,7 +5,7 @@
 
 import { type Cidr, type IpAddress, ipFromBytes } from "../../src/core/ip.ts";
 import type { Random } from "../../src/core/ports.ts";
-import { readTcpConnection, writeNewTrackedConnection } from "../../src/wire/netlink/connections.ts";
+import { readTcpSocket, writeNewTrackedConnection } from "../../src/wire/netlink/connections.ts";
 import { type Expression, EXPRESSIONS_MAX, formatExpression } from "../../src/wire/netlink/expression.ts";
 import { Attributes, type NetlinkMessage, NetlinkWriter, NLMSG_ERROR, readAnswer, readAttributeList, readMessages } from "../../src/wire/netlink/message.ts";
 import * as nft from "../../src/wire/netlink/nf-tables.ts";
@@ -150,7 +150,7 @@ const noise = (random: Random): Uint8Array => {
 };
 
 const readers: readonly ((message: NetlinkMessage) => { readonly ok: boolean })[] = [
-  nft.readGeneration, nft.readTable, nft.readChain, nft.readRule, route.readLink, route.readAddress, route.readRoute, route.readRule, readTcpConnection,
+  nft.readGeneration, nft.readTable, nft.readChain, nft.readRule, route.readLink, route.readAddress, route.readRoute, route.readRule, readTcpSocket,
 ];
 
 function anythingIsSurvived(_random: Random, datagram: Uint8Array): void {

@@ -28,13 +28,15 @@ export interface Peer {
 }
 
 type Greeting = (peer: Peer) => string;
+/** What a listener does with its side of a connection when the other has ended. */
+type WhenEnded = "ends" | "keeps";
 
 /** A listener on every address of a place: greets each connection, then echoes. */
 export class Answerer implements Disposable {
   readonly peers: Peer[] = [];
   readonly #listener: Bun.TCPSocketListener<undefined>;
 
-  private constructor(fd: number, greeting: Greeting) {
+  private constructor(fd: number, greeting: Greeting, whenEnded: WhenEnded) {
     this.#listener = Bun.listen<undefined>({
       fd,
       allowHalfOpen: true,
@@ -50,16 +52,16 @@ export class Answerer implements Disposable {
           socket.write(greeting(peer));
         },
         data: (socket: Bun.Socket, bytes: Uint8Array) => void socket.write(bytes),
-        end: (socket: Bun.Socket) => void socket.end(),
+        end: (socket: Bun.Socket) => void (whenEnded === "ends" ? socket.end() : undefined),
       },
     } as never);
   }
 
   /** @param mark on the listening socket and all it accepts: 0x539 for one that plays the agent. */
-  static listen(place: Place, port: number, greeting: Greeting = () => "", mark = 0): Answerer {
+  static listen(place: Place, port: number, greeting: Greeting = () => "", mark = 0, whenEnded: WhenEnded = "ends"): Answerer {
     const fd = listenTcpAnyAddress({ namespaceFd: place.namespaceFd, port, mark, keepalive: null, shared: true });
     if (fd < 0) throw new Error(`cannot listen on port ${port} in ${place.name}: ${errnoName(fd)}`);
-    return new Answerer(fd, greeting);
+    return new Answerer(fd, greeting, whenEnded);
   }
 
   [Symbol.dispose](): void {

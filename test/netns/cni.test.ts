@@ -19,6 +19,7 @@ import { connectUnix } from "../../src/net/unix-socket.ts";
 import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../src/wire/protobuf/istio/workload/zds/zds_pb.ts";
 import { unsealed } from "../kit/box.ts";
+import { Answerer, Conversation } from "../kit/conversation.ts";
 import { FakeKubernetesApi } from "../kit/kubernetes-api.ts";
 import { until } from "../kit/until.ts";
 import { MeshNetwork, type Workload } from "../kit/network.ts";
@@ -29,6 +30,7 @@ import { quietLog } from "../kit/quiet-log.ts";
 const WAIT_MS = 10_000;
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 const UID = "6a0b3d8e-6d1f-4f0a-8f8e-0d6f6d1c2b3a";
+const MARK = 0x539;
 const REDIRECTION = "ambient.istio.io/redirection";
 
 /** A ztunnel of which only the acknowledgements are real. */
@@ -80,6 +82,8 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   let folder: string;
   let network: MeshNetwork;
   let pod: Workload;
+  /** On another node, and nobody's. */
+  let elsewhere: Workload;
   let api: FakeKubernetesApi;
   let agent: Agent;
   let plugins: PluginSocket;
@@ -94,7 +98,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
   const startAgent = async (): Promise<void> => {
     agent = new Agent({
       client: new KubernetesClient(api.access), node: "east", zdsSocket: zds(), excludedNamespaces: ["kube-system"], probeSource: false,
-      capture: { dnsCapture: true, packetMark: 0x539, probeAddresses: ["198.51.100.7" as IpAddress] },
+      capture: { dnsCapture: true, packetMark: MARK, probeAddresses: ["198.51.100.7" as IpAddress] },
       log: { ...quietLog("cni"), info: (message) => void said.push(message) }, clock: systemClock, random: seededRandom(1), onFailing: (said) => void (failing = said), onZtunnels: () => {}, drainMs: 60_000,
       times: { announceMs: 20, acceptMs: 10, retryFirstMs: 10, retryMaxMs: 100, startWaitMs: 300 },
     });
@@ -109,6 +113,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     folder = mkdtempSync(join(tmpdir(), "weft-cni-"));
     network = MeshNetwork.create();
     pod = network.node("east").workload("web-1");
+    elsewhere = network.node("west").workload("elsewhere");
     api = new FakeKubernetesApi();
     api.put("namespaces", { metadata: { name: "shop", labels: { "istio.io/dataplane-mode": "ambient" } } });
     api.put("namespaces", { metadata: { name: "kube-system", labels: {} } });
@@ -212,26 +217,66 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     await until("the rules to be gone", WAIT_MS, async () => (await rules()) === "");
   });
 
-  test("the mesh goes from the node: what is open goes on with the rules that it needs, until it ends", async () => {
-    using _ztunnel = new Acknowledger(zds());
-    await call("ADD");
-    await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
-    const server = pod.exec(["nc", "-d", "-l", "127.0.0.1", "15008"]);
-    const isOpen = async (): Promise<boolean> => (await pod.run(["ss", "-Htn", "state", "established", "sport", "=", ":15008"])).stdout !== "";
-    const client = await until("the server listens", WAIT_MS, async () => {
-      const started = pod.exec(["nc", "-d", "127.0.0.1", "15008"]);
-      return await until("a connection of the tunnel's port", WAIT_MS, async () => (started.exitCode !== null ? "refused" : (await isOpen()) ? "open" : null)) === "open" ? started : null;
-    });
-    let gone = false;
-    const uninstalled = agent.uninstall().then(() => void (gone = true));
-    await until("it waits for the connection", WAIT_MS, () => gone || said.some((line) => line.includes("connections through it go on until they end")));
-    expect([gone, await rules(), await isOpen()]).toEqual([false, "table inet weft", true]);
-    client.kill();
-    await uninstalled;
-    expect(await rules()).toBe("");
-    server.kill();
-    await Promise.all([server.exited, client.exited]);
-  });
+  /** Plays the ztunnel on one of its ports. */
+  const proxyAt = (port: number): Answerer => Answerer.listen(pod, port, () => "proxied.", MARK);
+  const sockets = async (state: string, filter: string): Promise<string> => (await pod.run(["ss", "-Htn", "state", state, ...filter.split(" ")])).stdout.trim();
+  /** Through the outbound redirection, from a process of the pod. */
+  const application = async (): Promise<Conversation> => {
+    const talk = await Conversation.open(pod, { ip: elsewhere.ipv4, port: 8080 });
+    await talk.receive("proxied.");
+    return talk;
+  };
+  /** What a ztunnel opens for a stream of a tunnel: to the application, from its client's address. */
+  const fromTunnel = async (): Promise<Conversation> => {
+    const talk = await Conversation.open(pod, { ip: pod.ipv4, port: 8080 }, { mark: MARK, source: elsewhere.ipv4 });
+    await talk.receive("application.");
+    return talk;
+  };
+  const unlabel = (): void => api.put("namespaces", { metadata: { name: "shop", labels: {} } });
+
+  const LEAVING: readonly { readonly how: string; readonly leave: () => Promise<void> }[] = [
+    { how: "the mesh goes from the node", leave: () => agent.uninstall() },
+    { how: "unlabelled", leave: async () => {
+      unlabel();
+      await until("the rules to be gone", WAIT_MS, async () => (await rules()) === "");
+    } },
+  ];
+  for (const { how, leave } of LEAVING) {
+    test.each([["outbound", application], ["from a tunnel", fromTunnel]] as const)(`${how}: a connection %s goes on with the rules that it needs, until it ends`, async (_, open) => {
+      using _ztunnel = new Acknowledger(zds());
+      using _proxy = proxyAt(15001);
+      using _server = Answerer.listen(pod, 8080, () => "application.");
+      await call("ADD");
+      await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
+      using talk = await open();
+      const gone = leave();
+      await until("it is told of", WAIT_MS, () => said.some((line) => line.includes("connections through the mesh that are still open: 1;")));
+      await talk.echoes("still here");
+      expect(await rules()).toBe("table inet weft");
+      talk[Symbol.dispose]();
+      await gone;
+      expect(await rules()).toBe("");
+    }, 3 * WAIT_MS);
+
+    test(`${how}: neither an idle tunnel nor what a closed connection left behind keeps the rules`, async () => {
+      using _ztunnel = new Acknowledger(zds());
+      // Its peer has ended, and it has not: as of a server that never answers.
+      using _outbound = Answerer.listen(pod, 15001, () => "", MARK, "keeps");
+      using _hbone = proxyAt(15008);
+      await call("ADD");
+      await until("the pod to be announced", WAIT_MS, () => annotation() === "enabled");
+      using tunnel = await Conversation.open(elsewhere, { ip: pod.ipv4, port: 15008 });
+      await tunnel.receive("proxied.");
+      const client = pod.exec(["nc", "-d", elsewhere.ipv4, "8080"]);
+      await until("its connection", WAIT_MS, async () => (await sockets("established", "sport = :15001")) !== "");
+      client.kill();
+      await client.exited;
+      await until("what is left of it", WAIT_MS, async () => (await sockets("fin-wait-2", "dport = :8080")) !== "" && (await sockets("close-wait", "sport = :15001")) !== "");
+      await leave();
+      expect(await rules()).toBe("");
+      expect(await tunnel.echoes("the tunnel needs no rule")).toBeTrue();
+    }, 2 * WAIT_MS);
+  }
 
   const eventsOf = (name: string) => api.everything.filter((id) => id.startsWith(`events shop/${name}.`));
 

@@ -5,7 +5,7 @@
 // redirected, and a SYN with the same ports then follows it past the inbound listener.
 
 import { ok, type Result } from "../../core/result.ts";
-import { readTcpConnection, type TcpConnection, writeGetTcpConnections, writeNewTrackedConnection } from "../../wire/netlink/connections.ts";
+import { readTcpSocket, type TcpSocket, writeGetTcpConnections, writeNewTrackedConnection } from "../../wire/netlink/connections.ts";
 import { EEXIST } from "../libc.ts";
 import { NETLINK_NETFILTER, NETLINK_SOCK_DIAG, type NetlinkFault, NetlinkSocket } from "../netlink-socket.ts";
 
@@ -35,13 +35,13 @@ export function trackExistingConnections(namespaceFd: number): KeptConnections {
 }
 
 /** Every TCP connection of the namespace that has packets still to come. */
-export function liveConnections(namespaceFd: number): Result<TcpConnection[], NetlinkFault> {
+export function liveConnections(namespaceFd: number): Result<TcpSocket[], NetlinkFault> {
   const opened = NetlinkSocket.open(namespaceFd, NETLINK_SOCK_DIAG);
   if (!opened.ok) return opened;
   using socket = opened.value;
-  const found: TcpConnection[] = [];
+  const found: TcpSocket[] = [];
   for (const family of [4, 6] as const) {
-    const list = socket.dump({ object: `IPv${family} TCP connections`, write: (writer, stamp) => writeGetTcpConnections(writer, stamp, family) }, readTcpConnection);
+    const list = socket.dump({ object: `IPv${family} TCP connections`, write: (writer, stamp) => writeGetTcpConnections(writer, stamp, family) }, readTcpSocket);
     if (!list.ok) return list;
     for (const connection of list.value) found.push(connection);
   }
