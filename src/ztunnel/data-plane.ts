@@ -185,10 +185,11 @@ export class DataPlane {
     const untilMs = this.#context.nowMs() + deadlineMs;
     if (this.#draining !== null) {
       this.#draining.untilMs = Math.min(this.#draining.untilMs, untilMs);
-      return;
+      return this.#answer("closed", null);
     }
     this.#draining = { untilMs };
     for (const local of this.#context.locals) local.stopAccepting();
+    this.#answer("closed", null);
     this.#tunnels.drain();
     this.#context.pool.retireAll();
     this.#finishDrain(this.#context.nowMs());

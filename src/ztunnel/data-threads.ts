@@ -75,9 +75,10 @@ export class DataThreads {
     return answers;
   }
 
-  /** Resolves with the number of connections closed by force when every thread has drained. */
-  async drain(deadlineMs: number): Promise<number> {
+  /** Resolves with the number of connections closed by force when every thread has drained. `closed`: no thread has a listener any more. */
+  async drain(deadlineMs: number, closed?: () => void): Promise<number> {
     const answers = this.#threads.gather("drained", deadlineMs + DRAIN_GRACE_MS);
+    if (closed !== undefined) void this.#threads.gather("closed", deadlineMs + DRAIN_GRACE_MS).then(closed);
     this.post({ kind: "drain", deadlineMs });
     return (await answers).reduce<number>((sum, value) => sum + Number(value), 0);
   }

@@ -30,7 +30,7 @@ export type ToData =
   | { readonly kind: "collectGarbage" }
   | { readonly kind: "drain"; readonly deadlineMs: number };
 
-/** Beside answers: to `configure` ("ready"), `attach` (null, or why not), `snapshot`, and `drain` ("drained": connections closed by force). */
+/** Beside answers: to `configure` ("ready"), `attach` (null, or why not), `snapshot`, and `drain` ("closed": the listeners are; "drained": connections closed by force). */
 export type FromData =
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
   /** The last connection of a detached workload has ended here. */

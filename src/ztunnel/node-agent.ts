@@ -8,6 +8,7 @@ import { type SpiffeId, spiffeId } from "../core/spiffe.ts";
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { createRequest } from "../identity/csr.ts";
 import { SvidCache, type SvidStore } from "../identity/svid-cache.ts";
+import { RETREAT_MS } from "../net/listener-retreat.ts";
 import { systemTimers } from "../net/timers.ts";
 import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
@@ -331,11 +332,20 @@ export class NodeAgent {
     this.#attacher.stop(leaveMesh);
     // Connections redirected before the rules went may still be in their handshake.
     if (leaveMesh && this.#attacher.attachedCount > 0) await Bun.sleep(Math.min(LEAVE_MS, deadlineMs / 2));
-    const forced = await this.#threads.drain(deadlineMs);
+    const forced = socketsShared || leaveMesh ? await this.#threads.drain(deadlineMs) : await this.#drainBesideSuccessor(deadlineMs);
     this.#attacher.finish(leaveMesh);
     this.#svids.destroy();
     this.#threads.terminate();
     return forced;
+  }
+
+  /** Its listeners are in one group with ours for each port: new connections are its own before ours close, which would reset some. */
+  async #drainBesideSuccessor(deadlineMs: number): Promise<number> {
+    const retreatMs = this.#attacher.attachedCount > 0 ? Math.min(RETREAT_MS, deadlineMs / 2) : 0;
+    const retreat = this.#attacher.retreat();
+    await Bun.sleep(retreatMs);
+    retreat.seal();
+    return this.#threads.drain(deadlineMs - retreatMs, () => retreat.end());
   }
 
   #wantIdentities(captured: readonly LocalWorkload[]): void {

@@ -9,6 +9,7 @@ import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { Keepalive } from "../net/dial.ts";
 import { close, EADDRINUSE, errnoName, F_DUPFD_CLOEXEC, fcntl, getIntOption, SO_ACCEPTCONN, SO_MARK, setIntOption, SOL_SOCKET } from "../net/libc.ts";
 import { listenTcpAnyAddress } from "../net/listen.ts";
+import { ListenerRetreat } from "../net/listener-retreat.ts";
 import { inNamespace, namespaceIdentity, namespaceIdentityAt, openNamespace } from "../net/namespace.ts";
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
 import { type InheritedSockets, type NamedSocket, socketName, workloadOwner } from "../runtime/inherited-sockets.ts";
@@ -244,6 +245,20 @@ export class WorkloadAttacher {
       this.#options.hooks.draining(wanted.uid);
       if (leaveMesh) this.#options.redirection.drain(state.namespaceFd, this.#redirectOptions(wanted));
     }
+  }
+
+  /** The node is ending beside a successor with listeners of its own, or may be: those of ours that are in the mesh are given nothing new. */
+  retreat(): ListenerRetreat {
+    const groups = Map.groupBy(
+      [...this.#entries.values()].flatMap(({ wanted, state }) => {
+        if (state.kind !== "attached") return [];
+        const owner = workloadOwner(wanted.uid, state.namespaceIdentity);
+        const roles = PORTS.map(([role]) => socketName(owner, role));
+        return state.sockets.filter(({ name }) => roles.includes(name));
+      }),
+      ({ name }) => name,
+    );
+    return ListenerRetreat.begin([...groups.values()].map((sockets) => sockets.map(({ fd }) => fd)));
   }
 
   /** After the last connection: leaves the namespaces as they were found, or to the successor. */
