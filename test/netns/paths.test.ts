@@ -10,6 +10,8 @@ import type { Workload } from "../kit/network.ts";
 import { addressOf, type Family, HTTP_PORT, SERVICE_HTTP, Shop, urlOf, VIP, VIP6 } from "../kit/shop.ts";
 import { describeUnless, needsProgram, testUnless } from "../kit/skip.ts";
 import { parseIp } from "../../src/core/ip.ts";
+import { countCarried } from "../../src/net/redirect/carried-connections.ts";
+import { REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 
 const identity = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`;
 
@@ -64,6 +66,31 @@ describeUnless(unsealed)("paths", () => {
       expect(await second.receive("hello")).toBe(true);
       expect(await second.echoes("second")).toBe(true);
       expect(await first.echoes("first")).toBe(true);
+    });
+
+    test(`IPv${family}: what the agents carry is counted where rules are needed for it, until it ends; a tunnel that stays is not`, async () => {
+      const carriedIn = ({ namespaceFd }: Workload): number => {
+        const carried = countCarried(namespaceFd, REDIRECT_DEFAULTS);
+        if (!carried.ok) throw new Error(carried.error.message);
+        return carried.value;
+      };
+      for (const [from, to, wanted] of [
+        [shop.client, shop.far, [1, 1]], [shop.client, shop.near, [1, 1]], [shop.client, shop.faraway, [1, 0]],
+        // Once as it came, in plaintext, and once as it goes on to the application.
+        [shop.stranger, shop.far, [0, 2]],
+      ] as const) {
+        const carried = (): number[] => [carriedIn(from), carriedIn(to)];
+        await until("what was before to end", 5_000, () => carried().join() === "0,0");
+        using _app = Answerer.listen(to, 8996, () => "hello");
+        {
+          using talk = await Conversation.open(from, { ip: parseIp(addressOf(to, family))!, port: 8996 });
+          await talk.receive("hello");
+          expect([from.name, to.name, carried()]).toEqual([from.name, to.name, [...wanted]]);
+        }
+        await until("it to end", 5_000, () => carried().join() === "0,0");
+      }
+      const tunnels = await shop.far.run(["ss", "-Htn", "state", "established", "sport", "=", ":15008"]);
+      expect(tunnels.stdout).not.toBe("");
     });
 
     test(`IPv${family}: a port nobody listens on is refused, not left waiting`, async () => {
