@@ -60,8 +60,9 @@ export function adoptListener(fd: number, accept: () => PlainEnd): Listener {
   } as unknown as Parameters<typeof Bun.listen<PlainEnd>>[0]);
   return {
     stop() {
-      for (const queued of takeQueued(fd)) adoptSocket(queued, accept());
-      listener.stop(false);
+      const queued = takeQueued(fd);
+      listener.stop(false); // at once: what comes in between is reset
+      for (const taken of queued) adoptSocket(taken, accept());
     },
   };
 }

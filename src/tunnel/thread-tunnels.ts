@@ -89,10 +89,11 @@ export class ThreadTunnels {
     } as unknown as Parameters<typeof Bun.listen<ServerTunnel>>[0]);
     return {
       stop() {
-        for (const queued of takeQueued(fd)) {
-          Bun.connect<ServerTunnel>({ fd: queued, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<ServerTunnel>>[0]).catch(() => {});
+        const queued = takeQueued(fd);
+        listener.stop(false); // at once: what comes in between is reset
+        for (const taken of queued) {
+          Bun.connect<ServerTunnel>({ fd: taken, allowHalfOpen: true, socket: handler } as unknown as Parameters<typeof Bun.connect<ServerTunnel>>[0]).catch(() => {});
         }
-        listener.stop(false);
       },
     };
   }
