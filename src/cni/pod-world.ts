@@ -38,6 +38,11 @@ const LEFT_LIMIT_MS = 60 * 60_000;
  * as a connection to the application. Until then a tunnel without any may still need the rules.
  */
 export const LEFT_SETTLE_MS = 1_000;
+/**
+ * Looks that must see nothing before the rules go. The kernel lists sockets bucket by bucket and lets them change in between: where many
+ * come and go, one that is there may be missing from a list.
+ */
+const LEFT_LOOKS = 2;
 /** As LEFT_POLL_MS, while an agent waits for it to end. */
 const EMPTIED_POLL_MS = 500;
 
@@ -118,6 +123,8 @@ interface LeftPod {
   readonly sinceMs: number;
   releasedMs: number | null;
   isToldOf: boolean;
+  /** Looks after one another that saw nothing that needs rules. */
+  nothingSeen: number;
 }
 
 /** Pods that have left the mesh with connections still open: their rules redirect nothing new, and go with the last of these. */
@@ -133,7 +140,7 @@ class LeftPods implements Left {
   }
 
   add(pod: Pod, namespaceFd: number): void {
-    this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now(), releasedMs: null, isToldOf: false });
+    this.#pods.set(pod.uid, { pod, namespaceFd, sinceMs: performance.now(), releasedMs: null, isToldOf: false, nothingSeen: 0 });
     this.#timer ??= setInterval(() => this.look(), LEFT_POLL_MS);
   }
 
@@ -160,7 +167,8 @@ class LeftPods implements Left {
     if (releasedMs === null || nowMs - releasedMs < LEFT_SETTLE_MS) return true;
     const carried = countCarried(namespaceFd, podCapture(pod, this.#capture).options);
     // Sockets that cannot be listed hold nothing: rules that nobody can look behind are not kept.
-    if (!carried.ok || carried.value === 0) return false;
+    if (!carried.ok || carried.value === 0) return ++left.nothingSeen < LEFT_LOOKS;
+    left.nothingSeen = 0;
     if (!left.isToldOf) this.#onNote(pod, `connections through the mesh that are still open: ${carried.value}; its rules go with the last of them`);
     left.isToldOf = true;
     return true;
