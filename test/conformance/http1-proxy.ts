@@ -3,10 +3,15 @@
 
 import type { Socket, TCPSocketListener } from "bun";
 import { type ClientExchange, Http1ClientConnection, outgoingRequest } from "../../src/wire/http1/client-connection.ts";
+import { OUTPUT_DATA_BYTES_MAX } from "../../src/wire/http1/limits.ts";
 import { Http1ServerConnection, type ServerExchange } from "../../src/wire/http1/server-connection.ts";
 import type { TransportSide } from "../../src/wire/http1/transport-side.ts";
 import { LENGTH_UNKNOWN } from "../../src/wire/http/content-length.ts";
 import { ListFields } from "../../src/wire/http/fields.ts";
+
+/** Output of one side at which the other is told to wait, and at which it may go on: an engine takes whatever comes before its own limit. */
+const FULL_BYTES = OUTPUT_DATA_BYTES_MAX / 2;
+const EMPTY_BYTES = FULL_BYTES / 4;
 
 interface Attached {
   pipe: Pipe | null;
@@ -97,7 +102,7 @@ function open(socket: Socket<Attached>, upstreamPort: number, handlers: object, 
       onBody: (_, bytes) => {
         if (asking === null) return;
         if (client.sendBody(asking, bytes) === 0) throw new Error("the upstream took nothing, although it was not full");
-        if (client.output.pendingBytes > 500_000) server.pause();
+        if (client.output.pendingBytes > FULL_BYTES) server.pause();
       },
       onRequestEnd: (_, trailers) => void (asking !== null && client.endBody(asking, trailers)),
       onSendable: () => {},
@@ -114,7 +119,7 @@ function open(socket: Socket<Attached>, upstreamPort: number, handlers: object, 
       onBody: (_, bytes) => {
         if (asked === null) return;
         if (server.sendBody(asked, bytes) === 0) throw new Error("the client took nothing, although it was not full");
-        if (server.output.pendingBytes > 500_000) client.pause();
+        if (server.output.pendingBytes > FULL_BYTES) client.pause();
       },
       onResponseEnd: (_, trailers) => void (asked !== null && server.endBody(asked, trailers)),
       onSendable: () => {},
@@ -127,7 +132,7 @@ function open(socket: Socket<Attached>, upstreamPort: number, handlers: object, 
     const write = from.write.bind(from);
     from.write = (): void => {
       write();
-      if (from.engine !== null && from.engine.output.pendingBytes < 100_000) to.resume();
+      if (from.engine !== null && from.engine.output.pendingBytes < EMPTY_BYTES) to.resume();
     };
   };
   resumeWhenEmpty(down, client);
