@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { join } from "node:path";
 import { parseIp } from "../../src/core/ip.ts";
@@ -23,6 +23,15 @@ const HTTP2_TIMEOUT_MS = 1_000;
 const VIP = "198.18.250.40";
 const FOREIGN_VIP = "198.18.250.41";
 const vectors = JSON.parse(readFileSync(join(import.meta.dir, "../vectors/hbone/headers.json"), "utf8")) as { traceparentRefused: string[] };
+
+/** Descriptors come and go while they are looked at. */
+function isSocket(path: string): boolean {
+  try {
+    return readlinkSync(path).startsWith("socket:");
+  } catch {
+    return false;
+  }
+}
 
 describeUnless(unsealed)("foreign HBONE peers", () => {
   let network: MeshNetwork;
@@ -81,15 +90,15 @@ describeUnless(unsealed)("foreign HBONE peers", () => {
     const agent = mesh.agent(west);
     const mark = agent.mark();
     const failedBefore = await agent.metric("weft_tunnel_handshakes_failed_total", { direction: "inbound", code: "http2_failed" });
-    const descriptors = () => readdirSync(`/proc/${agent.pid}/fd`).length;
-    const before = descriptors();
+    const sockets = () => readdirSync(`/proc/${agent.pid}/fd`).filter((fd) => isSocket(`/proc/${agent.pid}/fd/${fd}`)).length;
+    const before = sockets();
     const socket = await connectTls(alien, { ip: parseIp(far.ipv4)!, port: HBONE_PORT }, issueSvid(mesh, identity("alien")));
     socket.resume();
     await once(socket, "end", { signal: AbortSignal.timeout(4_000) });
     await agent.logged(new RegExp(`HTTP/2 from ${alien.ipv4}: TLS succeeded, but no SETTINGS came within ${HTTP2_TIMEOUT_MS} ms`), mark);
     expect(await agent.metric("weft_tunnel_handshakes_failed_total", { direction: "inbound", code: "http2_failed" })).toBe(failedBefore + 1);
     // Our end is gone, though the peer never ends its own.
-    await until("the agent to give the descriptor back", 2_000, () => descriptors() <= before);
+    await until("the agent to give the socket back", 2_000, () => sockets() <= before);
     socket.destroy();
   });
 
