@@ -179,10 +179,7 @@ export class Enrolment {
   /** This process ends and another will go on: nothing is changed any more. */
   freeze(): void {
     this.#stopped = true;
-    for (const member of this.#members.values()) {
-      member.wake.resolve();
-      member.recall.resolve();
-    }
+    for (const member of this.#members.values()) endPauses(member);
   }
 
   get members(): readonly MemberStatus[] {
@@ -339,8 +336,7 @@ export class Enrolment {
     let running: Promise<T>;
     try {
       while (member.running !== null) {
-        member.wake.resolve();
-        member.recall.resolve();
+        endPauses(member);
         await member.running;
       }
       running = work();
@@ -355,4 +351,10 @@ export class Enrolment {
       if (member.dirty) this.#look(member);
     }
   }
+}
+
+/** Whatever the loop of steps waits for, it goes on. */
+function endPauses({ wake, recall }: Member): void {
+  wake.resolve();
+  recall.resolve();
 }
