@@ -57,6 +57,8 @@ export class RequestDecisions {
   #authorizers: RequestAuthorizers | null = null;
   /** The route of the request as it came, where authorisers that change it do not change that. */
   #routeBefore: RouteResult | null = null;
+  /** Its rule has said what it does to answers. */
+  #isPlanned = false;
 
   constructor(host: RequestHost, user: DecisionUser) {
     this.#host = host;
@@ -93,15 +95,13 @@ export class RequestDecisions {
   #login(view: ServiceView, step: LoginStep): void {
     if (step.kind !== "ask") return this.#loginDecided(view, step);
     this.#wait(this.#host.logins.settle(step), (decision) => this.#loginDecided(view, decision), (error) => {
-      this.#keepAnswerHeaders();
-      this.#user.answerOwn(ownAnswer("login_unavailable"), `the login could not be decided: ${String(error)}`);
+      this.#answer(ownAnswer("login_unavailable"), `the login could not be decided: ${String(error)}`);
     });
   }
 
   #loginDecided(view: ServiceView, decision: LoginDecision): void {
     switch (decision.kind) {
       case "answer":
-        this.#keepAnswerHeaders();
         return this.#answerLogin(decision);
       case "preflight":
         this.#unlessPreflight = decision.otherwise;
@@ -116,7 +116,7 @@ export class RequestDecisions {
 
   #answerLogin({ code, status, headers, body, detail, provenance }: LoginAnswer): void {
     this.#account.provenance = provenance;
-    this.#user.answerOwn(ownAnswer(code, { status, headers, body }), detail);
+    this.#answer(ownAnswer(code, { status, headers, body }), detail);
   }
 
   #authenticate(view: ServiceView): void {
@@ -145,8 +145,7 @@ export class RequestDecisions {
   #verify(view: ServiceView, found: readonly FoundToken[]): void {
     const verdicts = Promise.all(found.map((token) => this.#host.tokens.verify(token)));
     this.#wait(verdicts, (known) => this.#authenticated(view, decideAuthentication(view.tokenRules, found, known)), (error) => {
-      this.#keepAnswerHeaders();
-      this.#user.answerOwn(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);
+      this.#answer(ownAnswer("token_keys_unavailable"), `the token could not be verified: ${String(error)}`);
     });
   }
 
@@ -169,8 +168,7 @@ export class RequestDecisions {
 
   #rejected(decision: Extract<AuthenticationDecision, { kind: "rejected" }>): void {
     this.#account.provenance = decision.provenance;
-    this.#keepAnswerHeaders();
-    this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, headers: decision.headers }), decision.detail);
+    this.#answer(ownAnswer(decision.code, { status: decision.status, headers: decision.headers }), decision.detail);
   }
 
   #authenticated(view: ServiceView, decision: AuthenticationDecision): void {
@@ -200,9 +198,8 @@ export class RequestDecisions {
       case "deny":
         account.provenance = decision.policy;
         account.unmatched = decision.unmatched;
-        this.#keepAnswerHeaders();
         if (verdict?.kind === "denied" && (decision.code === "authorizer_denied" || decision.code === "authorizer_failed")) return this.#refusedBy(verdict, explainAccess(decision));
-        return this.#user.answerOwn(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));
+        return this.#answer(ownAnswer(decision.code, { status: decision.status, body: "RBAC: access denied" }), explainAccess(decision));
       case "ask":
         return this.#askAccess(view, decision);
       default:
@@ -225,9 +222,8 @@ export class RequestDecisions {
     authorizers.ask(authorizer, (verdict: AuthorizationVerdict | NotAsked) => {
       if (!user.undecided) return;
       if (verdict.kind === "notAsked") {
-        if (user.answer.headerOperations.length === 0) this.#keepAnswerHeaders();
         this.#account.provenance = policy;
-        user.answerOwn(ownAnswer(verdict.code), verdict.detail);
+        this.#answer(ownAnswer(verdict.code), verdict.detail);
       } else done(verdict);
       user.rearm();
     });
@@ -235,7 +231,7 @@ export class RequestDecisions {
 
   #refusedBy({ status, headers, body, failure }: Extract<AuthorizationVerdict, { kind: "denied" }>, detail: string): void {
     const code = failure === "" ? "authorizer_denied" : "authorizer_failed";
-    this.#user.answerOwn(ownAnswer(code, { status, grpcStatus: grpcStatusOf(status), headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
+    this.#answer(ownAnswer(code, { status, grpcStatus: grpcStatusOf(status), headers: pairsOf(headers), body: failure === "" ? body : null }), failure === "" ? detail : `${detail}: ${failure}`);
   }
 
   /** The request has ended, or is answered: nobody is asked any more. */
@@ -245,10 +241,11 @@ export class RequestDecisions {
 
   // What the rules say
 
-  /** Of a request that is refused before its rule is looked at: what that rule does to answers holds for this one too. */
-  #keepAnswerHeaders(): void {
+  /** What the rule does to answers holds for this one, even if the request is refused before its rule is looked at. */
+  #answer(answer: OwnAnswer, detail: string): void {
     const { view: { router }, head } = this.#account;
-    if (router.changesAnswers) this.#user.answer.headerOperations = answerHeadersOf(this.#routeBefore ?? router.match(head));
+    if (!this.#isPlanned && router.changesAnswers) this.#user.answer.headerOperations = answerHeadersOf(this.#routeBefore ?? router.match(head));
+    this.#user.answerOwn(answer, detail);
   }
 
   #route(view: ServiceView): void {
@@ -266,6 +263,7 @@ export class RequestDecisions {
     const plan = planRequest(head, result, {
       random: host.random, listenerPort: destination.port, nowMs: host.wallMs(), sessionSigner: host.sessionSigner, serviceFaults: own?.faults ?? NO_FAULTS,
     });
+    this.#isPlanned = true;
     account.provenance = plan.provenance;
     account.injected = plan.injected;
     this.#user.answer.headerOperations = plan.responseHeaders;
@@ -306,7 +304,7 @@ export class RequestDecisions {
     switch (plan.kind) {
       case "respond": {
         const { code, status, grpcStatus, headers, body, detail } = plan;
-        return this.#user.answerOwn(ownAnswer(code, { status, grpcStatus, headers, body: body === "" ? null : body }), detail);
+        return this.#answer(ownAnswer(code, { status, grpcStatus, headers, body: body === "" ? null : body }), detail);
       }
       case "reset":
         return this.#user.drop(plan.code, "reset on purpose");
