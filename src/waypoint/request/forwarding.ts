@@ -7,6 +7,7 @@ import { unreachable } from "../../core/result.ts";
 import type { ForwardPlan } from "../../policy/http/plan.ts";
 import type { ReasonCode } from "../../policy/http/reason-codes.ts";
 import { isFailure, type Outcome, outcomeOfAnswer } from "../../policy/upstream/outcome.ts";
+import type { AttemptEnd } from "../../policy/upstream/retry.ts";
 import { NO_RETRY_AFTER, parseGrpcPushback, parseRetryAfter } from "../../policy/upstream/retry-after.ts";
 import { effectiveRetry } from "../../policy/upstream/settings.ts";
 import type { TimeLimit } from "../../policy/upstream/timeouts.ts";
@@ -53,6 +54,8 @@ const NO_TRAILERS: HeaderList = [];
 
 /** `seeking`: there is no answer yet. */
 type Phase = "seeking" | "responding" | "tunnel" | "over";
+/** While there is no answer yet, what its attempts do. */
+type ShownPhase = Exclude<Phase, "seeking"> | "connecting" | "awaiting" | "backoff";
 
 export class Forwarding implements AttemptsUser, AttemptRequest {
   readonly isGrpc: boolean;
@@ -107,8 +110,7 @@ export class Forwarding implements AttemptsUser, AttemptRequest {
     this.#attempts = new Attempts(this, { what: this, account, place, retry, time: this.#time, affinity: this.#affinity });
   }
 
-  /** For introspection. */
-  get phase(): string {
+  get phase(): ShownPhase {
     if (this.#phase !== "seeking") return this.#phase;
     if (this.#attempts.isWaiting) return "backoff";
     return this.#attempts.lead?.phase === "awaiting" ? "awaiting" : "connecting";
@@ -214,7 +216,7 @@ export class Forwarding implements AttemptsUser, AttemptRequest {
     // Of gRPC the status is yet to come; a message before it says that the call was served.
     this.#owesStatus = this.isGrpc && !endStream && status === 200;
     if (!this.#owesStatus) attempt.settle(outcome, nowMs, Math.max(NO_RETRY_AFTER, retryAfterMs));
-    if (this.#isPassedOver(attempt, outcome, { status, grpcStatus, retryAfterMs })) {
+    if (this.#isPassedOver(attempt, outcome, { kind: "answer", status, grpcStatus, retryAfterMs })) {
       // An answer that is whole leaves its connection as it was; the rest of another is not waited for.
       attempt.discard(endStream);
       return this.#user.rearm();
@@ -234,13 +236,14 @@ export class Forwarding implements AttemptsUser, AttemptRequest {
   }
 
   /** True: the answer of another attempt is waited for, and this one's dropped. */
-  #isPassedOver(attempt: ServerAttempt, outcome: Outcome, { status, grpcStatus, retryAfterMs }: { readonly status: number; readonly grpcStatus: number | null; readonly retryAfterMs: number }): boolean {
+  #isPassedOver(attempt: ServerAttempt, outcome: Outcome, end: Extract<AttemptEnd, { kind: "answer" }>): boolean {
+    const { status, grpcStatus } = end;
     const attempts = this.#attempts;
     if (attempts.isContested) {
       if (!isFailure(outcome) && outcome !== "overloaded") return false;
     } else {
       const mayRetry = (grpcStatus !== null && grpcStatus !== 0) || status >= 400;
-      if (!mayRetry || !attempts.retry(attempt, { kind: "answer", status, grpcStatus, retryAfterMs })) return false;
+      if (!mayRetry || !attempts.retry(attempt, end)) return false;
     }
     attempts.failed(attempt, { status, grpcStatus });
     this.#account.note(`${attempt.address} answered ${grpcStatus === null ? status : `grpc-status ${grpcStatus}`}`);
@@ -349,12 +352,12 @@ export class Forwarding implements AttemptsUser, AttemptRequest {
 
   /** What goes on, to be read after "while". */
   get #doing(): string {
-    const phase = this.#phase;
+    const { phase } = this;
     const server = this.#account.upstreamAddress ?? this.#cluster.name;
     switch (phase) {
-      case "seeking":
-        if (this.#attempts.isWaiting) return `waiting to try again after ${server}`;
-        return this.#attempts.lead?.phase === "awaiting" ? `awaiting the answer of ${server}` : `connecting to ${server}`;
+      case "connecting": return `connecting to ${server}`;
+      case "awaiting": return `awaiting the answer of ${server}`;
+      case "backoff": return `waiting to try again after ${server}`;
       case "responding": return `${server} was answering`;
       case "tunnel": return `a tunnel to ${server} was open`;
       case "over": return "it was already answered";
