@@ -214,6 +214,11 @@ export class Cluster {
     return this.breaker.inUse("activeRequests") > 0;
   }
 
+  /** A host whose limits are counted with all of that wildcard. */
+  isUnder(wildcard: Cluster): boolean {
+    return this.#wildcard?.cluster === wildcard;
+  }
+
   /** Closes one connection that nobody uses. False when there is none. */
   closeIdle(): boolean {
     return [...this.#pools.values()].some(({ pool }) => pool.closeIdle());

@@ -73,7 +73,7 @@ export class Clusters {
 
   /** Of a host under `wildcard`, the one that was asked for the longest ago first. */
   #closeIdle(wildcard: Cluster, besides: Cluster): boolean {
-    for (const host of this.#dynamic.keys()) if (host !== besides && host.owner === wildcard.target.service && host.policy === wildcard.policy && host.target.port === wildcard.target.port && host.closeIdle()) return true;
+    for (const host of this.#dynamic.keys()) if (host !== besides && host.isUnder(wildcard) && host.closeIdle()) return true;
     return false;
   }
 
