@@ -8,7 +8,7 @@ import type { Http1Error } from "../../wire/http1/errors.ts";
 import { Http1ServerConnection, type Http1ServerHandler, type ServerExchange } from "../../wire/http1/server-connection.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HALF_CLOSED_MS, HEAD_MS, LINGER_MS, type NewStream, REST_MS, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, connectionEnded, DRAIN_IDLE_MS, type DownstreamConnection, type DownstreamHost, HALF_CLOSED_MS, HEAD_MS, LINGER_MS, type NewStream, REST_MS, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "../channel/engine-connection.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import { reasonOfHttp1 } from "../request/own-answer.ts";
@@ -74,8 +74,7 @@ export class Http1Downstream extends EngineConnection implements Http1ServerHand
   }
 
   onAborted(exchange: ServerExchange, error: Http1Error | null): void {
-    const ended = this.channelError === null ? "the client closed the connection" : `the connection with the client ended: ${this.channelError}`;
-    streamOf(exchange).leave()?.onDownstreamAborted(error === null ? ended : `the client's request broke HTTP: ${error.message}`);
+    streamOf(exchange).leave()?.onDownstreamAborted(error === null ? connectionEnded(this.channelError, "the client closed the connection") : `the client's request broke HTTP: ${error.message}`);
   }
 
   onClosed(exchange: ServerExchange): void {

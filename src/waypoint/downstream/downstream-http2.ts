@@ -1,5 +1,6 @@
 // A client that speaks HTTP/2: the engine, its channel, its deadlines, and each request as a stream.
 
+import { unreachable } from "../../core/result.ts";
 import type { ByteRange } from "../../wire/http/byte-range.ts";
 import type { HttpFields } from "../../wire/http/fields.ts";
 import type { HeaderList } from "../../wire/http/header-list.ts";
@@ -13,7 +14,7 @@ import type { Http2Stream } from "../../wire/http2/stream.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { EngineEnd } from "../channel/channel-writer.ts";
 import type { Client } from "./client.ts";
-import { CLIENT_IDLE_MS, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, SETTINGS_MS, WRITE_IDLE_MS } from "./downstream.ts";
+import { CLIENT_IDLE_MS, connectionEnded, type DownstreamConnection, type DownstreamHost, HEAD_MS, LINGER_MS, type NewStream, SETTINGS_MS, WRITE_IDLE_MS } from "./downstream.ts";
 import { EngineConnection } from "../channel/engine-connection.ts";
 import { REASON_HEADER } from "../../policy/http/reason-codes.ts";
 import type { DownstreamUser, HttpVersion } from "../channel/streams.ts";
@@ -92,8 +93,16 @@ export class Http2Downstream extends EngineConnection implements Http2Handler, D
   }
 
   onReset(stream: Http2Stream, code: number, by: ResetBy): void {
-    const ended = (): string => (this.channelError === null ? "the client's connection ended" : `the connection with the client ended: ${this.channelError}`);
-    leave(stream)?.onDownstreamAborted(by === "peer" ? `the client reset the stream (${errorName(code)})` : by === "us" ? `the client's stream broke HTTP/2 (${errorName(code)})` : ended());
+    leave(stream)?.onDownstreamAborted(this.#abortedBy(by, code));
+  }
+
+  #abortedBy(by: ResetBy, code: number): string {
+    switch (by) {
+      case "peer": return `the client reset the stream (${errorName(code)})`;
+      case "us": return `the client's stream broke HTTP/2 (${errorName(code)})`;
+      case "connection": return connectionEnded(this.channelError, "the client's connection ended");
+      default: return unreachable(by);
+    }
   }
 
   onClosed(stream: Http2Stream): void {

@@ -36,6 +36,11 @@ export interface DownstreamConnection extends Due {
   destroy(): void;
 }
 
+/** What became of a request whose connection is gone. @param error of the channel, which says more than that it is. */
+export function connectionEnded(error: string | null, otherwise: string): string {
+  return error === null ? otherwise : `the connection with the client ended: ${error}`;
+}
+
 /** A connection without a request: browsers keep theirs for minutes, Envoy for an hour. */
 export const CLIENT_IDLE_MS = 600_000;
 /** The same while we drain: the next request of a client that was just answered is on its way, and is answered with `connection: close`. */
