@@ -6,12 +6,17 @@ import { SERVER_PORT, SERVERS } from "./servers.ts";
 
 const NAMESPACE = "parity";
 export const GATEWAY = `${NAMESPACE}/waypoint`;
-const hostOf = (name: string): string => `${name}.${NAMESPACE}.svc.cluster.local`;
+export const hostOf = (name: string): string => `${name}.${NAMESPACE}.svc.cluster.local`;
 
 /** As `--serve` names it. */
 export const servedAs = (name: string): string => `${NAMESPACE}/${hostOf(name)}:80`;
 
-const metadata = (name: string): object => ({ name, namespace: NAMESPACE });
+export const metadata = (name: string): object => ({ name, namespace: NAMESPACE });
+
+export const WAYPOINT_DOCUMENTS: readonly object[] = [
+  { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } },
+  { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: metadata("waypoint"), spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } },
+];
 
 /** What all cases share: the namespace, the gateway, the servers. */
 export function commonDocuments(): object[] {
@@ -20,8 +25,7 @@ export function commonDocuments(): object[] {
     ...serverProtocols.flatMap((protocol) => service(serverService(name, protocol), name, protocol)),
   ]);
   return [
-    { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } },
-    { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: metadata("waypoint"), spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } },
+    ...WAYPOINT_DOCUMENTS,
     ...servers,
     { apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata("authorizer"), spec: { address: AUTHORIZER.address, labels: { app: "authorizer" }, serviceAccount: "authorizer" } },
     ...authorizerProtocols.map((protocol) => ({

@@ -12,12 +12,13 @@ import { ip } from "../../kit/mesh-records.ts";
 import { describeUnless, needsBinary } from "../../kit/skip.ts";
 import { until } from "../../kit/until.ts";
 import { request } from "../description.ts";
+import { GATEWAY, servedAs } from "../mesh-yaml.ts";
 import { converse } from "../raw-client.ts";
 import type { Facts, World } from "./description.ts";
 import { ENDPOINT_DIFFERENCES, endpointReasonOf, factKey } from "./differences.ts";
 import { envoyFleets } from "./envoy-fleet.ts";
 import { Fleet } from "./fleet.ts";
-import { commonDocuments, fleetDocuments, GATEWAY, servedAs } from "./mesh-fleet.ts";
+import { commonDocuments, fleetDocuments } from "./mesh-fleet.ts";
 import { RECORDED_ENDPOINTS, type RecordedEndpoints, readRecordedEndpoints } from "./recorded.ts";
 import { SCENARIOS } from "./scenarios.ts";
 

@@ -1,20 +1,14 @@
 // A scenario as a waypoint reads it: Service, WorkloadEntries, DestinationRule, and TrafficPolicy for what that cannot say.
 
 import { EJECTION_INTERVAL_MS, type FleetSpec, HEALTH_INTERVAL_MS, HEALTH_PATH, HEALTH_THRESHOLD, type HashKey } from "./description.ts";
+import { hostOf, metadata, WAYPOINT_DOCUMENTS } from "../mesh-yaml.ts";
 
-const NAMESPACE = "parity";
-export const GATEWAY = `${NAMESPACE}/waypoint`;
-const metadata = (name: string): object => ({ name, namespace: NAMESPACE });
-const hostOf = (name: string): string => `${name}.${NAMESPACE}.svc.cluster.local`;
-/** As `--serve` names it. */
-export const servedAs = (name: string): string => `${NAMESPACE}/${hostOf(name)}:80`;
 const sizeLabel = (endpoints: number): string => `of-${endpoints}`;
 
 /** @param addresses of the endpoints; a service has as many of the first as it wants. @param sizes that services have. */
 export function commonDocuments(addresses: readonly string[], sizes: readonly number[]): object[] {
   return [
-    { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } },
-    { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: metadata("waypoint"), spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } },
+    ...WAYPOINT_DOCUMENTS,
     ...addresses.map((address, i) => ({
       apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry", metadata: metadata(`endpoint-${i}`),
       spec: { address, labels: Object.fromEntries(sizes.filter((size) => i < size).map((size) => [sizeLabel(size), "yes"])), serviceAccount: "endpoint" },
