@@ -48,11 +48,6 @@ export class EntryTable {
     return true;
   }
 
-  /** Namespaces of which there is something, in the order in which they came. */
-  homes(): Iterable<string> {
-    return this.#byHome.keys();
-  }
-
   /** Everything of one namespace, in the order in which it came. */
   at(home: string): readonly Placed<Resource>[] {
     return [...(this.#byHome.get(home)?.values() ?? [])].map(({ placed }) => placed);
