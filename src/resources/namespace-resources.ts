@@ -22,11 +22,6 @@ export interface NamespaceResources {
   readonly gateways: Placed<GatewayResource>[];
 }
 
-/** Kinds of which something becomes part of the mesh; the others are of L7 alone. */
-const OF_MESH: ReadonlySet<Resource["kind"]> = new Set(["Namespace", "Service", "WorkloadEntry", "AuthorizationPolicy", "PeerAuthentication", "ServiceEntry", "Gateway"]);
-
-const isOfMesh = ({ resource }: Placed<Resource>): boolean => OF_MESH.has(resource.kind);
-
 /** The namespace that a resource belongs to; of a Namespace itself. */
 export const homeOf = ({ resource }: Placed<Resource>): string => (resource.kind === "Namespace" ? resource.name : resource.namespace);
 
@@ -34,44 +29,42 @@ export const homeOf = ({ resource }: Placed<Resource>): string => (resource.kind
 export function groupOf(name: string, placed: readonly Placed<Resource>[]): NamespaceResources | null {
   const of: NamespaceResources = { name, namespace: null, services: [], serviceEntries: [], entries: [], policies: [], peers: [], gateways: [] };
   let empty = true;
-  for (const one of placed) {
-    if (!isOfMesh(one)) continue;
-    empty = false;
-    put(one, of);
-  }
+  for (const one of placed) if (put(one, of)) empty = false;
   return empty ? null : of;
 }
 
-function put(placed: Placed<Resource>, of: NamespaceResources): void {
+/** @returns whether something of it becomes part of the mesh. */
+function put(placed: Placed<Resource>, of: NamespaceResources): boolean {
   const { resource } = placed;
+  const at = <R extends Resource>(_: R): Placed<R> => placed as Placed<R>;
   switch (resource.kind) {
     case "Namespace":
-      of.namespace = placed as Placed<NamespaceResource>;
-      break;
+      of.namespace = at(resource);
+      return true;
     case "Service":
-      of.services.push(placed as Placed<ServiceResource>);
-      break;
+      of.services.push(at(resource));
+      return true;
     case "WorkloadEntry":
-      of.entries.push(placed as Placed<WorkloadEntryResource>);
-      break;
+      of.entries.push(at(resource));
+      return true;
     case "AuthorizationPolicy":
-      of.policies.push(placed as Placed<AuthorizationPolicyResource>);
-      break;
+      of.policies.push(at(resource));
+      return true;
     case "PeerAuthentication":
-      of.peers.push(placed as Placed<PeerAuthenticationResource>);
-      break;
+      of.peers.push(at(resource));
+      return true;
     case "ServiceEntry":
-      of.serviceEntries.push(placed as Placed<ServiceEntryResource>);
-      break;
+      of.serviceEntries.push(at(resource));
+      return true;
     case "Gateway":
-      of.gateways.push(placed as Placed<GatewayResource>);
-      break;
+      of.gateways.push(at(resource));
+      return true;
     // Of L7 alone.
     case "RequestAuthentication": case "GatewayClass": case "HTTPRoute": case "GRPCRoute": case "TCPRoute": case "TLSRoute": case "ReferenceGrant": case "BackendTLSPolicy": case "XBackendTrafficPolicy":
     case "VirtualService": case "DestinationRule": case "Telemetry": case "TrafficPolicy": case "LoginPolicy": case "TokenIntrospection": case "MeshConfig": case "ConfigMap": case "Secret":
-      break;
+      return false;
     default:
-      unreachable(resource);
+      return unreachable(resource);
   }
 }
 
