@@ -14,7 +14,7 @@ import { policySelector } from "./kinds/authorization-policy.ts";
 import { isWaypoint } from "./kinds/gateway.ts";
 import { oldest, peerSelector } from "./kinds/peer-authentication.ts";
 import type { WorkloadEntryResource } from "./kinds/workload-entry.ts";
-import type { MeshSnapshot } from "./mesh-delta.ts";
+import { emptySnapshot, type MeshSnapshot } from "./mesh-delta.ts";
 import { oneForEachNamespace, reportRootUnselected, reportUnselected } from "./mesh-reports.ts";
 import { bindingsOf, type NamespaceBindings } from "./namespace-bindings.ts";
 import { buildContext, type MeshContext, type NamespaceContext, type NamespaceSurroundings, reportBeyond, translateEntry } from "./namespace-context.ts";
@@ -66,8 +66,7 @@ interface Changes {
 }
 
 const NOTHING_HIDDEN: ReadonlySet<Placed<Resource>> = new Set();
-const NO_RECORDS: Records = { workloads: new Map(), services: new Map(), policies: new Map() };
-const NOTHING: TranslatedMesh = { mesh: NO_RECORDS, delta: emptyDelta, localWorkloads: [], bindings: new Map(), diagnostics: [] };
+const NOTHING: TranslatedMesh = { mesh: emptySnapshot, delta: emptyDelta, localWorkloads: [], bindings: new Map(), diagnostics: [] };
 
 /** Translates states one after the other, reusing what did not change. The result depends on the last state alone. */
 export class MeshTranslator {
@@ -104,13 +103,7 @@ export class MeshTranslator {
 
   /** All resources there are. */
   translate(all: readonly Placed<Resource>[]): TranslatedMesh {
-    const lists = new Map<string, Placed<Resource>[]>();
-    for (const placed of all) {
-      const home = homeOf(placed);
-      const list = lists.get(home);
-      if (list === undefined) lists.set(home, [placed]);
-      else list.push(placed);
-    }
+    const lists = Map.groupBy(all, homeOf);
     const touched = new Map<string, readonly Placed<Resource>[]>(lists);
     for (const name of this.#lists.keys()) if (!lists.has(name)) touched.set(name, []);
     this.#lists = lists;
@@ -207,7 +200,7 @@ export class MeshTranslator {
       waypointFor: ({ namespace, name }) => uses.get(`${namespace}/${name}`) ?? "service",
       waypointUses: [...uses].map(([name, use]) => `${name}=${use}`).sort().join(" "),
     };
-    const records: Records = { ...NO_RECORDS, workloads: new Map(networks.workloads.map((gateway) => [gateway.uid, gateway])) };
+    const records: Records = { ...emptySnapshot, workloads: new Map(networks.workloads.map((gateway) => [gateway.uid, gateway])) };
     replaced.push({ before: this.#common?.gateways, after: records });
     this.#common = { mesh, gateways: records, diagnostics };
   }

@@ -32,7 +32,7 @@ export const ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX = 100_000;
 /** What is told of one resource: the first few explain the others. */
 const TOLD_PER_RESOURCE_MAX = 8;
 
-const NO_CLAIMS: JudgedClaims = { copies: new Map(), hidden: new Set(), diagnostics: [] };
+export const NO_CLAIMS: JudgedClaims = { copies: new Map(), hidden: new Set(), diagnostics: [] };
 const ELSEWHERE = "which is the address of a pod or Service of another namespace";
 
 /** The resources that claims are about, and those that they are held against. */

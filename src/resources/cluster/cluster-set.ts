@@ -13,7 +13,7 @@ import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts
 import type { IpAddress } from "../../core/ip.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
 import { checkObject, identityOf } from "../check-object.ts";
-import { ClaimJudge, type JudgedClaims } from "../claims/claims.ts";
+import { ClaimJudge, type JudgedClaims, NO_CLAIMS } from "../claims/claims.ts";
 import { PodAddresses } from "../claims/pod-addresses.ts";
 import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
 import type { EvaluatedState } from "../evaluated-state.ts";
@@ -27,7 +27,7 @@ import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
 import { leftOut } from "../memberships.ts";
-import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
+import { deepEqual, emptySnapshot, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
 import type { NamespaceSurroundings } from "../namespace-context.ts";
 import { headOf } from "../object-head.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
@@ -82,10 +82,10 @@ export type Taken = "kept" | "refused" | "unnoticed";
 
 /** Objects of one namespace that were not kept and are told one by one. */
 const REFUSED_TOLD_MAX = 100;
-/** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
 const NOTHING: readonly string[] = [];
 /** Services of one namespace, beyond what its pods may be endpoints of, that are told one by one. */
 const BEYOND_TOLD_MAX = 100;
+/** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
 const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
@@ -119,7 +119,7 @@ export class ClusterSet {
   readonly #beyond = new Map<PodEntry, readonly string[]>();
   readonly #podAddresses = new PodAddresses<Pod>();
   readonly #claims: ClaimJudge;
-  #judged: JudgedClaims = { copies: new Map(), hidden: new Set(), diagnostics: [] };
+  #judged: JudgedClaims = NO_CLAIMS;
   readonly #podsByUid = new Map<string, PodEntry>();
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
@@ -153,12 +153,12 @@ export class ClusterSet {
   #hiddenMoved = false;
 
   /** What the translator made, without pods. */
-  #shared: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+  #shared: MeshSnapshot = emptySnapshot;
   #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   #sharedDiagnostics: readonly ResourceDiagnostic[] = [];
   readonly #surroundings = new Map<string, NamespaceSurroundings | null>();
   readonly #workloads = new Map<WorkloadUid, Workload>();
-  #mesh: MeshSnapshot = { workloads: new Map(), services: new Map(), policies: new Map() };
+  #mesh: MeshSnapshot = emptySnapshot;
   #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
   #statuses: readonly ResourceStatus[] = [];
   #l7Diagnostics: readonly ResourceDiagnostic[] = [];
