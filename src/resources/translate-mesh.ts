@@ -8,7 +8,6 @@ import { namespacedName } from "../core/brand.ts";
 import { atOnce, ITEMS_PER_STEP, type Steps } from "../core/steps.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, type Workload } from "../mesh/records.ts";
-import { WAYPOINT_FOR } from "./annotations.ts";
 import type { Resource } from "./kinds.ts";
 import { policySelector } from "./kinds/authorization-policy.ts";
 import { isWaypoint } from "./kinds/gateway.ts";
@@ -27,6 +26,7 @@ import { WaypointAdmission } from "./waypoint-admission.ts";
 import { boundWaypoint } from "./waypoint-binding.ts";
 import type { WaypointBinding } from "./waypoint-status.ts";
 import type { WaypointServices } from "./waypoint-services.ts";
+import { usesSaid, waypointUses } from "./waypoint-uses.ts";
 
 export interface TranslatedMesh {
   readonly mesh: MeshSnapshot;
@@ -166,7 +166,7 @@ export class MeshTranslator {
       this.#serviceNames.add(name);
       changes.services.add(name);
     }
-    if (usesOf(before) !== usesOf(after)) changes.common = true;
+    if (usesSaid(resourcesOf(before?.services)) !== usesSaid(resourcesOf(after?.services))) changes.common = true;
   }
 
   #assignAddresses(): void {
@@ -182,15 +182,7 @@ export class MeshTranslator {
     const root = this.#groups.get(this.#options.rootNamespace);
     const gateways = groups.flatMap((group) => group.gateways);
     const networks = translateRemoteGateways(gateways, this.#options, collectInto(diagnostics));
-    // What a waypoint's Gateway says holds before what its service says.
-    const uses = new Map<string, string>();
-    for (const { services } of groups) for (const { resource } of services) if (resource.labels[WAYPOINT_FOR] !== undefined) uses.set(`${resource.namespace}/${resource.name}`, resource.labels[WAYPOINT_FOR]);
-    for (const { resource } of gateways) {
-      if (!isWaypoint(resource)) continue;
-      const use = resource.labels[WAYPOINT_FOR];
-      if (use === undefined) uses.delete(`${resource.namespace}/${resource.name}`);
-      else uses.set(`${resource.namespace}/${resource.name}`, use);
-    }
+    const uses = waypointUses(groups.flatMap(({ services }) => resourcesOf(services)), resourcesOf(gateways).filter(isWaypoint));
     const mesh: MeshContext = {
       admission: new WaypointAdmission([...groups.flatMap(({ namespace }) => (namespace === null ? [] : [namespace])), ...gateways], this.#serviceNames),
       rootPolicies: (root?.policies ?? []).filter(({ resource }) => policySelector(resource) !== null),
@@ -307,8 +299,7 @@ export class MeshTranslator {
   }
 }
 
-/** What the services of a namespace say that their waypoints are for. */
-const usesOf = (group: NamespaceResources | undefined): string => (group?.services ?? []).flatMap(({ resource }) => (resource.labels[WAYPOINT_FOR] === undefined ? [] : [`${resource.name}=${resource.labels[WAYPOINT_FOR]}`])).join(" ");
+const resourcesOf = <R>(placed: readonly Placed<R>[] = []): readonly R[] => placed.map(({ resource }) => resource);
 
 function* differing<T>(a: ReadonlySet<T>, b: ReadonlySet<T>): Iterable<T> {
   for (const item of a) if (!b.has(item)) yield item;

@@ -71,6 +71,13 @@ spec: {targetRefs: [{group: "", kind: Service, name: web}], action: DENY, rules:
   expect(codesOf(evaluate(texts, { servedHosts: ["web.shop.svc.cluster.local"] }))).toEqual([]);
 });
 
+test("what a waypoint is for is what its Gateway says, whatever its Service does", () => {
+  const texts = documents(base, service("wp", "[{port: 15008}]", ", labels: {istio.io/waypoint-for: workload}"), route("one", "a", "a"));
+  const { mesh, diagnostics } = evaluate(texts);
+  expect(mesh.services.get(web)!.waypoints).toHaveLength(1);
+  expect(diagnostics.map(({ code }) => code)).not.toContain("missing_waypoint");
+});
+
 describe("only what changed is translated again", () => {
   test("a route, when it or a service that it names changed", () => {
     const placed = (texts: Readonly<Record<string, string>>, set: ResourceSet) => set.update(readingsOf(texts));

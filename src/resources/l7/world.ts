@@ -3,7 +3,7 @@
 
 import { namespacedName, type NamespacedName } from "../../core/brand.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
-import { USE_WAYPOINT, WAYPOINT_FOR } from "../annotations.ts";
+import { USE_WAYPOINT } from "../annotations.ts";
 import type { Resource } from "../kinds.ts";
 import type { ConfigMapResource, SecretResource } from "../kinds/config-map.ts";
 import { type GatewayResource, isWaypoint } from "../kinds/gateway.ts";
@@ -17,6 +17,7 @@ import { identityKey, type Placed, type ResourceIdentity, type ResourceOf, type 
 import { WaypointAdmission } from "../waypoint-admission.ts";
 import { sameItems } from "../namespace-resources.ts";
 import { boundWaypoint, serviceHostname, waypointNames } from "../waypoint-binding.ts";
+import { usesSaid, waypointUses } from "../waypoint-uses.ts";
 import { byAge } from "./age.ts";
 import type { Notes } from "./view.ts";
 
@@ -167,7 +168,7 @@ export class World {
       if (before !== undefined && before.placed.length === placed.length && before.placed.every((one, i) => one === placed[i])) continue;
       const after = sliceOf(placed);
       changed.add(home);
-      if (before?.namespace !== after.namespace || !sameItems(before?.gateways, after.gateways) || usesOf(before) !== usesOf(after)) gates = true;
+      if (before?.namespace !== after.namespace || !sameItems(before?.gateways, after.gateways) || usesSaid(before?.services ?? []) !== usesSaid(after.services)) gates = true;
       if (placed.length === 0) this.#slices.delete(home);
       else this.#slices.set(home, after);
       this.#moved(home, placed.length > 0);
@@ -320,10 +321,7 @@ export class World {
   #makeGates(): void {
     const slices = [...this.#slices.values()];
     const gateways = slices.flatMap((slice) => slice.gateways);
-    const uses = new Map<string, string>();
-    for (const { services } of slices) for (const { namespace, name, labels } of services) if (labels[WAYPOINT_FOR] !== undefined) uses.set(mapKey(namespace, name), labels[WAYPOINT_FOR]);
-    for (const { resource: { namespace, name, labels } } of gateways) if (labels[WAYPOINT_FOR] !== undefined) uses.set(mapKey(namespace, name), labels[WAYPOINT_FOR]);
-    this.#waypointUse = uses;
+    this.#waypointUse = waypointUses(slices.flatMap(({ services }) => services), gateways.map(({ resource }) => resource));
     this.#gateways = new Map(gateways.map((placed) => [mapKey(placed.resource.namespace, placed.resource.name), placed]));
     // Whether there is such a service is nothing that is asked here.
     this.#admission = new WaypointAdmission([...slices.flatMap(({ placed }) => placed.filter(({ resource }) => resource.kind === "Namespace")), ...gateways], new Set());
@@ -448,8 +446,6 @@ function sliceOf(placed: readonly Placed<Resource>[]): Slice {
   }
   return { placed, namespace, services, entries, gateways, secrets, configMaps, grants, delegates, configs };
 }
-
-const usesOf = (slice: Slice | undefined): string => (slice?.services ?? []).flatMap(({ name, labels }) => (labels[WAYPOINT_FOR] === undefined ? [] : [`${name}=${labels[WAYPOINT_FOR]}`])).join(" ");
 
 const sameBound = (a: Hosts, b: Hosts): boolean => a.bound.length === b.bound.length && a.bound.every(([host, waypoints], i) => host === b.bound[i]![0] && sameItems(waypoints, b.bound[i]![1])) && sameItems([...a.services.keys(), ...a.entries.keys()], [...b.services.keys(), ...b.entries.keys()]);
 
