@@ -1,6 +1,7 @@
 // One resource's look on the world, and the memory of what was seen through it.
 
 import type { DiagnosticCode, FieldPath, Severity } from "../diagnostic.ts";
+import { sameItems } from "../namespace-resources.ts";
 import type { Placed, Report, ResourceOf } from "../resource.ts";
 import type { TextReference, World } from "./world.ts";
 
@@ -88,6 +89,5 @@ function stillSo<T>(known: Known<T>, world: World): boolean {
 }
 
 function sameAnswer(a: unknown, b: unknown): boolean {
-  if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((item, i) => item === b[i]);
-  return a === b;
+  return Array.isArray(a) && Array.isArray(b) ? sameItems(a, b) : a === b;
 }

@@ -115,7 +115,7 @@ const mapKey = (namespace: string, name: string): string => `${namespace}/${name
 /** Everything of one namespace that others may ask about. */
 interface Slice {
   readonly placed: readonly Placed<Resource>[];
-  readonly namespace: NamespaceResource | null;
+  readonly namespace: Placed<NamespaceResource> | null;
   readonly services: readonly ServiceResource[];
   readonly entries: readonly ServiceEntryResource[];
   readonly gateways: readonly Placed<GatewayResource>[];
@@ -165,10 +165,10 @@ export class World {
     for (const home of new Set([...this.#slices.keys(), ...homes.keys()])) {
       const before = this.#slices.get(home);
       const placed = homes.get(home) ?? [];
-      if (before !== undefined && before.placed.length === placed.length && before.placed.every((one, i) => one === placed[i])) continue;
+      if (before !== undefined && sameItems(before.placed, placed)) continue;
       const after = sliceOf(placed);
       changed.add(home);
-      if (before?.namespace !== after.namespace || !sameItems(before?.gateways, after.gateways) || usesSaid(before?.services ?? []) !== usesSaid(after.services)) gates = true;
+      if (before?.namespace?.resource !== after.namespace?.resource || !sameItems(before?.gateways, after.gateways) || usesSaid(before?.services ?? []) !== usesSaid(after.services)) gates = true;
       if (placed.length === 0) this.#slices.delete(home);
       else this.#slices.set(home, after);
       this.#moved(home, placed.length > 0);
@@ -324,7 +324,7 @@ export class World {
     this.#waypointUse = waypointUses(slices.flatMap(({ services }) => services), gateways.map(({ resource }) => resource));
     this.#gateways = new Map(gateways.map((placed) => [mapKey(placed.resource.namespace, placed.resource.name), placed]));
     // Whether there is such a service is nothing that is asked here.
-    this.#admission = new WaypointAdmission([...slices.flatMap(({ placed }) => placed.filter(({ resource }) => resource.kind === "Namespace")), ...gateways], new Set());
+    this.#admission = new WaypointAdmission([...slices.flatMap(({ namespace }) => namespace ?? []), ...gateways], new Set());
     this.#moved(GATEWAYS);
   }
 
@@ -384,7 +384,7 @@ export class World {
 
   /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. Its canary comes second. */
   #waypointsOf(object: ResourceOf<string, unknown>): readonly NamespacedName[] {
-    const namespace = this.#slices.get(object.namespace)?.namespace;
+    const namespace = this.#slices.get(object.namespace)?.namespace?.resource;
     const labels = namespace?.labels ?? {};
     if (object.labels[USE_WAYPOINT] === undefined && labels[USE_WAYPOINT] === undefined) return NO_WAYPOINTS;
     const bound = boundWaypoint(object, { labels, annotations: namespace?.annotations }, this.#admission);
@@ -401,7 +401,7 @@ const inOrder = (hosts: Host[]): readonly Host[] => hosts.sort((a, b) => (a.serv
 const hostPart = (hostname: string): string => `/${hostname}`;
 
 function sliceOf(placed: readonly Placed<Resource>[]): Slice {
-  let namespace: NamespaceResource | null = null;
+  let namespace: Placed<NamespaceResource> | null = null;
   const services: ServiceResource[] = [];
   const entries: ServiceEntryResource[] = [];
   const gateways: Placed<GatewayResource>[] = [];
@@ -414,7 +414,7 @@ function sliceOf(placed: readonly Placed<Resource>[]): Slice {
     const { resource } = one;
     switch (resource.kind) {
       case "Namespace":
-        namespace = resource;
+        namespace = one as Placed<NamespaceResource>;
         break;
       case "Service":
         services.push(resource);
