@@ -8,7 +8,7 @@ import type { Resource } from "../kinds.ts";
 import { parseResources } from "../parse-resources.ts";
 import type { Placed } from "../resource.ts";
 import { type Evaluation, ResourceSet } from "../resource-set.ts";
-import { codesOf, documents, entry, errorsOf, evaluate, namespace, readingsOf, testOptions } from "../test-kit.ts";
+import { codesOf, documents, entry, errorsOf, evaluate, namespace, policy, readingsOf, testOptions } from "../test-kit.ts";
 import { isEmptyL7Delta } from "./l7-delta.ts";
 import { describeL7 } from "./test-kit.ts";
 import { L7Translator } from "./translate-l7.ts";
@@ -40,33 +40,15 @@ test("a port of a provider may be in quotes, as Istio's pages have it", () => {
 kind: MeshConfig
 metadata: {name: mesh, namespace: istio-system}
 spec: {extensionProviders: [{name: who, envoyExtAuthzGrpc: {service: authz.shop.svc.cluster.local, port: ${port}}}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: authz, namespace: shop}
-spec: {clusterIP: 198.19.0.9, selector: {app: web}, ports: [{name: grpc, port: 9000}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: ask, namespace: shop}
-spec: {targetRefs: [{group: "", kind: Service, name: authz}], action: CUSTOM, provider: {name: who}, rules: [{}]}
 `;
-  const policyOf = (port: string) => JSON.stringify([...evaluate(documents(namespace("shop"), entry("web"), config(port))).l7.requestPolicies.values()]);
+  const ask = policy("ask", '{targetRefs: [{group: "", kind: Service, name: authz}], action: CUSTOM, provider: {name: who}, rules: [{}]}');
+  const policyOf = (port: string) => JSON.stringify([...evaluate(documents(namespace("shop"), entry("web"), config(port), service("authz", "[{name: grpc, port: 9000}]"), ask)).l7.requestPolicies.values()]);
   expect(policyOf('"9000"')).toContain('"port":9000');
   expect(policyOf('"9000"')).toBe(policyOf("9000"));
 });
 
 test("a policy for a service that a waypoint serves at a port of its own is not said to hold nowhere", () => {
-  const texts = documents(namespace("shop"), entry("web"), `apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 198.19.0.9, selector: {app: web}, ports: [{name: http, port: 80}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: deny, namespace: shop}
-spec: {targetRefs: [{group: "", kind: Service, name: web}], action: DENY, rules: [{}]}
-`);
+  const texts = documents(namespace("shop"), entry("web"), service("web", "[{name: http, port: 80}]"), policy("deny", '{targetRefs: [{group: "", kind: Service, name: web}], action: DENY, rules: [{}]}'));
   expect(codesOf(evaluate(texts))).toEqual(["warning missing_waypoint spec.targetRefs[0].name"]);
   expect(codesOf(evaluate(texts, { servedHosts: ["web.shop.svc.cluster.local"] }))).toEqual([]);
 });
