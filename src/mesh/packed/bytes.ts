@@ -111,6 +111,6 @@ export class PackReader {
     const length = this.uint();
     const start = this.at;
     this.at += length;
-    return Uint8Array.from(this.#bytes.subarray(start, this.at));
+    return new Uint8Array(this.#bytes.subarray(start, this.at));
   }
 }

@@ -137,7 +137,7 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
 /** Records as they are packed, one after the other, in bytes of their own. */
 export function packAll<T>(codec: Codec<T>, records: readonly T[]): Uint8Array {
   for (const record of records) codec.write(writer, record);
-  return Uint8Array.from(writer.take());
+  return new Uint8Array(writer.take());
 }
 
 /** What `packAll` or `parts` packed: each record with its own bytes, a view. */
