@@ -22,10 +22,9 @@ export class PackedRows {
   #length = new Uint32Array(FIRST_ROWS);
   /** Rows ever in use are below this. */
   #end = 0;
-  #size = 0;
 
   get size(): number {
-    return this.#size;
+    return this.#end - this.#freeRows.length;
   }
 
   /** @param bytes copied. */
@@ -33,7 +32,6 @@ export class PackedRows {
     const row = this.#freeRows.pop() ?? this.#end++;
     if (row >= this.#blockOf.length) this.#growRows();
     this.#place(row, bytes);
-    this.#size++;
     return row;
   }
 
@@ -54,7 +52,6 @@ export class PackedRows {
     this.#release(row);
     this.#blockOf[row] = NO_BLOCK;
     this.#freeRows.push(row);
-    this.#size--;
   }
 
   /** Where a row's bytes are now: valid until the next change. */
