@@ -215,7 +215,7 @@ function wrapped(schema: DescMessage): ValuePlan | null {
 }
 
 function entryReader(value: ValuePlan, field: DescField & { readonly fieldKind: "map" }): FieldPlan["read"] {
-  const missing = (): unknown => (field.mapKind === "message" ? readMessage(planOf(field.message)!, new Reader(NO_BYTES), 0, 0, undefined) : field.mapKind === "enum" ? 0 : zeroOf(field.scalar));
+  const missing = (): unknown => (field.mapKind === "message" ? emptyMessage(planOf(field.message)!) : field.mapKind === "enum" ? 0 : zeroOf(field.scalar));
   return (reader, depth) => {
     const end = reader.delimited();
     let key = "";
