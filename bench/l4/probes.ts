@@ -1,7 +1,7 @@
 // One probe is one run of a load program against one peer; it yields the figures of one or more rows.
 
 import { join } from "node:path";
-import { cpuSeconds, memoryOf, withDescendants, type Memory } from "../lib/accounting.ts";
+import { cpuSeconds, memoryOf, SETTLE_MS, withDescendants, type Memory } from "../lib/accounting.ts";
 import { run } from "../lib/process.ts";
 import type { Placement, RunningPeer } from "../peers/peer.ts";
 import { iperf3, RunFailed, wrk, type HttpFigures } from "./load.ts";
@@ -10,8 +10,6 @@ import { BULK_PORT, HTTP_PORT, IDLE_PORT, STATUS_PORT, type Testbed } from "./te
 export const IDLE_CONNECTIONS = 10_000;
 /** Opening ten thousand connections at a few hundred a second is slow, not stuck. */
 const IDLE_READY_SECONDS = 60;
-/** Memory is read once it has stood still for this long: allocators and collectors give back what a load has left with a delay of seconds. */
-const IDLE_SETTLE_MS = 25_000;
 
 /** Key of a figure: a row of the table, or one of the extra figures below it. */
 export type Figures = Readonly<Record<string, number>>;
@@ -147,7 +145,7 @@ const idle: Probe = {
     const before = memoryOf(pids);
     const held = await holdIdle(target);
     try {
-      await Bun.sleep(IDLE_SETTLE_MS);
+      await Bun.sleep(SETTLE_MS);
       return idleFigures({ before, after: memoryOf(pids), proxies: target.peer.pids.length });
     } finally {
       await held.release();

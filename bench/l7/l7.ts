@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ip } from "../../test/kit/mesh-records.ts";
 import { must as mustLink, NamespaceLinks } from "../../src/net/links.ts";
-import { cpuSeconds, memoryOf, peakOf, withDescendants } from "../lib/accounting.ts";
+import { cpuSeconds, memoryOf, peakOf, SETTLE_MS, withDescendants } from "../lib/accounting.ts";
 import { run, Server, until } from "../lib/process.ts";
 import { RunFailed, wrk } from "../l4/load.ts";
 import { Record } from "../l4/record.ts";
@@ -31,8 +31,6 @@ const OPEN_SHARE = 0.5;
 /** Its load is light, and one stall of the machine is more than a hundredth of a short run. */
 const OPEN_TIMES = 5;
 const GRPC_REQUEST_BYTES = 64;
-/** Before a proxy counts as quiet, as in L4: collectors and allocators give back within seconds what a load has left. The same for both. */
-const SETTLE_S = 25;
 /** Where the load enters the tunnels. */
 const TUNNEL_ENTRANCES: Readonly<{ [peer in PeerName]: number }> = { weft: 14_080, envoy: 14_081 };
 
@@ -200,8 +198,8 @@ class Bench {
   }
 
   async #settled(peers: readonly RunningPeer[], round: number, row: string): Promise<void> {
-    this.#options.progress(`round ${round + 1}: ${SETTLE_S} s without load`);
-    await Bun.sleep(SETTLE_S * 1000);
+    this.#options.progress(`round ${round + 1}: ${SETTLE_MS / 1000} s without load`);
+    await Bun.sleep(SETTLE_MS);
     for (const peer of peers) this.#memory(peer, round, row);
   }
 

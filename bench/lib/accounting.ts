@@ -5,6 +5,9 @@ import { readdirSync, readFileSync } from "node:fs";
 /** USER_HZ: the unit of utime and stime in /proc/PID/stat, 100 on every Linux architecture we run on. */
 const TICKS_PER_SECOND = 100;
 
+/** Memory is read once it has stood still for this long: allocators and collectors give back what a load has left with a delay of seconds. */
+export const SETTLE_MS = 25_000;
+
 /** `pids` and every process below them. */
 export function withDescendants(pids: readonly number[]): number[] {
   const childrenOf = new Map<number, number[]>();
