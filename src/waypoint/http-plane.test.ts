@@ -5,7 +5,7 @@ import { connect as connect2 } from "node:http2";
 import { backend, jwtRule, path, requestMatch, requestPolicy, route, rule, to, WEB } from "../../test/kit/http-records.ts";
 import { keySet, sign, testKey } from "../../test/kit/issuer.ts";
 import { identity, provenance } from "../../test/kit/mesh-records.ts";
-import { trafficPolicy } from "../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 import { until } from "../../test/kit/until.ts";
 import { seededRandom, systemClock } from "../core/ports.ts";
@@ -14,13 +14,7 @@ import { IntrospectionCache } from "../identity/jwt/introspection.ts";
 import { JwksCache } from "../identity/jwt/jwks-cache.ts";
 import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
 import { INHERITED_TIMEOUTS } from "../mesh/l7/route.ts";
-import type { ConnectionLimits } from "../mesh/l7/traffic-policy.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
-
-const NO_LIMITS: ConnectionLimits = {
-  connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null,
-  connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null,
-};
 
 describe("HTTP/1.1 to HTTP/1.1", () => {
   test("passes a request and its answer, and keeps both connections", async () => {

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { type ClientHttp2Session, connect as connect2, type IncomingHttpHeaders } from "node:http2";
 import { until } from "../../test/kit/until.ts";
-import { trafficPolicy } from "../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../test/kit/upstreams.ts";
 import { type Backend, backend2, rawBackend, WaypointFixture } from "../../test/kit/waypoint.ts";
 
 /** What a server is asked, by path, in either version. */
@@ -132,7 +132,7 @@ for (const from of versions) {
       const run = (name: string, method: string, path: string, headers: Record<string, string>, body: (client: ClientSide, server: ServerSide, waypoint: WaypointFixture) => Promise<void>): void =>
         test(name, async () => {
           const server = await (to === "HTTP/2" ? server2() : server1());
-          const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: to === "HTTP/2" };
+          const limits = { ...NO_LIMITS, upgradeToHttp2: to === "HTTP/2" };
           const waypoint = new WaypointFixture({ endpoints: [server.backend], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
           const session = from === "HTTP/2" ? connect2(waypoint.url) : null;
           const client = session === null ? client1(waypoint, method, path, headers) : client2(session, method, path, headers);

@@ -2,7 +2,7 @@
 
 import { unsealed } from "../kit/box.ts";
 import { firstReason, testUnless } from "../kit/skip.ts";
-import { trafficPolicy } from "../kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../kit/upstreams.ts";
 import { backend1, backend2, WaypointFixture } from "../kit/waypoint.ts";
 import { CASES_TIMEOUT_MS, expectAll, needsH2spec, runH2spec } from "./h2spec-program.ts";
 
@@ -29,7 +29,7 @@ for (const [version, start] of Object.entries(servers)) {
     `h2spec: a waypoint in front of a server that speaks ${version} passes every case`,
     async () => {
       await using server = await start();
-      const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: version === "HTTP/2" };
+      const limits = { ...NO_LIMITS, upgradeToHttp2: version === "HTTP/2" };
       await using waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
       expectAll(await runH2spec(waypoint.port), EXPECTED);
     },

@@ -7,7 +7,7 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { unsealed } from "../kit/box.ts";
 import { until } from "../kit/until.ts";
 import { describeUnless } from "../kit/skip.ts";
-import { trafficPolicy } from "../kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../kit/upstreams.ts";
 import { WaypointFixture } from "../kit/waypoint.ts";
 import { closeFrame, frame, OPCODE, transcript } from "../kit/websocket-frames.ts";
 
@@ -170,7 +170,7 @@ describeUnless(unsealed)("WebSocket to a server of HTTP/2 (extended CONNECT)", (
       stream.pipe(stream);
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: true };
+    const limits = { ...NO_LIMITS, upgradeToHttp2: true };
     const waypoint = new WaypointFixture({ endpoints: [{ port: (server.address() as AddressInfo).port }], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
     try {
       const client = waypoint.raw().send(`GET /ws HTTP/1.1\r\nhost: web\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${KEY}\r\n\r\n`);

@@ -9,7 +9,7 @@ import { CLIENT_PREFACE, FrameType } from "../../src/wire/http2/frames.ts";
 import { item } from "../kit/bad-input.ts";
 import { frame, Http2Peer, settings } from "../kit/http2-peer.ts";
 import { until } from "../kit/until.ts";
-import { trafficPolicy } from "../kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../kit/waypoint.ts";
 
 const LARGE = Buffer.alloc(8 * 1024 * 1024, "x");
@@ -36,7 +36,7 @@ afterAll(async () => await server[Symbol.asyncDispose]());
 
 beforeEach(() => {
   server.seen.splice(0);
-  const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: false };
+  const limits = { ...NO_LIMITS, upgradeToHttp2: false };
   waypoint = new WaypointFixture({ endpoints: [server], l7: { trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ limits })] }] } });
 });
 afterEach(async () => {

@@ -3,7 +3,7 @@
 
 import { type Random, seededRandom } from "../../src/core/ports.ts";
 import { emptyTrafficPolicy } from "../../src/mesh/l7/merge-traffic.ts";
-import type { TrafficPolicy } from "../../src/mesh/l7/traffic-policy.ts";
+import type { ConnectionLimits, TrafficPolicy } from "../../src/mesh/l7/traffic-policy.ts";
 import type { Service, Workload } from "../../src/mesh/records.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
 import { Attempt } from "../../src/policy/upstream/attempt.ts";
@@ -24,6 +24,12 @@ const NAME = serviceName(SERVICE);
 export function trafficPolicy(fields: Partial<TrafficPolicy>): TrafficPolicy {
   return { ...emptyTrafficPolicy(NAME), ...fields };
 }
+
+/** For tests that set one of them. */
+export const NO_LIMITS: ConnectionLimits = {
+  connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null,
+  connectionAgeMaxMs: null, upgradeToHttp2: null,
+};
 
 export const DEFAULT_SETTINGS: UpstreamSettings = effectiveSettings(null, null)!;
 

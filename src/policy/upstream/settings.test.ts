@@ -1,18 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import { provenance } from "../../../test/kit/mesh-records.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { mergeTrafficPolicies, policiesFor, type TrafficScope } from "../../mesh/l7/merge-traffic.ts";
 import { INHERITED_TIMEOUTS } from "../../mesh/l7/route.ts";
-import type { ConnectionLimits, LocalRateLimit, OutlierDetection } from "../../mesh/l7/traffic-policy.ts";
+import type { LocalRateLimit, OutlierDetection } from "../../mesh/l7/traffic-policy.ts";
 import {
   ACTIVE_REQUESTS_MAX, BASE_EJECTION_MS, BASE_EJECTION_UNCONFIGURED_MS, CONNECTIONS_MAX, CONSECUTIVE_5XX, RETRY_ATTEMPTS, RETRY_ATTEMPTS_MAX, STREAM_IDLE_TIMEOUT_MS, UNLIMITED,
 } from "./defaults.ts";
 import { effectiveRetry, effectiveSettings, effectiveTimeouts, RETRY_DEFAULT, type UpstreamSettings } from "./settings.ts";
 
-const NO_LIMITS: ConnectionLimits = {
-  connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null,
-  connectionAgeMaxMs: null, upgradeToHttp2: null,
-};
 const NO_OUTLIERS: OutlierDetection = {
   consecutive5xx: null, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: null, ejectionMaxMs: null,
   ejectedShareMax: null, panicThreshold: null,

@@ -8,7 +8,7 @@ import { requestPolicy } from "../../../test/kit/http-records.ts";
 import { delta, identity, provenance } from "../../../test/kit/mesh-records.ts";
 import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority } from "../../../test/kit/tls-backends.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import { type NamespacedName, namespacedName } from "../../core/brand.ts";
 import type { ConnectionRule, Route } from "../../mesh/l7/route.ts";
@@ -247,7 +247,6 @@ describe("policies held to a connection", () => {
 });
 
 describe("limits of connections that are passed through", () => {
-  const limits: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
   const policies = (fields: Partial<TrafficPolicy>) => ({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy(fields)] }] });
   /** How a connection ended on which the server speaks all the time, or once. */
   async function ended(fields: Partial<ConnectionLimits>, talks: boolean): Promise<string> {
@@ -257,7 +256,7 @@ describe("limits of connections that are passed through", () => {
       socket.write("hello\n");
       socket.on("close", () => clearInterval(timer));
     });
-    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...limits, ...fields } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...NO_LIMITS, ...fields } }) });
     const client = waypoint.raw();
     await client.until("hello");
     await client.closed();
@@ -268,7 +267,7 @@ describe("limits of connections that are passed through", () => {
   test("too old, whatever moves", async () => expect(await ended({ connectionAgeMaxMs: 150 }, true)).toContain("connectionAgeMaxMs"));
   test("too many at once", async () => {
     await using server = await greeter("web");
-    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...limits, connectionsMax: 1 } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "tcp", l7: policies({ limits: { ...NO_LIMITS, connectionsMax: 1 } }) });
     const first = waypoint.raw();
     await first.until("web");
     await waypoint.raw().closed();

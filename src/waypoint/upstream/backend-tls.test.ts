@@ -9,7 +9,7 @@ import { WEB } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/until.ts";
 import { freePort, takesConnections } from "../../../test/kit/ports.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { WaypointFixture } from "../../../test/kit/waypoint.ts";
 import { provenance } from "../../../test/kit/mesh-records.ts";
 import type { BackendTls } from "../../mesh/l7/traffic-policy.ts";
@@ -194,7 +194,7 @@ describe("TLS towards backends", () => {
   test("a server that says nothing is given up in time; one that speaks no TLS is told", async () => {
     const silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
     const plain = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: (socket) => void socket.end("HTTP/1.1 400 Bad Request\r\n\r\n") } });
-    const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: 200, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
+    const limits = { ...NO_LIMITS, connectTimeoutMs: 200 };
     for (const [{ port }, said] of [[silent, /was not finished within 200 ms/], [plain, /WRONG_VERSION_NUMBER|wrong version/i]] as const) {
       await using waypoint = new WaypointFixture({ endpoints: [{ port }], l7: { trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ tls: simple(), limits })] }] } });
       expect(answered(await waypoint.fetch("/"))).toEqual([503, "tls_failed"]);

@@ -5,15 +5,14 @@ import { backend, route, rule, WEB } from "../../../test/kit/http-records.ts";
 import { ip, uid } from "../../../test/kit/mesh-records.ts";
 import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import { ANY_REQUEST } from "../../mesh/l7/match.ts";
-import type { ConnectionLimits, OutlierDetection, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
+import type { OutlierDetection, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import { emptyDelta } from "../../mesh/records.ts";
 import { RETRY_DEFAULT } from "../../policy/upstream/settings.ts";
 
 const NO_RETRY = { ...RETRY_DEFAULT, attempts: 0 };
-const LIMITS: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
 const OUTLIERS: OutlierDetection = { consecutive5xx: 2, consecutiveGatewayErrors: null, consecutiveConnectFailures: null, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 0.5, panicThreshold: null };
 const policies = (...all: Partial<TrafficPolicy>[]) => ({ trafficPolicies: [{ service: WEB, policies: all.map((fields) => trafficPolicy(fields)) }] });
 const socketsOf = (backend: Backend): Promise<number> => new Promise((resolve) => backend.server.getConnections((_error, count) => resolve(count)));
@@ -28,7 +27,7 @@ describe("a change of the configuration", () => {
     expect(ejected()).toBe(1);
     const [cluster] = [...waypoint.plane.clusters];
     const requestsToBad = bad.seen.length;
-    waypoint.change(policies({ outliers: { ...OUTLIERS, consecutive5xx: 7 }, retry: NO_RETRY, balancing: { kind: "peakEwma" }, limits: { ...LIMITS, activeRequestsMax: 100 } }));
+    waypoint.change(policies({ outliers: { ...OUTLIERS, consecutive5xx: 7 }, retry: NO_RETRY, balancing: { kind: "peakEwma" }, limits: { ...NO_LIMITS, activeRequestsMax: 100 } }));
     for (let i = 0; i < 10; i++) expect(await (await waypoint.fetch("/")).text()).toBe("good");
     expect([...waypoint.plane.clusters]).toEqual([cluster!]);
     expect(ejected()).toBe(1);
@@ -42,10 +41,10 @@ describe("a change of the configuration", () => {
   test("of limits holds at once, also for what is under way", async () => {
     const held: (() => void)[] = [];
     await using server = await backend1((_request, response) => void held.push(() => response.end("ok")));
-    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...LIMITS, activeRequestsMax: 3 } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...NO_LIMITS, activeRequestsMax: 3 } }) });
     const answers = [1, 2, 3].map((i) => waypoint.fetch(`/${i}`));
     await until("three requests", 5_000, () => held.length === 3 || null);
-    waypoint.change(policies({ limits: { ...LIMITS, activeRequestsMax: 2 } }));
+    waypoint.change(policies({ limits: { ...NO_LIMITS, activeRequestsMax: 2 } }));
     expect((await waypoint.fetch("/over")).headers.get("x-weft-reason")).toBe("circuit_open");
     for (const answer of held.splice(0)) answer();
     for (const answer of answers) expect((await answer).status).toBe(200);
@@ -57,11 +56,11 @@ describe("a change of the configuration", () => {
 
   test("that comes while connections are made disturbs none of them", async () => {
     await using server = await backend1((_request, response) => response.end("ok"));
-    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...LIMITS, connectionsMax: 1 } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...NO_LIMITS, connectionsMax: 1 } }) });
     // The second waits for the first one's connection, which closes with its answer: another has to be made, in between.
     const answers = [1, 2, 3].map((i) => waypoint.fetch(`/${i}`, { headers: { connection: "close" } }));
     for (let i = 0; i < 20; i++) {
-      waypoint.change(policies({ limits: { ...LIMITS, connectionsMax: 1, connectTimeoutMs: 1000 + i } }));
+      waypoint.change(policies({ limits: { ...NO_LIMITS, connectionsMax: 1, connectTimeoutMs: 1000 + i } }));
       await Promise.resolve();
     }
     for (const answer of answers) expect((await answer).status).toBe(200);
@@ -81,7 +80,7 @@ describe("a change of the configuration", () => {
     const tls = { mode: "simple", sni: "api.example.com", subjectAltNames: [], caPem: authority.caPem, crlPem: null, certificate: null, gatewayCertificate: false, verify: true } as const;
     await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ tls }) });
     expect((await waypoint.fetch("/")).status).toBe(200);
-    waypoint.change(policies({ tls, limits: LIMITS }));
+    waypoint.change(policies({ tls, limits: NO_LIMITS }));
     expect((await waypoint.fetch("/")).status).toBe(200);
     expect(server.connections).toBe(1);
     waypoint.change(policies({ tls: { ...tls, subjectAltNames: [{ type: "dns", value: "other.example.com" }] } }));
@@ -92,7 +91,7 @@ describe("a change of the configuration", () => {
 
   test("that takes a policy away leaves the defaults; a subset that is gone has no endpoints", async () => {
     await using server = await backend1((_request, response) => response.end("ok"));
-    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...LIMITS, activeRequestsMax: 1 } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: policies({ limits: { ...NO_LIMITS, activeRequestsMax: 1 } }) });
     await (await waypoint.fetch("/")).text();
     const [cluster] = [...waypoint.plane.clusters];
     waypoint.change({ removedTrafficPolicies: [WEB] });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { delta, service } from "../../../test/kit/mesh-records.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { NamespacedName } from "../../core/brand.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
@@ -64,7 +64,7 @@ describe("hosts under a wildcard", () => {
   });
 
   test("have what the wildcard's limits allow all of them together, and no more each", async () => {
-    const limits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: 2, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
+    const limits = { ...NO_LIMITS, activeRequestsMax: 2 };
     const { waypoint, clusters, ask } = fixture({ limits });
     await using _ = waypoint;
     const under = (name: string): Cluster => {

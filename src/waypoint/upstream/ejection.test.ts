@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { connect as connect2 } from "node:http2";
 import { WEB } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/until.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { type Backend, backend1, backend2, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { ConnectionLimits, OutlierDetection, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { UpstreamEndpoint } from "../../policy/upstream/endpoint.ts";
@@ -13,7 +13,6 @@ import { RETRY_DEFAULT } from "../../policy/upstream/settings.ts";
 const QUIET: OutlierDetection = {
   consecutive5xx: 0, consecutiveGatewayErrors: 0, consecutiveConnectFailures: 0, splitConnectFailures: null, errorStatuses: null, successRate: null, intervalMs: null, baseEjectionMs: 60_000, ejectionMaxMs: null, ejectedShareMax: 1, panicThreshold: null,
 };
-const LIMITS: ConnectionLimits = { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: null, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null };
 const NO_RETRY = { ...RETRY_DEFAULT, attempts: 0 };
 const policies = (fields: Partial<TrafficPolicy>) => ({ trafficPolicies: [{ service: WEB, policies: [trafficPolicy({ retry: NO_RETRY, balancing: { kind: "roundRobin" }, ...fields })] }] });
 
@@ -198,7 +197,7 @@ describe("circuit breaking", () => {
     for (const answer of held.splice(0)) answer();
   };
   const limited = (endpointsOf: readonly Backend[], limits: Partial<ConnectionLimits>, fields: Partial<TrafficPolicy> = {}): WaypointFixture =>
-    new WaypointFixture({ endpoints: endpointsOf, l7: policies({ limits: { ...LIMITS, ...limits }, ...fields }) });
+    new WaypointFixture({ endpoints: endpointsOf, l7: policies({ limits: { ...NO_LIMITS, ...limits }, ...fields }) });
   const reasonOf = (answer: Response): string | null => answer.headers.get("x-weft-reason");
 
   test("requests under way: one more is refused at once, and says which limit", async () => {
@@ -276,7 +275,7 @@ describe("circuit breaking", () => {
       stream.end("ok");
     });
     server.server.on("session", () => sessions++);
-    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "http2", l7: policies({ limits: { ...LIMITS, requestsPerConnectionMax: 2 } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "http2", l7: policies({ limits: { ...NO_LIMITS, requestsPerConnectionMax: 2 } }) });
     await ask(waypoint, 6);
     expect(sessions).toBe(3);
   });

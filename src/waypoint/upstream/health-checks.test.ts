@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { WEB } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/until.ts";
 import { BackendAuthority, tlsBackend } from "../../../test/kit/tls-backends.ts";
-import { trafficPolicy } from "../../../test/kit/upstreams.ts";
+import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
 import { backend1, backend2, rawBackend, WaypointFixture } from "../../../test/kit/waypoint.ts";
 import type { HealthCheck, TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import { HEALTH_PROBES_MAX } from "../../policy/upstream/defaults.ts";
@@ -72,7 +72,7 @@ describe("HTTP health checks", () => {
     await using silent = await rawBackend(() => {});
     const gone = await backend1(() => {});
     await gone[Symbol.asyncDispose]();
-    await using waypoint = new WaypointFixture({ endpoints: [silent, { port: gone.port }], l7: policies(check({ timeoutMs: 100 }), { limits: { connectionsMax: null, pendingRequestsMax: null, activeRequestsMax: null, activeRetriesMax: null, requestsPerConnectionMax: null, connectTimeoutMs: 200, idleTimeoutMs: null, connectionAgeMaxMs: null, upgradeToHttp2: null } }) });
+    await using waypoint = new WaypointFixture({ endpoints: [silent, { port: gone.port }], l7: policies(check({ timeoutMs: 100 }), { limits: { ...NO_LIMITS, connectTimeoutMs: 200 } }) });
     void waypoint.fetch("/", { signal: AbortSignal.timeout(400) }).catch(() => {});
     await settled(waypoint, "unhealthy", "unhealthy");
     expect(waypoint.news.join("\n")).toMatch(/no answer in 100 ms/);
