@@ -364,8 +364,9 @@ describe("the shell", () => {
     expect(it.time.pending).toBe(0);
   });
 
+  const fault = (code: "refused" | "unavailable") => err({ code, message: code, blame: "peer" as const, dies: "nothing" as const, retry: { kind: "never" as const } });
+
   test("awaited: what workloads need and have not, until it comes or the CA has refused it for good; not what cannot be reached", async () => {
-    const fault = (code: "refused" | "unavailable") => err({ code, message: code, blame: "peer" as const, dies: "nothing" as const, retry: { kind: "never" as const } });
     let now = (): number => NOON_MS;
     const ca = signer(() => now());
     let says: "refused" | "unavailable" | "yes" = "refused";
@@ -384,6 +385,22 @@ describe("the shell", () => {
     says = "yes";
     await it.time.pass(BACKOFF_FIRST_MS_MAX * 2 ** (REFUSALS_BELIEVED + 1));
     expect([it.published.length > 0, it.cache.awaited]).toEqual([true, []]);
+    it.cache.destroy();
+  });
+
+  test("awaited: a refusal that comes after its workload has left is none of the next one's", async () => {
+    const late = Promise.withResolvers<ReturnType<typeof fault>>();
+    let asked = 0;
+    const it = shell({ issue: () => (++asked === 1 ? late.promise : Promise.resolve(fault("unavailable"))) });
+    it.cache.workloadAdded(WEB);
+    it.cache.workloadRemoved(WEB);
+    it.cache.workloadAdded(WEB);
+    await it.time.pass(1);
+    for (let failures = 1; failures < REFUSALS_BELIEVED; failures++) await it.time.pass(BACKOFF_FIRST_MS_MAX * 2 ** failures);
+    late.resolve(fault("refused"));
+    await it.time.pass(1);
+    expect(asked).toBeGreaterThan(REFUSALS_BELIEVED);
+    expect(it.cache.awaited).toEqual([WEB]);
     it.cache.destroy();
   });
 

@@ -10,7 +10,7 @@
 //                        └──────────────────────┘                           ▼ svidDropped
 
 import type { Clock, Random } from "../core/ports.ts";
-import { type Result, unreachable } from "../core/result.ts";
+import { err, type Result, unreachable } from "../core/result.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { CertificateSource } from "./certificate-source.ts";
 import { assembleSvid } from "./chain.ts";
@@ -55,9 +55,23 @@ interface Entry {
   /** Part of the lifetime after which this certificate is renewed, drawn once for each. */
   renewAtFraction: number;
   failures: number;
+  /** Whether the CA refused it when it was asked last. */
+  refused: boolean;
   work: Work;
   /** Monotonic time of the last sign that somebody wants it. */
   wantedAtMs: number;
+}
+
+/** Why a fetch brought nothing. */
+interface FetchFailure {
+  readonly message: string;
+  /** By the CA's own word. */
+  readonly refused?: boolean;
+}
+
+interface Fetch {
+  readonly fetchId: number;
+  readonly spiffeId: SpiffeId;
 }
 
 export type SvidEvent =
@@ -66,8 +80,8 @@ export type SvidEvent =
   | { readonly kind: "needed"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
   /** A certificate found on disk at start, already checked. */
   | { readonly kind: "restored"; readonly svid: Svid }
-  | { readonly kind: "fetched"; readonly fetchId: number; readonly spiffeId: SpiffeId; readonly svid: Svid }
-  | { readonly kind: "fetchFailed"; readonly fetchId: number; readonly spiffeId: SpiffeId; readonly message: string }
+  | ({ readonly kind: "fetched"; readonly svid: Svid } & Fetch)
+  | ({ readonly kind: "fetchFailed" } & Fetch & FetchFailure)
   /** Renew now (an operator's wish, a new root). */
   | { readonly kind: "renew"; readonly spiffeId: SpiffeId }
   | { readonly kind: "tick" };
@@ -172,7 +186,7 @@ function entryOf(state: SvidCacheState, spiffeId: SpiffeId, now: Times, effects:
     effects.push({ kind: "failed", spiffeId, message: `this node already holds ${IDENTITIES_MAX} identities` });
     return null;
   }
-  const entry: Entry = { spiffeId, workloads: 0, svid: null, published: false, renewNotBeforeMs: 0, renewAtFraction: 0.5, failures: 0, work: { kind: "idle" }, wantedAtMs: now.monotonicMs };
+  const entry: Entry = { spiffeId, workloads: 0, svid: null, published: false, renewNotBeforeMs: 0, renewAtFraction: 0.5, failures: 0, refused: false, work: { kind: "idle" }, wantedAtMs: now.monotonicMs };
   state.entries.set(spiffeId, entry);
   return entry;
 }
@@ -239,10 +253,11 @@ function hold(state: SvidCacheState, entry: Entry, svid: Svid, now: Times): void
   entry.renewAtFraction = 0.5 + (state.random.next() * 2 - 1) * HALF_LIFE_JITTER;
 }
 
-function fetched(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId; readonly svid: Svid }, now: Times, effects: SvidEffect[]): void {
+function fetched(state: SvidCacheState, event: Fetch & { readonly svid: Svid }, now: Times, effects: SvidEffect[]): void {
   const entry = fetchingEntry(state, event);
   if (entry === null) return;
   state.fetching--;
+  entry.refused = false;
   entry.work = { kind: "idle" };
   if (now.wallMs >= event.svid.notAfterMs) {
     backOff(state, entry, { priority: "warmup", message: `the certificate for ${entry.spiffeId} had expired when it came; is this machine's clock right?`, now, effects });
@@ -252,15 +267,16 @@ function fetched(state: SvidCacheState, event: { readonly fetchId: number; reado
   effects.push({ kind: "publish", svid: event.svid });
 }
 
-function fetchFailed(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId; readonly message: string }, now: Times, effects: SvidEffect[]): void {
+function fetchFailed(state: SvidCacheState, event: Fetch & FetchFailure, now: Times, effects: SvidEffect[]): void {
   const entry = fetchingEntry(state, event);
   if (entry === null || entry.work.kind !== "fetching") return;
   state.fetching--;
+  entry.refused = event.refused ?? false;
   backOff(state, entry, { priority: entry.work.priority, message: event.message, now, effects });
 }
 
 /** An answer counts only for the fetch that is under way: not for a cancelled one, nor for the identity's previous life. */
-function fetchingEntry(state: SvidCacheState, event: { readonly fetchId: number; readonly spiffeId: SpiffeId }): Entry | null {
+function fetchingEntry(state: SvidCacheState, event: Fetch): Entry | null {
   const entry = state.entries.get(event.spiffeId);
   return entry !== undefined && entry.work.kind === "fetching" && entry.work.fetchId === event.fetchId ? entry : null;
 }
@@ -404,8 +420,6 @@ export class SvidCache {
   readonly #options: SvidCacheOptions;
   readonly #state: SvidCacheState;
   readonly #aborts = new Map<number, AbortController>();
-  /** By the CA's own word, when it was asked last. */
-  readonly #refused = new Set<SpiffeId>();
   #cancelAlarm: (() => void) | null = null;
   #destroyed = false;
 
@@ -455,7 +469,7 @@ export class SvidCache {
   /** What workloads here wait for: no certificate yet, and nobody has said that there will be none. */
   get awaited(): readonly SpiffeId[] {
     const now = this.#now();
-    return [...this.#state.entries.values()].filter((entry) => entry.workloads > 0 && usable(entry, now) === null && !(this.#refused.has(entry.spiffeId) && entry.failures >= REFUSALS_BELIEVED)).map(({ spiffeId }) => spiffeId);
+    return [...this.#state.entries.values()].filter((entry) => entry.workloads > 0 && usable(entry, now) === null && !(entry.refused && entry.failures >= REFUSALS_BELIEVED)).map(({ spiffeId }) => spiffeId);
   }
 
   destroy(): void {
@@ -506,28 +520,26 @@ export class SvidCache {
     this.#aborts.set(fetchId, abort);
     const cancelTimeout = this.#options.timers.after(FETCH_TIMEOUT_MS, () => {
       abort.abort(new Error(`no answer within ${FETCH_TIMEOUT_MS} ms`));
-      settle({ ok: false, error: `certificate for ${spiffeId}: the CA did not answer within ${FETCH_TIMEOUT_MS} ms` });
+      settle(err({ message: `certificate for ${spiffeId}: the CA did not answer within ${FETCH_TIMEOUT_MS} ms` }));
     });
-    const settle = (result: Result<Svid, string>): void => {
+    const settle = (result: Result<Svid, FetchFailure>): void => {
       cancelTimeout();
       if (!this.#aborts.delete(fetchId)) return; // Cancelled, or already timed out.
       this.counters.fetches++;
       if (!result.ok) this.counters.fetchFailures++;
       else this.#keep(result.value);
-      this.#run(result.ok ? { kind: "fetched", fetchId, spiffeId, svid: result.value } : { kind: "fetchFailed", fetchId, spiffeId, message: result.error });
+      this.#run(result.ok ? { kind: "fetched", fetchId, spiffeId, svid: result.value } : { kind: "fetchFailed", fetchId, spiffeId, ...result.error });
     };
     void this.#issue(spiffeId, abort.signal).then(settle, (cause: unknown) => {
-      settle({ ok: false, error: `certificate for ${spiffeId}: ${cause instanceof Error ? cause.message : String(cause)}` });
+      settle(err({ message: `certificate for ${spiffeId}: ${cause instanceof Error ? cause.message : String(cause)}` }));
     });
   }
 
-  async #issue(spiffeId: SpiffeId, signal: AbortSignal): Promise<Result<Svid, string>> {
+  async #issue(spiffeId: SpiffeId, signal: AbortSignal): Promise<Result<Svid, FetchFailure>> {
     const { source, lifetimeMs, createRequest } = this.#options;
     const request = createRequest(spiffeId);
     const issued = await source.issue({ spiffeId, csrPem: request.csrPem, lifetimeMs, signal });
-    if (!issued.ok && issued.error.code === "refused") this.#refused.add(spiffeId);
-    else this.#refused.delete(spiffeId);
-    if (!issued.ok) return { ok: false, error: issued.error.message };
+    if (!issued.ok) return err({ message: issued.error.message, refused: issued.error.code === "refused" });
     const svid = assembleSvid({
       spiffeId,
       chainPem: issued.value.chainPem.join(""),
@@ -535,7 +547,7 @@ export class SvidCache {
       trustBundlePem: issued.value.trustBundlePem,
       nowMs: this.#options.clock.wallMs(),
     });
-    return svid.ok ? svid : { ok: false, error: `the CA's answer for ${spiffeId} cannot be used: ${svid.error}` };
+    return svid.ok ? svid : err({ message: `the CA's answer for ${spiffeId} cannot be used: ${svid.error}` });
   }
 
   /** On disk before it is used, so that a crash in between loses nothing. */
