@@ -1,7 +1,8 @@
 // What is wrong with the cluster's configuration, told once when it appears and once when it is mended. Statuses say it to whoever wrote
 // the object; this is for whoever runs the mesh.
 
-import type { ClusterDiagnostic, ClusterEvaluation } from "../resources/cluster/cluster-set.ts";
+import type { ClusterDiagnostic } from "../resources/cluster/cluster-diagnostic.ts";
+import type { ClusterEvaluation } from "../resources/cluster/cluster-set.ts";
 import type { Logger } from "../runtime/logger.ts";
 
 /** Of more than these only the number is told: a cluster may hold thousands of objects in error, each of which has its status. */

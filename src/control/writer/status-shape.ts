@@ -3,7 +3,7 @@
 
 import { formatFieldPath } from "../../resources/diagnostic.ts";
 import { REMOTE_CLASSES } from "../../resources/remote-gateway.ts";
-import type { ClusterDiagnostic } from "../../resources/cluster/cluster-set.ts";
+import type { ClusterDiagnostic } from "../../resources/cluster/cluster-diagnostic.ts";
 import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import type { Condition, ResourceStatus } from "../../resources/l7/status.ts";
 import { type Json, sameJson } from "../json.ts";

@@ -3,7 +3,8 @@
 
 import type { Clock } from "../../core/ports.ts";
 import type { Timers } from "../../net/timers.ts";
-import type { ClusterDiagnostic, ClusterEvaluation } from "../../resources/cluster/cluster-set.ts";
+import type { ClusterDiagnostic } from "../../resources/cluster/cluster-diagnostic.ts";
+import type { ClusterEvaluation } from "../../resources/cluster/cluster-set.ts";
 import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
 import { REMOTE_CLASSES } from "../../resources/remote-gateway.ts";

@@ -11,11 +11,10 @@ import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
 import type { IpAddress } from "../../core/ip.ts";
-import { USE_WAYPOINT } from "../annotations.ts";
 import { checkObject, identityOf } from "../check-object.ts";
 import { ClaimJudge, type JudgedClaims, NO_CLAIMS } from "../claims/claims.ts";
 import { PodAddresses } from "../claims/pod-addresses.ts";
-import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
+import { formatFieldPath } from "../diagnostic.ts";
 import type { EvaluatedState } from "../evaluated-state.ts";
 import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
 import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.ts";
@@ -26,7 +25,6 @@ import { diffL7Steps } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
-import { leftOut } from "../memberships.ts";
 import { deepEqual, emptySnapshot, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
 import type { NamespaceSurroundings } from "../namespace-context.ts";
 import { headOf } from "../object-head.ts";
@@ -35,24 +33,15 @@ import { denyingStandIn } from "../stand-in.ts";
 import { MeshTranslator } from "../translate-mesh.ts";
 import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
-import { howToAllow, type WaypointBinding } from "../waypoint-status.ts";
+import type { WaypointBinding } from "../waypoint-status.ts";
+import { type ClusterDiagnostic, describe, describeBeyond, describeFull, describeRefused, fullness } from "./cluster-diagnostic.ts";
 import { EntryTable } from "./entry-table.ts";
 import { NO_PEER, translateListedEndpoint, type TranslatedPod, translatePod } from "./translate-pod.ts";
-import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX, NamespaceAllowance, type NamespaceUse } from "./namespace-allowance.ts";
+import { NamespaceAllowance } from "./namespace-allowance.ts";
 import { sizeOf } from "./object-size.ts";
 import { withoutUnknownFields } from "./unknown-fields.ts";
 
 export type ClusterKind = KindName | "Pod" | "Node" | "EndpointSlice";
-
-/** Something to be told about an object of the cluster. */
-export interface ClusterDiagnostic {
-  readonly severity: Severity;
-  readonly code: DiagnosticCode;
-  /** `AuthorizationPolicy shop/deny-all`. */
-  readonly resource: string;
-  readonly fieldPath: string;
-  readonly message: string;
-}
 
 /** An object that is not in force as it stands in the API. */
 export interface BrokenObject {
@@ -83,8 +72,6 @@ export type Taken = "kept" | "refused" | "unnoticed";
 /** Objects of one namespace that were not kept and are told one by one. */
 const REFUSED_TOLD_MAX = 100;
 const NOTHING: readonly string[] = [];
-/** Services of one namespace, beyond what its pods may be endpoints of, that are told one by one. */
-const BEYOND_TOLD_MAX = 100;
 /** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
 const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
@@ -656,45 +643,6 @@ const ownedAddresses = ({ hostNetwork, phase, addresses }: Pod): readonly IpAddr
 
 function placeOf(resource: Resource): Placed<Resource> {
   return { resource, file: IN_CLUSTER, line: 0, document: EVERYTHING, path: [] };
-}
-
-function describe({ placed, severity, code, path, message }: ResourceDiagnostic): ClusterDiagnostic {
-  return { severity, code, resource: describeIdentity(placed.resource), fieldPath: formatFieldPath(path), message };
-}
-
-const fullness = (namespace: string): string => `namespace ${namespace} has no room for it: it has ${NAMESPACE_OBJECTS_MAX} objects, or ${NAMESPACE_CHARS_MAX / 1024 / 1024} MiB of them`;
-
-function describeFull([namespace, { objects, chars, refused }]: readonly [string, NamespaceUse]): ClusterDiagnostic {
-  return {
-    severity: "error", code: "too_many_documents", resource: describeIdentity({ kind: "Namespace", namespace: "", name: namespace }), fieldPath: "",
-    message: `holds ${objects} objects of ${Math.ceil(chars / 1024 / 1024)} MiB, of ${NAMESPACE_OBJECTS_MAX} and ${NAMESPACE_CHARS_MAX / 1024 / 1024} MiB that one may have; ${refused} or more are not read. A ResourceQuota refuses them where they are written`,
-  };
-}
-
-function describeRefused({ pod: { namespace, name, labels }, refusedBy }: PodEntry): ClusterDiagnostic {
-  const fieldPath = labels[USE_WAYPOINT] === undefined ? "" : formatFieldPath(["metadata", "labels", USE_WAYPOINT]);
-  const [at = "", waypoint = ""] = (refusedBy ?? "").split("/");
-  return { severity: "error", code: "fail_closed", resource: describeIdentity({ kind: "Pod", namespace, name }), fieldPath, message: `${howToAllow({ namespace: at, name: waypoint }, namespace)}; what is sent to the pod itself is refused` };
-}
-
-/** Told of the Services, each with the first pod that it lacks: pods of one Deployment lack the same. */
-function describeBeyond(beyond: ReadonlyMap<PodEntry, readonly string[]>): ClusterDiagnostic[] {
-  const told = new Map<string, ClusterDiagnostic>();
-  const toldOf = new Map<string, number>();
-  const seen = new Set<readonly string[]>();
-  for (const [{ pod: { namespace, name } }, services] of beyond) {
-    if (seen.has(services)) continue;
-    seen.add(services);
-    for (const service of services) {
-      const count = toldOf.get(namespace) ?? 0;
-      if (count >= BEYOND_TOLD_MAX) break;
-      const resource = describeIdentity({ kind: "Service", namespace, name: service });
-      if (told.has(resource)) continue;
-      toldOf.set(namespace, count + 1);
-      told.set(resource, { severity: "error", code: "too_many_memberships", resource, fieldPath: "spec.selector", message: leftOut(describeIdentity({ kind: "Pod", namespace, name }), resource) });
-    }
-  }
-  return [...told.values()];
 }
 
 function isAlias(value: Readonly<Record<string, unknown>>): boolean {
