@@ -80,7 +80,8 @@ const clientCertificate = exactly<ClientCertificate>()(z.discriminatedUnion("kin
 
 export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), clientCertificate: nullable(clientCertificate), provenance }));
 
-const UNREAD_MAX = 512;
+/** Characters: an answer and a log line name the first of what is not known, not a whole rule. */
+const UNREAD_CHARS_MAX = 512;
 /** Faults of what is not known; something that is missing, or of another type, is none of a newer version. */
 const UNKNOWN: ReadonlySet<string> = new Set(["unrecognized_keys", "invalid_union", "invalid_value"]);
 const nothingSet = { requestMs: null, backendRequestMs: null, streamIdleMs: null };
@@ -104,7 +105,7 @@ export function withUnreadRules(json: unknown): unknown {
       continue;
     }
     if (!whole.error.issues.every(({ code }) => UNKNOWN.has(code)) || !ruleHead.safeParse(one).success) return null;
-    const reason = `the control plane is newer than this waypoint, which does not know all of this rule: ${z.prettifyError(whole.error).replaceAll("\n", "; ").slice(0, UNREAD_MAX)}`;
+    const reason = `the control plane is newer than this waypoint, which does not know all of this rule: ${z.prettifyError(whole.error).replaceAll("\n", "; ").slice(0, UNREAD_CHARS_MAX)}`;
     rules.push({ name: one["name"], matches: one["matches"], matchPaths: one["matchPaths"], filters: [], backends: [], timeouts: nothingSet, retry: null, sessionPersistence: null, faults: [], broken: reason, fieldPath: one["fieldPath"] });
   }
   return { ...read.data, rules: { ...read.data.rules, rules } };
