@@ -10,7 +10,7 @@ export interface SessionTimes {
   /** A connection that has not answered a ping by then is dead. */
   readonly pingTimeoutMs: number;
 }
-export const SESSION_TIMES: SessionTimes = { pingIntervalMs: 30_000, pingTimeoutMs: 10_000 };
+const SESSION_TIMES: SessionTimes = { pingIntervalMs: 30_000, pingTimeoutMs: 10_000 };
 
 type ManagerOptions = ConstructorParameters<typeof Http2SessionManager>[2];
 type RequestArguments = Parameters<Http2SessionManager["request"]>;

@@ -1,8 +1,7 @@
 // How a role that serves connections ends: drained to the last of them, or with its place given to a successor that serves already and
 // what is left here ending by itself. One order for every such role: what judges a connection outlives it.
 
-import type { AdminServers } from "./admin.ts";
-import { ADMIN_HANDOVER_MS } from "./admin.ts";
+import { ADMIN_HANDOVER_MS, type AdminServers } from "./admin.ts";
 import type { ConfigSource } from "./config-source.ts";
 import type { HandoverServer } from "./handover.ts";
 import type { Lifecycle, StopReason } from "./lifecycle.ts";

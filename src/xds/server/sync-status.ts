@@ -2,7 +2,7 @@
 // resources are the clients of this replica and how far each has come. Without IO.
 
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { type DiscoveryResponseSchema } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import type { DiscoveryResponseSchema } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ClientConfigSchema } from "../../wire/protobuf/envoy/service/status/v3/csds_pb.ts";
 import type { ClientStatus, TypeStatus } from "../serving.ts";
 
