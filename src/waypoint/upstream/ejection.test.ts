@@ -1,7 +1,7 @@
 // Every field of outlier detection and of circuit breaking, in effect on requests between real sockets.
 
 import { describe, expect, test } from "bun:test";
-import { connect as connect2 } from "node:http2";
+import { connect as connect2, type ServerHttp2Session } from "node:http2";
 import { WEB } from "../../../test/kit/http-records.ts";
 import { until } from "../../../test/kit/until.ts";
 import { NO_LIMITS, trafficPolicy } from "../../../test/kit/upstreams.ts";
@@ -278,6 +278,22 @@ describe("circuit breaking", () => {
     await using waypoint = new WaypointFixture({ endpoints: [server], portName: "http2", l7: policies({ limits: { ...NO_LIMITS, requestsPerConnectionMax: 2 } }) });
     await ask(waypoint, 6);
     expect(sessions).toBe(3);
+  });
+
+  test("the time without a request, on an HTTP/2 connection whose server goes on sending SETTINGS", async () => {
+    await using server = await backend2((stream) => {
+      stream.respond({ ":status": 200 });
+      stream.end("ok");
+    });
+    const goaways: number[] = [];
+    server.server.on("session", (session: ServerHttp2Session) => {
+      const timer = setInterval(() => session.settings({ maxConcurrentStreams: 100 }), 20);
+      session.on("goaway", (code) => void goaways.push(code)).on("close", () => clearInterval(timer));
+    });
+    await using waypoint = new WaypointFixture({ endpoints: [server], portName: "http2", l7: policies({ limits: { ...NO_LIMITS, idleTimeoutMs: 100 } }) });
+    await ask(waypoint, 1);
+    await until("the idle connection to close", 1_500, () => goaways.length > 0);
+    expect(goaways).toEqual([0]);
   });
 
   test("the time for a connection, its TLS included", async () => {

@@ -139,7 +139,8 @@ export class Http2Upstream extends PooledConnection implements Http2Handler, Eng
 
   onSettings(): void {
     for (const waiter of this.#settingsWaiters.splice(0)) waiter.connectionReady(this);
-    if (this.h2.activeStreams === 0) this.idleFrom(this.options.host.nowMs());
+    // HTTP/2 is spoken: it idles like any other connection from its opening on, however often SETTINGS come.
+    if (this.requestsTotal === 0 && !this.isRetired) this.idleFrom(this.openedMs);
     if (this.room > 0) this.options.owner.hasRoom(this, this.options.host.nowMs());
   }
 
