@@ -7,7 +7,7 @@ import type {
 import type { ClientCertificate, Waypoint } from "../../mesh/l7/waypoint.ts";
 import { externalAuthorizer } from "./access.ts";
 import { fault, requestMatch, textPattern } from "./match.ts";
-import { exactly, ITEMS_MAX, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
+import { exactly, ITEMS_MAX, later, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
 
 const parent = exactly<RouteParent>()(z.strictObject({ service: name, port: nullable(port), clientNamespace: nullable(text) }));
 
@@ -60,7 +60,7 @@ export const sessionPersistence = exactly<SessionPersistence>()(z.strictObject({
 export const routeTimeouts = exactly<RouteTimeouts>()(z.strictObject({ requestMs: nullable(number), backendRequestMs: nullable(number), streamIdleMs: nullable(number) }));
 
 const httpRule = exactly<HttpRule>()(z.strictObject({
-  name: nullable(text), matches: list(requestMatch), matchPaths: nullable(list(text)), filters: list(filter), backends: list(backend), timeouts: routeTimeouts, retry: nullable(retryPolicy),
+  name: nullable(text), matches: list(requestMatch), matchPaths: later(nullable(list(text)), null), filters: list(filter), backends: list(backend), timeouts: routeTimeouts, retry: nullable(retryPolicy),
   sessionPersistence: nullable(sessionPersistence), faults: list(fault), broken: nullable(text), fieldPath: text,
 }));
 
@@ -78,7 +78,7 @@ const clientCertificate = exactly<ClientCertificate>()(z.discriminatedUnion("kin
   z.strictObject({ kind: z.literal("broken"), reason: text }),
 ]));
 
-export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), clientCertificate: nullable(clientCertificate), provenance }));
+export const waypoint = exactly<Waypoint>()(z.strictObject({ name: text, namespace: text, service: name, serves: z.enum(["service", "workload", "all", "none"]), clientCertificate: later(nullable(clientCertificate), null), provenance }));
 
 /** Characters: an answer and a log line name the first of what is not known, not a whole rule. */
 const UNREAD_CHARS_MAX = 512;
@@ -87,7 +87,7 @@ const UNKNOWN: ReadonlySet<string> = new Set(["unrecognized_keys", "invalid_unio
 const nothingSet = { requestMs: null, backendRequestMs: null, streamIdleMs: null };
 const ruledRoute = z.looseObject({ rules: z.looseObject({ protocol: z.enum(["http", "grpc"]), rules: z.array(z.record(z.string(), z.unknown())).max(ITEMS_MAX) }) });
 /** What says which requests a rule is about. */
-const ruleHead = z.object({ name: nullable(text), matches: list(requestMatch), matchPaths: nullable(list(text)), fieldPath: text });
+const ruleHead = z.object({ name: nullable(text), matches: list(requestMatch), matchPaths: later(nullable(list(text)), null), fieldPath: text });
 
 /**
  * A route of a newer control plane: rules that say something we do not know in what they do answer 500, each alone, with the reason. Which

@@ -9,7 +9,7 @@ import type {
 import { accessTarget } from "./access.ts";
 import { fault, requestMatch } from "./match.ts";
 import { retryPolicy, routeTimeouts, sessionPersistence } from "./route.ts";
-import { exactly, labels, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
+import { exactly, labels, later, list, name, nullable, number, pairs, port, provenance, share, text } from "./values.ts";
 
 const hashKey = exactly<HashKey>()(z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("header"), name: text }),
@@ -35,7 +35,7 @@ const limits = exactly<ConnectionLimits>()(z.strictObject({
 }));
 
 const outliers = exactly<OutlierDetection>()(z.strictObject({
-  consecutive5xx: nullable(number), consecutiveGatewayErrors: nullable(number), consecutiveConnectFailures: nullable(number), splitConnectFailures: nullable(z.boolean()), errorStatuses: nullable(list(number)),
+  consecutive5xx: nullable(number), consecutiveGatewayErrors: nullable(number), consecutiveConnectFailures: nullable(number), splitConnectFailures: nullable(z.boolean()), errorStatuses: later(nullable(list(number)), null),
   successRate: nullable(z.strictObject({ requestsMin: number, hostsMin: number, stdevFactor: number })), intervalMs: nullable(number), baseEjectionMs: nullable(number), ejectionMaxMs: nullable(number),
   ejectedShareMax: nullable(number), panicThreshold: nullable(number),
 }));
@@ -79,8 +79,8 @@ const tls = exactly<BackendTls>()(z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("off") }),
   z.strictObject({ mode: z.literal("mesh") }),
   z.strictObject({
-    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(z.strictObject({ type: z.enum(["any", "dns", "uri"]), value: text })), caPem: nullable(text), crlPem: nullable(text),
-    certificate: nullable(z.strictObject({ certificatePem: text, keyPem: text })), gatewayCertificate: z.boolean(), verify: z.boolean(),
+    mode: z.enum(["simple", "mutual"]), sni: nullable(text), subjectAltNames: list(z.strictObject({ type: z.enum(["any", "dns", "uri"]), value: text })), caPem: nullable(text), crlPem: later(nullable(text), null),
+    certificate: nullable(z.strictObject({ certificatePem: text, keyPem: text })), gatewayCertificate: later(z.boolean(), false), verify: z.boolean(),
   }),
   z.strictObject({ mode: z.literal("broken"), reason: text }),
 ]));
@@ -91,7 +91,7 @@ const trafficPolicy = exactly<TrafficPolicy>()(z.strictObject({
   service: name, port: nullable(port), subset: nullable(subset), clientNamespace: nullable(text), balancing: nullable(balancing), locality: nullable(locality), slowStartMs: nullable(number),
   limits: nullable(limits), outliers: nullable(outliers), healthCheck: nullable(healthCheck), localRateLimits: list(localRateLimit), globalRateLimits: list(globalRateLimit),
   adaptiveConcurrency: nullable(adaptiveConcurrency), hedging: nullable(hedging), retry: nullable(retryPolicy), retryBudget: nullable(retryBudget), timeouts: nullable(routeTimeouts),
-  sessionPersistence: nullable(sessionPersistence), tls: nullable(tls), dynamicHosts: nullable(z.strictObject({ allowPrivate: z.boolean() })), faults: list(fault), provenance: z.record(text, provenance).readonly(),
+  sessionPersistence: nullable(sessionPersistence), tls: nullable(tls), dynamicHosts: later(nullable(z.strictObject({ allowPrivate: z.boolean() })), null), faults: list(fault), provenance: z.record(text, provenance).readonly(),
 }));
 
 /** All those of one service. */

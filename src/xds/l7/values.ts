@@ -24,6 +24,16 @@ export const labels = z.record(text, text).readonly();
 export const port = z.int().min(0).max(65_535);
 export const share = z.number().min(0).max(1);
 
+/**
+ * A field that records of older versions do not have. Where it says no more than they did it is not written, so that an older reader takes
+ * the record; where it is not there, that is what it says. Every new field of a record is one of these.
+ * @param unsaid what records without it mean
+ */
+export const later = <S extends z.ZodType>(schema: S, unsaid: z.output<S> & (null | boolean | number | string)) => z.codec(z.optional(schema), z.custom<z.output<S>>((value) => value !== undefined), {
+  decode: (read) => (read === undefined ? unsaid : read),
+  encode: (written) => (written === unsaid ? undefined : written),
+});
+
 /** `namespace/name`; a host name may have a wildcard. */
 export const name = z.codec(z.string().regex(/^[^/]+\/[^/]+$/, "wanted namespace/name"), z.custom<NamespacedName>((value) => typeof value === "string"), {
   decode: (read) => read as NamespacedName,

@@ -9,7 +9,7 @@ import { ModelClient, PublishedMesh } from "../../../test/kit/published-mesh.ts"
 import { L7_CODECS } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, readAddress } from "../resource.ts";
 import type { ClientView } from "../serving.ts";
-import { NAME_CHARS_MAX, NAMES_MAX, Session } from "./session.ts";
+import { NAME_CHARS_MAX, NAMES_MAX, Session, UNKNOWN_TYPES_MAX } from "./session.ts";
 import { World } from "./world.ts";
 
 const A = "Kubernetes//Pod/shop/a";
@@ -320,6 +320,19 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}]
     const node = new ModelClient(new Session(made, NODE, () => 0));
     expect(node.subscribe(L7_CODECS.routes.typeUrl)).toMatchObject({ code: "not_for_nodes" });
     expect(node.subscribe("type.googleapis.com/envoy.config.listener.v3.Listener")).toMatchObject({ code: "unknown_type" });
+  });
+
+  test("a type of ours that is not known here is a newer client's: there is none of it, and the others are told", () => {
+    const { mesh, world: made, client } = begin();
+    const newer = client();
+    const typeOf = (n: number): string => `type.googleapis.com/weft.l8.v1.Kind${n}`;
+    expect([newer.subscribe(typeOf(0)), newer.subscribe(ADDRESS_TYPE)]).toEqual([null, null]);
+    made.publish(mesh.change({ workloads: [workload({ name: "a" })] }));
+    expect(newer.takeAll()).toEqual([`Address +${A}`, "Kind0"]);
+    made.publish(mesh.change({ removedWorkloads: [uid(A)] }));
+    expect(newer.takeAll()).toEqual([`Address -${A}`]);
+    for (let n = 1; n < UNKNOWN_TYPES_MAX; n++) expect(newer.subscribe(typeOf(n))).toBeNull();
+    expect(newer.subscribe(typeOf(UNKNOWN_TYPES_MAX))).toMatchObject({ code: "unknown_type" });
   });
 
   test("hears of changes of its own, and of nobody else's", () => {

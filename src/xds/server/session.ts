@@ -25,6 +25,12 @@ const RESOURCE_OVERHEAD_BYTES = 8;
 
 const L7_ORDER: readonly L7Kind[] = ["requestPolicies", "requestAuthentications", "loginPolicies", "telemetry", "workloadLabels", "trafficPolicies", "routes", "waypoints"];
 const ORDER: readonly string[] = [AUTHORIZATION_TYPE, ADDRESS_TYPE, ...L7_ORDER.map((kind) => L7_CODECS[kind].typeUrl)];
+/** Where a type comes in a round; those that are not known come last. */
+const placeOf = ({ typeUrl }: Subscription): number => ORDER.includes(typeUrl) ? ORDER.indexOf(typeUrl) : ORDER.length;
+/** Types of ours: one that is not known here is of a newer client. */
+const OWN_TYPES = "type.googleapis.com/weft.";
+/** Of these, for one client: more than any version will add to another. */
+export const UNKNOWN_TYPES_MAX = 16;
 const KIND_BY_TYPE: ReadonlyMap<string, L7Kind> = new Map(L7_ORDER.map((kind) => [L7_CODECS[kind].typeUrl, kind]));
 
 /** Told of everything of a type that is the same for all: a place in the table is all that is kept. */
@@ -147,6 +153,7 @@ export class Session {
     const kind = KIND_BY_TYPE.get(typeUrl);
     if (kind !== undefined && this.#view.kind !== "waypoint") return { code: "not_for_nodes", message: `${typeUrl} is told to waypoints only; this client says that it is a node` };
     const table = typeUrl === ADDRESS_TYPE ? this.#world.addresses : typeUrl === AUTHORIZATION_TYPE ? this.#world.policies : null;
+    if (table === null && kind === undefined && this.#isOfNewerClient(typeUrl)) return this.#subscribeToNothing(typeUrl);
     if (table === null && kind === undefined) return { code: "unknown_type", message: `no resources of type ${JSON.stringify(typeUrl.slice(0, 200))} are served here, but of ${ORDER.join(", ")}` };
     const had = new Map(Object.entries(initialResourceVersions));
     // Without names, or with the star, everything; the star taken back at once means nothing but what will be asked for.
@@ -159,6 +166,17 @@ export class Session {
     const subscription: Subscription = { typeUrl, what, sentState: 0, ackedState: 0, answered: false, rejected: null };
     this.#subscriptions.set(typeUrl, subscription);
     return this.#ask(what, resourceNamesSubscribe);
+  }
+
+  #isOfNewerClient(typeUrl: string): boolean {
+    return typeUrl.startsWith(OWN_TYPES) && [...this.#subscriptions.keys()].filter((known) => !ORDER.includes(known)).length < UNKNOWN_TYPES_MAX;
+  }
+
+  /** There is none of it, which the client waits to hear. What it has of it, from a replica of its own version, stays. */
+  #subscribeToNothing(typeUrl: string): null {
+    const what: Some = { kind: "own", names: new Set(), asked: new Set(), held: new Map(), comparedWith: -1 };
+    this.#subscriptions.set(typeUrl, { typeUrl, what, sentState: 0, ackedState: 0, answered: false, rejected: null });
+    return null;
   }
 
   #change(subscription: Subscription, { resourceNamesSubscribe, resourceNamesUnsubscribe }: DeltaDiscoveryRequest): SessionFault | null {
@@ -191,7 +209,7 @@ export class Session {
 
   #beginRound(): boolean {
     if (this.#world.state === 0) return false;
-    const due = ORDER.map((typeUrl) => this.#subscriptions.get(typeUrl)).filter((subscription) => subscription !== undefined && this.#isDue(subscription)) as Subscription[];
+    const due = [...this.#subscriptions.values()].filter((subscription) => this.#isDue(subscription)).sort((a, b) => placeOf(a) - placeOf(b));
     if (due.length === 0) return false;
     this.#roundState = this.#world.state;
     const steps = due.map((subscription) => ({ subscription, ...this.#difference(subscription) }));
@@ -219,7 +237,7 @@ export class Session {
       for (const resource of resources) wanted.set(resource.name, resource);
     };
     if (typeUrl === AUTHORIZATION_TYPE) for (const name of what.names) add([this.#world.policies.get(name)].filter((resource) => resource !== undefined));
-    else {
+    else if (typeUrl === ADDRESS_TYPE) {
       if (this.#view.kind === "node") add(this.#world.addressesOfNode(this.#view.node));
       for (const name of what.names) add(this.#world.resolveAddress(name));
     }
