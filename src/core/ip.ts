@@ -9,6 +9,8 @@ export interface SocketAddress {
   readonly ip: IpAddress;
   /** 0..65535; 0 only where a listener lets the kernel choose. */
   readonly port: number;
+  /** Index of the link that an IPv6 link-local address belongs to, where it is known. */
+  readonly scope?: number;
 }
 
 /** Address and port before redirection: what the application asked for. */
@@ -119,6 +121,11 @@ export function cidrContains(cidr: Cidr, ip: IpAddress): boolean {
 
 export function formatCidr(cidr: Cidr): string {
   return `${ipFromBytes(cidr.bytes)}/${cidr.prefixLength}`;
+}
+
+/** Of IPv6 (fe80::/10): it says nothing without the link that it is on. */
+export function isLinkLocalIpv6(ip: IpAddress): boolean {
+  return /^fe[89ab].:/.test(ip);
 }
 
 export function isLoopback(ip: IpAddress): boolean {

@@ -1,9 +1,11 @@
 // struct sockaddr_in and sockaddr_in6, to and from SocketAddress. Reads no socket.
 
-import { type IpAddress, ipToBytes, ipv4FromBytes, ipv6FromBytes, isIpv6, type SocketAddress } from "../core/ip.ts";
+import { ipToBytes, ipv4FromBytes, ipv6FromBytes, isIpv6, type SocketAddress } from "../core/ip.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 
 export const SOCKADDR_BYTES_MAX = 28;
+/** Of `sin6_scope_id`, in the host's order, which is little-endian. */
+const SCOPE_OFFSET = 24;
 
 /** A fresh sockaddr_in (16 bytes) or sockaddr_in6 (28). With `family` AF_INET6 an IPv4 address is written IPv4-mapped. */
 export function encodeSockaddr(address: SocketAddress, family: number = isIpv6(address.ip) ? AF_INET6 : AF_INET): Uint8Array {
@@ -19,6 +21,7 @@ export function encodeSockaddr(address: SocketAddress, family: number = isIpv6(a
     bytes.set(ip, 20);
   } else {
     bytes.set(ip, 8);
+    if (address.scope !== undefined) new DataView(bytes.buffer).setUint32(SCOPE_OFFSET, address.scope, true);
   }
   return bytes;
 }
@@ -29,6 +32,8 @@ export function decodeSockaddr(bytes: Uint8Array, length: number): SocketAddress
   const family = bytes[0]! | (bytes[1]! << 8);
   const port = (bytes[2]! << 8) | bytes[3]!;
   if (family === AF_INET) return { ip: ipv4FromBytes(bytes, 4), port };
-  if (family === AF_INET6 && length >= 28) return { ip: ipv6FromBytes(bytes, 8) as IpAddress, port };
-  return null;
+  if (family !== AF_INET6 || length < 28) return null;
+  const ip = ipv6FromBytes(bytes, 8);
+  const scope = bytes[SCOPE_OFFSET]! | (bytes[SCOPE_OFFSET + 1]! << 8) | (bytes[SCOPE_OFFSET + 2]! << 16) | (bytes[SCOPE_OFFSET + 3]! << 24);
+  return scope === 0 ? { ip, port } : { ip, port, scope: scope >>> 0 };
 }

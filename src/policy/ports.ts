@@ -1,6 +1,6 @@
 // The ports this mesh takes for itself in every workload's namespace, and addresses no peer may ask us to dial.
 
-import { cidrContains, type IpAddress, isLoopback, parseCidr } from "../core/ip.ts";
+import { cidrContains, type IpAddress, isLinkLocalIpv6, isLoopback, parseCidr } from "../core/ip.ts";
 
 /** HBONE: mutual TLS to a workload's own ztunnel. */
 export const HBONE_PORT = 15008;
@@ -23,7 +23,7 @@ export function isNeverRemote(ip: IpAddress): boolean {
     const first = Number(ip.slice(0, ip.indexOf(".")));
     return first === 0 || first >= 224 && first < 240 || ip.startsWith("169.254.") || ip === "255.255.255.255";
   }
-  return ip === "::" || /^fe[89ab]/.test(ip) || ip.startsWith("ff") && ip.indexOf(":") === 4 || ip === "fd00:ec2::254";
+  return ip === "::" || isLinkLocalIpv6(ip) || ip.startsWith("ff") && ip.indexOf(":") === 4 || ip === "fd00:ec2::254";
 }
 
 const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/24", "fc00::/7", "64:ff9b:1::/48"].map((text) => parseCidr(text)!);

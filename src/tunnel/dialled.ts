@@ -1,7 +1,7 @@
 // A plain TCP connection being made: dials from a namespace and reports once, connected or failed.
 
 import type { IpAddress, SocketAddress } from "../core/ip.ts";
-import { formatSocketAddress, isIpv6 } from "../core/ip.ts";
+import { formatSocketAddress, isIpv6, isLinkLocalIpv6 } from "../core/ip.ts";
 import { cancelDeadline, type DeadlineHandle, type Expiring } from "../net/deadlines.ts";
 import { connectFrom, type Destination, kindFor } from "../net/dial.ts";
 import type { SocketReserve } from "../net/socket-reserve.ts";
@@ -36,14 +36,13 @@ export class Dialled implements PlainEnd, Expiring {
     const now = nowMs();
     // With a source to keep the destination is an application inside the namespace.
     const kept = source === null ? keepalive : null;
-    // An application of two families may be asked for by the one and come to by the other.
-    const otherFamily = source !== null && isIpv6(source) !== isIpv6(this.#to.ip);
-    if (otherFamily && config.preserveSource === "require") {
-      this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} not tried: the client's address ${source} is of the other family and cannot be kept, as --preserve-source require demands`));
+    const lost = source === null || config.preserveSource === "off" ? null : whyLost(source, this.#to.ip);
+    if (lost !== null && config.preserveSource === "require") {
+      this.#fail(causes.connectFailed(`TCP connect to ${formatSocketAddress(this.#to)} not tried: the client's address ${source} ${lost} and cannot be kept, as --preserve-source require demands`));
       return;
     }
-    if (otherFamily && config.preserveSource === "bestEffort") this.#context.reporter.sourceNotPreserved();
-    const wanted = config.preserveSource === "off" || source === this.#to.ip || otherFamily ? null : source;
+    if (lost !== null) this.#context.reporter.sourceNotPreserved();
+    const wanted = config.preserveSource === "off" || source === this.#to.ip || lost !== null ? null : source;
     let fd = this.#connecting(sockets, { to: this.#to, transparentSource: wanted, keepalive: kept }, now);
     if (fd < 0 && wanted !== null && config.preserveSource === "bestEffort" && (fd === -EPERM || fd === -EACCES || fd === -EADDRNOTAVAIL)) {
       this.#context.reporter.sourceNotPreserved();
@@ -112,4 +111,13 @@ export class Dialled implements PlainEnd, Expiring {
     cancelDeadline(this.#deadline);
     this.#owner.dialFailed(cause);
   }
+}
+
+/**
+ * Why no connection to `to` can come from `source`: an application of two families may be asked for by the one and come to by the other, and
+ * the answer to a neighbour on the link would go out on the link. Null where it can.
+ */
+function whyLost(source: IpAddress, to: IpAddress): string | null {
+  if (isIpv6(source) !== isIpv6(to)) return "is of the other family";
+  return isIpv6(to) && (isLinkLocalIpv6(source) || isLinkLocalIpv6(to)) ? "is one of the link" : null;
 }

@@ -268,6 +268,8 @@ export interface EntryOptions {
   readonly app?: string;
   /** Its network, where that is not the node's. */
   readonly network?: string;
+  /** False: its IPv6 address is the only one that is told. */
+  readonly ipv4?: false;
 }
 
 export const namespaceYaml = (name: string, ambient: boolean): string =>
@@ -275,12 +277,12 @@ export const namespaceYaml = (name: string, ambient: boolean): string =>
 
 /** A WorkloadEntry for a workload of the network; app and service account are its name. */
 export function entryYaml(workload: Workload, options: EntryOptions = {}): string {
-  const extra = workload.ipv6 === null ? {} : { "weft.dev/addresses": workload.ipv6 };
+  const extra = workload.ipv6 === null || options.ipv4 === false ? {} : { "weft.dev/addresses": workload.ipv6 };
   const annotations = { "weft.dev/node": workload.node.name, "weft.dev/netns": workload.namespacePath, ...extra, ...options.annotations };
   return JSON.stringify({
     apiVersion: "networking.istio.io/v1", kind: "WorkloadEntry",
     metadata: { name: workload.name, namespace: options.namespace ?? "shop", annotations, labels: options.labels ?? {} },
-    spec: { address: workload.ipv4, labels: { app: options.app ?? workload.name }, serviceAccount: options.serviceAccount ?? workload.name, ...(options.network === undefined ? {} : { network: options.network }) },
+    spec: { address: options.ipv4 === false ? workload.ipv6 : workload.ipv4, labels: { app: options.app ?? workload.name }, serviceAccount: options.serviceAccount ?? workload.name, ...(options.network === undefined ? {} : { network: options.network }) },
   });
 }
 

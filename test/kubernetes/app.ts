@@ -20,11 +20,20 @@ const NAME_MS = 3_000;
 /** As long as a connection is kept: servers set such an age, so that their clients spread. */
 const CONNECTION_AGE_MS = 10_000;
 
+/** On every address of both families, or of IPv4 where the kernel has no other. */
+function everywhere<T>(listen: (hostname: string) => T): T {
+  try {
+    return listen("::");
+  } catch {
+    return listen("0.0.0.0");
+  }
+}
+
 /** HTTP: who answers and from where it was asked; `/healthz` counts and says nothing; `/ask?method=&url=` asks another and says what that answered. */
 function serve(port: number): void {
   let probes = 0;
-  Bun.serve({
-    port, hostname: "0.0.0.0", idleTimeout: 0,
+  everywhere((hostname) => Bun.serve({
+    port, hostname, idleTimeout: 0,
     async fetch(request, server) {
       const { pathname, searchParams } = new URL(request.url);
       if (pathname === "/healthz") {
@@ -35,13 +44,13 @@ function serve(port: number): void {
       if (pathname === "/ask") return new Response(await outcome(searchParams.get("url") ?? "", searchParams.get("method") ?? "GET"));
       return new Response(`${process.env["POD_NAME"] ?? "?"} saw ${server.requestIP(request)?.address ?? "?"}\n`);
     },
-  });
+  }));
   say(`serving ${port}`);
 }
 
 /** TCP without a protocol: the server speaks first. */
 function tcp(port: number): void {
-  Bun.listen({ hostname: "0.0.0.0", port, socket: { open: (socket) => void socket.end(`${process.env["POD_NAME"] ?? "?"} greets\n`), data: () => {} } });
+  everywhere((hostname) => Bun.listen({ hostname, port, socket: { open: (socket) => void socket.end(`${process.env["POD_NAME"] ?? "?"} greets\n`), data: () => {} } }));
   say(`serving ${port}`);
 }
 
@@ -50,7 +59,7 @@ function grpc(port: number): void {
   const adapter = connectNodeAdapter({
     routes: (router) => router.service(IstioCertificateService, { createCertificate: ({ csr }) => ({ certChain: [csr, process.env["POD_NAME"] ?? "?"] }) }),
   });
-  createServer(adapter).listen(port, "0.0.0.0", () => say(`serving ${port}`));
+  createServer(adapter).listen(port, () => say(`serving ${port}`));
 }
 
 /** One connection. @returns asks once, and says who answered; throws when nobody did. */
@@ -81,7 +90,7 @@ async function call(at: string, count: number): Promise<number> {
 }
 
 async function ask(at: string): Promise<number> {
-  const [host = "", port = ""] = at.split(":");
+  const [, host = "", port = ""] = /^\[?(.*?)\]?:(\d+)$/.exec(at) ?? [];
   const answer = Promise.withResolvers<string>();
   let heard = "";
   try {

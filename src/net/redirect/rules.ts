@@ -7,9 +7,10 @@
 //               mangle -150   a reply on a marked connection: mark the packet, so that it is routed back to us
 //               nat -100      DNS to the DNS listener, outbound TCP to the outbound listener
 //
-// The meaning is that of Istio's in-pod rules, so that either agent may serve a namespace that the other prepared, with two
-// differences: the whole of 127.0.0.0/8 counts as loopback, and DNS over TCP to an address of the workload's own is left
-// alone as DNS over UDP is.
+// The meaning is that of Istio's in-pod rules, so that either agent may serve a namespace that the other prepared, with three
+// differences: the whole of 127.0.0.0/8 counts as loopback, DNS over TCP to an address of the workload's own is left alone as
+// DNS over UDP is, and so is what a workload opens to an IPv6 link-local address: that means something on its own link alone.
+// What comes to such an address is captured like everything else, or a neighbour would have a way around the policies.
 // Within a chain the first rule that matches decides; each rule says in its comment what it is for.
 
 import { type Cidr, formatCidr, type IpAddress, ipToBytes, isIpv6 } from "../../core/ip.ts";
@@ -44,6 +45,8 @@ export const TCP = 6;
 const UDP = 17;
 const DNS_PORT = 53;
 const FIB_TYPE_LOCAL = 2;
+/** fe80::/10. */
+const LINK_LOCAL: Cidr = { family: 6, bytes: new Uint8Array([0xfe, 0x80, ...new Array<number>(14).fill(0)]), prefixLength: 10 };
 /** Keeps our DNS questions to the upstream apart from the application's questions to us, which may have equal ports. */
 const DNS_CONNTRACK_ZONE = 1;
 /**
@@ -85,6 +88,8 @@ function markRules(options: RedirectOptions): Rule[] {
       ...protocol(TCP), { kind: "meta", key: "oifname" }, compare("eq", hexName("lo")), ...packetMarked(packetMark),
       { kind: "immediate", value: hex16Host(DIAL_CONNTRACK_ZONE) }, { kind: "setCtOriginalZone" },
     ]),
+    // Its answer is for the link that the client's packets came by, and is found there: the local route is on another.
+    rule("manglePrerouting", "from us to an address of the link: nothing to route back", [...packetMarked(packetMark), ...destinationIn(LINK_LOCAL), ACCEPT]),
     rule("manglePrerouting", "from us to the application: mark the connection", [
       ...packetMarked(packetMark), { kind: "ct", key: "mark" }, withBits(connectionMark), { kind: "setCt", key: "mark" },
     ]),
@@ -145,6 +150,7 @@ function outboundRules(options: RedirectOptions, cgroups: readonly CgroupMatch[]
   }
   rules.push(
     leave("not TCP", protocol(TCP, "neq")),
+    leave("to the workload's own link", destinationIn(LINK_LOCAL)),
     leave("reply on a connection of ours", packetMarked(options.connectionMark)),
     rule("natOutput", "outbound", [...protocol(TCP), COUNTER, ...redirectTo(options.ports.outbound)]),
   );
