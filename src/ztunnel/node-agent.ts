@@ -345,6 +345,7 @@ export class NodeAgent {
     const retreat = this.#attacher.retreat();
     await Bun.sleep(retreatMs);
     retreat.seal();
+    for (const dns of this.#dns.values()) dns.stopListening();
     return this.#threads.drain(deadlineMs - retreatMs, () => retreat.end());
   }
 

@@ -14,6 +14,7 @@ import { inNamespace, namespaceIdentity, namespaceIdentityAt, openNamespace } fr
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
 import { type InheritedSockets, type NamedSocket, socketName, workloadOwner } from "../runtime/inherited-sockets.ts";
 import type { DataThreads, ThreadAttachment } from "./data-threads.ts";
+import { DNS_LISTENING_ROLES } from "./dns/workload-dns.ts";
 import type { Redirection } from "./redirection.ts";
 
 export const OUTBOUND_PORT = 15001;
@@ -253,8 +254,8 @@ export class WorkloadAttacher {
       [...this.#entries.values()].flatMap(({ wanted, state }) => {
         if (state.kind !== "attached") return [];
         const owner = workloadOwner(wanted.uid, state.namespaceIdentity);
-        const roles = PORTS.map(([role]) => socketName(owner, role));
-        return state.sockets.filter(({ name }) => roles.includes(name));
+        const listening = [...PORTS.map(([role]) => role), ...DNS_LISTENING_ROLES].map((role) => socketName(owner, role));
+        return state.sockets.filter(({ name }) => listening.includes(name));
       }),
       ({ name }) => name,
     );

@@ -2,6 +2,10 @@
 // compared with what was sent: a proxy that loses, repeats or mixes up a byte is found out.
 
 import { Agent, get } from "node:http";
+import { decodeMessage } from "../../src/wire/dns/decode.ts";
+import { encodeMessage } from "../../src/wire/dns/encode.ts";
+import { RecordClass, RecordType } from "../../src/wire/dns/types.ts";
+import { frame } from "../../src/ztunnel/dns/tcp-frames.ts";
 import type { Program } from "./program.ts";
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -22,6 +26,52 @@ function pattern(): Uint8Array {
     once[i] = state >>> 24;
   }
   return new Uint8Array(Buffer.concat([once, once]));
+}
+
+interface Exchange {
+  readonly host: string;
+  readonly port: number;
+  readonly message: Uint8Array;
+  /** What is wrong with all that came back; null for nothing. */
+  readonly fault: (heard: Buffer) => string | null;
+}
+
+/** That many connections, so many at one time, each with an exchange of its own; our side ends as soon as it has spoken. */
+async function manyExchanges(count: number, concurrency: number, exchange: (number: number) => Exchange): Promise<void> {
+  let next = 0;
+  const faults: string[] = [];
+  const one = async (number: number): Promise<void> => {
+    const { host, port, message, fault } = exchange(number);
+    const { promise, resolve } = Promise.withResolvers<string | null>();
+    const timer = setTimeout(() => resolve("timeout"), 6 * REQUEST_TIMEOUT_MS);
+    const parts: Buffer[] = [];
+    const whole = () => fault(Buffer.concat(parts));
+    const opened = await Bun.connect({
+      hostname: host, port, allowHalfOpen: true,
+      socket: {
+        open(socket) {
+          if (socket.write(message) === message.length) socket.shutdown();
+          else resolve("short write");
+        },
+        data: (_socket, chunk) => void parts.push(Buffer.from(chunk)),
+        end(socket) {
+          resolve(whole());
+          socket.end();
+        },
+        close: () => resolve(whole()),
+        error: (_socket, error) => resolve(error.message),
+      },
+    }).catch((error: Error) => void resolve(error.message));
+    const found = await promise;
+    clearTimeout(timer);
+    opened?.terminate();
+    if (found !== null) faults.push(`connection ${number}: ${found}`);
+  };
+  const worker = async (): Promise<void> => {
+    while (next < count) await one(next++);
+  };
+  await Promise.all(Array.from({ length: concurrency }, worker));
+  end(faults.length === 0 ? `ok ${count}` : `failed ${faults.length} of ${count}: ${faults.slice(0, 3).join("; ")}`);
 }
 
 export const trafficPrograms: Readonly<Record<string, Program>> = {
@@ -101,40 +151,29 @@ export const trafficPrograms: Readonly<Record<string, Program>> = {
   },
 
   /** storm HOST PORT COUNT CONCURRENCY: that many connections to an echo server, each with a message of its own, half-closed by us. Prints `ok COUNT`. */
-  "storm": async ([host, port, count, concurrency]) => {
-    const total = Number(count);
-    let next = 0;
-    const faults: string[] = [];
-    const one = async (number: number): Promise<void> => {
+  "storm": async ([host, port, count, concurrency]) =>
+    await manyExchanges(Number(count), Number(concurrency), (number) => {
       const message = Buffer.from(`${number}:`.repeat(1 + ((number * 7919) % 500)));
-      const { promise, resolve } = Promise.withResolvers<string | null>();
-      const timer = setTimeout(() => resolve("timeout"), 6 * REQUEST_TIMEOUT_MS);
-      const parts: Buffer[] = [];
-      const whole = () => (Buffer.compare(Buffer.concat(parts), message) === 0 ? null : `answer differs: ${Buffer.concat(parts).length} of ${message.length} bytes`);
-      const opened = await Bun.connect({
-        hostname: host!, port: Number(port), allowHalfOpen: true,
-        socket: {
-          open: (socket) => void (socket.write(message) === message.length ? socket.shutdown() : resolve("short write")),
-          data: (_socket, chunk) => void parts.push(Buffer.from(chunk)),
-          end(socket) {
-            resolve(whole());
-            socket.end();
-          },
-          close: () => resolve(whole()),
-          error: (_socket, error) => resolve(error.message),
+      return { host: host!, port: Number(port), message, fault: (heard) => (Buffer.compare(heard, message) === 0 ? null : `answer differs: ${heard.length} of ${message.length} bytes`) };
+    }),
+
+  /** questions NAME COUNT CONCURRENCY RESOLVER...: that many DNS questions for the A records of a name, each by TCP on a connection of its own, to the resolvers in turn. Prints `ok COUNT`. */
+  "questions": async ([name, count, concurrency, ...resolvers]) =>
+    await manyExchanges(Number(count), Number(concurrency), (number) => {
+      const id = number & 0xffff;
+      const question = encodeMessage({
+        id, response: false, opcode: 0, authoritative: false, truncated: false, recursionDesired: true, recursionAvailable: false, authenticData: false, checkingDisabled: false, rcode: 0,
+        questions: [{ name: name!, type: RecordType.A, class: RecordClass.IN }], answers: [], authorities: [], additionals: [], edns: null,
+      });
+      return {
+        host: resolvers[number % resolvers.length]!, port: 53, message: frame(question),
+        fault: (heard) => {
+          const answer = decodeMessage(heard.subarray(2));
+          if (!answer.ok) return `${heard.length} bytes in answer: ${answer.error}`;
+          return answer.value.id === id && answer.value.answers.length > 0 ? null : `id ${answer.value.id} for ${id}, ${answer.value.answers.length} records, code ${answer.value.rcode}`;
         },
-      }).catch((error: Error) => void resolve(error.message));
-      const fault = await promise;
-      clearTimeout(timer);
-      opened?.terminate();
-      if (fault !== null) faults.push(`connection ${number}: ${fault}`);
-    };
-    const worker = async (): Promise<void> => {
-      while (next < total) await one(next++);
-    };
-    await Promise.all(Array.from({ length: Number(concurrency) }, worker));
-    end(faults.length === 0 ? `ok ${total}` : `failed ${faults.length} of ${total}: ${faults.slice(0, 3).join("; ")}`);
-  },
+      };
+    }),
 
   /** load URL CLIENTS: GET after GET, on a new connection each, until SIGTERM. Says `going` after the first; ends with `ok COUNT` or `failed ...`. */
   "load": async ([address, clients]) => {

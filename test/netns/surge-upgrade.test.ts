@@ -6,7 +6,7 @@ import { unsealed } from "../kit/box.ts";
 import { TestControlPlane } from "../kit/control-plane.ts";
 import { type Agent, ask, program, serve } from "../kit/mesh.ts";
 import { until } from "../kit/until.ts";
-import { workload } from "../kit/mesh-records.ts";
+import { service, workload } from "../kit/mesh-records.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { ECHO_PORT, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
@@ -25,6 +25,7 @@ describeUnless(unsealed)("a surge upgrade", () => {
   let front: Workload;
   let web: Workload;
   const running = new Set<Agent>();
+  let agentOfClients: Agent;
 
   const ztunnel = (node: Node, generation: number): Agent =>
     // In a cluster each has a network namespace of its own; what it does for the pods happens in theirs.
@@ -42,7 +43,7 @@ describeUnless(unsealed)("a surge upgrade", () => {
     [front, web] = [east.workload("front"), west.workload("web")];
     await Promise.all([serve(web, "http", HTTP_PORT, "web"), serve(web, "echo", ECHO_PORT)]);
     control = await TestControlPlane.start(hub);
-    control.publish({ workloads: [front, web].map((pod) => workload({ name: pod.name, serviceAccount: pod.name, node: pod.node.name, addresses: pod.addresses, workloadType: "pod" })) });
+    control.publish({ services: [service({ name: "web", vips: ["198.18.250.70"] })], workloads: [front, web].map((pod) => workload({ name: pod.name, serviceAccount: pod.name, node: pod.node.name, addresses: pod.addresses, workloadType: "pod" })) });
     await control.cni(east).add(front);
     await control.cni(west).add(web);
   }, 60_000);
@@ -68,6 +69,22 @@ describeUnless(unsealed)("a surge upgrade", () => {
       else servers = next;
     }
     expect(await ask(front, "get", urlOf(web.ipv4, HTTP_PORT))).toStartWith("200 web to ");
+    agentOfClients = clients;
+  });
+
+  test("of a node whose pods ask for names by TCP, at resolvers of either family: each is answered", async () => {
+    let present = agentOfClients;
+    for (let generation = 3; generation < 6; generation++) {
+      const next = await start(ztunnel(east, generation));
+      const before = await present.metric("istio_dns_requests_total");
+      const storm = front.run(program("questions", "web.shop.svc.cluster.local", STORM, CONCURRENCY, "198.51.100.53", ...(front.ipv6 === null ? [] : ["2001:db8::53"])));
+      await until("the questions to have begun", 10_000, async () => (await present.metric("istio_dns_requests_total")) > before + CONCURRENCY);
+      const ended = present.stop();
+      const { stdout, stderr } = await storm;
+      expect(`${stdout.trim().split("\n").at(-1)}${stderr}`).toBe(`ok ${STORM}`);
+      expect(await ended).toBe(0);
+      present = next;
+    }
   });
 
   test("the next one is not ready while it has no certificate for the pods of its node: the present one is not told to end", async () => {

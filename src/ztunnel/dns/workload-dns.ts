@@ -60,6 +60,7 @@ export interface WorkloadDnsOptions {
 
 export const DNS_ROLES = ["dns-udp4", "dns-udp6", "dns-tcp4", "dns-tcp6"] as const;
 export type DnsRole = (typeof DNS_ROLES)[number];
+export const DNS_LISTENING_ROLES = ["dns-tcp4", "dns-tcp6"] as const satisfies readonly DnsRole[];
 
 export type DnsFault = Fault<"dns_listen_failed">;
 
@@ -137,7 +138,8 @@ export class WorkloadDns {
   /**
    * Takes no more questions; those under way are answered. Then, after a while: stop().
    * @param shared true when whoever comes next reads these very sockets. False: it has sockets of its own on the same port, and ours, open
-   * for the answers, would go on getting their share of the questions; so they are connected to where no question comes from.
+   * for the answers, would go on getting their share of the questions; so they are connected to where no question comes from. What listens
+   * for TCP goes on until the kernel gives it nothing any more, and nothing is lost by its end: then stopListening().
    */
   drain(shared = true): void {
     this.#open.length = 0;
@@ -149,6 +151,11 @@ export class WorkloadDns {
       socket.listener.close();
       socket.listener = null;
     }
+    if (shared) this.stopListening();
+  }
+
+  /** No connection is taken any more; those that are there go on. Idempotent. */
+  stopListening(): void {
     for (const listener of this.#tcp.splice(0)) listener.stop();
   }
 
@@ -160,10 +167,10 @@ export class WorkloadDns {
       listener?.close();
       if (answerFd >= 0) close(answerFd);
     }
-    for (const listener of this.#tcp) listener.stop();
+    this.stopListening();
     for (const client of [...this.#clients]) client.destroy();
     this.#forwarder.stop();
-    this.#udp.length = this.#tcp.length = 0;
+    this.#udp.length = 0;
   }
 
   /** Different questions under way upstream. */
