@@ -1,12 +1,10 @@
 // The state of a configuration directory: what its files say, what of that is in force, and what was in force before
 // wherever a file no longer says it well. Pure: texts in, records and diagnostics out.
 
-import { EMPTY_L7_SNAPSHOT } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { type Diagnostic, type DiagnosticCode, type FieldPath, formatFieldPath, type Severity } from "./diagnostic.ts";
 import type { EvaluatedState } from "./evaluated-state.ts";
 import type { Resource } from "./kinds.ts";
-import { diffL7 } from "./l7/l7-delta.ts";
 import type { ResourceStatus } from "./l7/status.ts";
 import { L7Translator } from "./l7/translate-l7.ts";
 import { DIAGNOSTICS_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, TOTAL_CHARS_MAX } from "./limits.ts";
@@ -84,7 +82,6 @@ export class ResourceSet {
   #files = new Map<string, KnownFile>();
   #restoredDocuments = new Map<string, readonly ParsedItem[]>();
   #inForce = new Map<string, InForce>();
-  #l7 = EMPTY_L7_SNAPSHOT;
   #lastGood = new Map<string, { readonly members: readonly InForce[]; readonly file: LastGoodFile }>();
   /** False until something is known to have been in force: then a policy that cannot be read is taken to deny. */
   #hasHistory = false;
@@ -129,10 +126,8 @@ export class ResourceSet {
     const translated = this.#translator.translate(resources);
     const l7 = this.#l7Translator.translate(resources);
     diagnostics.push(...this.#locateAll([...translated.diagnostics, ...l7.diagnostics]));
-    const l7Delta = diffL7(this.#l7, l7.snapshot);
-    this.#l7 = l7.snapshot;
     return {
-      mesh: translated.mesh, delta: translated.delta, l7: l7.snapshot, l7Delta, statuses: l7.statuses, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
+      mesh: translated.mesh, delta: translated.delta, l7: l7.snapshot, l7Delta: l7.delta, statuses: l7.statuses, localWorkloads: translated.localWorkloads, diagnostics: bounded(diagnostics),
       lastGood: this.#rememberLastGood(), resourceCount: this.#inForce.size,
     };
   }

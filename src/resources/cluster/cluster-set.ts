@@ -8,7 +8,7 @@
 
 import type { WorkloadUid } from "../../core/brand.ts";
 import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
-import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
+import { EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
 import type { IpAddress } from "../../core/ip.ts";
 import { checkObject, identityOf } from "../check-object.ts";
@@ -21,13 +21,13 @@ import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.t
 import { type Node, readNode } from "../kinds/node.ts";
 import { type Pod, readPod } from "../kinds/pod.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
-import { diffL7Steps } from "../l7/l7-delta.ts";
 import type { ResourceStatus } from "../l7/status.ts";
-import { L7Translator, type TranslatedL7 } from "../l7/translate-l7.ts";
+import { L7Translator } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
 import { deepEqual, emptySnapshot, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
 import type { NamespaceSurroundings } from "../namespace-context.ts";
 import { headOf } from "../object-head.ts";
+import type { Labels } from "../object-meta.ts";
 import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
 import { MeshTranslator } from "../translate-mesh.ts";
@@ -78,10 +78,6 @@ const EVERYTHING = { text: "", line: 1 };
 const KINDS_BY_NAME: ReadonlyMap<string, Kind> = new Map(KINDS.map((kind) => [kind.kind, kind]));
 /** What claims are about, and what they are held against. */
 const CLAIMED: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["Service", "ServiceEntry", "WorkloadEntry", "Namespace"]);
-/** Kinds that name Secrets and ConfigMaps, or say that they may be named. */
-const NAMING: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["ReferenceGrant", "BackendTLSPolicy", "DestinationRule", "RequestAuthentication", "TokenIntrospection", "LoginPolicy", "TrafficPolicy", "MeshConfig", "Gateway", "ServiceEntry"]);
-/** Kinds that mean nothing to L7, or by their labels at most. */
-const MESH_ALONE: ReadonlySet<ClusterKind> = new Set<ClusterKind>(["WorkloadEntry", "PeerAuthentication"]);
 
 export class ClusterSet {
   readonly #options: TranslationOptions;
@@ -119,19 +115,13 @@ export class ClusterSet {
   /** `namespace/name` of pods that went, of these. */
   readonly #leaving = new Set<string>();
   #claimsDirty = true;
-  #l7Dirty = true;
-  /** Something that may name a Secret or a ConfigMap has changed. */
-  #namesDirty = true;
   /** Of each namespace all resources in force, with those made for them. */
   readonly #lists = new Map<string, readonly Placed<Resource>[]>();
-  /** Namespaces whose list the mesh's translator has not seen. */
+  /** Namespaces whose list the translators have not seen. */
   readonly #unseen = new Set<string>();
-  /** All lists as one; null when one has changed since. */
-  #resources: readonly Placed<Resource>[] | null = null;
-  /** Made to see what is named, and still true; null otherwise. */
-  #translatedL7: TranslatedL7 | null = null;
-  /** A WorkloadEntry came, went or changed: of L7 only its labels matter, where some rule looks at labels. */
-  #entriesMoved = false;
+  readonly #unseenByL7 = new Set<string>();
+  /** Of pods, since labels were told last; null of one that is gone. Where some rule looks at labels. */
+  readonly #labelsMoved = new Map<WorkloadUid, Labels | null>();
   readonly #dirtyPods = new Set<PodEntry>();
   readonly #dirtySlices = new Set<string>();
   readonly #removedWorkloads = new Set<WorkloadUid>();
@@ -272,23 +262,13 @@ export class ClusterSet {
   }
 
   *#findReferences(): Steps<Iterable<TextReference>> {
-    if (this.#namesDirty) this.#translatedL7 = yield* this.#translateL7();
-    this.#namesDirty = false;
+    yield* this.#updateL7();
     return this.#l7Translator.references;
   }
 
   *#evaluate(): Steps<ClusterEvaluation> {
-    const labelsMoved = this.#dirtyPods.size > 0 || this.#removedWorkloads.size > 0 || this.#entriesMoved;
     const delta = yield* this.#evaluateMesh();
-    if (this.#l7Translator.looksAtLabels) {
-      if (labelsMoved) this.#l7Dirty = true;
-      // It may have been made before their workloads were.
-      if (labelsMoved || delta.workloads.length > 0 || delta.removedWorkloads.length > 0) this.#translatedL7 = null;
-    }
-    const l7Delta = this.#l7Dirty ? yield* this.#evaluateL7() : EMPTY_L7_DELTA;
-    this.#l7Dirty = false;
-    this.#entriesMoved = false;
-    this.#translatedL7 = null;
+    const l7Delta = yield* this.#evaluateL7();
     if (this.#diagnostics === null) {
       this.#diagnostics = [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...describeBeyond(this.#beyond), ...[...this.#allowance.full()].map(describeFull)];
       this.#brokenNow = new Map(this.#broken);
@@ -311,28 +291,32 @@ export class ClusterSet {
       // Who is hidden is no part of the lists, and the translator finds the difference.
       if (before.hidden.size > 0 || this.#judged.hidden.size > 0) this.#hiddenMoved = true;
     }
-    if (touched.size === 0) return;
-    this.#resources = null;
     const { copies } = this.#judged;
     for (const home of touched) {
       yield;
       this.#unseen.add(home);
+      this.#unseenByL7.add(home);
       const all = this.#entries.at(home);
       if (all.length === 0) this.#lists.delete(home);
       else this.#lists.set(home, this.#waypointServices.complete(copies.size === 0 ? all : all.map((placed) => copies.get(placed) ?? placed)));
     }
   }
 
-  *#translateL7(): Steps<TranslatedL7> {
+  *#updateL7(): Steps<void> {
     yield* this.#list();
-    this.#resources ??= [...this.#lists.values()].flat();
-    return yield* this.#l7Translator.steps(this.#resources, this.#podLabels());
+    if (this.#unseenByL7.size === 0) return;
+    yield* this.#l7Translator.update(this.#listsOf(this.#unseenByL7));
+    this.#unseenByL7.clear();
+  }
+
+  #listsOf(homes: Iterable<string>): Map<string, readonly Placed<Resource>[]> {
+    return new Map([...homes].map((home) => [home, this.#lists.get(home) ?? []]));
   }
 
   *#translateShared(): Steps<MeshDelta> {
     yield* this.#list();
     if (this.#unseen.size === 0 && !this.#hiddenMoved) return emptyDelta;
-    const translated = yield* this.#translator.update(new Map([...this.#unseen].map((home) => [home, this.#lists.get(home) ?? []])), this.#judged.hidden);
+    const translated = yield* this.#translator.update(this.#listsOf(this.#unseen), this.#judged.hidden);
     this.#unseen.clear();
     this.#hiddenMoved = false;
     if (translated.diagnostics !== this.#sharedDiagnostics) this.#diagnostics = null;
@@ -348,12 +332,15 @@ export class ClusterSet {
     if (isEmptyDelta(shared) && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
     const upserted: Workload[] = [...shared.workloads];
     const removed = new Set<WorkloadUid>([...shared.removedWorkloads, ...this.#removedWorkloads]);
+    const { looksAtLabels } = this.#l7Translator;
+    if (looksAtLabels) for (const uid of this.#removedWorkloads) this.#labelsMoved.set(uid, null);
     let looked = 0;
     for (const entry of this.#dirtyPods) {
       if (++looked % ITEMS_PER_STEP === 0) yield;
       const before = entry.workload;
       const { workload, beyond } = this.#translatePod(entry.pod);
       entry.workload = workload;
+      if (looksAtLabels && (workload ?? before) !== null) this.#labelsMoved.set((workload ?? before)!.uid, workload === null ? null : entry.pod.labels);
       this.#noteRefused(entry, refusedWaypoint(workload?.waypoints ?? []));
       this.#noteBeyond(entry, beyond);
       if (entry.workload === null) {
@@ -382,12 +369,13 @@ export class ClusterSet {
   }
 
   *#evaluateL7(): Steps<L7Delta> {
-    const translated = this.#translatedL7 ?? (yield* this.#translateL7());
-    const delta = yield* diffL7Steps(this.#l7, translated.snapshot);
-    this.#l7 = translated.snapshot;
-    this.#statuses = translated.statuses;
-    this.#l7Diagnostics = translated.diagnostics;
-    this.#diagnostics = null;
+    yield* this.#updateL7();
+    const { snapshot, delta, statuses, diagnostics } = yield* this.#l7Translator.take({ all: this.#podLabels(), moved: this.#labelsMoved });
+    this.#labelsMoved.clear();
+    this.#l7 = snapshot;
+    this.#statuses = statuses;
+    if (diagnostics !== this.#l7Diagnostics) this.#diagnostics = null;
+    this.#l7Diagnostics = diagnostics;
     return delta;
   }
 
@@ -530,11 +518,7 @@ export class ClusterSet {
   }
 
   #touch(kind: ClusterKind): void {
-    this.#translatedL7 = null;
     if (CLAIMED.has(kind)) this.#claimsDirty = true;
-    if (!MESH_ALONE.has(kind)) this.#l7Dirty = true;
-    if (NAMING.has(kind)) this.#namesDirty = true;
-    if (kind === "WorkloadEntry") this.#entriesMoved = true;
   }
 
   #setPod(pod: Pod): void {
@@ -596,9 +580,7 @@ export class ClusterSet {
 
   /** Somebody may claim what is a pod's now, or is so no more. */
   #addressesMoved(addresses: readonly IpAddress[]): void {
-    if (!addresses.some((ip) => this.#claims.concerns(ip))) return;
-    this.#translatedL7 = null;
-    this.#claimsDirty = true;
+    if (addresses.some((ip) => this.#claims.concerns(ip))) this.#claimsDirty = true;
   }
 
   #setNode(name: string, node: Node | null): void {

@@ -2,7 +2,6 @@
 // and memory for everybody who has to do with the service. The oldest hold; the others are told that they do not. Pure.
 
 import type { NamespacedName } from "../../core/brand.ts";
-import type { Route } from "../../mesh/l7/route.ts";
 import type { Resource } from "../kinds.ts";
 import type { Placed, ReportFor, ResourceOf } from "../resource.ts";
 import { sortedByAge } from "./age.ts";
@@ -20,26 +19,17 @@ export const WILDCARD_RULES_PER_NAMESPACE_MAX = 64;
 
 type AnyPlaced = Placed<ResourceOf<string, unknown>>;
 
+const NONE: ReadonlySet<Placed<Resource>> = new Set();
 const isWildcard = (host: string): boolean => host.startsWith("*");
 
-/** Those that are not to be looked at. */
-export function wildcardsBeyond(resources: readonly Placed<Resource>[], rootNamespace: string, reportFor: ReportFor): ReadonlySet<AnyPlaced> {
-  const byNamespace = new Map<string, AnyPlaced[]>();
-  for (const placed of resources) {
-    const { resource } = placed;
-    const covers = resource.kind === "VirtualService" ? (resource.spec.hosts ?? []).some(isWildcard) : resource.kind === "DestinationRule" && isWildcard(resource.spec.host);
-    if (!covers || resource.namespace === rootNamespace) continue;
-    const list = byNamespace.get(resource.namespace);
-    if (list === undefined) byNamespace.set(resource.namespace, [placed]);
-    else list.push(placed);
-  }
-  const beyond = new Set<AnyPlaced>();
-  for (const list of byNamespace.values()) {
-    if (list.length <= WILDCARD_RULES_PER_NAMESPACE_MAX) continue;
-    for (const placed of sortedByAge(list).slice(WILDCARD_RULES_PER_NAMESPACE_MAX)) {
-      beyond.add(placed);
-      reportFor(placed)("error", "not_attached", ["spec"], `not in force: the ${WILDCARD_RULES_PER_NAMESPACE_MAX} oldest rules of namespace ${placed.resource.namespace} with a wildcard for a host are; name the services`);
-    }
+export const namesByWildcard = ({ resource }: Placed<Resource>): boolean => (resource.kind === "VirtualService" ? (resource.spec.hosts ?? []).some(isWildcard) : resource.kind === "DestinationRule" && isWildcard(resource.spec.host));
+
+/** Those that are not to be looked at. @param rules all of one namespace that name services by a wildcard. */
+export function wildcardsBeyond(rules: readonly Placed<Resource>[], reportFor: ReportFor): ReadonlySet<Placed<Resource>> {
+  if (rules.length <= WILDCARD_RULES_PER_NAMESPACE_MAX) return NONE;
+  const beyond = new Set(sortedByAge(rules).slice(WILDCARD_RULES_PER_NAMESPACE_MAX));
+  for (const placed of beyond) {
+    reportFor(placed)("error", "not_attached", ["spec"], `not in force: the ${WILDCARD_RULES_PER_NAMESPACE_MAX} oldest rules of namespace ${placed.resource.namespace} with a wildcard for a host are; name the services`);
   }
   return beyond;
 }
@@ -58,41 +48,33 @@ export function boundedContributions(all: readonly PlacedContribution[], reportF
   });
 }
 
+/** A route that is one too many for some clients of a service. */
+export interface RouteBeyond extends LostParent {
+  readonly routeId: string;
+  readonly service: NamespacedName;
+  readonly clientNamespace: string | null;
+}
+
 export interface BoundedRoutes {
   readonly attached: readonly AttachedRoute[];
-  readonly lost: readonly LostParent[];
+  readonly beyond: readonly RouteBeyond[];
 }
 
-/** Takes routes beyond the bound from their parents, in `routes` too. */
-export function boundRoutes(all: readonly AttachedRoute[], routes: Map<string, Route>, reportFor: ReportFor): BoundedRoutes {
-  if (all.length <= CONSUMER_ROUTES_PER_SERVICE_MAX) return { attached: all, lost: [] };
-  const maxOf = (scope: string): number => (scope.endsWith(" ") ? ROUTES_PER_SERVICE_MAX : CONSUMER_ROUTES_PER_SERVICE_MAX);
-  const beyond = beyondEach(all.map(({ placed, service, clientNamespace }) => ({ placed, scope: scopeOf(service, clientNamespace) })), maxOf);
-  if (beyond.size === 0) return { attached: all, lost: [] };
-  const lost: LostParent[] = [];
-  const losing = new Map<string, Set<string>>();
+/** @param all that is attached to one service. */
+export function boundRoutes(all: readonly AttachedRoute[]): BoundedRoutes {
+  if (all.length <= CONSUMER_ROUTES_PER_SERVICE_MAX) return { attached: all, beyond: [] };
+  const maxOf = (scope: string): number => (scope === "" ? ROUTES_PER_SERVICE_MAX : CONSUMER_ROUTES_PER_SERVICE_MAX);
+  const lost = beyondEach(all.map(({ placed, clientNamespace }) => ({ placed, scope: clientNamespace ?? "" })), maxOf);
+  if (lost.size === 0) return { attached: all, beyond: [] };
+  const beyond: RouteBeyond[] = [];
   const attached = all.filter(({ placed, routeId, service, clientNamespace, path }) => {
-    const scope = scopeOf(service, clientNamespace);
-    if (beyond.get(scope)?.has(placed) !== true) return true;
-    const message = `${maxOf(scope)} older routes hold for ${service} and ${clientNamespace === null ? "every client" : `clients of namespace ${clientNamespace}`}, which is as many as there may be`;
-    const scopes = losing.get(routeId);
-    if (scopes === undefined) {
-      losing.set(routeId, new Set([scope]));
-      reportFor(placed)("error", "not_attached", path, `not in force: ${message}`);
-    } else scopes.add(scope);
-    lost.push({ placed, path, message });
+    if (lost.get(clientNamespace ?? "")?.has(placed) !== true) return true;
+    const message = `${maxOf(clientNamespace ?? "")} older routes hold for ${service} and ${clientNamespace === null ? "every client" : `clients of namespace ${clientNamespace}`}, which is as many as there may be`;
+    beyond.push({ placed, path, message, routeId, service, clientNamespace });
     return false;
   });
-  for (const [id, scopes] of losing) {
-    const route = routes.get(id);
-    const parents = route?.parents.filter(({ service, clientNamespace }) => !scopes.has(scopeOf(service, clientNamespace))) ?? [];
-    if (route === undefined || parents.length === 0) routes.delete(id);
-    else routes.set(id, { ...route, parents });
-  }
-  return { attached, lost };
+  return { attached, beyond };
 }
-
-const scopeOf = (service: NamespacedName, clientNamespace: string | null): string => `${service} ${clientNamespace ?? ""}`;
 
 /** By scope, the resources beyond its bound, oldest first. */
 function beyondEach(all: readonly { readonly placed: AnyPlaced; readonly scope: string }[], maxOf: (scope: string) => number): Map<string, ReadonlySet<AnyPlaced>> {

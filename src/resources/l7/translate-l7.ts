@@ -1,397 +1,297 @@
-// All resources in force into the L7 configuration. Each resource is translated by itself and again only when it, or something that
-// it asked about, changed; what several resources say of one service is merged, and merged again only when one of them changed.
+// All resources in force into the L7 configuration. Each resource is translated by itself, and again only when it, or something that it
+// asked about, changed; what several say of one service is put together again only when one of them changed:
+//
+//   what came and went ──▶ what is asked about (world) ──▶ who asked about that ──▶ their translations ──▶ services that they speak of ──▶ delta
 
 import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
-import { namespacedName } from "../../core/brand.ts";
+import { unreachable } from "../../core/result.ts";
 import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { LoginPolicy, RequestAuthentication, RequestPolicy } from "../../mesh/l7/access.ts";
-import type { L7Snapshot } from "../../mesh/l7/delta.ts";
+import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import type { TelemetryPolicy } from "../../mesh/l7/telemetry.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { Waypoint } from "../../mesh/l7/waypoint.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
-import { formatFieldPath } from "../diagnostic.ts";
 import type { Resource } from "../kinds.ts";
-import { WAYPOINT_CLASSES } from "../kinds/gateway.ts";
+import type { Labels } from "../object-meta.ts";
 import { homeOf, sameItems } from "../namespace-resources.ts";
-import { collectInto, type Placed, type ResourceDiagnostic, type ResourceOf, type TranslationOptions } from "../resource.ts";
-import { describePlaced } from "./age.ts";
-import { boundedContributions, boundRoutes, wildcardsBeyond } from "./bounds.ts";
-import type { Contribution } from "./contribution.ts";
-import { mergeContributions, type PlacedContribution } from "./merge-contributions.ts";
-import { type AttachedRoute, findConflicts, type LostParent, lostClaims, type PlacedClaim } from "./route-conflicts.ts";
-import { ACCEPTED, condition, type ResourceStatus } from "./status.ts";
-import { translateLoginPolicy, translateRequestAuthentication, translateRequestPolicy, translateTokenIntrospection } from "./translate-access.ts";
-import { translateDestinationRule } from "./translate-destination-rule.ts";
-import { translateEgress } from "./translate-egress.ts";
-import { translateConnectionRoute, translateGrpcRoute, translateHttpRoute, type TranslatedRoute } from "./translate-routes.ts";
-import { translateDefaults, translateTelemetry } from "./translate-telemetry.ts";
-import { translateBackendTls, translateTrafficPolicy, translateXBackendTraffic, type TranslatedTraffic } from "./translate-traffic.ts";
-import { type TranslatedVirtualService, translateVirtualService } from "./translate-virtual-service.ts";
-import { translateWaypoint } from "./translate-waypoint.ts";
-import { type Remark, type Translated, Translations } from "./view.ts";
-import { labelledEntries, labelsLookedAt, labelsTold } from "./workload-labels.ts";
-import { isAskedAbout, type TextReference, World } from "./world.ts";
+import { collectInto, identityKey, type Placed, type ResourceDiagnostic, type TranslationOptions } from "../resource.ts";
+import { deepEqual, equalButSource } from "../mesh-delta.ts";
+import { AttachedRoutes } from "./attached-routes.ts";
+import { namesByWildcard, wildcardsBeyond } from "./bounds.ts";
+import { Counted } from "./counted.ts";
+import { Dependents } from "./dependents.ts";
+import { isEmptyL7Delta, samePolicies, serviceOf } from "./l7-delta.ts";
+import { L7Table } from "./l7-table.ts";
+import { Members, type Outcome } from "./outcome.ts";
+import { ServiceTraffic } from "./service-traffic.ts";
+import type { ResourceStatus } from "./status.ts";
+import { Statuses } from "./statuses.ts";
+import { isTranslated, type NamedRecord, recordName, translateResource, type TranslatedResource } from "./translate-resource.ts";
+import { look, partsOfSameAnswers, type Seen } from "./view.ts";
+import { labelledEntries, labelsOfPolicies, labelsOfRoute, LabelsTold, type MovedLabels } from "./workload-labels.ts";
+import { type TextReference, World } from "./world.ts";
 
 export interface TranslatedL7 {
   readonly snapshot: L7Snapshot;
+  /** From the snapshot before to this one. */
+  readonly delta: L7Delta;
+  /** The same list as before while nothing else is to be told. */
   readonly diagnostics: readonly ResourceDiagnostic[];
-  /** What the status of each object would say; of kinds that have one. */
+  /** What the status of each object would say; of kinds that have one. The same list as before while all say the same. */
   readonly statuses: readonly ResourceStatus[];
 }
 
-interface Merged {
-  readonly members: readonly PlacedContribution[];
-  readonly policies: readonly TrafficPolicy[];
-  readonly diagnostics: readonly ResourceDiagnostic[];
+/** Workloads that no resource makes. */
+export interface OtherWorkloads {
+  readonly all: Iterable<WorkloadLabels>;
+  /** Since the last time. */
+  readonly moved: MovedLabels;
 }
 
-/** What one pass over resources of one sort gathers. */
-interface Pass {
-  readonly waypoints: Map<NamespacedName, Waypoint>;
-  readonly routes: Map<string, Route>;
-  readonly requestPolicies: Map<NamespacedName, RequestPolicy>;
-  readonly requestAuthentications: Map<NamespacedName, RequestAuthentication>;
-  readonly loginPolicies: Map<NamespacedName, LoginPolicy>;
-  readonly telemetry: Map<NamespacedName, TelemetryPolicy>;
-  readonly contributions: Map<NamespacedName, PlacedContribution[]>;
-  readonly attached: AttachedRoute[];
-  readonly claims: PlacedClaim[];
-  readonly subsets: { readonly placed: Placed<Resource>; readonly wanted: TranslatedVirtualService["subsets"][number] }[];
-  readonly statuses: { readonly placed: Placed<ResourceOf<string, unknown>>; readonly status: ResourceStatus }[];
-  readonly diagnostics: ResourceDiagnostic[];
-  readonly references: Map<string, TextReference>;
-}
+type Lists = ReadonlyMap<string, readonly Placed<Resource>[]>;
 
-/** Resources of one sort, which have to do with each other and with no other sort; and what came of each. */
-interface Sort {
-  readonly list: readonly Placed<Resource>[];
-  readonly results: readonly (Translated<unknown> | null)[];
-  readonly pass: Pass;
-}
+const NO_OTHERS: OtherWorkloads = { all: [], moved: new Map() };
+const NO_RESOURCES: readonly Placed<Resource>[] = [];
 
-const SORTS = ["routes", "traffic", "access"] as const;
-type SortName = (typeof SORTS)[number];
+const tables = () => ({
+  waypoints: new L7Table<NamespacedName, Waypoint>(equalButSource),
+  routes: new L7Table<string, Route>(equalButSource),
+  trafficPolicies: new L7Table<NamespacedName, readonly TrafficPolicy[]>(samePolicies),
+  requestPolicies: new L7Table<NamespacedName, RequestPolicy>(deepEqual),
+  requestAuthentications: new L7Table<NamespacedName, RequestAuthentication>(deepEqual),
+  loginPolicies: new L7Table<NamespacedName, LoginPolicy>(deepEqual),
+  telemetry: new L7Table<NamespacedName, TelemetryPolicy>(deepEqual),
+});
 
-const SORT_OF: Readonly<Record<Resource["kind"], SortName | null>> = {
-  HTTPRoute: "routes", GRPCRoute: "routes", TCPRoute: "routes", TLSRoute: "routes", VirtualService: "routes",
-  DestinationRule: "traffic", BackendTLSPolicy: "traffic", XBackendTrafficPolicy: "traffic", TrafficPolicy: "traffic", ServiceEntry: "traffic",
-  AuthorizationPolicy: "access", RequestAuthentication: "access", TokenIntrospection: "access", LoginPolicy: "access", Telemetry: "access", MeshConfig: "access", Gateway: "access", GatewayClass: "access",
-  Namespace: null, Service: null, WorkloadEntry: null, PeerAuthentication: null, ReferenceGrant: null, ConfigMap: null, Secret: null,
-};
-
-/** Rules with a wildcard that are not looked at. */
-interface Beyond {
-  readonly list: readonly Placed<Resource>[];
-  readonly beyond: ReadonlySet<Placed<ResourceOf<string, unknown>>>;
-  readonly diagnostics: readonly ResourceDiagnostic[];
-}
-
-interface HeldRoutes {
-  readonly sort: Sort;
-  readonly routes: ReadonlyMap<string, Route>;
-  readonly lost: readonly LostParent[];
-  readonly diagnostics: readonly ResourceDiagnostic[];
-}
-
-interface HeldTraffic {
-  readonly sort: Sort;
-  readonly policies: ReadonlyMap<NamespacedName, readonly TrafficPolicy[]>;
-  readonly lost: readonly LostParent[];
-  readonly diagnostics: readonly ResourceDiagnostic[];
-}
-
+/** Translates states one after the other, reusing what did not change. The result depends on the last state alone. */
 export class L7Translator {
   readonly #options: TranslationOptions;
   readonly #world: World;
-  readonly #httpRoutes = new Translations(translateHttpRoute);
-  readonly #grpcRoutes = new Translations(translateGrpcRoute);
-  readonly #connectionRoutes = new Translations(translateConnectionRoute);
-  readonly #virtualServices = new Translations(translateVirtualService);
-  readonly #destinationRules = new Translations(translateDestinationRule);
-  readonly #egress = new Translations(translateEgress);
-  readonly #backendTls = new Translations(translateBackendTls);
-  readonly #xTraffic = new Translations(translateXBackendTraffic);
-  readonly #trafficPolicies = new Translations(translateTrafficPolicy);
-  readonly #requestPolicies = new Translations(translateRequestPolicy);
-  readonly #authentications = new Translations(translateRequestAuthentication);
-  readonly #introspections = new Translations(translateTokenIntrospection);
-  readonly #logins = new Translations(translateLoginPolicy);
-  readonly #telemetry = new Translations(translateTelemetry);
-  readonly #defaults = new Translations(translateDefaults);
-  readonly #waypoints = new Translations(translateWaypoint);
-  readonly #sorts = new Map<SortName, Sort>();
-  #beyond: Beyond | null = null;
-  #routes: HeldRoutes | null = null;
-  #traffic: HeldTraffic | null = null;
-  #labelNames: ReadonlySet<string> = new Set();
-  #labels: ReadonlyMap<WorkloadUid, WorkloadLabels> = new Map();
-  #merged = new Map<NamespacedName, Merged>();
+  /** Of each namespace what was looked at last. */
+  readonly #lists = new Map<string, readonly Placed<Resource>[]>();
+  readonly #seen = new Map<Placed<Resource>, Seen<TranslatedResource>>();
+  readonly #dependents = new Dependents<Placed<Resource>>();
+  /** By namespace, rules with a wildcard that are too many. */
+  readonly #beyond = new Map<string, ReadonlySet<Placed<unknown>>>();
+  readonly #references = new Counted<TextReference>();
+  /** By service, who names a subset of it. */
+  readonly #wanted = new Members<NamespacedName, Placed<Resource>, Placed<Resource>>();
+  readonly #wantersMoved = new Set<Placed<Resource>>();
+  readonly #labels = new LabelsTold();
+  /** Of entries, since labels were told last. */
+  readonly #entriesMoved = new Map<WorkloadUid, Labels | null>();
+  readonly #statuses = new Statuses();
+  readonly #said = new Map<string, readonly ResourceDiagnostic[]>();
+  /** Of all of these; null when one has changed since. */
+  #diagnostics: readonly ResourceDiagnostic[] | null = null;
+  readonly #tables = tables();
+  readonly #routes: AttachedRoutes;
+  readonly #traffic: ServiceTraffic;
+  #translated: TranslatedL7 = { snapshot: EMPTY_L7_SNAPSHOT, delta: EMPTY_L7_DELTA, diagnostics: [], statuses: [] };
+  /** Something came, went or changed since that was taken. */
+  #moved = false;
+  /** Translations of single resources done so far: what a test of reuse counts. */
+  translationCount = 0;
 
   constructor(options: TranslationOptions) {
     this.#options = options;
     this.#world = new World(options);
+    const outcome: Outcome = {
+      route: (id, route) => {
+        this.#tables.routes.set(id, route);
+        this.#labels.lookAt(`route ${id}`, route === null ? [] : labelsOfRoute(route));
+      },
+      policies: (service, policies) => {
+        this.#tables.trafficPolicies.set(service, policies);
+        this.#labels.lookAt(`traffic of ${service}`, labelsOfPolicies(policies ?? []));
+        for (const wanter of this.#wanted.of(service)) this.#wantersMoved.add(wanter);
+      },
+      lost: (source, lost) => this.#statuses.setLost(source, lost),
+      said: (source, diagnostics) => this.#say(source, diagnostics),
+    };
+    this.#routes = new AttachedRoutes(outcome);
+    this.#traffic = new ServiceTraffic(outcome);
   }
 
   /** Some rule looks at labels of workloads: what workloads there are matters. */
   get looksAtLabels(): boolean {
-    return this.#labelNames.size > 0;
+    return this.#labels.looksAtLabels;
   }
 
-  /** @param others workloads that no resource here makes. */
-  translate(resources: readonly Placed<Resource>[], others: Iterable<WorkloadLabels> = []): TranslatedL7 {
-    return atOnce(this.steps(resources, others));
-  }
-
-  *steps(resources: readonly Placed<Resource>[], others: Iterable<WorkloadLabels>): Steps<TranslatedL7> {
-    const { homes, lists } = yield* partition(resources);
-    yield* this.#world.update(homes);
-    const beyond = this.#wildcardsBeyond(lists);
-    const sorts: Sort[] = [];
-    for (const name of SORTS) sorts.push(yield* this.#translateSort(name, lists[name], beyond.beyond));
-    const [ofRoutes, ofTraffic, ofAccess] = sorts as [Sort, Sort, Sort];
-    const [routesBefore, trafficBefore] = [this.#routes, this.#traffic];
-    const routes = yield* this.#holdRoutes(ofRoutes);
-    const traffic = yield* this.#holdTraffic(ofTraffic);
-    const missing: ResourceDiagnostic[] = [];
-    reportMissingSubsets(ofRoutes.pass, traffic.policies, missing);
-    yield;
-    if (routes !== routesBefore || traffic !== trafficBefore) this.#labelNames = labelsLookedAt(routes.routes.values(), traffic.policies.values());
-    yield;
-    this.#labels = yield* labelsTold([labelledEntries(resources, this.#options.clusterId), others], this.#labelNames, this.#labels);
-    const { waypoints, requestPolicies, requestAuthentications, loginPolicies, telemetry } = ofAccess.pass;
-    return {
-      snapshot: { waypoints, routes: routes.routes, trafficPolicies: traffic.policies, requestPolicies, requestAuthentications, loginPolicies, telemetry, workloadLabels: this.#labels },
-      diagnostics: [...beyond.diagnostics, ...sorts.flatMap(({ pass }) => pass.diagnostics), ...routes.diagnostics, ...traffic.diagnostics, ...missing],
-      statuses: withConflicts(sorts.flatMap(({ pass }) => pass.statuses), [...routes.lost, ...traffic.lost]),
-    };
-  }
-
-  /** Secrets and ConfigMaps that the resources translated last name. */
+  /** Secrets and ConfigMaps that the resources looked at last name. */
   get references(): Iterable<TextReference> {
-    return new Map([...this.#sorts.values()].flatMap(({ pass }) => [...pass.references])).values();
+    return this.#references.values();
   }
 
-  #wildcardsBeyond({ routes, traffic }: Lists): Beyond {
-    const list = [...routes, ...traffic];
-    if (this.#beyond !== null && sameItems(this.#beyond.list, list)) return this.#beyond;
-    const diagnostics: ResourceDiagnostic[] = [];
-    return (this.#beyond = { list, beyond: wildcardsBeyond(list, this.#options.rootNamespace, collectInto(diagnostics)), diagnostics });
+  /** All resources there are. */
+  translate(all: readonly Placed<Resource>[]): TranslatedL7 {
+    const touched = new Map<string, readonly Placed<Resource>[]>(Map.groupBy(all, homeOf));
+    for (const name of this.#lists.keys()) if (!touched.has(name)) touched.set(name, NO_RESOURCES);
+    atOnce(this.update(touched));
+    return atOnce(this.take(NO_OTHERS));
   }
 
-  *#translateSort(name: SortName, list: readonly Placed<Resource>[], beyond: ReadonlySet<Placed<ResourceOf<string, unknown>>>): Steps<Sort> {
-    const before = this.#sorts.get(name);
-    const results: (Translated<unknown> | null)[] = [];
-    const pass: Pass = {
-      waypoints: new Map(), routes: new Map(), requestPolicies: new Map(), requestAuthentications: new Map(), loginPolicies: new Map(), telemetry: new Map(), contributions: new Map(),
-      attached: [], claims: [], subsets: [], statuses: [], diagnostics: [], references: new Map(),
-    };
-    for (const placed of list) {
+  /** @param touched of every namespace in which a resource came, went or changed since the last time, all that is in it now. */
+  *update(touched: Lists): Steps<void> {
+    const toLookAt = new Set<Placed<Resource>>();
+    for (const [home, list] of touched) yield* this.#replace(home, list, toLookAt);
+    for (const placed of this.#dependents.of(yield* this.#world.update(touched))) toLookAt.add(placed);
+    for (const placed of toLookAt) {
       yield;
-      results.push(beyond.has(placed) ? null : this.#translateOne(placed, pass));
+      this.#lookAt(placed);
     }
-    if (before !== undefined && sameItems(before.list, list) && sameItems(before.results, results)) return before;
-    const sort: Sort = { list, results, pass };
-    this.#sorts.set(name, sort);
-    return sort;
+    yield* this.#routes.settle();
+    yield* this.#traffic.settle();
+    let looked = 0;
+    for (const placed of this.#wantersMoved) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
+      this.#reportMissingSubsets(placed);
+    }
+    this.#wantersMoved.clear();
   }
 
-  *#holdRoutes(sort: Sort): Steps<HeldRoutes> {
-    if (this.#routes?.sort === sort) return this.#routes;
-    const diagnostics: ResourceDiagnostic[] = [];
-    const bounded = boundRoutes(sort.pass.attached, sort.pass.routes, collectInto(diagnostics));
+  /** What holds now, and how it came from what was taken before. */
+  *take(others: OtherWorkloads): Steps<TranslatedL7> {
+    const labelsMoved = this.#labels.isBehind || (this.looksAtLabels && (others.moved.size > 0 || this.#entriesMoved.size > 0));
+    if (!this.#moved && !labelsMoved) return (this.#translated = { ...this.#translated, delta: EMPTY_L7_DELTA });
+    const labels = yield* this.#labels.take(chain(this.#entries(), others.all), new Map([...this.#entriesMoved, ...others.moved]));
+    this.#entriesMoved.clear();
+    this.#moved = false;
     yield;
-    const conflicts = findConflicts(bounded.attached, collectInto(diagnostics));
-    return (this.#routes = { sort, routes: sort.pass.routes, lost: [...bounded.lost, ...conflicts], diagnostics });
-  }
-
-  *#holdTraffic(sort: Sort): Steps<HeldTraffic> {
-    if (this.#traffic?.sort === sort) return this.#traffic;
-    const diagnostics: ResourceDiagnostic[] = [];
-    const policies = yield* this.#mergeTraffic(sort.pass.contributions, diagnostics);
-    return (this.#traffic = { sort, policies, lost: lostClaims(sort.pass.claims), diagnostics });
-  }
-
-  /** Translations of single resources done so far. */
-  get translationCount(): number {
-    return [
-      this.#httpRoutes, this.#grpcRoutes, this.#connectionRoutes, this.#virtualServices, this.#destinationRules, this.#egress, this.#backendTls, this.#xTraffic, this.#trafficPolicies, this.#requestPolicies, this.#authentications,
-      this.#introspections, this.#logins, this.#telemetry, this.#defaults, this.#waypoints,
-    ].reduce((sum, { count }) => sum + count, 0);
-  }
-
-  /** @returns what came of it, the same as before while nothing that it asked about is another; null for what is none of ours. */
-  #translateOne(placed: Placed<Resource>, pass: Pass): Translated<unknown> | null {
-    const { resource } = placed;
-    const world = this.#world;
-    const at = <R extends Resource>(_: R): Placed<R> => placed as Placed<R>;
-    const noted = <T>(translated: Translated<T>, add: (value: T) => void): Translated<T> => {
-      for (const remark of translated.remarks) pass.diagnostics.push({ placed, ...remark });
-      for (const [key, reference] of translated.references) pass.references.set(key, reference);
-      add(translated.value);
-      return translated;
+    const { waypoints, routes, trafficPolicies, requestPolicies, requestAuthentications, loginPolicies, telemetry } = this.#tables;
+    const [w, r, t, p, a, l, m] = [waypoints.take(), routes.take(), trafficPolicies.take(), requestPolicies.take(), requestAuthentications.take(), loginPolicies.take(), telemetry.take()];
+    const delta: L7Delta = {
+      waypoints: w.upserted, routes: r.upserted, requestPolicies: p.upserted, requestAuthentications: a.upserted, loginPolicies: l.upserted, telemetry: m.upserted, workloadLabels: labels.upserted,
+      trafficPolicies: t.upserted.map((policies) => ({ service: serviceOf(policies), policies })),
+      removedWaypoints: w.removed, removedRoutes: r.removed, removedTrafficPolicies: t.removed, removedRequestPolicies: p.removed, removedRequestAuthentications: a.removed, removedLoginPolicies: l.removed,
+      removedTelemetry: m.removed, removedWorkloadLabels: labels.removed,
     };
-    const route = (value: TranslatedRoute): void => addRoute(placed, value, pass);
-    const traffic = (value: TranslatedTraffic): void => addTraffic(placed, value, pass);
-    const contributions = (value: readonly Contribution[]): void => addContributions(placed, value, pass);
-    switch (resource.kind) {
-      case "HTTPRoute": return noted(this.#httpRoutes.of(at(resource), world), route);
-      case "GRPCRoute": return noted(this.#grpcRoutes.of(at(resource), world), route);
-      case "TCPRoute":
-      case "TLSRoute": return noted(this.#connectionRoutes.of(at(resource), world), route);
-      case "VirtualService": return noted(this.#virtualServices.of(at(resource), world), (value) => addVirtualService(placed, value, pass));
-      case "DestinationRule": return noted(this.#destinationRules.of(at(resource), world), contributions);
-      case "BackendTLSPolicy": return noted(this.#backendTls.of(at(resource), world), traffic);
-      case "XBackendTrafficPolicy": return noted(this.#xTraffic.of(at(resource), world), traffic);
-      case "TrafficPolicy": return noted(this.#trafficPolicies.of(at(resource), world), traffic);
-      case "AuthorizationPolicy": return noted(this.#requestPolicies.of(at(resource), world), (value) => addNamed(pass.requestPolicies, value));
-      case "RequestAuthentication": return noted(this.#authentications.of(at(resource), world), (value) => addNamed(pass.requestAuthentications, value));
-      case "TokenIntrospection": return noted(this.#introspections.of(at(resource), world), (value) => addNamed(pass.requestAuthentications, value));
-      case "LoginPolicy": return noted(this.#logins.of(at(resource), world), (value) => addNamed(pass.loginPolicies, value));
-      case "Telemetry": return noted(this.#telemetry.of(at(resource), world), (value) => addNamed(pass.telemetry, value));
-      case "MeshConfig":
-        if (world.meshConfig === placed) return noted(this.#defaults.of(at(resource), world), (value) => addNamed(pass.telemetry, value));
-        return noted({ value: null, remarks: [otherMeshConfig(placed, world)], references: NO_REFERENCES }, () => {});
-      case "Gateway":
-        if (world.waypointGateway(resource.namespace, resource.name) !== resource) return null;
-        return noted(this.#waypoints.of(at(resource), world), (value) => addWaypoint(placed, value, pass));
-      case "GatewayClass":
-        if (WAYPOINT_CLASSES.includes(resource.name)) pass.statuses.push({ placed, status: classStatus(resource) });
-        return null;
-      case "ServiceEntry": return resource.spec.resolution === "DYNAMIC_DNS" ? noted(this.#egress.of(at(resource), world), contributions) : null;
-      case "Namespace":
-      case "Service":
-      case "WorkloadEntry":
-      case "PeerAuthentication":
-      case "ReferenceGrant":
-      case "ConfigMap":
-      case "Secret": return null;
-      default:
-        return resource satisfies never;
+    this.#diagnostics ??= [...this.#said.values()].flat();
+    return (this.#translated = {
+      snapshot: { waypoints: w.map, routes: r.map, trafficPolicies: t.map, requestPolicies: p.map, requestAuthentications: a.map, loginPolicies: l.map, telemetry: m.map, workloadLabels: labels.map },
+      delta: isEmptyL7Delta(delta) ? EMPTY_L7_DELTA : delta, diagnostics: this.#diagnostics, statuses: this.#statuses.list,
+    });
+  }
+
+  /** What was in a namespace goes as far as it is not there any more; what came is to be looked at. */
+  *#replace(home: string, list: readonly Placed<Resource>[], toLookAt: Set<Placed<Resource>>): Steps<void> {
+    const before = this.#lists.get(home) ?? NO_RESOURCES;
+    if (sameItems(before, list)) return;
+    const now = new Set(list);
+    const gone = before.filter((placed) => !now.has(placed));
+    const known = new Set(before);
+    const came = list.filter((placed) => !known.has(placed));
+    if (list.length === 0) this.#lists.delete(home);
+    else this.#lists.set(home, list);
+    yield;
+    if (this.looksAtLabels) {
+      for (const { uid } of labelledEntries(gone, this.#options.clusterId)) this.#entriesMoved.set(uid, null);
+      for (const { uid, labels } of labelledEntries(came, this.#options.clusterId)) this.#entriesMoved.set(uid, labels);
+    }
+    const beyondBefore = this.#beyond.get(home);
+    const beyond = this.#wildcardsBeyond(home, list);
+    let looked = 0;
+    for (const placed of [...gone, ...beyond]) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
+      this.#forget(placed);
+    }
+    for (const placed of came) if (isTranslated(placed.resource) && !beyond.has(placed)) toLookAt.add(placed);
+    for (const placed of list) if (beyondBefore?.has(placed) === true && !beyond.has(placed)) toLookAt.add(placed);
+  }
+
+  #wildcardsBeyond(home: string, list: readonly Placed<Resource>[]): ReadonlySet<Placed<Resource>> {
+    const diagnostics: ResourceDiagnostic[] = [];
+    const beyond = wildcardsBeyond(home === this.#options.rootNamespace ? NO_RESOURCES : list.filter(namesByWildcard), collectInto(diagnostics));
+    if (beyond.size === 0) this.#beyond.delete(home);
+    else this.#beyond.set(home, beyond);
+    this.#say(`wildcards of ${home}`, diagnostics);
+    return beyond;
+  }
+
+  #lookAt(placed: Placed<Resource>): void {
+    const before = this.#seen.get(placed);
+    const parts = before === undefined ? null : partsOfSameAnswers(before, this.#world);
+    if (parts !== null) {
+      this.#dependents.set(placed, parts);
+      return;
+    }
+    const seen = look(this.#world, (view, report) => translateResource(placed, view, report));
+    this.translationCount++;
+    if (before !== undefined) this.#withdraw(placed, before);
+    this.#seen.set(placed, seen);
+    this.#dependents.set(placed, seen.parts);
+    this.#bring(placed, seen);
+  }
+
+  #forget(placed: Placed<Resource>): void {
+    const before = this.#seen.get(placed);
+    if (before === undefined) return;
+    this.#withdraw(placed, before);
+    this.#seen.delete(placed);
+    this.#dependents.delete(placed);
+    this.#wantersMoved.delete(placed);
+  }
+
+  #bring(placed: Placed<Resource>, { value, remarks, references }: Seen<TranslatedResource>): void {
+    this.#moved = true;
+    this.#say(`resource ${identityKey(placed.resource)}`, remarks.map((remark) => ({ placed, ...remark })));
+    this.#references.add(references);
+    if (value.named !== null) this.#setNamed(value.named, true);
+    this.#routes.add(placed, value.routes, value.attached);
+    this.#traffic.add(placed, value.contributions, value.claims);
+    for (const { service } of value.subsets) this.#wanted.add(service, placed, placed);
+    if (value.subsets.length > 0) this.#wantersMoved.add(placed);
+    this.#statuses.set(placed, value.status);
+  }
+
+  #withdraw(placed: Placed<Resource>, { value, references }: Seen<TranslatedResource>): void {
+    this.#moved = true;
+    const identity = identityKey(placed.resource);
+    for (const source of [`resource ${identity}`, `subsets of ${identity}`]) this.#say(source, []);
+    this.#references.remove(references.keys());
+    if (value.named !== null) this.#setNamed(value.named, false);
+    this.#routes.remove(placed, value.routes, value.attached);
+    this.#traffic.remove(placed, value.contributions, value.claims);
+    for (const { service } of value.subsets) this.#wanted.remove(service, placed);
+    this.#statuses.set(placed, null);
+  }
+
+  #setNamed(named: NamedRecord, isThere: boolean): void {
+    const name = recordName(named);
+    switch (named.table) {
+      case "waypoints": return this.#tables.waypoints.set(name, isThere ? named.record : null);
+      case "requestPolicies": return this.#tables.requestPolicies.set(name, isThere ? named.record : null);
+      case "requestAuthentications": return this.#tables.requestAuthentications.set(name, isThere ? named.record : null);
+      case "loginPolicies": return this.#tables.loginPolicies.set(name, isThere ? named.record : null);
+      case "telemetry": return this.#tables.telemetry.set(name, isThere ? named.record : null);
+      default: return unreachable(named);
     }
   }
 
-  *#mergeTraffic(contributions: Pass["contributions"], diagnostics: ResourceDiagnostic[]): Steps<Map<NamespacedName, readonly TrafficPolicy[]>> {
-    const merged = new Map<NamespacedName, Merged>();
-    const policies = new Map<NamespacedName, readonly TrafficPolicy[]>();
-    for (const [service, members] of contributions) {
-      yield;
-      const before = this.#merged.get(service);
-      const same = before !== undefined && before.members.length === members.length && before.members.every(({ placed, contribution }, i) => placed === members[i]!.placed && contribution === members[i]!.contribution);
-      const entry = same ? before : mergeService(service, members);
-      merged.set(service, entry);
-      diagnostics.push(...entry.diagnostics);
-      if (entry.policies.length > 0) policies.set(service, entry.policies);
+  #reportMissingSubsets(placed: Placed<Resource>): void {
+    const diagnostics: ResourceDiagnostic[] = [];
+    for (const { service, subset, path } of this.#seen.get(placed)?.value.subsets ?? []) {
+      if (this.#tables.trafficPolicies.get(service)?.some((policy) => policy.subset?.name === subset) === true) continue;
+      diagnostics.push({ placed, severity: "error", code: "unresolved_reference", path, message: `found the subset ${JSON.stringify(subset)}, which no DestinationRule for ${service} defines; its share of the requests gets 503` });
     }
-    this.#merged = merged;
-    return policies;
+    this.#say(`subsets of ${identityKey(placed.resource)}`, diagnostics);
+  }
+
+  #say(source: string, diagnostics: readonly ResourceDiagnostic[]): void {
+    if (diagnostics.length === 0 && !this.#said.has(source)) return;
+    this.#moved = true;
+    this.#diagnostics = null;
+    if (diagnostics.length === 0) this.#said.delete(source);
+    else this.#said.set(source, diagnostics);
+  }
+
+  *#entries(): Iterable<WorkloadLabels> {
+    for (const list of this.#lists.values()) yield* labelledEntries(list, this.#options.clusterId);
   }
 }
 
-const NO_REFERENCES: ReadonlyMap<string, TextReference> = new Map();
-
-const classStatuses = new WeakMap<ResourceOf<string, unknown>, ResourceStatus>();
-
-function classStatus(resource: ResourceOf<string, unknown>): ResourceStatus {
-  const known = classStatuses.get(resource);
-  if (known !== undefined) return known;
-  const status: ResourceStatus = { kind: resource.kind, namespace: "", name: resource.name, resourceVersion: resource.resourceVersion, parents: [], conditions: [ACCEPTED] };
-  classStatuses.set(resource, status);
-  return status;
+function* chain<T>(...all: readonly Iterable<T>[]): Iterable<T> {
+  for (const some of all) yield* some;
 }
-
-type Lists = Readonly<Record<SortName, readonly Placed<Resource>[]>>;
-
-/** @returns of each namespace what others may ask about, and the lists of each sort. */
-function* partition(resources: readonly Placed<Resource>[]): Steps<{ readonly homes: ReadonlyMap<string, readonly Placed<Resource>[]>; readonly lists: Lists }> {
-  const homes = new Map<string, Placed<Resource>[]>();
-  const lists: Record<SortName, Placed<Resource>[]> = { routes: [], traffic: [], access: [] };
-  for (const [index, placed] of resources.entries()) {
-    if (index % ITEMS_PER_STEP === 0) yield;
-    const sort = SORT_OF[placed.resource.kind];
-    if (sort !== null) lists[sort].push(placed);
-    if (!isAskedAbout(placed)) continue;
-    const home = homeOf(placed);
-    const list = homes.get(home);
-    if (list === undefined) homes.set(home, [placed]);
-    else list.push(placed);
-  }
-  return { homes, lists };
-}
-
-function mergeService(service: NamespacedName, members: readonly PlacedContribution[]): Merged {
-  const diagnostics: ResourceDiagnostic[] = [];
-  return { members, policies: mergeContributions(service, boundedContributions(members, collectInto(diagnostics)), collectInto(diagnostics)), diagnostics };
-}
-
-function addNamed<T extends { readonly namespace: string; readonly name: string }>(map: Map<NamespacedName, T>, record: T | null): void {
-  if (record !== null) map.set(namespacedName(record.namespace, record.name), record);
-}
-
-function addRoute(placed: Placed<Resource>, { routes, attached, status }: TranslatedRoute, pass: Pass): void {
-  const [route] = routes;
-  if (route !== undefined) {
-    pass.routes.set(route.id, route);
-    for (const { path, parents } of attached) for (const { service, port, clientNamespace } of parents) pass.attached.push({ routeId: route.id, placed, rules: route.rules, service, port, clientNamespace, path });
-  }
-  pass.statuses.push({ placed, status });
-}
-
-function addVirtualService(placed: Placed<Resource>, { routes, subsets }: TranslatedVirtualService, pass: Pass): void {
-  for (const route of routes) {
-    pass.routes.set(route.id, route);
-    for (const { service, port, clientNamespace } of route.parents) pass.attached.push({ routeId: route.id, placed, rules: route.rules, service, port, clientNamespace, path: ["spec", "hosts"] });
-  }
-  for (const wanted of subsets) pass.subsets.push({ placed, wanted });
-}
-
-function addContributions(placed: Placed<Resource>, contributions: readonly Contribution[], pass: Pass): void {
-  for (const contribution of contributions) {
-    const members = pass.contributions.get(contribution.service);
-    if (members === undefined) pass.contributions.set(contribution.service, [{ placed, contribution }]);
-    else members.push({ placed, contribution });
-  }
-}
-
-function addTraffic(placed: Placed<Resource>, { contributions, claims = [], status }: TranslatedTraffic, pass: Pass): void {
-  for (const claim of claims) pass.claims.push({ placed, claim });
-  addContributions(placed, contributions, pass);
-  if (status !== null) pass.statuses.push({ placed, status });
-}
-
-function addWaypoint(placed: Placed<Resource>, { waypoint, status }: ReturnType<typeof translateWaypoint>, pass: Pass): void {
-  pass.waypoints.set(namespacedName(waypoint.namespace, waypoint.name), waypoint);
-  pass.statuses.push({ placed, status });
-}
-
-function otherMeshConfig(placed: Placed<Resource>, world: World): Remark {
-  const { rootNamespace } = world.options;
-  const message = placed.resource.namespace === rootNamespace ? `not in force: ${describePlaced(world.meshConfig!)} comes first` : `not in force: found it in ${placed.resource.namespace}, expected it in the root namespace ${rootNamespace}`;
-  return { severity: "error", code: "conflict", path: ["metadata", placed.resource.namespace === rootNamespace ? "name" : "namespace"], message };
-}
-
-function reportMissingSubsets({ subsets }: Pass, policies: ReadonlyMap<NamespacedName, readonly TrafficPolicy[]>, diagnostics: ResourceDiagnostic[]): void {
-  for (const { placed, wanted: { service, subset, path } } of subsets) {
-    if (policies.get(service)?.some((policy) => policy.subset?.name === subset)) continue;
-    diagnostics.push({ placed, severity: "error", code: "unresolved_reference", path, message: `found the subset ${JSON.stringify(subset)}, which no DestinationRule for ${service} defines; its share of the requests gets 503` });
-  }
-}
-
-/** The statuses with what the other routes take from each. */
-function withConflicts(statuses: Pass["statuses"], lost: readonly LostParent[]): ResourceStatus[] {
-  const byPlace = new Map<string, LostParent>();
-  for (const one of lost) byPlace.set(placeKey(one.placed, formatFieldPath(one.path)), one);
-  if (byPlace.size === 0) return statuses.map(({ status }) => status);
-  const losers = new Set(lost.map(({ placed }) => placed));
-  return statuses.map(({ placed, status }) => (!losers.has(placed) ? status : {
-    ...status,
-    parents: status.parents.map((parent) => {
-      const conflict = byPlace.get(placeKey(placed, formatFieldPath(parent.path)));
-      if (conflict === undefined) return parent;
-      return { ...parent, conditions: parent.conditions.map((one) => (one.type === "Accepted" ? condition("Accepted", false, "Conflicted", conflict.message) : one)) };
-    }),
-  }));
-}
-
-const placeKey = ({ resource }: Placed<ResourceOf<string, unknown>>, path: string): string => `${resource.kind}/${resource.namespace}/${resource.name} ${path}`;

@@ -2,15 +2,15 @@
 
 import type { DiagnosticCode, FieldPath, Severity } from "../diagnostic.ts";
 import { sameItems } from "../namespace-resources.ts";
-import type { Placed, Report, ResourceOf } from "../resource.ts";
+import type { Report } from "../resource.ts";
 import type { TextReference, World } from "./world.ts";
 
 type Probe = (world: World) => unknown;
 
 /** What was asked, and what the answers depend on. */
 export interface Notes {
-  /** Parts of the world, each by its name, with the version that was looked at. */
-  readonly parts: Map<string, number>;
+  /** Parts of the world, each by its name. */
+  readonly parts: Set<string>;
   /** Secrets and ConfigMaps that were asked for, whether they are there or not, by kind, namespace and name. */
   readonly references: Map<string, TextReference>;
 }
@@ -18,7 +18,7 @@ export interface Notes {
 export class View {
   readonly #world: World;
   readonly reads: { readonly probe: Probe; readonly answer: unknown }[] = [];
-  readonly notes: Notes = { parts: new Map(), references: new Map() };
+  readonly notes: Notes = { parts: new Set(), references: new Map() };
 
   constructor(world: World) {
     this.#world = world;
@@ -44,48 +44,30 @@ export interface Remark {
   readonly message: string;
 }
 
-export interface Translated<T> {
+/** What was made of one resource, which holds as long as what it asked about has the same answers. */
+export interface Seen<T> {
   readonly value: T;
   readonly remarks: readonly Remark[];
   readonly references: ReadonlyMap<string, TextReference>;
-}
-
-interface Known<T> {
   readonly reads: View["reads"];
-  readonly result: Translated<T>;
-  notes: Notes;
+  /** Parts of the world that the answers depend on. */
+  readonly parts: ReadonlySet<string>;
 }
 
-/** Translations of resources, each kept while the resource and all that it asked about stay as they were. */
-export class Translations<R extends ResourceOf<string, unknown>, T> {
-  readonly #known = new WeakMap<Placed<R>, Known<T>>();
-  readonly #translate: (placed: Placed<R>, view: View, report: Report) => T;
-  /** Translations done so far: what a test of reuse counts. */
-  count = 0;
-
-  constructor(translate: (placed: Placed<R>, view: View, report: Report) => T) {
-    this.#translate = translate;
-  }
-
-  of(placed: Placed<R>, world: World): Translated<T> {
-    const known = this.#known.get(placed);
-    if (known !== undefined && (world.isAsNoted(known.notes) || stillSo(known, world))) return known.result;
-    this.count++;
-    const view = new View(world);
-    const remarks: Remark[] = [];
-    const value = this.#translate(placed, view, (severity, code, path, message) => remarks.push({ severity, code, path, message }));
-    const result = { value, remarks, references: view.notes.references };
-    this.#known.set(placed, { reads: view.reads, result, notes: view.notes });
-    return result;
-  }
+export function look<T>(world: World, make: (view: View, report: Report) => T): Seen<T> {
+  const view = new View(world);
+  const remarks: Remark[] = [];
+  const value = make(view, (severity, code, path, message) => remarks.push({ severity, code, path, message }));
+  return { value, remarks, references: view.notes.references, reads: view.reads, parts: view.notes.parts };
 }
 
-/** Something of what it looked at is not as it was: its own questions may have the same answers. */
-function stillSo<T>(known: Known<T>, world: World): boolean {
-  const notes: Notes = { parts: new Map(), references: new Map() };
-  if (!known.reads.every(({ probe, answer }) => sameAnswer(world.asked(probe, notes), answer))) return false;
-  known.notes = notes;
-  return true;
+/**
+ * Asks its questions again.
+ * @returns what the same answers depend on now; null where one is another.
+ */
+export function partsOfSameAnswers({ reads }: Seen<unknown>, world: World): ReadonlySet<string> | null {
+  const notes: Notes = { parts: new Set(), references: new Map() };
+  return reads.every(({ probe, answer }) => sameAnswer(world.asked(probe, notes), answer)) ? notes.parts : null;
 }
 
 function sameAnswer(a: unknown, b: unknown): boolean {

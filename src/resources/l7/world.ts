@@ -1,5 +1,6 @@
 // What one L7 resource may ask about the others: hosts, gateways, secrets, providers. Every question goes through a View, which
-// remembers it with its answer: a translation is used again as long as all its questions still have the same answers.
+// remembers it with its answer: a translation is used again as long as all its questions still have the same answers. The world says which
+// of its parts a question has to do with, and which parts a change has moved: who asked about none of these need not ask again.
 
 import { namespacedName, type NamespacedName } from "../../core/brand.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
@@ -133,10 +134,13 @@ interface Hosts {
   readonly bound: readonly (readonly [host: Host, waypoints: readonly NamespacedName[]])[];
 }
 
-// Parts of the world that answers depend on, beside namespaces (by their names) and host names (after a slash).
-const ANYTHING = "*";
+// Parts of the world that answers depend on, beside namespaces (by their names).
 const GATEWAYS = "*gateways";
 const CONFIG = "*config";
+const hostPart = (hostname: string): string => `/${hostname}`;
+/** Hosts whose names end so. */
+const suffixPart = (suffix: string): string => `~${suffix}`;
+const behindPart = (waypoint: NamespacedName): string => `>${waypoint}`;
 
 export class World {
   readonly options: TranslationOptions;
@@ -145,9 +149,6 @@ export class World {
   readonly #hosts = new Map<string, Hosts>();
   readonly #byHostname = new Map<string, Host[]>();
   readonly #behind = new Map<NamespacedName, Set<Host>>();
-  /** When each part that there is has changed last; none for one that there is not. */
-  readonly #versions = new Map<string, number>();
-  #changes = 0;
   #waypointUse: ReadonlyMap<string, string> = new Map();
   #gateways: ReadonlyMap<string, Placed<GatewayResource>> = new Map();
   #admission: WaypointAdmission = new WaypointAdmission([], new Set());
@@ -158,37 +159,42 @@ export class World {
     this.options = options;
   }
 
-  /** @param homes of every namespace what others may ask about, and all of it. */
-  *update(homes: ReadonlyMap<string, readonly Placed<Resource>[]>): Steps<void> {
+  /**
+   * @param touched of every namespace in which a resource came, went or changed since the last time, all that is in it now.
+   * @returns the parts that are not as they were.
+   */
+  *update(touched: ReadonlyMap<string, readonly Placed<Resource>[]>): Steps<ReadonlySet<string>> {
+    const moved = new Set<string>();
     const changed = new Set<string>();
     let gates = false;
-    for (const home of new Set([...this.#slices.keys(), ...homes.keys()])) {
+    for (const [home, list] of touched) {
       const before = this.#slices.get(home);
-      const placed = homes.get(home) ?? [];
-      if (before !== undefined && sameItems(before.placed, placed)) continue;
+      const placed = list.filter(isAskedAbout);
+      yield;
+      if (sameItems(before?.placed, placed)) continue;
       const after = sliceOf(placed);
       changed.add(home);
+      moved.add(home);
       if (before?.namespace?.resource !== after.namespace?.resource || !sameItems(before?.gateways, after.gateways) || usesSaid(before?.services ?? []) !== usesSaid(after.services)) gates = true;
       if (placed.length === 0) this.#slices.delete(home);
       else this.#slices.set(home, after);
-      this.#moved(home, placed.length > 0);
-      yield;
     }
-    if (changed.size === 0) return;
-    this.#moved(ANYTHING);
+    if (changed.size === 0) return moved;
     if (gates) this.#makeGates();
-    this.#chooseConfig();
+    if (gates) moved.add(GATEWAYS);
+    if (this.#chooseConfig()) moved.add(CONFIG);
     for (const home of gates ? new Set([...this.#slices.keys(), ...changed]) : changed) {
       const before = this.#hosts.get(home);
       const after = yield* this.#hostsOf(this.#slices.get(home));
       if (before === undefined ? after.bound.length > 0 : !sameBound(before, after)) {
-        this.#replace(before, after);
-        this.#moved(home, this.#slices.has(home));
+        this.#replace(before, after, moved);
+        moved.add(home);
       }
       if (this.#slices.has(home)) this.#hosts.set(home, after);
       else this.#hosts.delete(home);
       yield;
     }
+    return moved;
   }
 
   /** What a probe answers, with what that depends on. */
@@ -199,12 +205,6 @@ export class World {
     } finally {
       this.#notes = null;
     }
-  }
-
-  /** Whether nothing that was looked at has changed since. */
-  isAsNoted({ parts }: Notes): boolean {
-    for (const [part, version] of parts) if ((this.#versions.get(part) ?? 0) !== version) return false;
-    return true;
   }
 
   get meshConfig(): Placed<MeshConfigResource> | null {
@@ -239,8 +239,8 @@ export class World {
       const host = this.host(text, namespace);
       return host === null ? NO_HOSTS : [host];
     }
-    this.#note(ANYTHING);
     const suffix = text.slice(1);
+    this.#note(suffixPart(suffix));
     const found: Host[] = [];
     for (const [hostname, hosts] of this.#byHostname) {
       if (!hostname.endsWith(suffix)) continue;
@@ -299,23 +299,17 @@ export class World {
 
   /** Everything that is bound to a waypoint. */
   behind(waypoint: NamespacedName): readonly Host[] {
-    this.#note(ANYTHING);
+    this.#note(behindPart(waypoint));
     return inOrder([...(this.#behind.get(waypoint) ?? NO_HOSTS)]);
   }
 
   #note(part: string): void {
-    this.#notes?.parts.set(part, this.#versions.get(part) ?? 0);
+    this.#notes?.parts.add(part);
   }
 
   #refer(identity: TextReference): void {
     this.#note(identity.namespace);
     this.#notes?.references.set(identityKey(identity), identity);
-  }
-
-  /** A part that is not there any more is as it was before it came. */
-  #moved(part: string, exists = true): void {
-    if (exists) this.#versions.set(part, ++this.#changes);
-    else this.#versions.delete(part);
   }
 
   #makeGates(): void {
@@ -325,14 +319,14 @@ export class World {
     this.#gateways = new Map(gateways.map((placed) => [mapKey(placed.resource.namespace, placed.resource.name), placed]));
     // Whether there is such a service is nothing that is asked here.
     this.#admission = new WaypointAdmission([...slices.flatMap(({ namespace }) => namespace ?? []), ...gateways], new Set());
-    this.#moved(GATEWAYS);
   }
 
-  #chooseConfig(): void {
+  /** @returns whether it is another than before. */
+  #chooseConfig(): boolean {
     const chosen = [...(this.#slices.get(this.options.rootNamespace)?.configs ?? [])].sort(byAge)[0] ?? null;
-    if (chosen === this.#meshConfig) return;
+    if (chosen === this.#meshConfig) return false;
     this.#meshConfig = chosen;
-    this.#moved(CONFIG);
+    return true;
   }
 
   *#hostsOf(slice: Slice | undefined): Steps<Hosts> {
@@ -356,11 +350,18 @@ export class World {
     return { services, entries, bound };
   }
 
-  #replace(before: Hosts | undefined, after: Hosts): void {
-    const gone = new Set(before?.bound.map(([host]) => host));
-    const moved = new Set<string>();
-    for (const [host] of after.bound) if (!gone.delete(host)) moved.add(host.hostname);
-    for (const { hostname } of gone) moved.add(hostname);
+  #replace(before: Hosts | undefined, after: Hosts, moved: Set<string>): void {
+    const waypointsBefore = new Map(before?.bound);
+    for (const [host, waypoints] of after.bound) {
+      const known = waypointsBefore.get(host);
+      waypointsBefore.delete(host);
+      if (known === undefined) noteName(host.hostname, moved);
+      if (!sameItems(known, waypoints)) for (const waypoint of [...(known ?? []), ...waypoints]) moved.add(behindPart(waypoint));
+    }
+    for (const [{ hostname }, waypoints] of waypointsBefore) {
+      noteName(hostname, moved);
+      for (const waypoint of waypoints) moved.add(behindPart(waypoint));
+    }
     for (const [host, waypoints] of before?.bound ?? []) {
       const rest = this.#byHostname.get(host.hostname)?.filter((other) => other !== host) ?? [];
       if (rest.length === 0) this.#byHostname.delete(host.hostname);
@@ -379,7 +380,6 @@ export class World {
         else behind.add(host);
       }
     }
-    for (const hostname of moved) this.#moved(hostPart(hostname), this.#byHostname.has(hostname));
   }
 
   /** The same rule as the mesh's: a waypoint for workloads alone takes no services that are bound by their namespace's label. Its canary comes second. */
@@ -398,7 +398,12 @@ export class World {
 /** Whatever came first, every replica answers the same. */
 const inOrder = (hosts: Host[]): readonly Host[] => hosts.sort((a, b) => (a.service < b.service ? -1 : a.service > b.service ? 1 : 0));
 
-const hostPart = (hostname: string): string => `/${hostname}`;
+/** Who asked for it, in full or by a wildcard, may have another answer. */
+function noteName(hostname: string, moved: Set<string>): void {
+  moved.add(hostPart(hostname));
+  moved.add(suffixPart(""));
+  for (let dot = hostname.indexOf("."); dot >= 0; dot = hostname.indexOf(".", dot + 1)) moved.add(suffixPart(hostname.slice(dot)));
+}
 
 function sliceOf(placed: readonly Placed<Resource>[]): Slice {
   let namespace: Placed<NamespaceResource> | null = null;
