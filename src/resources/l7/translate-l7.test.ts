@@ -85,6 +85,26 @@ describe("only what changed is translated again", () => {
     translator.translate(resources.with(4, place(service("a", "[{name: x, port: 80}]"))));
     expect(translator.translationCount).toBeGreaterThan(4000);
   }, 60_000);
+  test("20 namespaces of 50 routes: those that a change can touch are looked at", () => {
+    const at = (text: string, name: string): string => text.replaceAll("namespace: shop", `namespace: ${name}`);
+    const spaces = Array.from({ length: 20 }, (_, i) => `team-${i}`);
+    const texts = new Map([["namespace", namespace("other")], ...spaces.flatMap((name) => [[`${name}/a`, at(service("a"), name)] as const, ...Array.from({ length: 50 }, (_, i) => [`${name}/r${i}`, at(route(`r${i}`, "a", "a"), name)] as const)])]);
+    const placed = new Map([...texts].map(([key, text]) => [key, place(text)]));
+    const translator = new L7Translator(testOptions);
+    const lookedAt = (): number => {
+      const before = translator.lookCount;
+      translator.translate([...placed.values()]);
+      return translator.lookCount - before;
+    };
+    expect(lookedAt()).toBe(1000);
+    expect(lookedAt()).toBe(0);
+    placed.set("team-3/r7", place(at(route("r7", "a", "b"), "team-3")));
+    expect(lookedAt()).toBe(1);
+    placed.set("team-3/a", place(at(service("a", "[{port: 81}]"), "team-3")));
+    expect(lookedAt()).toBe(50);
+    placed.set("rule", place("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, namespace: team-4}\nspec: {host: a.team-4.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n"));
+    expect(lookedAt()).toBe(1);
+  });
   test("a line more at the top of a file is no change of a route; nothing changed is nothing told", () => {
     const directory = new Directory();
     directory.update({ "base.yaml": base, "one.yaml": route("one", "a", "a") });

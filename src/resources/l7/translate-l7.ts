@@ -94,6 +94,8 @@ export class L7Translator {
   #moved = false;
   /** Translations of single resources done so far: what a test of reuse counts. */
   translationCount = 0;
+  /** Resources that asked their questions anew so far. */
+  lookCount = 0;
 
   constructor(options: TranslationOptions) {
     this.#options = options;
@@ -211,6 +213,7 @@ export class L7Translator {
   }
 
   #lookAt(placed: Placed<Resource>): void {
+    this.lookCount++;
     const before = this.#seen.get(placed);
     const parts = before === undefined ? null : partsOfSameAnswers(before, this.#world);
     if (parts !== null) {
