@@ -123,10 +123,10 @@ export class TestControlPlane implements AsyncDisposable {
     };
   }
 
-  /** Our own agent of a role. */
-  agent(role: "ztunnel" | "waypoint", place: Place, environment: Readonly<Record<string, string>> = {}): Agent {
+  /** Our own agent of a role. @param weft the program: these sources, or one that was built of others. */
+  agent(role: "ztunnel" | "waypoint", place: Place, environment: Readonly<Record<string, string>> = {}, weft: readonly string[] = [process.execPath, join(ROOT, "src/main.ts")]): Agent {
     const variables = Object.entries({ ...this.environmentOf(place), ...environment }).map(([name, value]) => `${name}=${value}`);
-    return new Agent(place, ["env", ...variables, process.execPath, join(ROOT, "src/main.ts"), role, "--state", join(this.directory, `state-${place.name}`)], join(this.directory, `${place.name}.log`));
+    return new Agent(place, ["env", ...variables, ...weft, role, "--state", join(this.directory, `state-${place.name}`)], join(this.directory, `${place.name}.log`));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
