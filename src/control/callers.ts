@@ -87,16 +87,15 @@ export class Callers implements Authenticator {
     return { name: describeAccount(account), mayHave: (id) => this.#mayHave(account, id) };
   }
 
-  /** For xDS: a node agent is told everything, a waypoint's pod what is its own. */
+  /**
+   * For xDS: a node agent is told everything, a waypoint's pod what is its own.
+   * @throws when the API server cannot be asked: that is no refusal.
+   */
   async authenticate({ bearerToken }: Credentials): Promise<Result<XdsCaller, string>> {
     if (bearerToken === null) return err(`no bearer token was shown, wanted a service account's token for ${this.#options.audience}`);
-    try {
-      const account = await this.review(bearerToken);
-      if (account === null) return err(`the bearer token is none of this cluster's for ${this.#options.audience}, or its pod is gone`);
-      return ok({ name: describeAccount(account), refusal: (view) => this.#refusal(account, view), statusRefusal: () => this.#statusRefusal(account) });
-    } catch (cause) {
-      return err(`the bearer token could not be checked, try again: ${cause instanceof Error ? cause.message : String(cause)}`);
-    }
+    const account = await this.review(bearerToken);
+    if (account === null) return err(`the bearer token is none of this cluster's for ${this.#options.audience}, or its pod is gone`);
+    return ok({ name: describeAccount(account), refusal: (view) => this.#refusal(account, view), statusRefusal: () => this.#statusRefusal(account) });
   }
 
   /** @throws when the API server cannot be asked. */

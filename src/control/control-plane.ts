@@ -40,6 +40,8 @@ export interface ControlPlaneOptions {
   /** PEM of the roots, as they are now. */
   readonly trustBundle: () => string;
   readonly publish: (state: PublishedState, timing: EvaluationTiming) => void;
+  /** What of the cluster cannot be followed now, in words; null when everything is heard of again. */
+  readonly onTrouble: (trouble: string | null) => void;
 }
 
 const LEASE_NAME = "weft-control";
@@ -62,7 +64,7 @@ export class ControlPlane {
     const { api, clock, random, timers, log } = options;
     this.#teller = new DiagnosticTeller(log);
     this.source = new ClusterSource({
-      api, clock, random, timers, log, options: options.translation, namespaces: options.namespaces,
+      api, clock, random, timers, log, options: options.translation, namespaces: options.namespaces, onTrouble: options.onTrouble,
       onObject: (event) => {
         const { kind, name, object } = event;
         if (kind === "Namespace") this.#bundles.setNamespace(name, object !== null && !isLeaving(object));

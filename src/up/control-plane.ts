@@ -63,6 +63,8 @@ export const run: RoleMain = async (settings, runtime) => {
     namespaces: settings.watchNamespaces, namespace: settings.podNamespace, replica: settings.podName, nodeAccounts: settings.nodeAccounts, audience: settings.tokenAudience,
     waypoints: waypointEnvironment(settings),
     trustBundle: () => authority.authority.trustBundlePem,
+    // No reason to send clients elsewhere: every replica hears as little, and what was known is served on.
+    onTrouble: (trouble) => lifecycle.readiness.remark("Kubernetes API", trouble),
     publish: (state, { sinceMs, evaluationMs, changes }) => {
       void xds.publish(state).then(() => {
         listing();

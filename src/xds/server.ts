@@ -246,7 +246,10 @@ export class XdsServer implements XdsServing {
     const { certificateId, peer } = context.values.get(PEER);
     const header = context.requestHeader.get("authorization");
     const bearerToken = header === null ? null : (/^Bearer ([\x21-\x7e]+)$/i.exec(header)?.[1] ?? null);
-    const authenticated = await this.#options.authenticate.authenticate({ bearerToken, certificateId, clusterId: context.requestHeader.get("clusterid") ?? "" });
+    const credentials = { bearerToken, certificateId, clusterId: context.requestHeader.get("clusterid") ?? "" };
+    const authenticated = await this.#options.authenticate.authenticate(credentials).catch((cause: unknown) => {
+      throw this.#refuse(peer, Code.Unavailable, `the credentials could not be checked, try again: ${cause instanceof Error ? cause.message : String(cause)}`);
+    });
     if (!authenticated.ok) throw this.#refuse(peer, Code.Unauthenticated, authenticated.error);
     return authenticated.value;
   }

@@ -36,7 +36,10 @@ export interface XdsCaller {
 }
 
 export interface Authenticator {
-  /** The error is for the client and for the log: what was shown, what was wanted. */
+  /**
+   * The error is for the client and for the log: what was shown, what was wanted.
+   * @throws when it cannot be checked now: that is no refusal.
+   */
   authenticate(credentials: Credentials): Promise<Result<XdsCaller, string>>;
 }
 

@@ -46,6 +46,8 @@ export interface ClusterSourceParts {
   readonly onEvaluated: (evaluation: ClusterEvaluation, timing: EvaluationTiming) => void;
   /** Every object as it comes, before it is evaluated. */
   readonly onObject: (event: ObjectEvent) => void;
+  /** What of the cluster cannot be followed now, in words; null when everything is heard of again. */
+  readonly onTrouble?: (trouble: string | null) => void;
 }
 
 export interface EvaluationTiming {
@@ -61,6 +63,8 @@ export class ClusterSource {
   readonly #watches: ListWatch[] = [];
   readonly #referenced: ReferencedObjects;
   readonly #unsynced = new Set<string>();
+  /** By what is watched. */
+  readonly #troubles = new Map<string, string>();
   #cancel: (() => void) | null = null;
   #cancelAgain: (() => void) | null = null;
   #sinceMs = 0;
@@ -132,7 +136,7 @@ export class ClusterSource {
     const watch = new ListWatch({ types, namespace, ...(labelSelector === undefined ? {} : { labelSelector }), ...(fieldSelector === undefined ? {} : { fieldSelector }),
       // Who may read some namespaces alone may not read what belongs to none: localities, and the controllers of classes.
       optional: this.#parts.namespaces.length > 0 && !types[0]!.namespaced && kind !== "Namespace" }, {
-      api, clock, random, timers, log,
+      api, clock, random, timers, log, onTrouble: (trouble) => this.#troubled(name, trouble),
       sink: {
         upsert: (object) => {
           const taken = this.set.upsert(kind, object);
@@ -156,6 +160,13 @@ export class ClusterSource {
     });
     this.#watches.push(watch);
     return () => watch.start();
+  }
+
+  #troubled(watched: string, trouble: string): void {
+    if (trouble === "") this.#troubles.delete(watched);
+    else this.#troubles.set(watched, trouble);
+    const [first] = this.#troubles.values();
+    this.#parts.onTrouble?.(first === undefined ? null : `${this.#troubles.size} of ${this.#watches.length} lists are not followed, what they said last is in force: ${first}`);
   }
 
   /** What found no room before is in the next list. */

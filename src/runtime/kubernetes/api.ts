@@ -34,6 +34,8 @@ export interface WatchRequest {
   /** After which the server ends it. */
   readonly timeoutSeconds: number;
   readonly signal: AbortSignal;
+  /** The server has taken it: what changes from now on will come. */
+  readonly onBegun?: () => void;
 }
 
 export interface Api {

@@ -62,7 +62,7 @@ export class KubernetesClient implements Api {
   }
 
   /** Ends when the server ends the watch; a failure to begin, and a connection that breaks, come as the last element. */
-  async *#events({ path, query, accept, timeoutSeconds, signal }: WatchRequest): AsyncGenerator<Result<unknown, ApiFault>> {
+  async *#events({ path, query, accept, timeoutSeconds, signal, onBegun }: WatchRequest): AsyncGenerator<Result<unknown, ApiFault>> {
     const { answerMs, silenceMs } = this.#times;
     const silence = new AbortController();
     let limitMs = answerMs;
@@ -79,6 +79,7 @@ export class KubernetesClient implements Api {
       }, AbortSignal.any([silence.signal, signal]));
       if (!sent.ok) return yield sent;
       alive();
+      onBegun?.();
       const decoder = new TextDecoder();
       let rest = "";
       for await (const chunk of sent.value.body ?? []) {

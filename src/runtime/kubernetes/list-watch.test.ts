@@ -153,6 +153,12 @@ describe("list and watch", () => {
     expect(tried).toBeLessThan(300);
     expect(watch.trouble).toContain("status 0");
     expect(seen).toEqual(["+a@1", "synced"]);
+    server.watch = (request) => {
+      request.onBegun?.();
+      return new Promise((resolve) => request.signal.addEventListener("abort", () => resolve(fault(0, "aborted"))));
+    };
+    await time.pass(60_000);
+    expect(watch.trouble).toBe("");
   });
 
   test("a kind that is not installed is empty, and picked up when it is; with an older version, under that", async () => {

@@ -79,6 +79,8 @@ export interface ListWatchParts {
   readonly timers: Timers;
   readonly log: Logger;
   readonly sink: ListWatchSink;
+  /** Whenever `trouble` is another one. */
+  readonly onTrouble?: (trouble: string) => void;
 }
 
 /** In the place of a version: no object has it. */
@@ -126,7 +128,7 @@ export class ListWatch {
     this.#compareMs = (watched.compareMs ?? COMPARE_MS) * (1 - COMPARE_JITTER + 2 * COMPARE_JITTER * parts.random.next());
   }
 
-  /** Why nothing is synced yet, for readiness; "" when all is well. */
+  /** Why nothing is heard now; "" when all is well. */
   get trouble(): string {
     return this.#told;
   }
@@ -228,7 +230,7 @@ export class ListWatch {
     this.#relist = new AbortController();
     const ended = await this.#parts.api.watch({
       path: this.#path(this.#type), query: { ...this.#selectors(), resourceVersion: this.#version ?? "" }, ...this.#accept(METADATA_ONE), timeoutSeconds: seconds,
-      signal: AbortSignal.any([this.#stop.signal, this.#relist.signal]),
+      signal: AbortSignal.any([this.#stop.signal, this.#relist.signal]), onBegun: () => this.#tell(""),
     }, (event) => this.#event(event));
     if (this.#stop.signal.aborted) return;
     if (this.#relist.signal.aborted) {
@@ -374,6 +376,7 @@ export class ListWatch {
     if (trouble !== "") this.#parts.log.warn(trouble, { resource: this.#type.plural });
     else this.#parts.log.info("reached again", { resource: this.#type.plural });
     this.#told = trouble;
+    this.#parts.onTrouble?.(trouble);
   }
 
   #backoffMs(): number {

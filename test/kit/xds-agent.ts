@@ -1,0 +1,74 @@
+// The configuration of an agent as a client alone: our client of xDS with the records it keeps, and what each of its streams brought.
+
+import { seededRandom } from "../../src/core/ports.ts";
+import { MeshStore } from "../../src/mesh/store.ts";
+import { systemTimers } from "../../src/net/timers.ts";
+import { AdsClient } from "../../src/xds/client/ads-client.ts";
+import { XdsRecords } from "../../src/xds/client/records.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/xds/resource.ts";
+
+const TYPES = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
+
+export interface XdsAgentOptions {
+  readonly port: number;
+  readonly serverName: string;
+  readonly rootsPem: string;
+  readonly token: string;
+  readonly node: string;
+}
+
+/** What came on one stream. */
+export interface StreamCount {
+  resources: number;
+  removals: number;
+  /** Types that have been told of. */
+  readonly types: Set<string>;
+}
+
+export class XdsAgent implements AsyncDisposable {
+  readonly records = new XdsRecords(null, new MeshStore());
+  /** The present one is the last. */
+  readonly streams: StreamCount[] = [];
+  /** Why the streams before it ended. */
+  readonly ends: string[] = [];
+  /** Names of what was taken away on any stream. */
+  readonly removed: string[] = [];
+  readonly #client: AdsClient;
+  readonly #running: Promise<void>;
+
+  constructor({ port, serverName, rootsPem, token, node }: XdsAgentOptions) {
+    this.#client = new AdsClient({
+      channel: { address: `127.0.0.1:${port}`, serverName, rootCa: rootsPem, token: { kind: "literal", value: token }, clusterId: "Kubernetes", headers: {} },
+      node: { id: "ztunnel~198.18.0.1~ztunnel.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: node } }, types: TYPES, random: seededRandom(1), timers: systemTimers,
+      versions: (typeUrl) => this.records.versions(typeUrl),
+      onResponse: (response) => {
+        const stream = this.streams.at(-1)!;
+        stream.types.add(response.typeUrl);
+        stream.resources += response.resources.length;
+        stream.removals += response.removed.length;
+        this.removed.push(...response.removed);
+        return this.records.take(response).refused;
+      },
+      onEvent: (event) => {
+        if (event.kind === "connected") this.streams.push({ resources: 0, removals: 0, types: new Set() });
+        if (event.kind === "disconnected") this.ends.push(event.reason);
+      },
+    });
+    this.#running = this.#client.run();
+  }
+
+  /** The stream of this number (the first is 1) stands, and each type was told of once on it. */
+  isTold(stream: number): boolean {
+    return (this.streams[stream - 1]?.types.size ?? 0) === TYPES.length;
+  }
+
+  /** Name to version of everything it has. */
+  get versions(): ReadonlyMap<string, string> {
+    return new Map(TYPES.flatMap((typeUrl) => [...this.records.versions(typeUrl)]));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#client.close();
+    await this.#running;
+  }
+}
