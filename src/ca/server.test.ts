@@ -109,7 +109,7 @@ describe("CreateCertificate over TLS", () => {
     const published = Promise.withResolvers<Svid>();
     const cache = new SvidCache({
       source: from, store: null, clock: systemClock, random: seededRandom(1), timers: systemTimers, lifetimeMs: DAY_MS, createRequest,
-      onPublish: published.resolve, onDrop: () => {}, onFailed: (_id, message) => published.reject(new Error(message)), onWarning: () => {},
+      onPublish: published.resolve, onDrop: () => {}, onFailed: (_id, message) => published.reject(new Error(message)), onUnavailable: () => {}, onWarning: () => {},
     });
     cache.workloadAdded(WEB);
     expect((await published.promise).spiffeId).toBe(WEB);

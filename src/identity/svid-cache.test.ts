@@ -7,7 +7,7 @@ import { spiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { CertificateSource, IssueRequest } from "./certificate-source.ts";
 import { createRequest } from "./csr.ts";
 import {
-  BACKOFF_FIRST_MS_MAX, BACKOFF_MS_MAX, FETCH_TIMEOUT_MS, FETCHES_MAX, heldSvid, IDENTITIES_MAX, newSvidCacheState, nextAlarmMs, REFUSALS_BELIEVED, step, SvidCache, type SvidCacheState, type SvidEffect,
+  BACKOFF_FIRST_MS_MAX, BACKOFF_MS_MAX, FETCH_TIMEOUT_MS, FETCHES_MAX, heldSvid, IDENTITIES_MAX, newSvidCacheState, nextAlarmMs, PATIENCE_MS, REFUSALS_BELIEVED, step, SvidCache, type SvidCacheState, type SvidEffect,
   type SvidEvent, TICK_MS, type Times, UNOWNED_IDLE_MS,
 } from "./svid-cache.ts";
 import type { Svid } from "./svid.ts";
@@ -125,7 +125,7 @@ describe("fetching", () => {
     bench.send({ kind: "workloadAdded", spiffeId: id(0) });
     const entry = bench.state.entries.get(id(0))!;
     for (let i = 1; i < IDENTITIES_MAX; i++) bench.state.entries.set(id(i), { ...entry, spiffeId: id(i), work: { kind: "idle" } });
-    expect(bench.send({ kind: "needed", spiffeId: id("more"), priority: "realtime" })).toMatchObject([{ kind: "failed", spiffeId: id("more") }]);
+    expect(bench.send({ kind: "needed", spiffeId: id("more"), priority: "realtime" })).toMatchObject([{ kind: "failed", spiffeId: id("more") }, { kind: "unavailable", spiffeId: id("more") }]);
   });
 });
 
@@ -211,11 +211,34 @@ describe("renewal and failure", () => {
     }
   });
 
-  test("a connection that asks during the back-off hears the reason at once", () => {
+  test("connections wait while a CA is away for a moment; when it stays away, they and who comes later are told", () => {
     const bench = new Bench();
-    const fetch = bench.fetchOf({ kind: "needed", spiffeId: id(1), priority: "realtime" });
-    expect(bench.send({ kind: "fetchFailed", ...fetch, message: "token refused" })).toEqual([{ kind: "failed", spiffeId: id(1), message: "token refused" }]);
-    expect(bench.send({ kind: "needed", spiffeId: id(1), priority: "realtime" })).toEqual([{ kind: "failed", spiffeId: id(1), message: "token refused" }]);
+    let fetch: { readonly fetchId: number; readonly spiffeId: SpiffeId } = bench.fetchOf({ kind: "needed", spiffeId: id(1), priority: "realtime" });
+    const beganMs = bench.monotonicMs;
+    const failure = { spiffeId: id(1), message: "connection refused" };
+    for (;;) {
+      const effects = bench.send({ kind: "fetchFailed", ...fetch, message: failure.message });
+      const away = bench.monotonicMs - beganMs >= PATIENCE_MS;
+      expect(effects).toEqual(away ? [{ kind: "failed", ...failure }, { kind: "unavailable", ...failure }] : [{ kind: "failed", ...failure }]);
+      expect(bench.send({ kind: "needed", spiffeId: id(1), priority: "realtime" })).toEqual(away ? [{ kind: "unavailable", ...failure }] : []);
+      if (away) break;
+      let again: { readonly fetchId: number } | undefined;
+      while (again === undefined) again = bench.nextFetch(100);
+      fetch = { fetchId: again.fetchId, spiffeId: id(1) };
+    }
+    expect(bench.monotonicMs - beganMs).toBeLessThan(2 * PATIENCE_MS);
+  });
+
+  test("a refusal that is repeated is believed without that patience", () => {
+    const bench = new Bench();
+    let fetch: { readonly fetchId: number; readonly spiffeId: SpiffeId } = bench.fetchOf({ kind: "needed", spiffeId: id(1), priority: "realtime" });
+    for (let refusals = 1; refusals <= REFUSALS_BELIEVED; refusals++) {
+      const kinds = bench.send({ kind: "fetchFailed", ...fetch, message: "who are you", refused: true }).map(({ kind }) => kind);
+      expect(kinds).toEqual(refusals === REFUSALS_BELIEVED ? ["failed", "unavailable"] : ["failed"]);
+      let again: { readonly fetchId: number } | undefined;
+      while (again === undefined) again = bench.nextFetch(100);
+      fetch = { fetchId: again.fetchId, spiffeId: id(1) };
+    }
   });
 
   test("a certificate that is past its half-life when it comes is not renewed in a loop", () => {
@@ -327,7 +350,7 @@ describe("the shell", () => {
     const cache = new SvidCache({
       source, clock: time, timers: time, random: seededRandom(3), lifetimeMs: DAY_MS, createRequest,
       store: { save: (one) => void saved.push(one.serial), remove: (one) => void saved.push(`removed ${one}`) },
-      onPublish: (one) => void published.push(one), onDrop: () => {}, onFailed: (_one, message) => void failures.push(message), onWarning: () => {},
+      onPublish: (one) => void published.push(one), onDrop: () => {}, onFailed: (_one, message) => void failures.push(message), onUnavailable: () => {}, onWarning: () => {},
     });
     return { cache, time, published, failures, saved };
   }

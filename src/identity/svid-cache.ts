@@ -8,6 +8,9 @@
 //   ────────────────▶ waiting ──slot free──▶ fetching ──────▶ held ──────────▶ waiting, old one kept
 //                        ▲                      │ failed: back-off          │ dropped, or expired
 //                        └──────────────────────┘                           ▼ svidDropped
+//
+// A fetch that failed is not yet the end for the connections that wait: a replica of the CA may just have been replaced. They are told when
+// the CA has refused again and again, or has not answered for a while.
 
 import type { Clock, Random } from "../core/ports.ts";
 import { err, type Result, unreachable } from "../core/result.ts";
@@ -26,6 +29,10 @@ export const BACKOFF_FIRST_MS_MAX = 1000;
 export const BACKOFF_MS_MAX = 150_000;
 /** Renewal falls between 0.45 and 0.55 of the lifetime, so that the certificates of one start do not renew as one wave. */
 const HALF_LIFE_JITTER = 0.05;
+/** Since the first failure: as long may a CA be away before the connections that wait for it are told. Less than they wait by themselves. */
+export const PATIENCE_MS = 5_000;
+/** A CA that has refused so often means it; the first time it may not have heard yet of who is asking. */
+export const REFUSALS_BELIEVED = 3;
 /** A jump of the wall clock is noticed within this time. */
 export const TICK_MS = 10_000;
 /** An identity that no workload here has (asked for by a late connection) is forgotten after this idle time. */
@@ -38,8 +45,8 @@ type Work =
   | { readonly kind: "idle" }
   /** In the queue; `sequence` keeps first come, first served inside one priority. */
   | { readonly kind: "waiting"; readonly priority: SvidPriority; readonly sequence: number }
-  | { readonly kind: "fetching"; readonly priority: SvidPriority; readonly fetchId: number }
-  /** The last fetch failed; the next starts at `untilMs` (monotonic). A connection that asks meanwhile hears of the failure at once. */
+  | { readonly kind: "fetching"; readonly priority: SvidPriority; readonly fetchId: number; readonly sinceMs: number }
+  /** The last fetch failed; the next starts at `untilMs` (monotonic). */
   | { readonly kind: "backingOff"; readonly priority: SvidPriority; readonly untilMs: number; readonly failures: number; readonly message: string };
 
 interface Entry {
@@ -54,7 +61,9 @@ interface Entry {
   renewNotBeforeMs: number;
   /** Part of the lifetime after which this certificate is renewed, drawn once for each. */
   renewAtFraction: number;
+  /** Since the last certificate; and when the first of them began, monotonic. */
   failures: number;
+  failingSinceMs: number;
   /** Whether the CA refused it when it was asked last. */
   refused: boolean;
   work: Work;
@@ -93,8 +102,10 @@ export type SvidEffect =
   | { readonly kind: "publish"; readonly svid: Svid }
   /** Nobody here needs the identity any more, or its certificate has run out: forget it, on disk too when `forget`. */
   | { readonly kind: "drop"; readonly spiffeId: SpiffeId; readonly forget: boolean }
-  /** Told once for each failed fetch, and again to whoever asks during the back-off. */
-  | { readonly kind: "failed"; readonly spiffeId: SpiffeId; readonly message: string };
+  /** Told once for each failed fetch. */
+  | { readonly kind: "failed"; readonly spiffeId: SpiffeId; readonly message: string }
+  /** Whoever waits for it need not any longer. Told with a failure that settles it, and to whoever asks after that. */
+  | { readonly kind: "unavailable"; readonly spiffeId: SpiffeId; readonly message: string };
 
 export interface Times {
   readonly monotonicMs: number;
@@ -152,7 +163,7 @@ export function step(state: SvidCacheState, event: SvidEvent, now: Times): SvidE
       return unreachable(event);
   }
   reviewAll(state, now, effects);
-  startFetches(state, effects);
+  startFetches(state, now, effects);
   return effects;
 }
 
@@ -183,10 +194,11 @@ function entryOf(state: SvidCacheState, spiffeId: SpiffeId, now: Times, effects:
     return known;
   }
   if (state.entries.size >= IDENTITIES_MAX) {
-    effects.push({ kind: "failed", spiffeId, message: `this node already holds ${IDENTITIES_MAX} identities` });
+    const message = `this node already holds ${IDENTITIES_MAX} identities`;
+    effects.push({ kind: "failed", spiffeId, message }, { kind: "unavailable", spiffeId, message });
     return null;
   }
-  const entry: Entry = { spiffeId, workloads: 0, svid: null, published: false, renewNotBeforeMs: 0, renewAtFraction: 0.5, failures: 0, refused: false, work: { kind: "idle" }, wantedAtMs: now.monotonicMs };
+  const entry: Entry = { spiffeId, workloads: 0, svid: null, published: false, renewNotBeforeMs: 0, renewAtFraction: 0.5, failures: 0, failingSinceMs: 0, refused: false, work: { kind: "idle" }, wantedAtMs: now.monotonicMs };
   state.entries.set(spiffeId, entry);
   return entry;
 }
@@ -199,7 +211,7 @@ function need(state: SvidCacheState, event: { readonly spiffeId: SpiffeId; reado
     effects.push({ kind: "publish", svid });
     return;
   }
-  if (entry.work.kind === "backingOff") effects.push({ kind: "failed", spiffeId: entry.spiffeId, message: entry.work.message });
+  if (entry.work.kind === "backingOff" && isSettled(entry, now)) effects.push({ kind: "unavailable", spiffeId: entry.spiffeId, message: entry.work.message });
   ask(state, entry, event.priority);
 }
 
@@ -254,13 +266,14 @@ function hold(state: SvidCacheState, entry: Entry, svid: Svid, now: Times): void
 }
 
 function fetched(state: SvidCacheState, event: Fetch & { readonly svid: Svid }, now: Times, effects: SvidEffect[]): void {
-  const entry = fetchingEntry(state, event);
-  if (entry === null) return;
+  const fetching = fetchingEntry(state, event);
+  if (fetching === null) return;
+  const { entry, work: { sinceMs } } = fetching;
   state.fetching--;
   entry.refused = false;
   entry.work = { kind: "idle" };
   if (now.wallMs >= event.svid.notAfterMs) {
-    backOff(state, entry, { priority: "warmup", message: `the certificate for ${entry.spiffeId} had expired when it came; is this machine's clock right?`, now, effects });
+    backOff(state, entry, { sinceMs, priority: "warmup", message: `the certificate for ${entry.spiffeId} had expired when it came; is this machine's clock right?`, now, effects });
     return;
   }
   hold(state, entry, event.svid, now);
@@ -268,30 +281,41 @@ function fetched(state: SvidCacheState, event: Fetch & { readonly svid: Svid }, 
 }
 
 function fetchFailed(state: SvidCacheState, event: Fetch & FetchFailure, now: Times, effects: SvidEffect[]): void {
-  const entry = fetchingEntry(state, event);
-  if (entry === null || entry.work.kind !== "fetching") return;
+  const fetching = fetchingEntry(state, event);
+  if (fetching === null) return;
+  const { entry, work: { sinceMs, priority } } = fetching;
   state.fetching--;
   entry.refused = event.refused ?? false;
-  backOff(state, entry, { priority: entry.work.priority, message: event.message, now, effects });
+  backOff(state, entry, { sinceMs, priority, message: event.message, now, effects });
 }
 
 /** An answer counts only for the fetch that is under way: not for a cancelled one, nor for the identity's previous life. */
-function fetchingEntry(state: SvidCacheState, event: Fetch): Entry | null {
+function fetchingEntry(state: SvidCacheState, event: Fetch): { readonly entry: Entry; readonly work: Extract<Work, { kind: "fetching" }> } | null {
   const entry = state.entries.get(event.spiffeId);
-  return entry !== undefined && entry.work.kind === "fetching" && entry.work.fetchId === event.fetchId ? entry : null;
+  return entry?.work.kind === "fetching" && entry.work.fetchId === event.fetchId ? { entry, work: entry.work } : null;
 }
 
 /** Doubles from a random start in [0.5 s, 1 s] to 150 s; while a valid certificate is held, the next try is never later than its end. */
-function backOff(state: SvidCacheState, entry: Entry, options: { priority: SvidPriority; message: string; now: Times; effects: SvidEffect[] }): void {
+function backOff(state: SvidCacheState, entry: Entry, options: { sinceMs: number; priority: SvidPriority; message: string; now: Times; effects: SvidEffect[] }): void {
   const { now } = options;
+  if (entry.failures === 0) entry.failingSinceMs = options.sinceMs;
   entry.failures++;
   const firstMs = BACKOFF_FIRST_MS_MIN + state.random.next() * (BACKOFF_FIRST_MS_MAX - BACKOFF_FIRST_MS_MIN);
   let delayMs = Math.min(BACKOFF_MS_MAX, firstMs * 2 ** Math.min(entry.failures - 1, 20));
   const leftMs = entry.svid === null ? -1 : entry.svid.notAfterMs - now.wallMs;
   if (leftMs > BACKOFF_FIRST_MS_MIN) delayMs = Math.min(delayMs, Math.max(BACKOFF_FIRST_MS_MIN, leftMs - BACKOFF_FIRST_MS_MAX));
   entry.work = { kind: "backingOff", priority: options.priority, untilMs: now.monotonicMs + delayMs, failures: entry.failures, message: options.message };
-  options.effects.push({ kind: "failed", spiffeId: entry.spiffeId, message: options.message });
+  const failure = { spiffeId: entry.spiffeId, message: options.message };
+  options.effects.push({ kind: "failed", ...failure });
+  if (isSettled(entry, now)) options.effects.push({ kind: "unavailable", ...failure });
 }
+
+/** Nobody need wait for a certificate that cannot be had for now. */
+function isSettled(entry: Entry, now: Times): boolean {
+  return isRefused(entry) || (entry.failures > 0 && now.monotonicMs - entry.failingSinceMs >= PATIENCE_MS);
+}
+
+const isRefused = (entry: Entry): boolean => entry.refused && entry.failures >= REFUSALS_BELIEVED;
 
 /** What time alone changes: back-offs that end, certificates that reach half-life or their end, identities nobody wants. */
 function reviewAll(state: SvidCacheState, now: Times, effects: SvidEffect[]): void {
@@ -320,12 +344,12 @@ function reviewValidity(state: SvidCacheState, entry: Entry, now: Times, effects
   }
 }
 
-function startFetches(state: SvidCacheState, effects: SvidEffect[]): void {
+function startFetches(state: SvidCacheState, now: Times, effects: SvidEffect[]): void {
   while (state.fetching < FETCHES_MAX) {
     const next = mostUrgent(state);
     if (next === null || next.work.kind !== "waiting") return;
     const fetchId = state.nextFetchId++;
-    next.work = { kind: "fetching", priority: next.work.priority, fetchId };
+    next.work = { kind: "fetching", priority: next.work.priority, fetchId, sinceMs: now.monotonicMs };
     state.fetching++;
     effects.push({ kind: "fetch", fetchId, spiffeId: next.spiffeId });
   }
@@ -370,9 +394,6 @@ export const systemTimers: Timers = {
   },
 };
 
-/** A CA that has refused so often means it; the first time it may not have heard yet of who is asking. */
-export const REFUSALS_BELIEVED = 3;
-
 /** A fetch that takes longer than this gives its slot back; the source has been told to stop. */
 export const FETCH_TIMEOUT_MS = 30_000;
 
@@ -394,7 +415,10 @@ export interface SvidCacheOptions {
   readonly createRequest: (spiffeId: SpiffeId) => CertificateRequest;
   readonly onPublish: (svid: Svid) => void;
   readonly onDrop: (spiffeId: SpiffeId) => void;
+  /** A fetch failed. It is tried again. */
   readonly onFailed: (spiffeId: SpiffeId, message: string) => void;
+  /** Connections that wait for it are to end. */
+  readonly onUnavailable: (spiffeId: SpiffeId, message: string) => void;
   readonly onWarning: (code: string, message: string) => void;
 }
 
@@ -442,7 +466,7 @@ export class SvidCache {
     this.#run({ kind: "workloadRemoved", spiffeId });
   }
 
-  /** Answered by onPublish or onFailed, at once when the answer is known. */
+  /** Answered by onPublish or onUnavailable, at once when the answer is known. */
   need(spiffeId: SpiffeId, priority: SvidPriority): void {
     this.#run({ kind: "needed", spiffeId, priority });
   }
@@ -469,7 +493,7 @@ export class SvidCache {
   /** What workloads here wait for: no certificate yet, and nobody has said that there will be none. */
   get awaited(): readonly SpiffeId[] {
     const now = this.#now();
-    return [...this.#state.entries.values()].filter((entry) => entry.workloads > 0 && usable(entry, now) === null && !(entry.refused && entry.failures >= REFUSALS_BELIEVED)).map(({ spiffeId }) => spiffeId);
+    return [...this.#state.entries.values()].filter((entry) => entry.workloads > 0 && usable(entry, now) === null && !isRefused(entry)).map(({ spiffeId }) => spiffeId);
   }
 
   destroy(): void {
@@ -509,6 +533,9 @@ export class SvidCache {
         return;
       case "failed":
         this.#options.onFailed(effect.spiffeId, effect.message);
+        return;
+      case "unavailable":
+        this.#options.onUnavailable(effect.spiffeId, effect.message);
         return;
       default:
         return unreachable(effect);

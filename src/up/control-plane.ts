@@ -33,6 +33,8 @@ import { XdsServer, type XdsServerEvent } from "../xds/server.ts";
 
 const OPENING = "CA";
 const OPEN_AGAIN_MS = 2_000;
+/** After being asked to stop: new clients are sent here until the cluster's endpoints and every node's rules have changed. */
+const STILL_SERVED_MS = 5_000;
 const LISTEN_DEFAULT = { ip: parseIp("::")!, port: 15012 };
 /** Names of the Services by which agents know a control plane: ours, and Istio's for agents that come from there. */
 const SERVICES = ["weft-control", "istiod"] as const;
@@ -101,6 +103,8 @@ export const run: RoleMain = async (settings, runtime) => {
   const reason = await lifecycle.stopped();
   lock.value.ending();
   // The Lease goes first: another replica writes while this one ends.
+  await running.lease.stop();
+  await pause(systemTimers, STILL_SERVED_MS, lifecycle.force);
   await running.stop();
   xds.close();
   await port.drain(drainMs(settings));

@@ -48,10 +48,8 @@ export class Certificates {
         crl?.reload();
       },
       onDrop: (spiffeId) => threads.post({ kind: "svidDropped", spiffeId }),
-      onFailed: (spiffeId, message) => {
-        threads.post({ kind: "svidFailed", spiffeId, message });
-        log.warn(message, { code: "certificate_failed" });
-      },
+      onUnavailable: (spiffeId, message) => threads.post({ kind: "svidFailed", spiffeId, message }),
+      onFailed: (_spiffeId, message) => log.warn(message, { code: "certificate_failed" }),
       onWarning: (code, message) => log.warn(message, { code }),
     });
     const held = () => svids.list().flatMap(({ certificate }) => (certificate === null ? [] : [certificate]));

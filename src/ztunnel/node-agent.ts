@@ -126,8 +126,8 @@ export class NodeAgent {
         threads.post({ kind: "svidDropped", spiffeId: id });
         options.events.debug("a certificate is dropped", { identity: id });
       },
-      onFailed: (id, message) => {
-        threads.post({ kind: "svidFailed", spiffeId: id, message });
+      onUnavailable: (id, message) => threads.post({ kind: "svidFailed", spiffeId: id, message }),
+      onFailed: (_id, message) => {
         options.events.warning("certificate_failed", message);
         options.events.certificatesAwaited(this.#svids.awaited);
       },
