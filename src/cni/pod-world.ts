@@ -4,6 +4,7 @@ import { err, ok } from "../core/result.ts";
 import { close } from "../net/libc.ts";
 import { countCarried } from "../net/redirect/carried-connections.ts";
 import { drainRedirect, installRedirect, removeRedirect, repairRedirect } from "../net/redirect/redirect.ts";
+import { forgetEndedDials } from "../net/redirect/translated-connections.ts";
 import { REDIRECTION } from "../resources/annotations.ts";
 import { type Api, MERGE_PATCH } from "../runtime/kubernetes/api.ts";
 import type { PodWorld } from "./enrolment.ts";
@@ -147,7 +148,10 @@ class LeftPods implements Left {
   /** No ztunnel serves it any more. */
   released(uid: string): void {
     const there = this.#pods.get(uid);
-    if (there !== undefined) there.releasedMs ??= performance.now();
+    if (there === undefined || there.releasedMs !== null) return;
+    there.releasedMs = performance.now();
+    // What the ztunnels dialled since the rules were drained; whoever is given one of these ports all the same is waited for.
+    forgetEndedDials(there.namespaceFd);
   }
 
   /** It is wanted again. The descriptor is the caller's. */

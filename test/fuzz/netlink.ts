@@ -5,7 +5,8 @@
 
 import { type Cidr, type IpAddress, ipFromBytes } from "../../src/core/ip.ts";
 import type { Random } from "../../src/core/ports.ts";
-import { readTcpSocket, writeNewTrackedConnection } from "../../src/wire/netlink/connections.ts";
+import { readTcpSocket } from "../../src/wire/netlink/connections.ts";
+import { readTrackedConnection, writeNewTrackedConnection } from "../../src/wire/netlink/conntrack.ts";
 import { type Expression, EXPRESSIONS_MAX, formatExpression } from "../../src/wire/netlink/expression.ts";
 import { Attributes, type NetlinkMessage, NetlinkWriter, NLMSG_ERROR, readAnswer, readAttributeList, readMessages } from "../../src/wire/netlink/message.ts";
 import * as nft from "../../src/wire/netlink/nf-tables.ts";
@@ -97,8 +98,9 @@ function written(random: Random): Written {
     }
     default: {
       const end = (): { ip: IpAddress; port: number } => ({ ip: ip(random, 4), port: below(random, 65536) });
-      writeNewTrackedConnection(writer, stamp, { local: end(), remote: end() });
-      return done(() => ({ ok: true, value: null }), null);
+      const [local, remote] = [end(), end()];
+      writeNewTrackedConnection(writer, stamp, { local, remote });
+      return done((message) => readTrackedConnection(message), { original: { from: local, to: remote }, reply: { from: remote, to: local }, originalZone: 0, ended: false, id: 0 });
     }
   }
 }
@@ -150,7 +152,7 @@ const noise = (random: Random): Uint8Array => {
 };
 
 const readers: readonly ((message: NetlinkMessage) => { readonly ok: boolean })[] = [
-  nft.readGeneration, nft.readTable, nft.readChain, nft.readRule, route.readLink, route.readAddress, route.readRoute, route.readRule, readTcpSocket,
+  nft.readGeneration, nft.readTable, nft.readChain, nft.readRule, route.readLink, route.readAddress, route.readRoute, route.readRule, readTcpSocket, readTrackedConnection,
 ];
 
 function anythingIsSurvived(_random: Random, datagram: Uint8Array): void {

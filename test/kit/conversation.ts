@@ -82,6 +82,7 @@ export class Conversation implements Disposable {
   #received = "";
   #ended: Error | null = null;
   #changed: () => void = () => undefined;
+  readonly #peerEnded = Promise.withResolvers<void>();
 
   private constructor() {}
 
@@ -95,6 +96,7 @@ export class Conversation implements Disposable {
     const connected = Promise.withResolvers<void>();
     const ended = (error: Error): void => {
       conversation.#ended ??= error;
+      conversation.#peerEnded.resolve();
       connected.reject(error);
       conversation.#changed();
     };
@@ -104,6 +106,7 @@ export class Conversation implements Disposable {
         conversation.#changed();
       },
       drain: () => connected.resolve(),
+      end: () => conversation.#peerEnded.resolve(),
       close: (_, error) => ended(error ?? new Error("closed")),
       error: (_, error) => ended(error),
       connectError: (_, error) => ended(error),
@@ -151,6 +154,12 @@ export class Conversation implements Disposable {
   async echoes(text: string): Promise<boolean> {
     this.send(text);
     return await this.receive(text);
+  }
+
+  /** In order: our side first, then the peer's. */
+  async end(): Promise<void> {
+    this.#socket!.end();
+    await this.#peerEnded.promise;
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import type { IpAddress } from "../../core/ip.ts";
 import type { TcpSocket, TcpState } from "../../wire/netlink/connections.ts";
-import { carriedOf } from "./carried-connections.ts";
+import type { TrackedConnection } from "../../wire/netlink/conntrack.ts";
+import { carriedOf, translatedOf } from "./carried-connections.ts";
 import { REDIRECT_DEFAULTS } from "./options.ts";
 
 const MARK = REDIRECT_DEFAULTS.packetMark.value;
@@ -84,5 +85,33 @@ describe("carried connections", () => {
   test("only the mask's bits of a mark are the proxy's", () => {
     expect(count(inbound({}, { mark: 0x7000 | MARK }))).toBe(1);
     expect(count(inbound({}, { mark: MARK | 0x800 }))).toBe(0);
+  });
+});
+
+describe("translated connections", () => {
+  /** Of a connection that came from port 50000 and is seen here from port 31473. */
+  const tracked = (originalZone: number): TrackedConnection => ({
+    original: { from: at("198.18.2.10:50000"), to: at("198.18.1.10:8080") }, reply: { from: at("198.18.1.10:8080"), to: at("198.18.2.10:31473") }, originalZone, ended: false, id: 1,
+  });
+  const application = (rest: End): TcpSocket => end("198.18.1.10:8080", "198.18.2.10:31473", rest);
+  const dialled = (rest: End): TcpSocket => end("198.18.2.10:50000", "198.18.1.10:8080", { mark: MARK, ...rest });
+  const translated = (zone: number, ...sockets: TcpSocket[]): number => translatedOf(sockets, [tracked(zone)], REDIRECT_DEFAULTS).length;
+
+  test("a client's own counts as long as the application has something of it", () => {
+    expect(translated(0, application({}))).toBe(1);
+    expect(translated(0, application(is("closeWait")))).toBe(1);
+    expect(translated(0, application(is("finWait2", ORPHAN)))).toBe(0);
+    expect(translated(0)).toBe(0);
+  });
+
+  test("one of the application's own, to somewhere else", () => {
+    expect(translated(0, end("198.18.2.10:50000", "198.18.1.10:8080"))).toBe(1);
+  });
+
+  test("what we dialled: half closed it carries something while both ends are held", () => {
+    expect(translated(2, dialled({}), application({}))).toBe(1);
+    expect(translated(2, dialled(is("finWait2")), application(is("closeWait")))).toBe(1);
+    expect(translated(2, dialled(is("closeWait")), application(is("finWait2", ORPHAN)))).toBe(0);
+    expect(translated(2, application(is("closeWait")))).toBe(0);
   });
 });

@@ -5,7 +5,8 @@
 // redirected, and a SYN with the same ports then follows it past the inbound listener.
 
 import { ok, type Result } from "../../core/result.ts";
-import { readTcpSocket, type TcpSocket, writeGetTcpConnections, writeNewTrackedConnection } from "../../wire/netlink/connections.ts";
+import { readTcpSocket, type TcpSocket, writeGetTcpConnections } from "../../wire/netlink/connections.ts";
+import { writeNewTrackedConnection } from "../../wire/netlink/conntrack.ts";
 import { EEXIST } from "../libc.ts";
 import { NETLINK_NETFILTER, NETLINK_SOCK_DIAG, type NetlinkFault, NetlinkSocket } from "../netlink-socket.ts";
 

@@ -2,15 +2,18 @@ import { expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { unsealed } from "../../../test/kit/box.ts";
-import { Answerer, answerUdp, askUdp, Conversation } from "../../../test/kit/conversation.ts";
+import { Answerer, answerUdp, askUdp, Conversation, type Peer } from "../../../test/kit/conversation.ts";
 import { MeshNetwork, type Workload } from "../../../test/kit/network.ts";
 import { describeUnless, needsProgram, testUnless } from "../../../test/kit/skip.ts";
+import { until } from "../../../test/kit/until.ts";
 import { type IpAddress, type OrigDst, parseCidr } from "../../core/ip.ts";
 import type { Result } from "../../core/result.ts";
 import { NFPROTO_INET, writeNewTable } from "../../wire/netlink/nf-tables.ts";
 import { NETLINK_NETFILTER, NetlinkSocket } from "../netlink-socket.ts";
 import { must } from "../links.ts";
+import { carriedOf, countCarried } from "./carried-connections.ts";
 import { unifiedRoot } from "./cgroups.ts";
+import { liveConnections } from "./existing-connections.ts";
 import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS, type RedirectOptions } from "./options.ts";
 import { removeProbeSource, setProbeSource } from "./probe-source.ts";
 import { drainRedirect, type Inspection, inspectRedirect, installRedirect, removeRedirect, repairRedirect } from "./redirect.ts";
@@ -258,6 +261,50 @@ function describeConnections(): void {
     value(removeRedirect(at.web.namespaceFd, other));
     await direct.echoes("direct to the end");
     await out.echoes("direct to the end");
+  });
+
+  test("drained: a direct connection from a port that we dialled from for the same client keeps its port, and outlives the rules", async () => {
+    await using at = pair();
+    using app = Answerer.listen(at.web, 8080, () => "app.");
+    using _in = agent(at.web, 15006);
+    value(installRedirect(at.web.namespaceFd, OPTIONS));
+    for (const [i, source] of at.client.addresses.entries()) {
+      const dialled = await Conversation.open(at.web, to(at.web.addresses[i]!, 8080), { mark: MARK, source });
+      await dialled.receive("app.");
+      dialled[Symbol.dispose]();
+    }
+    value(drainRedirect(at.web.namespaceFd, OPTIONS));
+    const talks = await Promise.all(app.peers.slice().map(async ({ from, to: { ip } }) => {
+      const direct = await Conversation.open(at.client, to(ip, 8080), { sourcePort: from.port });
+      await direct.receive("app.");
+      return direct;
+    }));
+    expect(app.peers.slice(2).map(({ from }) => from)).toEqual(app.peers.slice(0, 2).map(({ from }) => from));
+    value(removeRedirect(at.web.namespaceFd, OPTIONS));
+    for (const talk of talks) {
+      await talk.echoes("direct to the end");
+      talk[Symbol.dispose]();
+    }
+  });
+
+  test("drained: a direct connection that was given another port, as its own was in use for us, is counted until it ends", async () => {
+    await using at = pair();
+    using app = Answerer.listen(at.web, 8080, () => "app.");
+    value(installRedirect(at.web.namespaceFd, OPTIONS));
+    const dialled = await Conversation.open(at.web, to(at.web.ipv4, 8080), { mark: MARK, source: at.client.ipv4 });
+    await dialled.receive("app.");
+    const [{ from }] = app.peers as [Peer];
+    value(drainRedirect(at.web.namespaceFd, OPTIONS));
+    const direct = await Conversation.open(at.client, to(at.web.ipv4, 8080), { sourcePort: from.port });
+    await direct.receive("app.");
+    expect(app.peers[1]!.from.port).not.toBe(from.port);
+    const carried = () => value(countCarried(at.web.namespaceFd, OPTIONS));
+    await dialled.end();
+    await until("what we dialled has ended", 5_000, () => carriedOf(value(liveConnections(at.web.namespaceFd)), OPTIONS).length === 0);
+    expect(carried()).toBe(1);
+    await direct.echoes("still here");
+    await direct.end();
+    await until("nothing needs the rules", 5_000, () => carried() === 0);
   });
 }
 

@@ -28,6 +28,7 @@ import { findCgroups } from "./cgroups.ts";
 import { trackExistingConnections } from "./existing-connections.ts";
 import { EXCLUSION_RULES_MAX, type RedirectOptions } from "./options.ts";
 import { type CaptureMode, redirectRules, type Ruleset, TABLE_NAME } from "./rules.ts";
+import { forgetEndedDials } from "./translated-connections.ts";
 
 export type RedirectFault = Fault<"redirect_refused" | "redirect_superseded" | "redirect_busy" | "redirect_options">;
 
@@ -92,7 +93,10 @@ export function repairRedirect(namespaceFd: number, options: RedirectOptions): R
  * their time is up: removeRedirect. Fails with `redirect_superseded` when another owner has taken over.
  */
 export function drainRedirect(namespaceFd: number, options: RedirectOptions): Result<Installed, RedirectFault> {
-  return bringTo("drain", namespaceFd, options, "keep");
+  const drained = bringTo("drain", namespaceFd, options, "keep");
+  if (!drained.ok) return drained;
+  const forgotten = forgetEndedDials(namespaceFd);
+  return forgotten.ok ? drained : ok({ ...drained.value, notes: [...drained.value.notes, `direct connections from ports that were dialled from before may be cut when the rules go: ${forgotten.error.message}`] });
 }
 
 /** Takes away all that installRedirect made; another owner's rules stay. Redirected connections that are still open end. Idempotent. */

@@ -54,7 +54,7 @@ const DNS_CONNTRACK_ZONE = 1;
  * now or later. In a zone of their own our connections cannot be taken for the client's: its SYN stays a new connection, and is
  * redirected. Only their own direction: the application's replies differ from the client's anyway, and are found in the default zone.
  */
-const DIAL_CONNTRACK_ZONE = 2;
+export const DIAL_CONNTRACK_ZONE = 2;
 
 export type CaptureMode =
   /** New connections are redirected. */

@@ -1,10 +1,9 @@
-// TCP connections as the kernel lists them (sock_diag), and connection-tracking entries as one may create them (ctnetlink).
-// Together they tell connection tracking about connections that began before it watched. Knows no socket.
-// Source: include/uapi/linux/{inet_diag,sock_diag}.h, include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+// TCP connections as the kernel lists them (sock_diag). Knows no socket.
+// Source: include/uapi/linux/{inet_diag,sock_diag}.h.
 
-import { ipFromBytes, ipToBytes, isIpv6, type SocketAddress } from "../../core/ip.ts";
+import { ipFromBytes, type SocketAddress } from "../../core/ip.ts";
 import { ok, type Result } from "../../core/result.ts";
-import { Attributes, type MalformedNetlink, malformedNetlink, type NetlinkMessage, type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL, type Stamp, viewOf } from "./message.ts";
+import { Attributes, type MalformedNetlink, malformedNetlink, type NetlinkMessage, type NetlinkWriter, type Stamp, viewOf } from "./message.ts";
 
 const SOCK_DIAG_BY_FAMILY = 20;
 const DIAG_REQUEST_BYTES = 56;
@@ -69,42 +68,5 @@ export function readTcpSocket(message: NetlinkMessage): Result<TcpSocket | null,
     held: view.getUint32(68, true) !== 0,
     unackedBytes: view.getUint32(60, true),
     mark: attributes.value.u32(INET_DIAG_MARK) ?? 0,
-  });
-}
-
-const CTNETLINK_NEW = 1 << 8;
-const CTA_TUPLE_ORIG = 1;
-const CTA_TUPLE_REPLY = 2;
-const CTA_STATUS = 3;
-const CTA_PROTOINFO = 4;
-const CTA_TIMEOUT = 7;
-const CTA_TUPLE_IP = 1;
-const CTA_TUPLE_PROTO = 2;
-const CTA_PROTOINFO_TCP = 1;
-/** Seen in both directions, not to be dropped early, in the table. */
-const STATUS_ESTABLISHED = 0x2 | 0x4 | 0x8;
-const TCP_CONNTRACK_ESTABLISHED = 3;
-/** The sequence numbers are not known to us, so the window is not judged. */
-const TCP_BE_LIBERAL = 0x08;
-/** The kernel's own time for an established connection without traffic. */
-const ESTABLISHED_TIMEOUT_S = 432_000;
-
-/** Creates the entry of an established connection without address translation; one that exists is refused (EEXIST). */
-export function writeNewTrackedConnection(writer: NetlinkWriter, stamp: Stamp, { local, remote }: TcpConnection): void {
-  const family = isIpv6(local.ip) ? AF_INET6 : AF_INET;
-  writer.begin(CTNETLINK_NEW, stamp.flags | NLM_F_CREATE | NLM_F_EXCL, stamp.sequence).header(new Uint8Array([family, 0, 0, 0]));
-  writeTuple(writer, CTA_TUPLE_ORIG, local, remote);
-  writeTuple(writer, CTA_TUPLE_REPLY, remote, local);
-  writer.be32(CTA_STATUS, STATUS_ESTABLISHED).be32(CTA_TIMEOUT, ESTABLISHED_TIMEOUT_S);
-  const liberal = new Uint8Array([TCP_BE_LIBERAL, TCP_BE_LIBERAL]);
-  writer.nest(CTA_PROTOINFO, () => writer.nest(CTA_PROTOINFO_TCP, () => writer.u8(1, TCP_CONNTRACK_ESTABLISHED).bytes(4, liberal).bytes(5, liberal)));
-  writer.end();
-}
-
-function writeTuple(writer: NetlinkWriter, attribute: number, from: SocketAddress, to: SocketAddress): void {
-  const [source, destination] = isIpv6(from.ip) ? [3, 4] : [1, 2];
-  writer.nest(attribute, () => {
-    writer.nest(CTA_TUPLE_IP, () => writer.bytes(source, ipToBytes(from.ip)).bytes(destination, ipToBytes(to.ip)));
-    writer.nest(CTA_TUPLE_PROTO, () => writer.u8(1, IPPROTO_TCP).be16(2, from.port).be16(3, to.port));
   });
 }
