@@ -4,6 +4,7 @@ import { existsSync, writeSync } from "node:fs";
 import { overview, roleHelp, unknownVerb } from "./cli/help.ts";
 import { isOperatorVerb, runOperatorVerb, verbHelp } from "./cli/operator-verbs.ts";
 import { judgeEnvironment } from "./runtime/exec-environment.ts";
+import { PROXY_VERB, proxyArguments } from "./runtime/proxy-verb.ts";
 import { EXIT_USAGE, runRole } from "./runtime/run-role.ts";
 import { parseSettings, type Role } from "./runtime/settings.ts";
 import { versionText } from "./runtime/version.ts";
@@ -17,7 +18,8 @@ const roles = {
   cni: () => import("./cni/main.ts"),
 } as const;
 
-async function main(args: readonly string[]): Promise<number> {
+async function main(given: readonly string[]): Promise<number> {
+  const args = given[0] === PROXY_VERB ? proxyArguments(given.slice(1), process.env) : given;
   const [verb, ...rest] = args;
   if (verb === undefined) return print(overview(), EXIT_USAGE);
   if (verb === "help" || verb === "--help" || verb === "-h") return help(rest[0]);
@@ -33,6 +35,7 @@ async function main(args: readonly string[]): Promise<number> {
 function help(about: string | undefined): number {
   if (about === undefined) return print(overview(), 0);
   if (isOperatorVerb(about)) return print(verbHelp(about), 0);
+  if (about === PROXY_VERB) return print(roleHelp("ztunnel"), 0);
   return isRole(about) ? print(roleHelp(about), 0) : complain(unknownVerb(about));
 }
 
@@ -56,7 +59,7 @@ async function settleEnvironment(args: readonly string[]): Promise<number | null
   const glibc = existsSync("/lib64/ld-linux-x86-64.so.2");
   const decision = judgeEnvironment(process.env, { arch: process.arch, platform: process.platform, glibc, compiled, computes: args[0] === "waypoint" });
   if (decision.kind === "refuse") return complain(`weft: ${decision.message}\n`);
-  if (decision.kind === "execute" && isRole(args[0] ?? "") && !args.includes("--help") && !args.includes("-h")) {
+  if (decision.kind === "execute" && (isRole(args[0] ?? "") || args[0] === PROXY_VERB) && !args.includes("--help") && !args.includes("-h")) {
     const { execute, ownArguments } = await import("./runtime/execute.ts");
     execute(process.execPath, ownArguments(), decision.environment);
   }

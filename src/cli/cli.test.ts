@@ -32,7 +32,7 @@ describe("help", () => {
 test.each(ROLES)("help of %s: no variable is offered and also without effect", (role: Role) => {
   const text = roleHelp(role);
   const without = /without effect here are reported at the start: ([^.]*)\./.exec(text)?.[1]?.split(/,\s+/) ?? [];
-  expect(without.filter((name) => text.includes(`$${name}`))).toEqual([]);
+  expect(without.filter((name) => new RegExp(`\\$${name}\\b`).test(text))).toEqual([]);
 });
 
 describe("the command", () => {

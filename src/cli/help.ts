@@ -1,10 +1,11 @@
 // What a person reads: the verbs, and all settings of a role, made from the settings table.
 
 import { OPERATOR_VERBS } from "./operator-verbs.ts";
+import { PROXY_VERB } from "../runtime/proxy-verb.ts";
 import { entries, nearestOf, type Role } from "../runtime/settings.ts";
 import { GROUPS, type SettingSpec, UNSUPPORTED_VARIABLES } from "../runtime/settings-table.ts";
 
-export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "install", "uninstall", "check", "status", "version", "help"] as const;
+export const VERBS = ["up", "ztunnel", "waypoint", "ca", "control", "cni", "proxy", "install", "uninstall", "check", "status", "version", "help"] as const;
 
 const ROLE_TEXT: Readonly<Record<Role, { readonly line: string; readonly about: string; readonly examples: readonly string[] }>> = {
   up: {
@@ -45,6 +46,7 @@ const INDENT = "      ";
 export function overview(): string {
   const verbs: [string, string][] = [
     ...(Object.keys(ROLE_TEXT) as Role[]).map((role): [string, string] => [role, ROLE_TEXT[role].line]),
+    [PROXY_VERB, "ztunnel, as the chart of Istio's ztunnel starts its image: with the volumes of that chart"],
     ...Object.entries(OPERATOR_VERBS).filter(([verb]) => verb !== "waypoint").map(([verb, { line }]): [string, string] => [verb, line]),
     ["version", "what this is"],
     ["help", "this text; weft help VERB for the options of one verb"],

@@ -58,7 +58,7 @@ export function dataPlaneConfig(settings: Settings): DataPlaneConfig {
     streamWindowBytes: settings.streamWindowBytes,
     connectionWindowBytes: settings.connectionWindowBytes,
     frameBytes: settings.frameBytes,
-    bufferBytesMax: Math.floor(settings.bufferBytesMax / workerThreads(settings.workers)),
+    bufferBytesMax: Math.floor(settings.bufferBytesMax / workerThreads(settings)),
     accessLog: settings.accessLog === "off" || silenced ? "off" : settings.logFormat,
     accessLogSample: settings.accessLogSample,
   };

@@ -240,3 +240,18 @@ export const workerCount: SettingType<WorkerCount> = {
   },
   format: (value) => (value.kind === "count" ? String(value.count) : `${value.percent}%`),
 };
+
+/** More than a machine has. */
+const PROCESSORS_MAX = 4096;
+
+/** `4`; in the environment a quantity of Kubernetes too (`1.5`, `500m`), of which a part of a processor counts as one. */
+export const processors: SettingType<number> = {
+  placeholder: "N",
+  wanted: `a number of processors from 1 to ${PROCESSORS_MAX}`,
+  parse(value, origin) {
+    const split = (origin === "environment" ? /^(\d{1,7}(?:\.\d{1,9})?)(m?)$/ : /^(\d{1,4})()$/).exec(value);
+    const count = split === null ? 0 : Math.ceil(Number(split[1]) / (split[2] === "m" ? 1000 : 1));
+    return count >= 1 && count <= PROCESSORS_MAX ? ok(count) : err("");
+  },
+  format: String,
+};

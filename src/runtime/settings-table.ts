@@ -175,6 +175,7 @@ export const SETTINGS = {
   ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
   dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, CAPTURE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
   workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, MESH, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
+  processors: optional("processors", ["ZTUNNEL_RESOURCE_CPU_LIMIT", "ZTUNNEL_CPU_LIMIT"], type.processors, MESH, "Data path", "Processors that a share of --workers is of; those of the machine unless given"),
   poolStreamsMax: spec("pool-streams-max", ["POOL_MAX_STREAMS_PER_CONNECTION"], type.integer(1, 10_000), 100, MESH, "Data path", "Connections carried by one tunnel at once"),
   poolIdleMs: spec("pool-idle", ["POOL_UNUSED_RELEASE_TIMEOUT"], type.timeout, 5 * MINUTE, MESH, "Data path", "How long a tunnel without connections is kept"),
   streamWindowBytes: spec("http2-stream-window", ["HTTP2_STREAM_WINDOW_SIZE"], type.integer(65_535, 0x7fff_ffff, "BYTES"), 4 * 1024 * 1024, MESH, "Data path", "HTTP/2 window of one connection inside a tunnel"),
@@ -226,17 +227,37 @@ export type SettingKey = keyof typeof SETTINGS;
 type ValueOf<S> = S extends SettingSpec<infer T> ? T : never;
 export type Settings = { readonly [K in SettingKey]: ValueOf<(typeof SETTINGS)[K]> };
 
-/** Variables of the reference that mean something there and nothing here; set, they are an error or a warning, never silence. */
-export const UNSUPPORTED_VARIABLES: readonly { readonly name: string; readonly fatal: boolean; readonly message: string; /** Where it is supported. */ readonly roles?: readonly Role[] }[] = [
+/** A variable of the reference that means something there and nothing here; set, it is an error or a warning, never silence. */
+export interface UnsupportedVariable {
+  readonly name: string;
+  readonly fatal: boolean;
+  readonly message: string;
+  /** What it asks for with this value is so anyway. */
+  readonly unless?: string;
+  /** Where it is supported. */
+  readonly roles?: readonly Role[];
+}
+
+export const UNSUPPORTED_VARIABLES: readonly UnsupportedVariable[] = [
   { name: "XDS_ADDRESS", fatal: true, message: "`weft up` reads --config; who is told by a control plane are `weft ztunnel` and `weft waypoint`", roles: ROLES.filter((role) => role !== "up") },
-  { name: "XDS_ON_DEMAND", fatal: false, message: "everything is asked for: what is not known could not be answered by DNS" },
-  { name: "FAKE_CA", fatal: true, message: "there is no fake CA; use `weft up`, which brings its own" },
-  { name: "TLS12_ENABLED", fatal: false, message: "TLS 1.3 is the only version spoken" },
+  { name: "XDS_ON_DEMAND", fatal: false, unless: "false", message: "everything is asked for: what is not known could not be answered by DNS" },
+  { name: "LOCAL_XDS", fatal: true, message: "resources come from files: put them into a directory and name it with LOCAL_XDS_PATH" },
+  { name: "PROXY_CONFIG", fatal: false, message: "each of its fields has a variable: XDS_ADDRESS, ADMIN_ADDRESS, METRICS_ADDRESS, ZTUNNEL_WORKER_THREADS, ISTIO_META_*" },
+  { name: "FAKE_CA", fatal: true, unless: "false", message: "there is no fake CA; use `weft up`, which brings its own" },
+  { name: "TLS12_ENABLED", fatal: false, unless: "false", message: "TLS 1.3 is the only version spoken" },
   { name: "KEEPALIVE_INTERVAL", fatal: false, message: "the interval between probes is KEEPALIVE_TIME" },
-  { name: "KEEPALIVE_RETRIES", fatal: false, message: "9 probes are sent" },
-  { name: "KEEPALIVE_ENABLED", fatal: false, message: "TCP keep-alive is always on" },
-  { name: "PROXY_MODE", fatal: false, message: "workloads come from --config, or from the CNI agent" },
+  { name: "KEEPALIVE_RETRIES", fatal: false, unless: "9", message: "9 probes are sent" },
+  { name: "KEEPALIVE_ENABLED", fatal: false, unless: "true", message: "TCP keep-alive is always on" },
+  { name: "USER_TIMEOUT_ENABLED", fatal: false, unless: "false", message: "a peer that is gone is found by keep-alive, and in a tunnel by PING" },
+  { name: "ENABLE_PROXY", fatal: true, unless: "true", message: "there is no agent for DNS alone; without capture, traffic does not come here" },
+  { name: "INPOD_PORT_REUSE", fatal: false, unless: "true", message: "ports in pods are always shared with a successor" },
+  { name: "PROXY_MODE", fatal: false, unless: "shared", message: "workloads come from --config, or from the CNI agent" },
   { name: "PROXY_WORKLOAD_INFO", fatal: false, message: "workloads come from --config, or from the CNI agent" },
-  { name: "UNSTABLE_ENABLE_SOCKS5", fatal: false, message: "there is no SOCKS5 port in this version" },
+  { name: "PREFERED_SERVICE_NAMESPACE", fatal: false, message: "of services with one name that of the client's namespace comes first, then Kubernetes' own" },
+  { name: "LOCALHOST_APP_TUNNEL", fatal: false, unless: "true", message: "an application with a tunnel of its own is reached on loopback" },
+  { name: "ENABLE_RESPONSE_BAGGAGE", fatal: false, unless: "true", message: "both ends of a tunnel always say who they are" },
+  { name: "AUTHZ_POLICY_INFO_LOGGING", fatal: false, unless: "false", message: "the access log names the policy that decided, and weft_policy_dry_run_total counts what dry-run policies would have" },
+  { name: "ISTIO_META_DNS_PROXY_ADDR", fatal: false, message: "DNS is answered at port 15053 of loopback, to which the rules lead" },
+  { name: "UNSTABLE_ENABLE_SOCKS5", fatal: false, unless: "false", message: "there is no SOCKS5 port in this version" },
   { name: "COMPLIANCE_POLICY", fatal: true, message: "no compliance policy can be promised in this version" },
 ];

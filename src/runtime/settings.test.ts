@@ -102,7 +102,7 @@ describe("the reference's variables", () => {
       poolIdleMs: 60_000, ipv6: false, logFormat: "json", keepaliveMs: 90_000, frameBytes: 65536, packetMark: 0x539, network: "net1",
     });
     expect(drainMs(settings)).toBe(20_000);
-    expect(workerThreads(settings.workers, 8)).toBe(4);
+    expect(workerThreads({ ...settings, processors: 8 })).toBe(4);
     expect(dataPlaneConfig(settings)).toMatchObject({ accessLog: "off", preserveSource: "require", keepaliveIdleMs: 90_000, trustDomains: { own: "cluster.local", aliases: [] } });
   });
 

@@ -4,7 +4,6 @@
 import { availableParallelism } from "node:os";
 import { err, ok, type Result } from "../core/result.ts";
 import { type Role, type SettingKey, SETTINGS, type Settings, type SettingSpec, UNSUPPORTED_VARIABLES } from "./settings-table.ts";
-import type { WorkerCount } from "./setting-types.ts";
 
 export type { Role, Settings } from "./settings-table.ts";
 
@@ -51,9 +50,9 @@ export function drainMs(settings: Settings): number {
 }
 export const DRAIN_MS = 5_000;
 
-/** Data threads on this machine. */
-export function workerThreads(count: WorkerCount, processors: number = availableParallelism()): number {
-  return count.kind === "count" ? count.count : Math.max(1, Math.ceil((processors * count.percent) / 100));
+/** Data threads of this process. */
+export function workerThreads({ workers, processors }: Pick<Settings, "workers" | "processors">): number {
+  return workers.kind === "count" ? workers.count : Math.max(1, Math.ceil(((processors ?? availableParallelism()) * workers.percent) / 100));
 }
 
 /** Every setting as text with its origin. Secrets given inline are not shown. */
@@ -139,9 +138,10 @@ function unknownFlag(role: Role, flag: string): string {
 
 function unsupported(role: Role, environment: Environment, errors: string[]): string[] {
   const warnings: string[] = [];
-  for (const { name, fatal, message, roles } of UNSUPPORTED_VARIABLES) {
+  for (const { name, fatal, message, unless, roles } of UNSUPPORTED_VARIABLES) {
     if (roles?.includes(role) === true) continue;
-    if ((environment[name] ?? "") === "") continue;
+    const value = environment[name] ?? "";
+    if (value === "" || value === unless) continue;
     if (fatal) errors.push(`${name} is set: ${message}`);
     else warnings.push(`${name} is set and has no effect: ${message}`);
   }

@@ -72,7 +72,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const apply = (state: ConfigState): void => {
     agent.apply(state);
     diagnostics.tell(state);
-    if (!state.l7.waypoints.has(gateway)) log.warn(`the configuration has no Gateway ${gateway} of a waypoint class: only what holds for its namespace and the mesh applies`);
+    if (!state.l7.waypoints.has(gateway)) log.warn(`the configuration has no Gateway ${gateway} of a waypoint class: ${settings.xdsAddress === null ? "only what holds for its namespace and the mesh applies" : "nothing goes through it. Is there one, and is this control plane `weft control`? Istio's tells its waypoints what Envoy reads, and ours nothing"}`);
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };

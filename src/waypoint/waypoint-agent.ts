@@ -72,12 +72,12 @@ export class WaypointAgent {
       gateway: config.gateway, node: settings.node, network: settings.network, clusterId: settings.clusterId, clock: runtime.clock, random: runtime.random, log,
     });
     const watch = new ThreadWatch({
-      count: workerThreads(settings.workers), nameOf: (i) => (options.instance === null ? `data-${i}` : `${options.instance} data-${i}`), clock: runtime.clock, log,
+      count: workerThreads(settings), nameOf: (i) => (options.instance === null ? `data-${i}` : `${options.instance} data-${i}`), clock: runtime.clock, log,
       watchdogMs: runtime.serviceManager.watchdogMs,
     });
     let certificates: Certificates | null = null;
     const threads = new WorkerThreads<ToWaypoint, FromWaypoint>({
-      count: workerThreads(settings.workers),
+      count: workerThreads(settings),
       path: workerPath("waypoint", new URL("./data-thread.ts", import.meta.url)),
       received: (message) => {
         if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));

@@ -109,7 +109,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
   const localIdentities = new Set<SpiffeId>();
   const parts = await makeSource((id) => localIdentities.has(id), listeners, { inherited, kept });
 
-  const threadWatch = new ThreadWatch({ count: workerThreads(settings.workers), nameOf: (i) => `data-${i}`, clock, log, watchdogMs: serviceManager.watchdogMs });
+  const threadWatch = new ThreadWatch({ count: workerThreads(settings), nameOf: (i) => `data-${i}`, clock, log, watchdogMs: serviceManager.watchdogMs });
   const credit = new LogCredit();
   const store = new MeshStore();
   let crl: CrlWatch | null = null;

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ZdsServer, type MeshedPod } from "../../src/cni/zds-server.ts";
 import { MeshNetwork, type Workload } from "../kit/network.ts";
+import { freePorts } from "../kit/ports.ts";
 import { describeUnless, firstReason, testUnless } from "../kit/skip.ts";
 import { until } from "../kit/until.ts";
 import { type ApiServer, apply, installDefinitions, needsKubernetes, remove, startApiServer } from "../kubernetes/api-server.ts";
@@ -146,6 +147,30 @@ describeUnless(firstReason(needsKubernetes, needsIstiod))("our agent under istio
     expect(table("certificate")).toMatch(new RegExp(`^${IDENTITY} +Root +Available +true +[0-9a-f]+ +\\S+Z +\\S+Z$`, "m"));
     expect(table("connections")).toContain("WORKLOAD");
     expect(table("all")).toContain("web-1");
+  });
+
+  test("a waypoint of ours, of which istiod cannot speak, lets nothing pass and says why", async () => {
+    const address = `127.0.0.1:${istiod.port}`;
+    const log = join(folder, "waypoint.log");
+    const [adminPort, metricsPort, readinessPort] = await freePorts(3);
+    const ports = ["--admin-address", `127.0.0.1:${adminPort}`, "--metrics-address", `127.0.0.1:${metricsPort}`, "--readiness-address", `127.0.0.1:${readinessPort}`];
+    const waypoint = Bun.spawn([process.execPath, join(ROOT, "src/main.ts"), "waypoint", "--gateway", "shop/waypoint", "--state", join(folder, "waypoint"), "--log-file", log, ...ports], {
+      stdio: ["ignore", "ignore", "inherit"],
+      env: {
+        ...process.env, XDS_ADDRESS: address, CA_ADDRESS: address, XDS_ROOT_CA: join(folder, "root.pem"), CA_ROOT_CA: join(folder, "root.pem"), ALT_XDS_HOSTNAME: `istiod.${ISTIO}.svc`, ALT_CA_HOSTNAME: `istiod.${ISTIO}.svc`,
+        AUTH_TOKEN: join(folder, "token"), NODE_NAME: "node1", POD_NAME: "waypoint-1", POD_NAMESPACE: ISTIO, INSTANCE_IP: "198.18.0.2",
+      },
+    });
+    try {
+      await until(() => "the waypoint to say what is missing", SHOWS_MS, async () => /no Gateway shop\/waypoint.*is this control plane `weft control`\?/.test(await Bun.file(log).text().catch(() => "")));
+      await until("its readiness to name what it waits for", SHOWS_MS, async () => {
+        const answer = await fetch(`http://127.0.0.1:${readinessPort}/healthz/ready`);
+        return answer.status === 503 && /^not ready: identity: the configuration has no instance of the Gateway shop\/waypoint/.test(await answer.text());
+      });
+    } finally {
+      waypoint.kill("SIGKILL");
+      await waypoint.exited;
+    }
   });
 
   test("a killed istiod costs it nothing; what changed meanwhile arrives", async () => {
