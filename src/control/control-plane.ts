@@ -3,6 +3,7 @@
 
 import type { Clock, Random } from "../core/ports.ts";
 import type { Timers } from "../net/timers.ts";
+import { virtualAddresses } from "../resources/kinds/service.ts";
 import { isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { isEmptyDelta } from "../resources/mesh-delta.ts";
 import { headOf, metadataText } from "../resources/object-head.ts";
@@ -88,9 +89,9 @@ export class ControlPlane {
     this.#bundles = new TrustBundles({ api, queue: this.queue, bundle: options.trustBundle });
     this.#statuses = new StatusWriter({
       api, clock, timers, queue: this.queue, clusterDomain: options.translation.clusterDomain,
-      hasAddress: (namespace, name) => {
+      addressesOf: (namespace, name) => {
         const service = this.source.set.resource({ kind: "Service", namespace, name });
-        return service?.kind === "Service" && (service.spec.clusterIP ?? "") !== "";
+        return service?.kind === "Service" && (service.spec.clusterIP ?? "") !== "" ? virtualAddresses(service.spec) : null;
       },
     });
     this.#waypoints = new WaypointManager({ api, queue: this.queue, timers, log, environment: options.waypoints });

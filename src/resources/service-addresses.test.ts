@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { cidrContains, parseCidr } from "../core/ip.ts";
+import { cidrContains, formatCidr, parseCidr } from "../core/ip.ts";
 import { documents, errorsOf, evaluate, namespace } from "./test-kit.ts";
 
 const services = (names: readonly string[], spec = "{clusterIP: '', ports: [{port: 80}]}"): string =>
@@ -57,5 +57,26 @@ describe("virtual addresses", () => {
     const [a, z] = [...mesh.services.values()].map((s) => s.addresses[0]!.cidr.bytes.join("."));
     expect(z).toBe(chosen);
     expect(a).not.toBe(chosen);
+  });
+  describe("with a range of each family", () => {
+    const serviceCidrs = [parseCidr("198.19.0.0/24")!, parseCidr("2001:db8:2::/112")!];
+    const families = (yaml: string): string[] => [...evaluate(documents(namespace("shop"), yaml), { serviceCidrs }).mesh.services.values()].map(({ hostname, addresses: given }) => `${hostname} ${given.map(({ cidr }) => cidr.family).join()}`);
+    test.each([
+      ["asked for nothing: the first", "{ports: [{port: 80}]}", "4"], ["preferring both", "{ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}", "4,6"],
+      ["of the second alone", "{ipFamilies: [IPv6], ports: [{port: 80}]}", "6"], ["headless, of both", "{clusterIP: None, ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}", ""],
+    ])("a service %s", (_, spec, wanted) => expect(families(services(["a"], spec))).toEqual([`a.shop.svc.cluster.local ${wanted}`]));
+
+    test("hosts of a ServiceEntry have one of each: clients of either family are to be led to the mesh", () => {
+      const entry = (addresses: string) => `apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a, namespace: shop}\nspec: {hosts: [a.example.com], resolution: DNS, ${addresses}ports: [{number: 80, name: http, protocol: HTTP}]}\n`;
+      expect(families(entry(""))).toEqual(["a.example.com 4,6"]);
+      expect(families(entry('addresses: ["2001:db8:9::1"], '))).toEqual(["a.example.com 6"]);
+    });
+
+    test("a waypoint has those that its Gateway gives, one of each family at most; else one of each range", () => {
+      const gateway = (spec: string) => `apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: waypoint, namespace: shop}\nspec: {gatewayClassName: weft-waypoint, ${spec}listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n`;
+      const given = (spec: string) => [...evaluate(documents(namespace("shop"), gateway(spec)), { serviceCidrs }).mesh.services.values()].flatMap(({ addresses: all }) => all.map(({ cidr }) => formatCidr(cidr)));
+      expect(given('addresses: [{value: "2001:db8:9::1"}, {type: Hostname, value: w.example.com}, {value: 198.51.100.9}, {value: 198.51.100.10}], ')).toEqual(["198.51.100.9/32", "2001:db8:9::1/128"]);
+      expect(families(gateway(""))).toEqual(["waypoint.shop.svc.cluster.local 4,6"]);
+    });
   });
 });

@@ -19,6 +19,9 @@ interface Range {
   free: number;
 }
 
+/** Clients of either family are to be led to the mesh. */
+const BOTH_FAMILIES = [4, 6] as const;
+
 /**
  * @param entries their hosts choose after all services, so that no service's address depends on them.
  * @param isMade whether a service is one that a waypoint's Gateway brings, rather than written.
@@ -47,7 +50,7 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
     }
   }
   for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec), without: withoutAddress(placed.resource, isMade(placed)) }, ranges, taken, reportFor));
-  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: null, without: OF_ENTRY })));
+  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: BOTH_FAMILIES, without: OF_ENTRY })));
   for (const claim of hosts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
     // One name in two entries of a namespace is one host.
     if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));

@@ -1,7 +1,7 @@
 // A waypoint is reached by the service of its name. Where a Gateway asks for a waypoint and nobody wrote that service, it is made here,
 // as Istio's control plane makes it: for HBONE, with the workloads that carry the Gateway's name as their label.
 
-import { parseIp } from "../core/ip.ts";
+import { isIpv6, parseIp } from "../core/ip.ts";
 import { GATEWAY_NAME } from "./annotations.ts";
 import type { Resource } from "./kinds.ts";
 import { type GatewayResource, HBONE_PORT, isWaypoint } from "./kinds/gateway.ts";
@@ -35,12 +35,14 @@ export class WaypointServices {
     const known = this.#made.get(placed);
     if (known !== undefined) return known;
     const gateway = placed.resource as GatewayResource;
-    const address = !this.#givesAddresses ? undefined : gateway.spec.addresses?.map(({ value = "" }) => parseIp(value)).find((ip) => ip !== null);
+    const addresses = this.#givesAddresses ? (gateway.spec.addresses ?? []).flatMap(({ value = "" }) => parseIp(value) ?? []) : [];
+    // A Service has one address of each family at most.
+    const clusterIPs = [false, true].flatMap((v6) => addresses.find((ip) => isIpv6(ip) === v6) ?? []);
     const made: Placed<ServiceResource> = {
       ...placed,
       resource: {
         kind: "Service", namespace: gateway.namespace, name: gateway.name, labels: gateway.labels, annotations: {}, creationTimestamp: gateway.creationTimestamp, resourceVersion: gateway.resourceVersion,
-        spec: { selector: { [GATEWAY_NAME]: gateway.name }, ports: [{ name: "mesh", port: HBONE_PORT }], ...(address === undefined || address === null ? {} : { clusterIP: address }) },
+        spec: { selector: { [GATEWAY_NAME]: gateway.name }, ports: [{ name: "mesh", port: HBONE_PORT }], ...(clusterIPs.length === 0 ? { ipFamilyPolicy: "PreferDualStack" } : { clusterIP: clusterIPs[0], clusterIPs }) },
       },
     };
     this.#made.set(placed, made);

@@ -70,13 +70,17 @@ export class NameResolver {
   resolve(hostname: string, family: 4 | 6, nowMs: number, done: (ip: IpAddress | null) => void): void {
     const answer: Told = (addresses) => {
       const wanted = addresses.filter((ip) => isIpv6(ip) === (family === 6));
-      const from = wanted.length > 0 ? wanted : addresses;
-      done(from.length === 0 ? null : from[Math.floor(this.#random.next() * from.length)]!);
+      done(this.#oneOf(wanted.length > 0 ? wanted : addresses));
     };
     const entry = this.#entry(hostname, nowMs);
     if (entry.addresses.length > 0 && nowMs < entry.untilMs + STALE_MS_MAX) return answer(entry.addresses);
     if (entry.waiting === null) this.#ask(hostname, entry);
     entry.waiting!.push(answer);
+  }
+
+  /** One address of the family that `ip` is not of, where the name is known to have such. */
+  ofOtherFamily(hostname: string, ip: IpAddress): IpAddress | null {
+    return this.#oneOf((this.#entries.get(hostname)?.addresses ?? NONE).filter((other) => isIpv6(other) !== isIpv6(ip)));
   }
 
   /** What is known now, perhaps nothing yet; asks where that is too old. */
@@ -96,6 +100,10 @@ export class NameResolver {
       if (nowMs - entry.askedMs > FORGET_MS) this.#entries.delete(hostname);
       else if (nowMs >= entry.untilMs) this.#ask(hostname, entry);
     }
+  }
+
+  #oneOf(addresses: readonly IpAddress[]): IpAddress | null {
+    return addresses.length === 0 ? null : addresses[Math.floor(this.#random.next() * addresses.length)]!;
   }
 
   #entry(hostname: string, nowMs: number): Entry {

@@ -11,7 +11,7 @@ import type { SocketReserve } from "../net/socket-reserve.ts";
 import { originalDestination, remoteAddress } from "../net/original-destination.ts";
 import { authorise, type AuthorisationDecision, explainAuthorisation } from "../policy/authorise.ts";
 import { judgeInbound } from "../policy/inbound.ts";
-import { chooseOutbound, explainOnThisNode, explainOutbound, type OutboundDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
+import { chooseOutbound, explainOnThisNode, explainOutbound, type OutboundDecision, type ResolveDecision, type TunnelDecision, withAddress } from "../policy/outbound.ts";
 import { identityOf } from "../policy/waypoints.ts";
 import { type DecisionSummary, summariseAuthorisation } from "../telemetry/decision-record.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
@@ -69,6 +69,8 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   #retries = 0;
   #retryWaits = false;
   #decision: OutboundDecision | null = null;
+  /** Its destination was found by this, and the other family has not been tried. */
+  #byName: ResolveDecision | null = null;
   #report: ReportedConnection | null = null;
   /** What is under way; exactly one, replaced as the connection advances. */
   #dialled: Dialled | null = null;
@@ -150,7 +152,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
         return this.#context.names.resolve(decision.hostname, decision.family, this.#context.nowMs(), (ip) => {
           if (this.#closed) return;
           if (ip === null) return this.#failed(causes.connectFailed(`the name ${decision.hostname} of ${decision.destination.uid} has no address`), true);
-          this.#take(withAddress(decision, ip));
+          const resolved = withAddress(decision, ip);
+          if (resolved.kind === "plain") this.#byName = decision;
+          this.#take(resolved);
         });
       case "tunnel": {
         const { config, locals } = this.#context;
@@ -190,6 +194,11 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
 
   dialFailed(cause: CloseCause): void {
     this.#dialled = null;
+    // The client was led here by an address of ours, so it could not find out itself that its host is not reached by one family.
+    const [named, tried] = [this.#byName, this.#decision];
+    this.#byName = null;
+    const other = named === null || tried?.kind !== "plain" ? null : this.#context.names.ofOtherFamily(named.hostname, tried.to.ip);
+    if (other !== null) return this.#take(withAddress(named!, other));
     this.#failed(cause, true);
   }
 

@@ -2,8 +2,12 @@
 // That the usual paths hold for either family is in paths.test.ts and policy-matrix.test.ts.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { unsealed } from "../kit/box.ts";
 import { ask, documents, entryYaml, policyYaml, serve, serviceYaml } from "../kit/mesh.ts";
+import { NameServer } from "../kit/name-server.ts";
 import type { Place, Workload } from "../kit/network.ts";
 import { HTTP_PORT, Shop, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
@@ -58,6 +62,23 @@ describeUnless(firstReason(unsealed, needsProgram("curl"), needsProgram("ip")))(
       expect(await shop.get(near6, VIP6, 80)).toBe(`200 far6 to ${near6.ipv6}`);
     });
   }
+
+  test("a host that has addresses of both families and is reached by one: the other is tried, whichever the client came by", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "weft-dual-"));
+    await using names = await NameServer.start(directory, shop.east);
+    using _folder = { [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
+    const [byName, byName6] = ["198.18.250.61", "2001:db8:250::61"];
+    // Nothing listens at the other address of either.
+    for (const [host, ...addresses] of [["by4.example.com", shop.legacy.ipv4, shop.stranger.ipv6!], ["by6.example.com", shop.stranger.ipv4, shop.legacy.ipv6!]] as const) {
+      names.names.set(host, addresses);
+      shop.mesh.write("external.yaml", JSON.stringify({
+        apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "external", namespace: "shop" },
+        spec: { hosts: [host], addresses: [byName, byName6], resolution: "DNS", ports: [{ number: 80, name: "http", protocol: "TCP", targetPort: HTTP_PORT }] },
+      }));
+      for (const vip of [byName, byName6]) await until(`${host} to answer by ${vip}`, 8_000, async () => (await shop.get(shop.client, vip, 80)).startsWith("200 legacy to "));
+    }
+    shop.mesh.remove("external.yaml");
+  });
 
   test("an IPv4-mapped address is IPv4: captured, tunnelled, and known by its IPv4 address at both ends", async () => {
     const [source, destination] = [shop.mesh.agent(shop.east), shop.mesh.agent(shop.west)];

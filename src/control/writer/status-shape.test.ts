@@ -9,7 +9,7 @@ const ingress = { name: "ingress" };
 
 const subject = (kind: string, spec: StatusSubject["spec"], status: StatusSubject["status"] = {}, generation = 3): StatusSubject => ({ kind, namespace: "shop", name: "a", generation, spec, status });
 const status = (parents: ResourceStatus["parents"]): ResourceStatus => ({ kind: "HTTPRoute", namespace: "shop", name: "a", resourceVersion: "", parents, conditions: [] });
-const found = (more: Partial<Finding> = {}): Finding => ({ status: null, diagnostics: [], address: null, binding: null, ...more });
+const found = (more: Partial<Finding> = {}): Finding => ({ status: null, diagnostics: [], addresses: [], binding: null, ...more });
 const said = (type: string, holds: string, at = THEN, generation = 3, reason = type) => ({ type, status: holds, reason, message: "", observedGeneration: generation, lastTransitionTime: at });
 
 describe("routes", () => {
@@ -47,9 +47,10 @@ describe("Gateways", () => {
   const accepted: ResourceStatus = { ...status([]), kind: "Gateway", conditions: [ACCEPTED, condition("Programmed", true, "Programmed")] };
 
   test("are programmed once there is an address", () => {
+    const addresses = [{ type: "IPAddress", value: "198.19.0.7" }, { type: "IPAddress", value: "2001:db8:2::7" }, { type: "Hostname", value: "a.shop.svc.cluster.local" }] as const;
     expect(wantedStatus(subject("Gateway", spec), found({ status: accepted }), NOW)).toMatchObject({ conditions: [{ type: "Accepted", status: "True" }, { type: "Programmed", status: "False", reason: "AddressNotAssigned" }], addresses: [] });
-    expect(wantedStatus(subject("Gateway", spec), found({ status: accepted, address: "a.shop.svc.cluster.local" }), NOW)).toMatchObject({
-      conditions: [{ type: "Accepted", status: "True" }, { type: "Programmed", status: "True" }], addresses: [{ type: "Hostname", value: "a.shop.svc.cluster.local" }],
+    expect(wantedStatus(subject("Gateway", spec), found({ status: accepted, addresses }), NOW)).toMatchObject({
+      conditions: [{ type: "Accepted", status: "True" }, { type: "Programmed", status: "True" }], addresses: [...addresses],
       listeners: [{ name: "mesh", conditions: [{ status: "True" }, { status: "True" }, { status: "True" }] }, { name: "web", conditions: [{ status: "False", reason: "UnsupportedProtocol" }, { status: "False" }, { status: "True" }] }],
     });
   });

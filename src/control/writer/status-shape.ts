@@ -29,12 +29,17 @@ export interface StatusSubject {
   readonly status: Json;
 }
 
+export interface GatewayAddress {
+  readonly type: "IPAddress" | "Hostname";
+  readonly value: string;
+}
+
 /** What is known about it; `null` where nothing is. */
 export interface Finding {
   readonly status: ResourceStatus | null;
   readonly diagnostics: readonly ClusterDiagnostic[];
-  /** Of a waypoint's Gateway: the name by which it is reached; null while there is none. */
-  readonly address: string | null;
+  /** Of a waypoint's Gateway: the addresses of its Service, and the name by which it is reached; none while it cannot be. */
+  readonly addresses: readonly GatewayAddress[];
   /** Of a Service or ServiceEntry: whether it has the waypoint that it asks for; null when it asks for none. */
   readonly binding: WaypointBinding | null;
 }
@@ -105,9 +110,9 @@ function unread(diagnostics: readonly ClusterDiagnostic[]): Condition {
 
 function gateway(subject: StatusSubject, finding: Finding, now: string): Json | null {
   if (finding.status === null && finding.diagnostics.length === 0) return null;
-  const { address } = finding;
+  const { addresses } = finding;
   const accepted: readonly Condition[] = finding.status?.conditions.filter(({ type }) => type === "Accepted") ?? [{ type: "Accepted", status: false, reason: "Invalid", message: sentence(finding.diagnostics) }];
-  const programmed: Condition = address !== null && accepted[0]?.status === true
+  const programmed: Condition = addresses.length > 0 && accepted[0]?.status === true
     ? { type: "Programmed", status: true, reason: "Programmed", message: "" }
     : { type: "Programmed", status: false, reason: accepted[0]?.status === true ? "AddressNotAssigned" : "Invalid", message: accepted[0]?.status === true ? "its Service has no address yet" : "it is not accepted" };
   const before = items(subject.status["listeners"]);
@@ -121,7 +126,7 @@ function gateway(subject: StatusSubject, finding: Finding, now: string): Json | 
     ];
     return { name: listener["name"], supportedKinds: [], attachedRoutes: 0, conditions: conditions(known?.["conditions"], given, subject, now) };
   });
-  return { conditions: conditions(subject.status["conditions"], [...accepted, programmed], subject, now), listeners, addresses: address === null ? [] : [{ type: "Hostname", value: address }] };
+  return { conditions: conditions(subject.status["conditions"], [...accepted, programmed], subject, now), listeners, addresses };
 }
 
 const isRemote = ({ spec }: StatusSubject): boolean => typeof spec["gatewayClassName"] === "string" && REMOTE_CLASSES.includes(spec["gatewayClassName"]);

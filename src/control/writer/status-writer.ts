@@ -1,6 +1,7 @@
 // Statuses into the API: of every object that has one, when what it should say is not what it says. Only the replica that holds the Lease
 // writes; the others know as much, so that whoever takes over begins where the last one stopped.
 
+import type { IpAddress } from "../../core/ip.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { Timers } from "../../net/timers.ts";
 import type { ClusterDiagnostic } from "../../resources/cluster/cluster-diagnostic.ts";
@@ -9,13 +10,14 @@ import { WAYPOINT_CLASSES } from "../../resources/kinds/gateway.ts";
 import type { ResourceStatus } from "../../resources/l7/status.ts";
 import { REMOTE_CLASSES } from "../../resources/remote-gateway.ts";
 import { describeIdentity } from "../../resources/resource.ts";
+import { serviceHostname } from "../../resources/waypoint-binding.ts";
 import type { WaypointBinding } from "../../resources/waypoint-status.ts";
 import { type Api, MERGE_PATCH } from "../../runtime/kubernetes/api.ts";
 import { objectPath, type ResourceType } from "../../runtime/kubernetes/api-path.ts";
 import { isJson } from "../json.ts";
 import type { ObjectEvent } from "../source/cluster-source.ts";
 import { WATCHED_RESOURCES } from "../source/watched-kinds.ts";
-import { CONTROLLER_NAME, type Finding, KINDS_WITH_STATUS, type StatusSubject, wantedStatus } from "./status-shape.ts";
+import { CONTROLLER_NAME, type Finding, type GatewayAddress, KINDS_WITH_STATUS, type StatusSubject, wantedStatus } from "./status-shape.ts";
 import type { WriteQueue } from "./write-queue.ts";
 
 interface Known {
@@ -34,8 +36,8 @@ export interface StatusWriterOptions {
   readonly queue: WriteQueue;
   readonly timers: Timers;
   readonly clusterDomain: string;
-  /** Whether there is a Service of that name with an address, or without one on purpose. */
-  readonly hasAddress: (namespace: string, name: string) => boolean;
+  /** Of the Service of that name, in its order: none of one without any on purpose. Null while it has none yet, or there is no such Service. */
+  readonly addressesOf: (namespace: string, name: string) => readonly IpAddress[] | null;
 }
 
 export class StatusWriter {
@@ -48,7 +50,7 @@ export class StatusWriter {
   #diagnostics: readonly ClusterDiagnostic[] = NO_DIAGNOSTICS;
   #diagnosticsOf = new Map<string, readonly ClusterDiagnostic[]>();
   #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
-  readonly #addresses = new Map<string, boolean>();
+  readonly #addresses = new Map<string, string | null>();
   #unread: ReadonlySet<string> = new Set();
   readonly #toCheck = new Set<string>();
   #cancelCheck: (() => void) | null = null;
@@ -109,9 +111,9 @@ export class StatusWriter {
     }
     for (const [key, { subject }] of this.#known) {
       if (subject.kind !== "Gateway") continue;
-      const has = this.#options.hasAddress(subject.namespace, subject.name);
-      if (this.#addresses.get(key) !== has) toCheck.add(key);
-      this.#addresses.set(key, has);
+      const now = this.#options.addressesOf(subject.namespace, subject.name)?.join() ?? null;
+      if (this.#addresses.get(key) !== now) toCheck.add(key);
+      this.#addresses.set(key, now);
     }
     for (const key of this.#addresses.keys()) if (!this.#known.has(key)) this.#addresses.delete(key);
     if (this.#writes) this.#checkAll(toCheck);
@@ -168,8 +170,9 @@ export class StatusWriter {
   }
 
   #finding(key: string, { kind, namespace, name }: StatusSubject): Finding {
-    const address = kind === "Gateway" && this.#options.hasAddress(namespace, name) ? `${name}.${namespace}.svc.${this.#options.clusterDomain}` : null;
-    return { status: this.#unread.has(key) ? null : (this.#statusOf.get(key) ?? null), diagnostics: this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS, address, binding: this.#bindings.get(key) ?? null };
+    const found = kind === "Gateway" ? this.#options.addressesOf(namespace, name) : null;
+    const addresses: GatewayAddress[] = found === null ? [] : [...found.map((value) => ({ type: "IPAddress", value }) as const), { type: "Hostname", value: serviceHostname(name, namespace, this.#options.clusterDomain) }];
+    return { status: this.#unread.has(key) ? null : (this.#statusOf.get(key) ?? null), diagnostics: this.#diagnosticsOf.get(key) ?? NO_DIAGNOSTICS, addresses, binding: this.#bindings.get(key) ?? null };
   }
 }
 

@@ -4,7 +4,7 @@ import { USE_WAYPOINT } from "../annotations.ts";
 import { type DiagnosticCode, formatFieldPath, type Severity } from "../diagnostic.ts";
 import type { Pod } from "../kinds/pod.ts";
 import { leftOut } from "../memberships.ts";
-import { describeIdentity, type ResourceDiagnostic } from "../resource.ts";
+import { describeIdentity, type ResourceDiagnostic, type ResourceIdentity } from "../resource.ts";
 import { howToAllow } from "../waypoint-status.ts";
 import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX, type NamespaceUse } from "./namespace-allowance.ts";
 
@@ -39,6 +39,11 @@ export function describeFull([namespace, { objects, chars, refused }]: readonly 
     severity: "error", code: "too_many_documents", resource: describeIdentity({ kind: "Namespace", namespace: "", name: namespace }), fieldPath: "",
     message: `holds ${objects} objects of ${Math.ceil(chars / 1024 / 1024)} MiB, of ${NAMESPACE_OBJECTS_MAX} and ${NAMESPACE_CHARS_MAX / 1024 / 1024} MiB that one may have; ${refused} or more are not read. A ResourceQuota refuses them where they are written`,
   };
+}
+
+/** A slice that lists names: kube-proxy leaves such ones alone too. */
+export function describeNames(slice: ResourceIdentity): ClusterDiagnostic {
+  return { severity: "warning", code: "not_supported", resource: describeIdentity(slice), fieldPath: "addressType", message: "found FQDN, expected IPv4 or IPv6: its endpoints are not used; a ServiceEntry with resolution DNS sends to names" };
 }
 
 /** Its waypoint does not take it. */

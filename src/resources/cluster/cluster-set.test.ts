@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { formatCidr } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { parseTrustDomain } from "../../core/spiffe.ts";
 import type { Workload } from "../../mesh/records.ts";
@@ -68,6 +69,12 @@ describe("a pod as a workload", () => {
     ["a Job", { kind: "Job", name: "migrate" }, {}, "migrate"],
     ["a StatefulSet", { kind: "StatefulSet", name: "db" }, {}, "db"],
   ])("is called after %s", (_, owner, labels, wanted) => expect(workloadOf(cluster(pod("x", { owner, labels })), "x")).toMatchObject({ workloadName: wanted, canonicalName: wanted }));
+
+  test("has its addresses of both families, in the order in which Kubernetes gives them; the one of old is none beside them", () => {
+    const dual = { ...pod("a"), status: { phase: "Running", podIP: "2001:db8:1::9", podIPs: [{ ip: "2001:db8:1::9" }, { ip: "198.18.1.9" }], conditions: [] } };
+    expect(workloadOf(cluster(dual), "a")?.addresses.join()).toBe("2001:db8:1::9,198.18.1.9");
+    expect(workloadOf(cluster({ ...dual, status: { phase: "Running", podIP: "2001:db8:1::9", conditions: [] } }), "a")?.addresses.join()).toBe("2001:db8:1::9");
+  });
 
   test("is unhealthy until it is ready, and while it is deleted; it is there with an address alone, and not once it has ended", () => {
     expect(workloadOf(cluster(pod("a", { ready: false })), "a")?.status).toBe("unhealthy");
@@ -144,6 +151,32 @@ describe("services without a selector", () => {
   test("have the pods that a slice of their own namespace names", () => {
     const set = cluster(db, pod("db-0", { labels: {} }), slice("db-1", { endpoints: [{ addresses: ["198.18.1.9"], targetRef: { kind: "Pod", namespace: "shop", name: "db-0", uid: "uid-db-0" } }] }));
     expect(workloadOf(set, "db-0")?.services).toEqual([{ service: "shop/db.shop.svc.cluster.local" as never, ports: [{ servicePort: 80, targetPort: 5432 }] }]);
+  });
+
+  test("of both families have the endpoints and the pods of a slice of each", () => {
+    const both = service("db", { clusterIPs: ["198.19.0.7", "2001:db8:2::7"], ipFamilies: ["IPv4", "IPv6"], ipFamilyPolicy: "PreferDualStack" });
+    const listed = (ip: string) => ({ addresses: [ip] });
+    const ofPod = (ip: string) => ({ addresses: [ip], targetRef: { kind: "Pod", namespace: "shop", name: "db-0", uid: "uid-db-0" } });
+    const set = cluster(both, pod("db-0", { labels: {} }), slice("db-4", { endpoints: [listed("198.51.100.7"), ofPod("198.18.1.9")] }), slice("db-6", { addressType: "IPv6", endpoints: [listed("2001:db8:3::7"), ofPod("2001:db8:1::9")] }));
+    const { mesh } = set.evaluate();
+    expect([...mesh.services.values()].map(({ addresses, ipFamilies }) => [addresses.map(({ cidr }) => formatCidr(cidr)).join(), ipFamilies])).toEqual([["198.19.0.7/32,2001:db8:2::7/128", "dual"]]);
+    const members = [...mesh.workloads.values()].map(({ name, addresses, services }) => `${name} ${addresses.join()} ${services.length}`).sort();
+    expect(members).toEqual(["db-0 198.18.1.9 1", "db-4 198.51.100.7 1", "db-6 2001:db8:3::7 1"]);
+  });
+
+  test("a slice of names is not used, and whoever runs the mesh is told while it is there", () => {
+    const names = { addressType: "FQDN", endpoints: [{ addresses: ["db.example.com"] }] };
+    const set = cluster(db, slice("db-1", names));
+    const told = () => set.evaluate().diagnostics.map(({ severity, resource, fieldPath }) => `${severity} ${resource} ${fieldPath}`);
+    expect(told()).toEqual(["warning EndpointSlice shop/db-1 addressType"]);
+    expect(set.evaluate().mesh.workloads.size).toBe(0);
+    put(set, slice("db-1", { endpoints: [{ addresses: ["198.51.100.7"] }] }));
+    expect(told()).toEqual([]);
+    expect(set.evaluate().mesh.workloads.size).toBe(1);
+    put(set, slice("db-1", names));
+    expect([told().length, set.evaluate().mesh.workloads.size]).toEqual([1, 0]);
+    set.remove("EndpointSlice", "shop", "db-1");
+    expect(told()).toEqual([]);
   });
 
   test("a slice says nothing of another namespace's pods", () => {

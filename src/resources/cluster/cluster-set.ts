@@ -34,7 +34,7 @@ import { MeshTranslator } from "../translate-mesh.ts";
 import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import type { WaypointBinding } from "../waypoint-status.ts";
-import { type ClusterDiagnostic, describe, describeBeyond, describeFull, describeRefused, fullness } from "./cluster-diagnostic.ts";
+import { type ClusterDiagnostic, describe, describeBeyond, describeFull, describeNames, describeRefused, fullness } from "./cluster-diagnostic.ts";
 import { EntryTable } from "./entry-table.ts";
 import { NO_PEER, translateListedEndpoint, type TranslatedPod, translatePod } from "./translate-pod.ts";
 import { NamespaceAllowance } from "./namespace-allowance.ts";
@@ -193,8 +193,12 @@ export class ClusterSet {
       case "Pod": return this.#readOne(kind, value, readPod(value), (pod) => this.#setPod(pod));
       case "Node": return this.#readOne(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
       case "EndpointSlice": {
-        const head = headOf(value);
-        return this.#readOne(kind, value, readEndpointSlice(value), (slice) => (slice === null ? this.#removeSlice(nameKey(head)) : this.#setSlice(slice)));
+        const identity = { kind, ...headOf(value) };
+        return this.#readOne(kind, value, readEndpointSlice(value), (slice) => {
+          if (slice === null) this.#removeSlice(nameKey(identity));
+          else this.#setSlice(slice);
+          if (slice?.ofNames === true) this.#setBroken(identityKey(identity), { identity, diagnostics: [describeNames(identity)] });
+        });
       }
       default: return this.#readResource(KINDS_BY_NAME.get(kind)!, value);
     }

@@ -114,9 +114,12 @@ function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonl
   const { held, beyond } = namespace.selection.of(pod.labels);
   const services = held.map((service) => membership(service, podPorts(service, pod), options));
   const left: string[] = [];
+  // A service of both families has a slice of each, and its pods are in both.
+  const joined = new Set(held);
   for (const slice of slices) {
     const service = namespace.serviceResources.get(slice.service);
-    if (service === undefined || held.includes(service) || beyond.includes(service.name)) continue;
+    if (service === undefined || joined.has(service) || beyond.includes(service.name)) continue;
+    joined.add(service);
     if (services.length < MEMBERSHIPS_MAX) services.push(sliceMembership(slice, service, options));
     else left.push(service.name);
   }

@@ -38,15 +38,18 @@ export interface EndpointSlice {
   /** Pods of its own namespace that it names, by their uid: a slice of one namespace says nothing of another's pods. */
   readonly pods: ReadonlySet<string>;
   readonly endpoints: readonly ListedEndpoint[];
+  /** It lists names in place of addresses, and nothing of it is used. */
+  readonly ofNames: boolean;
 }
 
-/** @returns null for a slice of no service, or of names in place of addresses. */
+/** @returns null for a slice of no service. */
 export function readEndpointSlice(value: unknown): Result<EndpointSlice | null, string> {
   const read = schema.safeParse(value);
   if (!read.success) return err(z.prettifyError(read.error));
   const { metadata: { namespace, name, labels }, addressType, endpoints, ports } = read.data;
   const service = labels?.[SLICE_SERVICE];
-  if (service === undefined || addressType === "FQDN") return ok(null);
+  if (service === undefined) return ok(null);
+  if (addressType === "FQDN") return ok({ namespace, name, service, ports: new Map(), pods: new Set(), endpoints: [], ofNames: true });
   const pods = new Set<string>();
   const listed = new Map<IpAddress, ListedEndpoint>();
   for (const { addresses, conditions, targetRef } of endpoints ?? []) {
@@ -59,5 +62,5 @@ export function readEndpointSlice(value: unknown): Result<EndpointSlice | null, 
     if (address !== null && !listed.has(address)) listed.set(address, { address, ready: conditions?.ready ?? true });
   }
   const tcp = (ports ?? []).filter(({ protocol }) => (protocol ?? "TCP") === "TCP");
-  return ok({ namespace, name, service, ports: new Map(tcp.flatMap(({ name: port, port: number }) => (typeof number === "number" ? [[port ?? "", number] as const] : []))), pods, endpoints: [...listed.values()] });
+  return ok({ namespace, name, service, ports: new Map(tcp.flatMap(({ name: port, port: number }) => (typeof number === "number" ? [[port ?? "", number] as const] : []))), pods, endpoints: [...listed.values()], ofNames: false });
 }

@@ -287,12 +287,12 @@ describe("hosts under a wildcard (DYNAMIC_DNS)", () => {
   const sound = 'hosts: ["*.example.com"], ports: [{number: 80, name: http, protocol: HTTP}]';
   const wildcard = namespacedName("shop", "*.example.com");
 
-  test("are told to the waypoint, with a virtual address and what the annotation says", () => {
+  test("are told to the waypoint, with a virtual address of each family and what the annotation says", () => {
     for (const [metadata, allowPrivate] of [["labels: {istio.io/use-waypoint: wp}", false], ['labels: {istio.io/use-waypoint: wp}, annotations: {weft.dev/egress-private-addresses: "true"}', true]] as const) {
       const evaluation = evaluate(documents(base, entryOf(sound, metadata)));
       expect(codesOf(evaluation)).toEqual([]);
       expect(evaluation.l7.trafficPolicies.get(wildcard)?.map(({ dynamicHosts, provenance }) => [dynamicHosts, provenance["dynamicHosts"]?.fieldPath])).toEqual([[{ allowPrivate }, "spec.resolution"]]);
-      expect(evaluation.mesh.services.get(wildcard)?.addresses.length).toBe(1);
+      expect(evaluation.mesh.services.get(wildcard)?.addresses.length).toBe(2);
     }
   });
   test("are no authoriser and no service that counts: which of them would be asked?", () => {
