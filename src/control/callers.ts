@@ -15,9 +15,20 @@ import type { Api } from "../runtime/kubernetes/api.ts";
 const TOKEN_CHARS_MAX = 8192;
 /** A token is good for an hour and reviewed again after this: a deleted pod's is refused by then. */
 export const REVIEW_KEPT_MS = 60_000;
+/**
+ * While the API server cannot be asked, what it said of a token before is good for this long, and no longer than the token itself: agents that
+ * start anew have their configuration and certificates. What is missed is that its pod has been deleted, of which nobody could hear.
+ */
+export const UNASKED_KEPT_MS = 3_600_000;
+/** After it did not answer: those whom it judged before need not wait for it again. */
+export const UNASKED_PAUSE_MS = 5_000;
+/** Clocks differ: what looks as if it had expired less than this ago is the API server's to judge. */
+export const CLOCK_SKEW_MS = 5 * 60_000;
 /** A refused token costs the API server one question in this time. */
 const REFUSAL_KEPT_MS = 10_000;
 const REVIEWS_KEPT_MAX = 20_000;
+/** An API server that has not answered by then: whoever asks is told so before he gives up by himself, which our agents do after 10 s. */
+const REVIEW_MS = 7_000;
 /** Questions to the API server at once; the others wait their turn. */
 const REVIEWS_AT_ONCE_MAX = 16;
 const WAITING_MAX = 1024;
@@ -63,6 +74,8 @@ export interface CallersOptions {
 interface Kept {
   readonly account: ReviewedAccount | null;
   readonly untilMs: number;
+  /** Of an account: while the API server cannot be asked. */
+  readonly unaskedUntilMs: number;
 }
 
 export class Callers implements Authenticator {
@@ -72,6 +85,8 @@ export class Callers implements Authenticator {
   readonly #underWay = new Map<string, Promise<ReviewedAccount | null>>();
   readonly #waiting: (() => void)[] = [];
   #asking = 0;
+  /** Monotonic; until then the API server is taken for away. */
+  #awayUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: CallersOptions) {
     this.#options = options;
@@ -101,36 +116,50 @@ export class Callers implements Authenticator {
   /** @throws when the API server cannot be asked. */
   async review(token: string): Promise<ReviewedAccount | null> {
     const nowMs = this.#options.clock.monotonicMs();
-    if (!this.#mayBeOurs(token)) {
+    const expiresMs = this.#expiryOfOurs(token);
+    if (expiresMs === null) {
       this.counters.refused++;
       return null;
     }
     const key = createHash("sha256").update(token).digest("base64");
     const kept = this.#kept.get(key);
     if (kept !== undefined && kept.untilMs > nowMs) return kept.account;
-    const underWay = this.#underWay.get(key);
-    if (underWay !== undefined) return underWay;
-    const asked = this.#inTurn(() => this.#ask(token)).finally(() => this.#underWay.delete(key));
-    this.#underWay.set(key, asked);
-    const account = await asked;
+    const before = kept !== undefined && kept.account !== null && kept.unaskedUntilMs > nowMs && expiresMs > this.#options.clock.wallMs() ? kept.account : null;
+    if (before !== null && nowMs < this.#awayUntilMs) return before;
+    let asked = this.#underWay.get(key);
+    if (asked === undefined) {
+      asked = this.#inTurn(() => this.#ask(token)).finally(() => this.#underWay.delete(key));
+      this.#underWay.set(key, asked);
+    }
+    let account: ReviewedAccount | null;
+    try {
+      account = await asked;
+    } catch (cause) {
+      if (before === null) throw cause;
+      return before;
+    }
+    const judgedMs = this.#options.clock.monotonicMs();
     if (account === null) this.counters.refused++;
     if (this.#kept.size >= REVIEWS_KEPT_MAX) this.#kept.delete(this.#kept.keys().next().value!);
     this.#kept.delete(key);
-    this.#kept.set(key, { account, untilMs: this.#options.clock.monotonicMs() + (account === null ? REFUSAL_KEPT_MS : REVIEW_KEPT_MS) });
+    this.#kept.set(key, { account, untilMs: judgedMs + (account === null ? REFUSAL_KEPT_MS : REVIEW_KEPT_MS), unaskedUntilMs: judgedMs + UNASKED_KEPT_MS });
     return account;
   }
 
-  /** What cannot be a token for us costs the API server nothing. Says nothing of a token that may be one. */
-  #mayBeOurs(token: string): boolean {
+  /**
+   * What cannot be a token for us costs the API server nothing. Says nothing of a token that may be one.
+   * @returns when it expires, by the wall clock; null for one that is none, or has expired by every clock.
+   */
+  #expiryOfOurs(token: string): number | null {
     const parts = token.split(".");
-    if (token.length > TOKEN_CHARS_MAX || parts.length !== 3) return false;
+    if (token.length > TOKEN_CHARS_MAX || parts.length !== 3) return null;
     try {
       const claims = claimsSchema.safeParse(JSON.parse(Buffer.from(parts[1]!, "base64url").toString("utf8")));
-      if (!claims.success) return false;
-      const { aud, exp } = claims.data;
-      return (typeof aud === "string" ? [aud] : aud).includes(this.#options.audience) && (exp === undefined || exp * 1000 > this.#options.clock.wallMs());
+      if (!claims.success) return null;
+      const { aud, exp = Number.POSITIVE_INFINITY } = claims.data;
+      return (typeof aud === "string" ? [aud] : aud).includes(this.#options.audience) && exp * 1000 + CLOCK_SKEW_MS > this.#options.clock.wallMs() ? exp * 1000 : null;
     } catch {
-      return false;
+      return null;
     }
   }
 
@@ -151,9 +180,10 @@ export class Callers implements Authenticator {
   async #ask(token: string): Promise<ReviewedAccount | null> {
     const { api, audience } = this.#options;
     this.counters.reviews++;
-    const answer = await api.request({ method: "POST", path: "/apis/authentication.k8s.io/v1/tokenreviews", body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec: { token, audiences: [audience] } } });
+    const answer = await api.request({ method: "POST", path: "/apis/authentication.k8s.io/v1/tokenreviews", signal: AbortSignal.timeout(REVIEW_MS), body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec: { token, audiences: [audience] } } });
     if (!answer.ok) {
       this.counters.failed++;
+      this.#awayUntilMs = this.#options.clock.monotonicMs() + UNASKED_PAUSE_MS;
       throw new Error(answer.error.message);
     }
     const review = reviewSchema.safeParse(answer.value);

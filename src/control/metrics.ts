@@ -45,7 +45,8 @@ export const CONTROL_METRICS = {
   weft_ca_refused_total: { type: "counter", help: "Certificate requests refused" },
 } as const satisfies Readonly<Record<string, Pick<GaugeSource, "type" | "help">>>;
 
-export function controlMetrics(control: ControlPlane, ca: CaCounters, xds: XdsCounters): GaugeSource[] {
+/** @param ca of now: the CA is opened later than it is asked about */
+export function controlMetrics(control: ControlPlane, ca: () => CaCounters, xds: XdsCounters): GaugeSource[] {
   const reads = {
     weft_control_objects: () => control.source.set.counts.objects,
     weft_control_pods: () => control.source.set.counts.pods,
@@ -71,8 +72,8 @@ export function controlMetrics(control: ControlPlane, ca: CaCounters, xds: XdsCo
     weft_xds_sent_bytes_total: () => xds.counters.bytes,
     weft_xds_rejected_total: () => xds.counters.rejected,
     weft_xds_stalled_total: () => xds.counters.stalled,
-    weft_ca_issued_total: () => ca.issued,
-    weft_ca_refused_total: () => Object.values(ca.refused).reduce<number>((sum, count) => sum + (count ?? 0), 0),
+    weft_ca_issued_total: () => ca().issued,
+    weft_ca_refused_total: () => Object.values(ca().refused).reduce<number>((sum, count) => sum + (count ?? 0), 0),
   } satisfies Readonly<Record<keyof typeof CONTROL_METRICS, () => number>>;
   const table = new Map<string, Pick<GaugeSource, "type" | "help">>(Object.entries(CONTROL_METRICS));
   return Object.entries(reads).map(([name, read]) => ({ name, ...table.get(name)!, read }));

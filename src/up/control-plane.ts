@@ -31,6 +31,7 @@ import { VERSION } from "../runtime/version.ts";
 import { Exposition } from "../telemetry/exposition.ts";
 import { XdsServer, type XdsServerEvent } from "../xds/server.ts";
 
+const NOTHING_ISSUED = { issued: 0, refused: {} };
 const OPENING = "CA";
 const OPEN_AGAIN_MS = 2_000;
 /** After being asked to stop: new clients are sent here until the cluster's endpoints and every node's rules have changed. */
@@ -50,21 +51,16 @@ export const run: RoleMain = async (settings, runtime) => {
   if (!lock.ok) throw new Error(lock.error);
 
   let server: CaServer | null = null;
-  let control: ControlPlane | null = null;
-  const shared = await openAuthority(settings, runtime, api, log, () => {
-    server?.renewServerCertificate();
-    control?.trustBundleChanged();
-  });
-  const { authority } = shared;
+  let shared: SharedAuthority | null = null;
   const listing = lifecycle.readiness.pending("cluster", "listing");
-  control = new ControlPlane({
+  const control = new ControlPlane({
     api, clock, random, timers: systemTimers, log,
     translation: {
       node: "", clusterId: settings.clusterId, clusterDomain: settings.clusterDomain, trustDomain: settings.trustDomain, network: settings.network, rootNamespace: settings.rootNamespace, remoteGatewayNamespaces: settings.remoteGatewayNamespaces, serviceCidrs: settings.serviceCidrs,
     },
     namespaces: settings.watchNamespaces, namespace: settings.podNamespace, replica: settings.podName, nodeAccounts: settings.nodeAccounts, audience: settings.tokenAudience,
     waypoints: waypointEnvironment(settings),
-    trustBundle: () => authority.authority.trustBundlePem,
+    trustBundle: () => shared!.authority.authority.trustBundlePem,
     // No reason to send clients elsewhere: every replica hears as little, and what was known is served on.
     onTrouble: (trouble) => lifecycle.readiness.remark("Kubernetes API", trouble),
     publish: (state, { sinceMs, evaluationMs, changes }) => {
@@ -76,36 +72,42 @@ export const run: RoleMain = async (settings, runtime) => {
   });
   const replica = { name: settings.podName, version: VERSION, clusterId: settings.clusterId };
   const xds = new XdsServer({ replica, authenticate: control.callers, clock, random, timers: systemTimers, onEvent: (event) => tellXds(log, event) });
-  const listen = settings.caListen ?? LISTEN_DEFAULT;
-  server = new CaServer({
-    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(listen.ip, agentNames(settings)), record: authority.record, beside: xds, onEvent: (event) => logCaEvent(log, event),
-  });
   const listeners = new ProcessListeners(new InheritedSockets([], false));
-  const listener = listeners.listen("control", listen);
-  if (!listener.ok) throw new Error(`the control plane ${listener.error}`);
   const ports = listenAdmin({ admin: settings.adminAddress, metrics: settings.metricsAddress, readiness: settings.readinessAddress }, listeners);
   if (!ports.ok) throw new Error(ports.error);
-  const running = control;
-  const port = server;
+  // Before anything is waited for: whoever asks is told what it is.
   const admin = await startAdmin(ports.value, {
     log: allLog, lifecycle, version: VERSION, exposition: new Exposition(),
-    processMetrics: [...processMetrics(), ...controlMetrics(running, port.counters, xds)],
+    processMetrics: [...processMetrics(), ...controlMetrics(control, () => server?.counters ?? NOTHING_ISSUED, xds)],
     snapshots: async () => [runtime.metrics.snapshot()],
     configDump: async () => ({
-      role: "control", config: describeSettings(runtime.role, runtime.parsed), version: VERSION, counts: running.source.set.counts, unsynced: running.source.unsynced,
-      lease: { holder: running.lease.holder, holds: running.lease.holds }, publishedState: xds.publishedState, clients: xds.clients(), broken: [...running.source.set.broken()],
+      role: "control", config: describeSettings(runtime.role, runtime.parsed), version: VERSION, counts: control.source.set.counts, unsynced: control.source.unsynced,
+      lease: { holder: control.lease.holder, holds: control.lease.holds }, publishedState: xds.publishedState, clients: xds.clients(), broken: [...control.source.set.broken()],
     }),
   });
+  shared = await openAuthority(settings, runtime, api, log, () => {
+    server?.renewServerCertificate();
+    control.trustBundleChanged();
+  });
+  const { authority } = shared;
+  const listen = settings.caListen ?? LISTEN_DEFAULT;
+  const port = new CaServer({
+    authority: authority.authority, tokens: control.callers, clock, timers: systemTimers, serverNames: serverNames(listen.ip, agentNames(settings)), record: authority.record, beside: xds, onEvent: (event) => logCaEvent(log, event),
+  });
+  server = port;
+  // Not before it is served: a client that is let in and hears nothing does not go to another replica.
+  const listener = listeners.listen("control", listen);
+  if (!listener.ok) throw new Error(`the control plane ${listener.error}`);
   await port.listen({ fd: listener.value.fd });
   log.info("the control plane listens", { address: formatSocketAddress(listen), api: access.value.server });
-  running.start();
+  control.start();
 
   const reason = await lifecycle.stopped();
   lock.value.ending();
   // The Lease goes first: another replica writes while this one ends.
-  await running.lease.stop();
+  await control.lease.stop();
   await pause(systemTimers, STILL_SERVED_MS, lifecycle.force);
-  await running.stop();
+  await control.stop();
   xds.close();
   await port.drain(drainMs(settings));
   shared.destroy();

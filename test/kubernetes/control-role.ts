@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { cpuSeconds } from "../../bench/lib/accounting.ts";
-import { residentBytes } from "../kit/process-figures.ts";
+import { residentBytes, sumOfSamples } from "../kit/process-figures.ts";
 import type { ApiServer } from "./api-server.ts";
 import { until } from "../kit/until.ts";
 
@@ -22,6 +22,10 @@ export interface ControlRole {
   residentBytes(): number;
   cpuSeconds(): number;
   log(): string;
+  /** What its readiness port says: the status, and the lines below it. */
+  readiness(): Promise<string>;
+  /** The sum of a metric's samples. */
+  metric(name: string): Promise<number>;
   ready(): Promise<void>;
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** After `kill`: the same replica with the same ports, and nothing of what it had on disk. */
@@ -29,7 +33,7 @@ export interface ControlRole {
 }
 
 /** Starts one replica; await `ready` when it should be. */
-export function startControl(server: ApiServer, name: string, flags: readonly string[] = [], logLevel = "debug"): ControlRole {
+export function startControl(server: Pick<ApiServer, "kubeconfig">, name: string, flags: readonly string[] = [], logLevel = "debug"): ControlRole {
   const directory = mkdtempSync(join(tmpdir(), "weft-control-"));
   const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
   const logFile = join(directory, "log");
@@ -45,10 +49,12 @@ export function startControl(server: ApiServer, name: string, flags: readonly st
     name, port, adminPort, metricsPort, log,
     residentBytes: () => residentBytes(child.pid),
     cpuSeconds: () => cpuSeconds([child.pid]),
+    readiness: () => fetch(`http://127.0.0.1:${readinessPort}/healthz/ready`).then(async (answer) => `${answer.status} ${await answer.text()}`, () => "nobody listens"),
+    metric: async (name) => sumOfSamples(await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text(), name),
     async ready() {
       await until(`${name} is ready`, 60_000, async () => {
         if (child.exitCode !== null) throw new Error(`${name} ended with status ${child.exitCode}:\n${log().slice(-3000)}`);
-        return fetch(`http://127.0.0.1:${readinessPort}/healthz/ready`).then((answer) => answer.ok, () => false);
+        return (await this.readiness()).startsWith("200 ");
       }).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\n${log().slice(-3000)}`);
       });
