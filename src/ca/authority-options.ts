@@ -1,7 +1,7 @@
 // What a CA is opened with, from the settings of a role: the same whether its keys are the operator's, this machine's or shared by replicas.
 
 import type { Clock } from "../core/ports.ts";
-import { systemTimers } from "../identity/svid-cache.ts";
+import { systemTimers } from "../net/timers.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Settings } from "../runtime/settings.ts";
 import type { CertificateAuthorityOptions } from "./certificate-authority.ts";
