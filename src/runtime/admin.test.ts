@@ -60,6 +60,18 @@ describe("administration", () => {
     expect(await (await admin("/logging?reset", { method: "POST" })).text()).toBe("current log level is info\n");
   });
 
+  test("what istioctl asks leaves the filter alone, and what it names changes alone", async () => {
+    const post = async (query: string): Promise<string> => (await (await admin(`/logging?${query}`, { method: "POST" })).text()).replace("current log level is ", "").trim();
+    expect(await post("level=debug,access=off")).toBe("debug,access=off");
+    expect(await post("level=")).toBe("debug,access=off");
+    expect(await post("level=ztunnel::pool:warn")).toBe("debug,access=off,ztunnel.pool=warn");
+    expect(await post("level=info,access:error")).toBe("info,access=error,ztunnel.pool=warn");
+    expect((await admin("/logging?level=nonsense%3Dloud&reset", { method: "POST" })).status).toBe(400);
+    expect(await post("level=")).toBe("info,access=error,ztunnel.pool=warn");
+    expect(await post("level=warn&reset")).toBe("warn");
+    expect(await post("reset")).toBe("info");
+  });
+
   test("refuses a Host that is not loopback, and a page of another origin", async () => {
     expect((await admin("/config_dump", { headers: { Host: "rebound.example" } })).status).toBe(403);
     expect((await admin("/quitquitquit", { method: "POST", headers: { Origin: "http://evil.example" } })).status).toBe(403);

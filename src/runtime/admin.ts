@@ -46,12 +46,9 @@ function adminApp(sources: AdminSources, port: number): Hono {
   app.get("/config_dump", async (context) => context.text(`${JSON.stringify(await sources.configDump(), null, 2)}\n`, 200, { "Content-Type": "application/json" }));
   app.get("/logging", (context) => context.text(`current log level is ${log.filter}\n`));
   app.post("/logging", (context) => {
-    const level = context.req.query("level");
-    if (context.req.query("reset") !== undefined) log.resetFilter();
-    if (level !== undefined) {
-      const wrong = log.setFilter(level);
-      if (wrong !== null) return context.text(`${wrong}\n`, 400);
-    }
+    // Nothing asked for is a question: istioctl asks with an empty level.
+    const wrong = log.changeFilter(context.req.query("level") ?? "", context.req.query("reset") === undefined ? "current" : "initial");
+    if (wrong !== null) return context.text(`${wrong}\n`, 400);
     return context.text(`current log level is ${log.filter}\n`);
   });
   app.get("/clusters", async (context) => {
@@ -175,7 +172,7 @@ function indexPage(version: string): string {
     ["GET /clusters", "services that requests go to: endpoints with health, ejection and load, limits; ?format=json"],
     ["GET /stats?filter=TEXT", "metrics, one a line, those that hold the text; /stats/prometheus as on port 15020"],
     ["GET /logging", "the log filter"],
-    ["POST /logging?level=FILTER", "change it, e.g. info,access=off; POST /logging?reset puts it back"],
+    ["POST /logging?level=FILTER", "change it, e.g. access=off or debug; POST /logging?reset puts it back"],
     ["POST /certificates/renew", "renews every certificate held"],
     ["POST /quitquitquit", "drain and end"],
     ["GET /healthz", "ok while this process answers"],

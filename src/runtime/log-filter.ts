@@ -15,14 +15,17 @@ export interface LogFilter {
 /** Rank of what is let through: 0 nothing, 1 errors, .. 5 all. */
 type Rank = number;
 
-/** @param text directives separated by commas; a bare level is the default, a bare scope means all of it. The error says what is wrong. */
+/**
+ * @param text directives separated by commas, later ones over earlier ones; a bare level is the default, a bare scope means all of it,
+ * and `scope:level` is `scope=level`, as istioctl writes it. The error says what is wrong.
+ */
 export function parseLogFilter(text: string): Result<LogFilter, string> {
   let fallback: Rank = rankOf("info")!;
   const scopes = new Map<string, Rank>();
   const directives = text.split(",").map((each) => each.trim()).filter((each) => each !== "");
   if (directives.length > DIRECTIVES_MAX) return err(`more than ${DIRECTIVES_MAX} scopes`);
   for (const directive of directives) {
-    const split = /^([A-Za-z0-9_.:-]{1,128})(?:=([a-zA-Z]+))?$/.exec(directive);
+    const split = /^([A-Za-z0-9_.:-]{1,128}?)(?:(?:=|(?<!:):)([a-zA-Z]+))?$/.exec(directive);
     if (split === null) return err(`"${directive.slice(0, 80)}" is neither a level nor scope=level`);
     const [, head, level] = split as unknown as [string, string, string | undefined];
     if (level === undefined) {

@@ -130,11 +130,11 @@ describe("the process's log", () => {
     const log = new Log({ writer, clock: { monotonicMs: () => 0, wallMs: () => 0 }, format: "text", filter: filterOf("warn,ca=debug") });
     log.scope("ca").debug("one");
     log.scope("ztunnel").info("two");
-    expect(log.setFilter("nonsense=loud")).toContain("not a level");
-    expect(log.setFilter("info,access=off")).toBeNull();
+    expect(log.changeFilter("nonsense=loud")).toContain("not a level");
+    expect(log.changeFilter("info,access=off")).toBeNull();
     log.scope("ztunnel").info("three");
     log.accessLines("access line\n", 1);
-    log.resetFilter();
+    log.changeFilter("", "initial");
     log.scope("ztunnel").info("four");
     while (sink.pending !== null) sink.take();
     expect(sink.written.match(/one|two|three|four|access line/g)).toEqual(["one", "three"]);

@@ -50,16 +50,16 @@ export class Log {
     return this.#filter.text;
   }
 
-  /** Null when the new filter is in force, or what is wrong with it. */
-  setFilter(text: string): string | null {
-    const parsed = parseLogFilter(text);
+  /**
+   * Changes what `text` names and leaves the rest, as the reference does: `access=off` on `debug` is `debug,access=off`.
+   * @param onto what it is laid over: the filter in force, or the one this process began with.
+   * @returns null when it is in force, or what is wrong with it; then nothing has changed.
+   */
+  changeFilter(text: string, onto: "current" | "initial" = "current"): string | null {
+    const parsed = parseLogFilter(`${(onto === "current" ? this.#filter : this.#initial).text},${text}`);
     if (!parsed.ok) return parsed.error;
     this.#filter = parsed.value;
     return null;
-  }
-
-  resetFilter(): void {
-    this.#filter = this.#initial;
   }
 
   #write(level: Level, scope: string, message: string, fields: LogFields): void {
