@@ -147,14 +147,14 @@ describe("configuration dump", () => {
   const sources: DumpSources = {
     workloads: () => [web], services: () => [], policies: () => [], endpoints: () => [], config: () => ({}), version: "test",
     certificates: () => [{ spiffeId: id, failure: "CA is away", certificate: null }, { spiffeId: id, failure: null, certificate: { certificateChainPem: createRequest(id).privateKeyPem, trustBundlePem: "" } }],
-    localWorkloads: async () => [{ uid: web.uid, workload: web, state: "Up", connections: [{ direction: "outbound", source: "a", destination: "b", protocol: "HBONE" }] }],
+    localWorkloads: async () => [{ uid: web.uid, workload: web, state: "Up", connections: [{ direction: "outbound", source: "a", asked: "b", reached: "c", protocol: "HBONE" }, { direction: "inbound", source: "d", asked: null, reached: "e", protocol: "TCP" }] }],
   };
 
   test("has the keys that istioctl reads", async () => {
     expect(parseTrustDomain("cluster.local")).not.toBeNull();
     const dump = await configDump(sources);
     expect(dump["workloads"]).toMatchObject([{ uid: web.uid, workloadIps: ["198.18.0.1"], protocol: "HBONE", status: "Healthy", waypoint: { destination: "shop/wp.shop.svc.cluster.local" } }]);
-    expect(dump["workloadState"]).toMatchObject({ [web.uid]: { state: "Up", connections: { inbound: [], outbound: [{ src: "a", originalDst: "b" }] }, info: { name: "web", serviceAccount: "web" } } });
+    expect(dump["workloadState"]).toMatchObject({ [web.uid]: { state: "Up", connections: { inbound: [{ src: "d", actualDst: "e", protocol: "TCP" }], outbound: [{ src: "a", originalDst: "b", actualDst: "c", protocol: "HBONE" }] }, info: { name: "web", serviceAccount: "web" } } });
     expect(dump["certificates"]).toMatchObject([{ state: "Unavailable: CA is away" }, { state: "Available", certChain: [] }]);
   });
 

@@ -20,7 +20,8 @@ export interface CertificateState {
 export interface DumpedConnection {
   readonly direction: "inbound" | "outbound";
   readonly source: string;
-  readonly destination: string;
+  readonly asked: string | null;
+  readonly reached: string;
   readonly protocol: string;
 }
 
@@ -162,7 +163,7 @@ function dumpChain(pem: string): Record<string, unknown>[] {
 
 function dumpLocal({ workload, state, connections }: LocalWorkloadState): Record<string, unknown> {
   const of = (direction: DumpedConnection["direction"]) => connections.filter((each) => each.direction === direction)
-    .map(({ source, destination, protocol }) => ({ src: source, originalDst: destination, actualDst: destination, protocol }));
+    .map(({ source, asked, reached, protocol }) => ({ src: source, ...(asked === null ? {} : { originalDst: asked }), actualDst: reached, protocol }));
   return {
     state,
     connections: { inbound: of("inbound"), outbound: of("outbound") },

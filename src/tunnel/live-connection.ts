@@ -15,7 +15,10 @@ export interface LiveConnection {
 export interface LiveConnectionDescription {
   readonly direction: "inbound" | "outbound";
   readonly source: string;
-  readonly destination: string;
+  /** Outbound, the address that the application dialled; inbound, the host name of the service, where one was addressed. */
+  readonly asked: string | null;
+  /** The address that our own connection goes to: a tunnel's, or the application's. */
+  readonly reached: string;
   readonly protocol: "HBONE" | "TCP";
   readonly openedMs: number;
 }

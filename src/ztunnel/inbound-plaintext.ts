@@ -139,7 +139,7 @@ export class InboundPlaintext implements PlainEnd, DialOwner, Expiring, LiveConn
     if (this.#relay === null) return null;
     return {
       direction: "inbound", source: formatSocketAddress({ ip: this.#sourceIp!, port: this.#sourcePort }),
-      destination: formatSocketAddress(this.#to!), protocol: "TCP", openedMs: this.#openedMs,
+      asked: null, reached: formatSocketAddress(this.#to!), protocol: "TCP", openedMs: this.#openedMs,
     };
   }
 

@@ -203,7 +203,7 @@ class InboundStream implements ServerStreamUser, DialOwner, LiveConnection, Byte
     if (this.#delivery === null) return null;
     return {
       direction: "inbound", source: formatSocketAddress({ ip: this.#tunnel.peerIp, port: this.#tunnel.peerPort }),
-      destination: formatSocketAddress(this.#delivery.to), protocol: "HBONE", openedMs: this.#openedMs,
+      asked: this.#service?.hostname ?? null, reached: formatSocketAddress(this.#delivery.to), protocol: "HBONE", openedMs: this.#openedMs,
     };
   }
 

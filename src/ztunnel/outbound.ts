@@ -514,10 +514,19 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
     else this.#close(cause);
   }
 
+  /** Where our own connection goes: a tunnel's end, or the application. */
+  #reached(): SocketAddress {
+    const decision = this.#decision;
+    if (decision?.kind === "passthrough" || decision?.kind === "plain") return decision.to;
+    if (decision?.kind !== "tunnel") return this.#origDst;
+    if (!this.#sameNode) return decision.tunnelTo;
+    return decision.authority.kind === "address" ? decision.authority.address : this.#origDst;
+  }
+
   describe(): LiveConnectionDescription | null {
     if (this.#source === null || this.#relay === null) return null;
     return {
-      direction: "outbound", source: formatSocketAddress(this.#peerAddress()), destination: formatSocketAddress(this.#origDst),
+      direction: "outbound", source: formatSocketAddress(this.#peerAddress()), asked: formatSocketAddress(this.#origDst), reached: formatSocketAddress(this.#reached()),
       protocol: this.#stream !== null ? "HBONE" : "TCP", openedMs: this.#openedMs,
     };
   }

@@ -1,7 +1,8 @@
 // Our ztunnel as the client of Istio's own CNI, under Istio's own control plane: two nodes, each with Istio's node agent, one with its
 // iptables rules, one with its nftables, over a real Kubernetes API. Everything in a pod's namespace but our sockets is theirs.
 //
-//   KUBE_BIN_DIR, ISTIOD_BIN (pilot-discovery), ISTIO_CNI_AGENT_BIN (install-cni), ISTIO_CNI_PLUGIN_BIN (istio-cni), all of istio.io/istio
+//   KUBE_BIN_DIR, ISTIOD_BIN (pilot-discovery), ISTIO_CNI_AGENT_BIN (install-cni), ISTIO_CNI_PLUGIN_BIN (istio-cni), all of istio.io/istio;
+//   and ISTIOCTL_BIN for one of the tests
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -10,13 +11,13 @@ import { dirname, join } from "node:path";
 import { bringPort } from "../kit/bring-port.ts";
 import { Agent, ask, program, serve } from "../kit/mesh.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
-import { describeUnless, firstReason, needsProgram } from "../kit/skip.ts";
+import { describeUnless, firstReason, needsProgram, testUnless } from "../kit/skip.ts";
 import { until } from "../kit/until.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, remove, startApiServer } from "../kubernetes/api-server.ts";
 import { SHOWS_MS } from "../kubernetes/eventually.ts";
 import * as objects from "../kubernetes/objects.ts";
 import { IstioCni, needsIstioCni } from "./istio-cni.ts";
-import { type Istiod, needsIstiod, startIstiod } from "./istiod.ts";
+import { type Istiod, needsIstioctl, needsIstiod, startIstiod } from "./istiod.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const ISTIO = "istio-system";
@@ -157,6 +158,20 @@ describeUnless(firstReason(needsKubernetes, needsIstiod, needsIstioCni, needsPro
     expect(wire.bytesOnPort(15008)).toBeGreaterThan(1000);
     const [line] = await westAgent.connections({ direction: "inbound", "src.identity": "spiffe://cluster.local/ns/shop/sa/front" }, mark);
     expect(line).toMatchObject({ "dst.identity": "spiffe://cluster.local/ns/shop/sa/web" });
+  });
+
+  testUnless(needsIstioctl)("istioctl shows the connections of both ends", async () => {
+    const talk = front.exec(program("talk", web.ipv4, ECHO_PORT), { stderr: "inherit" });
+    const rows = async (agent: Agent): Promise<string> => {
+      const file = join(folder, "dump.json");
+      writeFileSync(file, await agent.admin("GET", "/config_dump"));
+      return Bun.spawnSync([process.env["ISTIOCTL_BIN"]!, "ztunnel-config", "connections", "--file", file], { env: { HOME: folder, KUBECONFIG: server.kubeconfig } }).stdout.toString();
+    };
+    for (const [agent, wanted] of [[eastAgent, `^front\\.shop +Outbound +front\\.shop:\\d+ +web\\.shop:15008 +web\\.shop:${ECHO_PORT} +HBONE$`], [westAgent, `^web\\.shop +Inbound +web\\.shop:${ECHO_PORT} +front\\.shop:\\d+ +HBONE$`]] as const) {
+      let last = "";
+      await until(() => `${wanted} in\n${last}`, SHOWS_MS, async () => new RegExp(wanted, "m").test((last = await rows(agent))));
+    }
+    talk.kill();
   });
 
   test("a pod's questions for names are answered, with what istiod told of its services", async () => {

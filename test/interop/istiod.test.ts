@@ -4,7 +4,7 @@
 //   KUBE_BIN_DIR, ISTIOD_BIN (pilot-discovery of istio.io/istio), ISTIOCTL_BIN
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ZdsServer, type MeshedPod } from "../../src/cni/zds-server.ts";
@@ -130,23 +130,46 @@ describeUnless(firstReason(needsKubernetes, needsIstiod))("our agent under istio
     await dumpWhen("web-2 and the policy to be gone", (one) => !hasPod("web-2")(one) && !one.policies.some(({ name }) => name === "web"));
   });
 
-  testUnless(needsIstioctl)("istioctl reads what the agent tells of itself", async () => {
+  testUnless(needsIstioctl)("every ztunnel-config of istioctl reads what the agent tells of itself", async () => {
     const file = join(folder, "dump.json");
     await dumpWhen("the certificate", ({ certificates }) => certificates.some(({ state }) => state === "Available"));
     writeFileSync(file, await (await fetch(`http://127.0.0.1:${ADMIN_PORT}/config_dump`)).text());
-    const table = (what: string): string => {
-      const done = Bun.spawnSync([process.env["ISTIOCTL_BIN"]!, "ztunnel-config", what, "--file", file], { env: { HOME: folder, KUBECONFIG: server.kubeconfig } });
+    const asked = (...args: readonly string[]): string => {
+      const done = Bun.spawnSync([process.env["ISTIOCTL_BIN"]!, "ztunnel-config", ...args, "--file", file], { env: { HOME: folder, KUBECONFIG: server.kubeconfig } });
       expect(done.stderr.toString().replaceAll(/^.*memory is not limited.*\n/gm, "")).toBe("");
       expect(done.exitCode).toBe(0);
       return done.stdout.toString();
     };
-    expect(table("workload")).toMatch(new RegExp(`^shop +web-1 +${local.ipv4.replaceAll(".", "\\.")} +node1 +None +HBONE$`, "m"));
-    expect(table("service")).toMatch(/^shop +web +198\.19\.0\.80 +None +1\/1$/m);
-    expect(table("policy")).toMatch(/^istio-system +istio_converted_static_strict +Deny +WorkloadSelector$/m);
-    expect(table("certificate")).toMatch(new RegExp(`^${IDENTITY} +Leaf +Available +true +[0-9a-f]+ +\\S+Z +\\S+Z$`, "m"));
-    expect(table("certificate")).toMatch(new RegExp(`^${IDENTITY} +Root +Available +true +[0-9a-f]+ +\\S+Z +\\S+Z$`, "m"));
-    expect(table("connections")).toContain("WORKLOAD");
-    expect(table("all")).toContain("web-1");
+    const json = (...args: readonly string[]): unknown => JSON.parse(asked(...args, "--output", "json"));
+    const rows = (table: string): string[] => table.trim().split("\n").slice(1);
+    const pod = new RegExp(`^shop +web-1 +${local.ipv4.replaceAll(".", "\\.")} +node1 +None +HBONE$`, "m");
+
+    expect(asked("workload")).toMatch(pod);
+    expect(asked("workload", "--workload-namespace", "shop", "--address", local.ipv4)).toMatch(pod);
+    expect(rows(asked("workload", "--workload-namespace", "nobody"))).toEqual([]);
+    expect(json("workload")).toContainEqual(expect.objectContaining({ uid: "Kubernetes//Pod/shop/web-1", workloadIps: [local.ipv4], protocol: "HBONE", serviceAccount: "web", node: "node1", status: "Healthy", locality: { region: "r1", zone: "z1" } }));
+    expect(asked("workload", "--output", "yaml")).toContain("uid: Kubernetes//Pod/shop/web-1");
+
+    expect(asked("service")).toMatch(/^shop +web +198\.19\.0\.80 +None +1\/1$/m);
+    expect(rows(asked("service", "--service-namespace", "nobody"))).toEqual([]);
+    expect(json("service")).toContainEqual(expect.objectContaining({
+      hostname: "web.shop.svc.cluster.local", vips: ["/198.19.0.80"], ports: { 80: 0 },
+      endpoints: { "Kubernetes//Pod/shop/web-1": expect.objectContaining({ workloadUid: "Kubernetes//Pod/shop/web-1", port: { 80: 8080 } }) },
+    }));
+
+    expect(asked("policy")).toMatch(/^istio-system +istio_converted_static_strict +Deny +WorkloadSelector$/m);
+    expect(rows(asked("policy", "--policy-namespace", "shop")).every((row) => row.startsWith("shop "))).toBe(true);
+    expect(json("policy")).toContainEqual(expect.objectContaining({ name: "istio_converted_static_strict", action: "Deny", rules: [[[{ notPrincipals: [expect.objectContaining({ Presence: expect.anything() })] }]]] }));
+
+    for (const kind of ["Leaf", "Root"]) expect(asked("certificate")).toMatch(new RegExp(`^${IDENTITY} +${kind} +Available +true +[0-9a-f]+ +\\S+Z +\\S+Z$`, "m"));
+    expect(json("certificate")).toContainEqual(expect.objectContaining({ identity: IDENTITY, state: "Available", certChain: expect.arrayContaining([expect.objectContaining({ pem: expect.stringMatching(/^LS0tLS1CRUdJTi/) })]) }));
+
+    expect(rows(asked("connections"))).toEqual([]);
+    expect(json("connections")).toContainEqual(expect.objectContaining({ info: expect.objectContaining({ name: "web-1", namespace: "shop", serviceAccount: "web" }) }));
+
+    const everything = asked("all", "--with-headers");
+    for (const part of ["WORKLOAD INFO", "SERVICE INFO", "POLICY INFO", "SECRET INFO", "CONNECTIONS INFO"]) expect(everything).toContain(`------ ${part} ------`);
+    expect(everything).toMatch(pod);
   });
 
   test("a waypoint of ours, of which istiod cannot speak, lets nothing pass and says why", async () => {
@@ -184,6 +207,8 @@ describeUnless(firstReason(needsKubernetes, needsIstiod))("our agent under istio
 
   test("starts anew with istiod away: with what it was told last and its certificate", async () => {
     const before = await dumpWhen("web-3", hasPod("web-3"));
+    // Addresses that change one after the other are written four times a second.
+    await until("web-3 on disk", SHOWS_MS, () => readFileSync(join(folder, "state/xds/resources.log")).includes("shop/web-3"));
     await istiod.kill();
     await endAgent();
     startAgent();

@@ -9,8 +9,8 @@ import { status } from "../../src/cli/verbs/status.ts";
 import { uninstall } from "../../src/cli/verbs/uninstall.ts";
 import { waypoint } from "../../src/cli/verbs/waypoint.ts";
 import { APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
-import { describeUnless } from "../kit/skip.ts";
-import { appPod, appPodSpec, Cluster, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
+import { describeUnless, needsBinary, testUnless } from "../kit/skip.ts";
+import { appPod, appPodSpec, Cluster, KUBECONFIG, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
 import { LoadCounts } from "./load-counts.ts";
@@ -117,6 +117,34 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     await cluster.apply(pod);
     expect(await cluster.finished(SHOP, "begins")).toMatchObject({ succeeded: true });
     expect(await cluster.log(SHOP, "begins", "first")).toMatch(/^got 200 calls /);
+  }, LONG);
+
+  testUnless(needsBinary("ISTIOCTL_BIN"))("istioctl reads an agent through its pod's port, and the control plane through its own", async () => {
+    const istioctl = async (...args: readonly string[]): Promise<string> => {
+      const child = Bun.spawn([process.env["ISTIOCTL_BIN"]!, ...args, "--kubeconfig", KUBECONFIG], { env: { HOME: "/nonexistent", PATH: process.env["PATH"] }, stdout: "pipe", stderr: "pipe" });
+      const [out, complaint, exitStatus] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
+      if (exitStatus !== 0) throw new Error(`istioctl ${args.join(" ")}: ${complaint}`);
+      return out;
+    };
+    const config = (...args: readonly string[]): Promise<string> => istioctl("ztunnel-config", ...args, "--node", far);
+    expect(await config("workload")).toMatch(new RegExp(`^${SHOP} +two +\\S+ +${far} +None +HBONE$`, "m"));
+    expect(await config("service")).toMatch(new RegExp(`^${SHOP} +two +\\S+ +None +1/1$`, "m"));
+    expect(await config("policy")).toMatch(/^NAMESPACE +POLICY NAME +ACTION +SCOPE/m);
+    expect(await config("certificate")).toMatch(new RegExp(`^spiffe://cluster\\.local/ns/${SHOP}/sa/default +Leaf +Available +true `, "m"));
+    expect(await config("connections")).toMatch(/^WORKLOAD +DIRECTION +LOCAL/m);
+    expect(await config("all")).toContain("two");
+    // A pod of the shop stands for the agent of its node.
+    expect(await istioctl("ztunnel-config", "workload", `two.${SHOP}`)).toMatch(new RegExp(`^${SHOP} +two `, "m"));
+
+    const levels = async (...args: readonly string[]): Promise<string[]> => (await istioctl("ztunnel-config", "log", ...args)).match(/(?<=current log level is ).*/g) ?? [];
+    const before = await levels();
+    expect(before.length).toBe((await cluster.pods("istio-system", "app=ztunnel")).length);
+    expect((await levels("--level", "ca:debug")).every((level) => level.includes("ca=debug"))).toBe(true);
+    expect((await levels()).every((level) => level.includes("ca=debug"))).toBe(true);
+    await levels("--reset");
+
+    const status = await istioctl("proxy-status", "--xds-label", "app=weft-control", "-n", "istio-system");
+    expect(status.match(/^ztunnel\S* .*SYNCED|^ztunnel\S* /gm)).toHaveLength(before.length);
   }, LONG);
 
   test("a waypoint: routes by weight of HTTP and of gRPC are followed, and moved under load without a failed request; status shows it", async () => {
