@@ -130,7 +130,8 @@ describeUnless(needsKubernetes)("what a control plane writes", () => {
       const found = (await read<{ status?: { conditions?: Condition[]; addresses?: unknown[]; listeners?: { conditions: Condition[] }[] } }>(gateway("waypoint")))?.status;
       return found?.conditions?.some(({ type, status: holds }) => type === "Programmed" && holds === "True") ? found : null;
     });
-    expect(status.addresses).toEqual([{ type: "Hostname", value: "waypoint.shop.svc.cluster.local" }]);
+    const { spec: { clusterIPs } } = (await managed<KubeObject & { spec: { clusterIPs: readonly string[] } }>("v1", "Service", "waypoint"))!;
+    expect(status.addresses).toEqual([...clusterIPs.map((value) => ({ type: "IPAddress", value })), { type: "Hostname", value: "waypoint.shop.svc.cluster.local" }]);
     expect(status.listeners?.[0]?.conditions.map(({ type, status: holds }) => [type, holds])).toEqual([["Accepted", "True"], ["Programmed", "True"], ["ResolvedRefs", "True"]]);
   }, 60_000);
 
