@@ -80,6 +80,38 @@ describe("a tenant cannot use another namespace's waypoint", () => {
     expect(workloadOf(evaluation, VICTIM, "vault")!.services.length).toBe(1);
   });
 
+  item("a route through a shared waypoint past the policies of another namespace", async () => {
+    const toVault = { backendRefs: [{ name: "vault", namespace: VICTIM, port: 80 }] };
+    const own = [service(TENANT, "web", "198.19.0.6", {}, { labels: USES }), pod(TENANT, "web", "198.18.6.6")];
+    const shared = [...waypoint(allowedRoutes({ from: "All" })), service(VICTIM, "vault", "198.19.0.1", {}, { labels: { "istio.io/use-waypoint": "wp" } }), ...own];
+    const parent = { group: "", kind: "Service", name: "web" };
+    const routeOf = (rule: Json, parentRefs: readonly Json[] = [parent]): Json => object("gateway.networking.k8s.io/v1", "HTTPRoute", TENANT, "out", { parentRefs, rules: [rule] });
+    const tenantRules = (evaluation: ClusterEvaluation): string => JSON.stringify([...evaluation.l7.routes.values()].map(({ rules }) => rules));
+    const mirror = { filters: [{ type: "RequestMirror", requestMirror: { backendRef: toVault.backendRefs[0] } }], backendRefs: [{ name: "web", port: 80 }] };
+    const authorizer = { filters: [{ type: "ExternalAuth", externalAuth: { protocol: "HTTP", backendRef: toVault.backendRefs[0] } }], backendRefs: [{ name: "web", port: 80 }] };
+    const virtualService = object("networking.istio.io/v1", "VirtualService", TENANT, "out", { hosts: ["web"], http: [{ route: [{ destination: { host: `vault.${VICTIM}.svc.cluster.local` } }] }] });
+    const attacks = [routeOf(toVault), routeOf(toVault, [parent, { ...parent, name: "vault", namespace: VICTIM }]), routeOf(mirror), routeOf(authorizer), virtualService,
+      object("gateway.networking.k8s.io/v1", "TCPRoute", TENANT, "out", { parentRefs: [parent], rules: [toVault] })];
+    for (const attack of attacks) {
+      const evaluation = cluster(...shared, attack).evaluate();
+      expect(evaluation.l7.routes.size, JSON.stringify(attack)).toBe(1);
+      expect(tenantRules(evaluation), JSON.stringify(attack)).not.toMatch(/"(target|authorizer)":\{[^}]*"service":"bank\/vault/);
+      expect(saidOf(evaluation, `${attack["kind"]} aaa/out`).join()).toContain("ReferenceGrant");
+    }
+    const status = cluster(...shared, attacks[0]!).evaluate().statuses.find(({ kind }) => kind === "HTTPRoute");
+    expect(status?.parents[0]?.conditions.find(({ type }) => type === "ResolvedRefs")).toMatchObject({ status: false, reason: "RefNotPermitted" });
+    // Granted, and taken back; a consumer's route for the service itself needs nothing.
+    const granted = object("gateway.networking.k8s.io/v1", "ReferenceGrant", VICTIM, "tenant", { from: [{ group: "gateway.networking.k8s.io", kind: "HTTPRoute", namespace: TENANT }], to: [{ group: "", kind: "Service", name: "vault" }] });
+    const set = cluster(...shared, attacks[0]!, granted);
+    expect(tenantRules(set.evaluate())).toContain('"service":"bank/vault');
+    set.remove("ReferenceGrant", VICTIM, "tenant");
+    expect(tenantRules(set.evaluate())).not.toContain('"service":"bank/vault');
+    expect(tenantRules(cluster(...shared, routeOf(toVault, [{ ...parent, name: "vault", namespace: VICTIM }])).evaluate())).toContain('"service":"bank/vault');
+    // A waypoint of the tenant's own is nobody that the other's endpoints trust: they judge it by themselves.
+    const ownWaypoint = [gateway(TENANT, "own"), service(TENANT, "own", "198.19.0.7", { selector: { "gateway.networking.k8s.io/gateway-name": "own" }, ports: [{ name: "mesh", port: 15008 }] }), service(TENANT, "web", "198.19.0.6", {}, { labels: { "istio.io/use-waypoint": "own" } })];
+    expect(tenantRules(cluster(...shared, ...ownWaypoint, attacks[0]!).evaluate())).toContain('"service":"bank/vault');
+  });
+
   item("a Gateway of the name of another namespace's waypoint", async () => {
     const bank = [...waypoint(), service(VICTIM, "shop", "198.19.0.8", {}, { labels: { "istio.io/use-waypoint": "wp" } })];
     const evaluation = cluster(...bank, gateway(TENANT, "wp", { labels: { "istio.io/waypoint-for": "none" }, listener: allowedRoutes({ from: "All" }) }), pod(TENANT, "wp-1", "198.18.6.7", { labels: { "gateway.networking.k8s.io/gateway-name": "wp", "networking.istio.io/tunnel": "http" } })).evaluate();

@@ -1,5 +1,5 @@
-// gateway.networking.k8s.io ReferenceGrant: what another namespace may name. In a mesh, routes name backends of other namespaces without
-// one; a Gateway does not so name a Secret.
+// gateway.networking.k8s.io ReferenceGrant: what another namespace may name: a Gateway a Secret, and a route a service behind the same
+// waypoint. Other backends of other namespaces are named without one.
 
 import { z } from "zod";
 import { collectable } from "../collectable.ts";

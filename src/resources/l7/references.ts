@@ -79,7 +79,7 @@ export interface ResolvedBackend {
   readonly fault: Condition | null;
 }
 
-/** What is not found is told and becomes a target that answers 500. In a mesh no ReferenceGrant is asked for. */
+/** What is not found is told and becomes a target that answers 500. Whether it may be named: guarded-backends.ts. */
 export function resolveBackend(ref: BackendObject, namespace: string, at: FieldPath, view: View, report: Report): ResolvedBackend {
   const invalid = (reason: ConditionReason, message: string): ResolvedBackend => {
     report("error", "unresolved_reference", at, `${message}; its share of the requests gets 500`);

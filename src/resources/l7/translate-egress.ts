@@ -12,7 +12,7 @@ export function translateEgress({ resource }: Placed<ServiceEntryResource>, view
   if (spec.resolution !== "DYNAMIC_DNS") return [];
   const hosts = view.ask((world) => world.entry(namespace, name)) ?? [];
   hosts.forEach((host, index) => {
-    if (host.waypoint === null) report("warning", "missing_waypoint", ["spec", "hosts", index], `${host.hostname} is bound to no waypoint, and nobody else resolves the names under it: it cannot be reached; label the ServiceEntry or its namespace with istio.io/use-waypoint`);
+    if (host.waypoints.length === 0) report("warning", "missing_waypoint", ["spec", "hosts", index], `${host.hostname} is bound to no waypoint, and nobody else resolves the names under it: it cannot be reached; label the ServiceEntry or its namespace with istio.io/use-waypoint`);
   });
   const allowPrivate = annotations[EGRESS_PRIVATE_ADDRESSES] === "true";
   return hosts.map(({ service }) => ({ service, port: null, subset: null, clientNamespace: null, rank: RANK_SERVICE, fields: { dynamicHosts: { allowPrivate } }, paths: { dynamicHosts: ["spec", "resolution"] } }));

@@ -14,6 +14,7 @@ import type { BackendRef, ParentRef, SessionPersistenceSpec } from "../route-par
 import { type Placed, provenanceOf, type Report, type ResourceOf } from "../resource.ts";
 import { createdMs } from "./age.ts";
 import { translateFilters } from "./filters.ts";
+import { withGuardedBackends } from "./guarded-backends.ts";
 import { type AttachedParent, attachParents, resolveBackend } from "./references.ts";
 import { type Condition, condition, RESOLVED, type ResourceStatus } from "./status.ts";
 import type { View } from "./view.ts";
@@ -71,13 +72,14 @@ function finish(placed: Placed<RouteResource>, rules: RouteRules, { faults, brok
   const attached = attachParents(spec.parentRefs ?? [], { namespace, carries: rules.protocol === "http" || rules.protocol === "grpc" ? "requests" : "connections" }, view, report);
   const parents = attached.flatMap((one) => one.parents);
   if ((spec.parentRefs ?? []).length === 0) report("warning", "not_attached", ["spec"], "found no parentRefs: it is attached to nothing");
+  const made: Route = { id: `${kind}/${namespace}/${name}`, name, namespace, parents, rules, createdMs: createdMs(resource), provenance: provenanceOf(placed) };
+  const { route, fault } = withGuardedBackends(made, view, report);
   const allBroken = broken.length > 0 && broken.length === rules.rules.length;
   const conditions = (accepted: Condition): Condition[] => [
     accepted.status && allBroken ? condition("Accepted", false, "UnsupportedValue", broken[0]) : accepted,
-    faults[0] ?? RESOLVED,
+    faults[0] ?? fault ?? RESOLVED,
     ...(broken.length > 0 && !allBroken ? [condition("PartiallyInvalid", true, "UnsupportedValue", broken.join("; "))] : []),
   ];
-  const route: Route = { id: `${kind}/${namespace}/${name}`, name, namespace, parents, rules, createdMs: createdMs(resource), provenance: provenanceOf(placed) };
   return { routes: parents.length === 0 ? [] : [route], attached, status: { kind, namespace, name, resourceVersion, parents: attached.map(({ path, accepted }) => ({ path, conditions: conditions(accepted) })), conditions: [] } };
 }
 

@@ -14,6 +14,7 @@ import { parseRetryOn } from "../retry-on.ts";
 import { type Placed, provenanceOf, type Report } from "../resource.ts";
 import { createdMs } from "./age.ts";
 import { type WrittenRule, withDelegates } from "./delegates.ts";
+import { withGuardedBackends } from "./guarded-backends.ts";
 import { reportUnbound } from "./references.ts";
 import { clientNamespaces } from "./scope.ts";
 import type { View } from "./view.ts";
@@ -64,7 +65,7 @@ export function translateVirtualService(placed: Placed<VirtualServiceResource>, 
     return sections.map((rules) => ({
       id: `VirtualService/${namespace}/${resource.name}${port === null ? "" : `/${port}`}${rules.protocol === "http" ? "" : `/${rules.protocol}`}`,
       name: resource.name, namespace, parents: hosts.flatMap((host) => (takes(host, port, rules.protocol, sections) ? parentsOf(host, port, resource, view) : [])), rules, createdMs: createdMs(resource), provenance: provenanceOf(placed),
-    })).filter(({ parents }) => parents.length > 0);
+    })).filter(({ parents }) => parents.length > 0).map((route) => withGuardedBackends(route, view, context.report).route);
   });
   return { routes, subsets };
 }

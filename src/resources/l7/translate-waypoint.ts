@@ -7,6 +7,7 @@ import type { FieldPath } from "../diagnostic.ts";
 import { secretText } from "../kinds/config-map.ts";
 import { type GatewayResource, WAYPOINT_USES } from "../kinds/gateway.ts";
 import { type Placed, provenanceOf, type Report } from "../resource.ts";
+import { GATEWAY_GROUP } from "../route-parts.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
 import { ACCEPTED, type Condition, condition, RESOLVED, type ResourceStatus } from "./status.ts";
 import type { View } from "./view.ts";
@@ -46,7 +47,7 @@ function clientCertificateOf({ namespace, spec }: GatewayResource, view: View, r
   if (kind !== "Secret" || group !== "") return broken(["kind"], `found the kind ${kind} of group ${JSON.stringify(group)}, expected a Secret of group ""`);
   const place = ref.namespace ?? namespace;
   // Whether it is there at all is nothing to tell those who may not name it.
-  if (place !== namespace && !view.ask((world) => world.grantsSecret(namespace, { namespace: place, name }))) {
+  if (place !== namespace && !view.ask((world) => world.grants({ group: GATEWAY_GROUP, kind: "Gateway", namespace }, { group: "", kind: "Secret", namespace: place, name }))) {
     return broken(["namespace"], `found the Secret ${place}/${name} of another namespace, and no ReferenceGrant there that lets Gateways of ${namespace} name it`, "RefNotPermitted");
   }
   const secret = view.ask((world) => world.secret(place, name));

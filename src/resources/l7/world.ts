@@ -2,7 +2,7 @@
 // remembers it with its answer: a translation is used again as long as all its questions still have the same answers. The world says which
 // of its parts a question has to do with, and which parts a change has moved: who asked about none of these need not ask again.
 
-import { namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { nameHalf, namespacedName, type NamespacedName } from "../../core/brand.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
 import type { Resource } from "../kinds.ts";
@@ -49,8 +49,8 @@ export interface Host {
   readonly headless: boolean;
   /** Namespaces that see it; null for all. */
   readonly visibleIn: readonly string[] | null;
-  /** `namespace/name` of the waypoint it is bound to by its labels, of two the first; null for none. */
-  readonly waypoint: NamespacedName | null;
+  /** `namespace/name` of the waypoints it is bound to by its labels: none, one, or one and its canary. */
+  readonly waypoints: readonly NamespacedName[];
   /** Somebody reads its requests: a waypoint that it is bound to, or one that serves it at a port of its own. */
   readonly isRead: boolean;
 }
@@ -60,34 +60,34 @@ export class HostCache {
   readonly #services = new WeakMap<object, { readonly key: string; readonly host: Host }>();
   readonly #entries = new WeakMap<object, { readonly key: string; readonly hosts: readonly Host[] }>();
 
-  service(resource: ServiceResource, waypoint: NamespacedName | null, options: TranslationOptions): Host {
-    const key = waypoint ?? "";
+  service(resource: ServiceResource, waypoints: readonly NamespacedName[], options: TranslationOptions): Host {
+    const key = waypoints.join(" ");
     const known = this.#services.get(resource);
     if (known !== undefined && known.key === key) return known.host;
     const { namespace, name, spec } = resource;
     const hostname = serviceHostname(name, namespace, options.clusterDomain);
     const host: Host = {
-      service: namespacedName(namespace, hostname), namespace, hostname, kind: "Service", ports: tcpPorts(spec).map((port) => ({ number: port.port, name: port.name ?? "", protocol: declaredProtocol(port.appProtocol ?? "", port.name ?? "") })), headless: isHeadless(spec), visibleIn: null, waypoint, isRead: isRead(hostname, waypoint, options),
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "Service", ports: tcpPorts(spec).map((port) => ({ number: port.port, name: port.name ?? "", protocol: declaredProtocol(port.appProtocol ?? "", port.name ?? "") })), headless: isHeadless(spec), visibleIn: null, waypoints, isRead: isRead(hostname, waypoints, options),
     };
     this.#services.set(resource, { key, host });
     return host;
   }
 
-  entry(resource: ServiceEntryResource, waypoint: NamespacedName | null, options: TranslationOptions): readonly Host[] {
-    const key = waypoint ?? "";
+  entry(resource: ServiceEntryResource, waypoints: readonly NamespacedName[], options: TranslationOptions): readonly Host[] {
+    const key = waypoints.join(" ");
     const known = this.#entries.get(resource);
     if (known !== undefined && known.key === key) return known.hosts;
     const { namespace, spec } = resource;
     const ports = (spec.ports ?? []).filter(({ protocol }) => protocol?.toUpperCase() !== "UDP").map(({ number, name, protocol = "" }) => ({ number, name, protocol: declaredProtocol(protocol, name) }));
     const hosts = spec.hosts.map((hostname): Host => ({
-      service: namespacedName(namespace, hostname), namespace, hostname, kind: "ServiceEntry", ports, headless: false, visibleIn: exportedTo(spec.exportTo, namespace), waypoint, isRead: isRead(hostname, waypoint, options),
+      service: namespacedName(namespace, hostname), namespace, hostname, kind: "ServiceEntry", ports, headless: false, visibleIn: exportedTo(spec.exportTo, namespace), waypoints, isRead: isRead(hostname, waypoints, options),
     }));
     this.#entries.set(resource, { key, hosts });
     return hosts;
   }
 }
 
-const isRead = (hostname: string, waypoint: NamespacedName | null, { servedHosts = [] }: TranslationOptions): boolean => waypoint !== null || servedHosts.includes(hostname);
+const isRead = (hostname: string, waypoints: readonly NamespacedName[], { servedHosts = [] }: TranslationOptions): boolean => waypoints.length > 0 || servedHosts.includes(hostname);
 
 /** Namespaces that `exportTo` names; null for all. `~` is none. */
 export function exportedTo(exportTo: readonly string[] | undefined, own: string): readonly string[] | null {
@@ -103,12 +103,19 @@ export const isAskedAbout = ({ resource }: Placed<Resource>): boolean => ASKED_A
 /** A VirtualService without hosts says nothing by itself: others delegate to it. */
 const isDelegate = (resource: Resource): resource is VirtualServiceResource => resource.kind === "VirtualService" && (resource.spec.hosts ?? []).length === 0;
 
+/** Objects of one kind in one namespace, as a ReferenceGrant speaks of them. */
+export interface Grantee {
+  readonly group: string;
+  readonly kind: string;
+  readonly namespace: string;
+}
+
 /** A Secret or ConfigMap that some resource names. */
 export interface TextReference extends ResourceIdentity {
   readonly kind: "Secret" | "ConfigMap";
 }
 
-const GATEWAY_GROUP = "gateway.networking.k8s.io";
+const ISTIO_GROUP = "networking.istio.io";
 const NO_HOSTS: readonly Host[] = [];
 const NO_WAYPOINTS: readonly NamespacedName[] = [];
 const mapKey = (namespace: string, name: string): string => `${namespace}/${name}`;
@@ -272,11 +279,34 @@ export class World {
     return this.#slices.get(namespace)?.secrets.get(name) ?? null;
   }
 
-  /** Whether a ReferenceGrant of the Secret's namespace lets Gateways of `from` name it. */
-  grantsSecret(from: string, { namespace, name }: { readonly namespace: string; readonly name: string }): boolean {
+  /** Whether a ReferenceGrant of the object's namespace lets objects of that kind and namespace name it. */
+  grants(from: Grantee, { group, kind, namespace, name }: Grantee & { readonly name: string }): boolean {
     this.#note(namespace);
-    return (this.#slices.get(namespace)?.grants ?? []).some(({ spec }) => spec.from.some((one) => one.group === GATEWAY_GROUP && one.kind === "Gateway" && one.namespace === from)
-      && spec.to.some((one) => one.group === "" && one.kind === "Secret" && (one.name === undefined || one.name === name)));
+    return (this.#slices.get(namespace)?.grants ?? []).some(({ spec }) => spec.from.some((one) => one.group === from.group && one.kind === from.kind && one.namespace === from.namespace)
+      && spec.to.some((one) => one.group === group && one.kind === kind && (one.name === undefined || one.name === name)));
+  }
+
+  /** A waypoint that carries requests for any of the services `from` and guards the service `to`, which is another one; null for none. */
+  sharedWaypoint(from: readonly NamespacedName[], to: NamespacedName): NamespacedName | null {
+    const guards = this.#named(to)?.waypoints ?? NO_WAYPOINTS;
+    if (guards.length === 0) return null;
+    const carries = from.filter((service) => service !== to).flatMap((service) => this.#named(service)?.waypoints ?? NO_WAYPOINTS);
+    return guards.find((waypoint) => carries.includes(waypoint)) ?? null;
+  }
+
+  /** Whether a ReferenceGrant of the service's namespace lets objects of that kind and namespace name it. */
+  grantsService(from: Grantee, service: NamespacedName): boolean {
+    const host = this.#named(service);
+    if (host === null) return false;
+    const { namespace, hostname, kind } = host;
+    if (kind === "Service") return this.grants(from, { group: "", kind, namespace, name: hostname.slice(0, hostname.indexOf(".")) });
+    return this.grants(from, { group: ISTIO_GROUP, kind, namespace, name: hostname });
+  }
+
+  #named(service: NamespacedName): Host | null {
+    const hostname = nameHalf(service);
+    this.#note(hostPart(hostname));
+    return this.#byHostname.get(hostname)?.find((host) => host.service === service) ?? null;
   }
 
   configMap(namespace: string, name: string): ConfigMapResource | null {
@@ -336,14 +366,14 @@ export class World {
     for (const [index, resource] of (slice?.services ?? []).entries()) {
       if (index % ITEMS_PER_STEP === 0) yield;
       const waypoints = this.#waypointsOf(resource);
-      const host = this.#cache.service(resource, waypoints[0] ?? null, this.options);
+      const host = this.#cache.service(resource, waypoints, this.options);
       services.set(resource.name, host);
       bound.push([host, waypoints]);
     }
     for (const resource of slice?.entries ?? []) {
       yield;
       const waypoints = this.#waypointsOf(resource);
-      const hosts = this.#cache.entry(resource, waypoints[0] ?? null, this.options);
+      const hosts = this.#cache.entry(resource, waypoints, this.options);
       entries.set(resource.name, hosts);
       for (const host of hosts) bound.push([host, waypoints]);
     }
