@@ -172,7 +172,7 @@ export const SETTINGS = {
   ruleHeader: spec("rule-header", ["RULE_HEADER"], type.oneOf(["mesh", "always", "never"]), "mesh", ["up", "waypoint"], "Data path", "Whom x-weft-rule tells, of an answer that a waypoint makes itself, the rule it comes from: callers of the mesh that ask for themselves, everybody or nobody"),
   preserveSource: spec("preserve-source", ["ENABLE_ORIG_SRC"], type.oneOf(["best-effort", "require", "off"], { true: "require", false: "off" }), "best-effort", NODE, "Data path", "Whether applications see the client's own address"),
   packetMark: spec("packet-mark", ["PACKET_MARK"], type.mark, 0x539, CAPTURE, "Data path", "Mark of our own packets, by which the rules leave them alone"),
-  ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Capture IPv6 too, where a workload has it"),
+  ipv6: spec("ipv6", ["IPV6_ENABLED"], type.boolean, true, NODE, "Data path", "Give out IPv6 addresses of services in answers to DNS questions; IPv6 is captured all the same"),
   dnsCapture: spec("dns-capture", ["DNS_CAPTURE", "ISTIO_META_DNS_CAPTURE"], type.boolean, true, CAPTURE, "Data path", "Answer the DNS questions of workloads about services; everything else is forwarded"),
   workers: spec("workers", ["ZTUNNEL_WORKER_THREADS"], type.workerCount, { kind: "count", count: 1 } as type.WorkerCount, MESH, "Data path", "Data threads: a number, a share of the processors, or 0 for one per processor"),
   processors: optional("processors", ["ZTUNNEL_RESOURCE_CPU_LIMIT", "ZTUNNEL_CPU_LIMIT"], type.processors, MESH, "Data path", "Processors that a share of --workers is of; those of the machine unless given"),

@@ -42,7 +42,7 @@ function serve(port: number): void {
       }
       if (pathname === "/probes") return new Response(`${probes}\n`);
       if (pathname === "/ask") return new Response(await outcome(searchParams.get("url") ?? "", searchParams.get("method") ?? "GET"));
-      return new Response(`${process.env["POD_NAME"] ?? "?"} saw ${server.requestIP(request)?.address ?? "?"}\n`);
+      return new Response(`${process.env["POD_NAME"] ?? "?"} saw ${server.requestIP(request)?.address.replace("::ffff:", "") ?? "?"}\n`);
     },
   }));
   say(`serving ${port}`);

@@ -23,6 +23,13 @@ export const needsCluster: SkipReason = firstReason(
   isSealed() ? "speaks to a cluster, which a sealed box cannot: run bun test on the file" : null,
 );
 
+/** Null where pods have addresses of both families. */
+export async function needsDualStack(): Promise<SkipReason> {
+  if (needsCluster !== null) return needsCluster;
+  const pods = await new Cluster().get<{ items: PodNow[] }>("/api/v1/pods");
+  return pods!.items.some(({ status }) => (status.podIPs?.length ?? 0) > 1) ? null : "needs a cluster of both IP families: its pods have addresses of one";
+}
+
 /** Longer than the slowest thing on a busy machine. */
 export const WAIT_MS = 90_000;
 
@@ -123,7 +130,7 @@ export interface PodNow {
   readonly metadata: { readonly name: string; readonly uid: string; readonly annotations?: Readonly<Record<string, string>>; readonly deletionTimestamp?: string };
   readonly spec: { readonly nodeName?: string };
   readonly status: {
-    readonly phase?: string; readonly podIP?: string;
+    readonly phase?: string; readonly podIP?: string; readonly podIPs?: readonly { readonly ip: string }[];
     readonly conditions?: readonly { readonly type: string; readonly status: string; readonly lastTransitionTime?: string }[];
     readonly containerStatuses?: readonly { readonly restartCount: number }[];
   };

@@ -10,7 +10,7 @@ import { uninstall } from "../../src/cli/verbs/uninstall.ts";
 import { waypoint } from "../../src/cli/verbs/waypoint.ts";
 import { APPLY_PATCH } from "../../src/runtime/kubernetes/api.ts";
 import { describeUnless, needsBinary, testUnless } from "../kit/skip.ts";
-import { appPod, appPodSpec, Cluster, KUBECONFIG, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
+import { appPod, appPodSpec, Cluster, KUBECONFIG, namespaceObject, needsCluster, needsDualStack, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
 import { LoadCounts } from "./load-counts.ts";
@@ -19,6 +19,7 @@ import { until } from "../kit/until.ts";
 const SHOP = "weft-e2e-kinds";
 const OUTSIDE = "weft-e2e-kinds-outside";
 const LONG = 240_000;
+const dualStack = await needsDualStack();
 
 describeUnless(needsCluster)("what people run, in the mesh", () => {
   let cluster: Cluster;
@@ -147,6 +148,41 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     expect(status.match(/^ztunnel\S* .*SYNCED|^ztunnel\S* /gm)).toHaveLength(before.length);
   }, LONG);
 
+  /** Of a Service, in Kubernetes' order. */
+  const clusterIps = async (name: string): Promise<readonly string[]> => (await cluster.get<{ spec: { clusterIPs: string[] } }>(`/api/v1/namespaces/${SHOP}/services/${name}`))!.spec.clusterIPs;
+  const podIps = async (name: string): Promise<readonly string[]> => (await cluster.get<PodNow>(`/api/v1/namespaces/${SHOP}/pods/${name}`))!.status.podIPs!.map(({ ip }) => ip);
+  const isV6 = (ip: string): boolean => ip.includes(":");
+  const urlOf = (ip: string, port = 80): string => `http://${isV6(ip) ? `[${ip}]` : ip}:${port}/`;
+  const asks = async (url: string): Promise<string> => (await cluster.proxied(SHOP, "asker", 8080, `/ask?url=${encodeURIComponent(url)}`)).trim();
+
+  testUnless(dualStack)("both IP families: by either address of a service and of a pod, by the name of a service of IPv6 alone and of a headless one, with the client's own address", async () => {
+    const ports = [{ name: "http", port: 80, targetPort: 8080 }];
+    await cluster.apply(
+      appPod({ name: "both", namespace: SHOP, node: far, args: ["serve", "8080"], labels: { app: "both" }, probe: 8080 }), service("both", { ipFamilyPolicy: "RequireDualStack", selector: { app: "both" }, ports }),
+      service("six", { ipFamilyPolicy: "SingleStack", ipFamilies: ["IPv6"], selector: { app: "both" }, ports }), service("each", { clusterIP: "None", ipFamilyPolicy: "RequireDualStack", selector: { app: "both" }, ports }),
+      appPod({ name: "asker", namespace: SHOP, node: near, args: ["serve", "8080"], labels: { app: "asker" }, probe: 8080 }),
+    );
+    await cluster.ready(SHOP, "both", "asker");
+    const [vips, addresses, own] = [await clusterIps("both"), await podIps("both"), await podIps("asker")];
+    const [own6 = "none", vip6 = "none"] = [own.find(isV6), vips.find(isV6)];
+    const seenAs = (v6: boolean): string => `got 200 both saw ${own.find((ip) => isV6(ip) === v6)}`;
+    const asked: readonly (readonly [url: string, answers: readonly string[]])[] = [
+      ...vips.map((ip) => [urlOf(ip), [seenAs(isV6(ip))]] as const), ...addresses.map((ip) => [urlOf(ip, 8080), [seenAs(isV6(ip))]] as const),
+      [`http://${host("six")}/`, [seenAs(true)]], [`http://${host("both")}/`, [seenAs(true), seenAs(false)]], [`http://${host("each")}:8080/`, [seenAs(true), seenAs(false)]],
+    ];
+    expect(asked.length).toBe(7);
+    for (const [url, answers] of asked) {
+      let last = "";
+      await until(() => `${url} says ${answers.join(" or ")}; the last answer was ${last}`, SHOWS_MS, async () => answers.includes((last = await asks(url))));
+    }
+    const path = `/apis/security.istio.io/v1/namespaces/${SHOP}/authorizationpolicies/no-six`;
+    await raw(path, { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name: "no-six", namespace: SHOP }, spec: { selector: { matchLabels: { app: "both" } }, action: "DENY", rules: [{ from: [{ source: { ipBlocks: [`${own6}/128`] } }] }] } });
+    await until("the asker's IPv6 address is refused", SHOWS_MS, async () => (await asks(urlOf(vip6))).startsWith("failed"));
+    for (const ip of vips.filter((one) => !isV6(one))) expect(await asks(urlOf(ip))).toBe(seenAs(false));
+    expect((await cluster.client.request({ method: "DELETE", path })).ok).toBeTrue();
+    await until("it is let in again", SHOWS_MS, async () => (await asks(urlOf(vip6))) === seenAs(true));
+  }, LONG);
+
   test("a waypoint: routes by weight of HTTP and of gRPC are followed, and moved under load without a failed request; status shows it", async () => {
     for (const version of ["one", "next"]) {
       await cluster.apply(appPod({ name: version, namespace: SHOP, node: far, args: ["serve", "8080", "9000"], labels: { app: version, shop: "web" }, probe: 8080 }), serviceObject(version, SHOP, 8080, 9000));
@@ -175,6 +211,14 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
       });
     }
     expect(await cluster.weft(status, [])).toContain(`waypoint ${SHOP}/waypoint`);
+  }, LONG);
+
+  testUnless(dualStack)("the waypoint of a service of both families: it is reached by either, and its Gateway shows both of its addresses", async () => {
+    const { status: { addresses } } = (await cluster.get<{ status: { addresses: { type: string; value: string }[] } }>(`/apis/gateway.networking.k8s.io/v1/namespaces/${SHOP}/gateways/waypoint`))!;
+    expect(addresses).toEqual([...(await clusterIps("waypoint")).map((value) => ({ type: "IPAddress", value })), { type: "Hostname", value: host("waypoint") }]);
+    expect(addresses.filter(({ value }) => isV6(value)).length).toBe(1);
+    const instances = (await cluster.pods(SHOP, "gateway.networking.k8s.io/gateway-name=waypoint")).flatMap(({ status: { podIPs = [] } }) => podIPs.map(({ ip }) => `got 200 both saw ${ip}`));
+    for (const ip of await clusterIps("both")) expect(instances).toContain(await asks(urlOf(ip)));
   }, LONG);
 
   test("policies, each asked by a friend and by a stranger: by the ztunnel for pods, by the waypoint for a service", async () => {

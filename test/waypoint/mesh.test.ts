@@ -9,6 +9,7 @@ import { until } from "../kit/until.ts";
 import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 
 const VIP = "198.18.250.10";
+const VIP6 = "2001:db8:250::10";
 const URL = `http://${VIP}`;
 const WEBSOCKET_SERVER = `Bun.serve({ port: 8081, hostname: "0.0.0.0", fetch: (request, server) => (server.upgrade(request) ? undefined : new Response("no WebSocket")), websocket: { message: (ws, text) => ws.send("echo " + text) } })`;
 const WEBSOCKET_CLIENT = `const ws = new WebSocket("ws://${VIP}:81/chat"); ws.onopen = () => ws.send("hi"); ws.onmessage = ({ data }) => { console.log(data); ws.close(1000); }; ws.onclose = ({ code }) => { console.log(code); process.exit(0); };`;
@@ -24,9 +25,9 @@ let v2: Workload;
 let waypoint: Workload;
 const log = (): string => mesh.agent(east).log;
 
-const service = (name: string, vip: string, selector: object, labels: object = {}): string => JSON.stringify({
+const service = (name: string, vip: string | readonly string[], selector: object, labels: object = {}): string => JSON.stringify({
   apiVersion: "v1", kind: "Service", metadata: { name, namespace: "shop", labels },
-  spec: { clusterIP: vip, selector, ports: [{ name: "http", port: 80, targetPort: 8080 }, { name: "http-ws", port: 81, targetPort: 8081 }, { name: "tcp-echo", port: 90, targetPort: 9000 }] },
+  spec: { clusterIPs: [vip].flat(), selector, ports: [{ name: "http", port: 80, targetPort: 8080 }, { name: "http-ws", port: 81, targetPort: 8081 }, { name: "tcp-echo", port: 90, targetPort: 9000 }] },
 });
 
 const gateway = JSON.stringify({
@@ -53,7 +54,7 @@ beforeAll(async () => {
     namespaceYaml("shop", true),
     entryYaml(client), entryYaml(other), ...[v1, v2].map((workload) => entryYaml(workload, { labels: { role: "server" } })),
     entryYaml(waypoint, { labels: { "networking.istio.io/tunnel": "http", "gateway.networking.k8s.io/gateway-name": "waypoint" } }),
-    gateway, service("web", VIP, { role: "server" }, { "istio.io/use-waypoint": "waypoint" }), service("v1", "198.18.250.11", { app: "v1" }), service("v2", "198.18.250.12", { app: "v2" }),
+    gateway, service("web", network.hasIpv6 ? [VIP, VIP6] : VIP, { role: "server" }, { "istio.io/use-waypoint": "waypoint" }), service("v1", "198.18.250.11", { app: "v1" }), service("v2", "198.18.250.12", { app: "v2" }),
   ));
   await mesh.start();
   for (const [node, names] of [[east, ["client", "other", "v1"]], [west, ["v2"]]] as const) for (const name of names) await mesh.agent(node).logged(new RegExp(`/shop/${name} is in the mesh`));
@@ -90,6 +91,18 @@ describe("a service behind a waypoint", () => {
     expect(answer).toMatch(/^v[12] to /);
     const line = await until("its line", 5_000, () => requests().find((line) => line["status"] === "200"));
     expect(line).toMatchObject({ method: "GET", path: "/a", authority: VIP, "src.identity": "spiffe://cluster.local/ns/shop/sa/client", "src.workload": "client", cluster: "shop/web.shop.svc.cluster.local:80" });
+  });
+
+  test("by its IPv6 address too: the name in the request is in brackets, and the client's own address is what a policy's range holds against", async () => {
+    const url = `http://[${VIP6}]`;
+    expect(await curl(client, "-g", `${url}/six`)).toMatch(/^v[12] to /);
+    const line = await until("its line", 5_000, () => requests().find((each) => each["path"] === "/six"));
+    expect(line).toMatchObject({ status: "200", authority: `[${VIP6}]`, "src.identity": "spiffe://cluster.local/ns/shop/sa/client", cluster: "shop/web.shop.svc.cluster.local:80" });
+    const deny = policyYaml("AuthorizationPolicy", { targetRefs: [{ group: "", kind: "Service", name: "web" }], action: "DENY", rules: [{ from: [{ source: { ipBlocks: [`${client.ipv6}/128`] } }] }] });
+    const status = (from: Workload, at: string) => curl(from, "-g", "-o", "/dev/null", "-w", "%{http_code}", at);
+    await under("six.yaml", deny, async () => (await status(client, url)) === "403", async () => {
+      expect([await status(client, URL), await status(other, url)]).toEqual(["200", "200"]);
+    });
   });
 
   test("its endpoints see the waypoint, and can be closed to everybody else", async () => {

@@ -25,7 +25,7 @@ const MARK = 0x539;
 
 const store = new MeshStore();
 store.apply(delta({
-  services: [service({ name: "web", vips: ["198.18.100.1", "2001:db8:100::1"] }), service({ name: "db", headless: true })],
+  services: [service({ name: "web", vips: ["198.18.100.1", "2001:db8:100::1"] }), service({ name: "db", headless: true }), service({ name: "six", vips: ["2001:db8:100::6"], ipFamilies: "ipv6" })],
   workloads: [
     ...Array.from({ length: 200 }, (_, i) => workload({ name: `db-${i}`, addresses: [ip(`198.19.0.${i}`)], services: member({ "shop/db.shop.svc.cluster.local": { 80: 5432 } }) })),
   ],
@@ -300,6 +300,37 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
     expect(ports.size).toBeGreaterThan(15);
     expect(counts.of("upstream")).toBe(20);
     expect(counts.of("upstream duration")).toBe(20);
+  });
+
+  test("a resolver of IPv6 is asked by UDP and TCP, for names of addresses too", async () => {
+    const place = network.nodes[1]!.workloads[0]!;
+    const six = await Upstream.at(place, place.ipv6!);
+    try {
+      upstreams = [{ ip: place.ipv6!, port: 53 }];
+      await started();
+      for (const server of ["@127.0.0.1", "@::1"]) {
+        for (const protocol of ["+notcp", "+tcp"]) {
+          expect(await short(server, protocol, "example.test")).toEqual(["198.18.200.1"]);
+          expect(await dig(server, protocol, "-x", "2001:db8:100::1")).toContain("status: NOERROR");
+        }
+      }
+      const reverse = `1.${"0.".repeat(19)}0.0.1.0.8.b.d.0.1.0.0.2.ip6.arpa`;
+      expect(six.seen.map(({ query, protocol, from }) => [query.questions[0]!.name.replace(reverse, "its address"), protocol, from])).toEqual(
+        [1, 2].flatMap(() => (["udp", "tcp"] as const).flatMap((protocol) => ["example.test", "its address"].map((name) => [name, protocol, web.ipv6!]))));
+    } finally {
+      six.close();
+    }
+  });
+
+  test("a service of IPv6 alone: its AAAA record, and for A an empty answer that denies nothing, with the search path gone through or not", async () => {
+    await started();
+    for (const name of ["six", "six.shop.svc.cluster.local"]) {
+      expect(await short("@127.0.0.1", name, "AAAA")).toEqual(["2001:db8:100::6"]);
+      const empty = await dig("@127.0.0.1", name, "A");
+      expect(empty).toContain("status: NOERROR");
+      expect(empty).toContain("ANSWER: 0");
+    }
+    expect(first.seen).toEqual([]);
   });
 
   test("captured for real: questions to any resolver, ours not captured again", async () => {
