@@ -10,8 +10,9 @@ import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
 import { Pushed } from "../core/pushed.ts";
 import { err, ok } from "../core/result.ts";
 import { systemTimers, type Timers } from "../net/timers.ts";
-import { workload } from "../../test/kit/mesh-records.ts";
+import { ip, service, uid, workload } from "../../test/kit/mesh-records.ts";
 import { PublishedMesh } from "../../test/kit/published-mesh.ts";
+import { longestTurnMs } from "../../test/kit/fair-time.ts";
 import { until } from "../../test/kit/until.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse, type DiscoveryRequest, DiscoveryRequestSchema, type DiscoveryResponse, ResourceSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { ClientConfigSchema } from "../wire/protobuf/envoy/service/status/v3/csds_pb.ts";
@@ -61,7 +62,10 @@ class Requests extends Pushed<DeltaDiscoveryRequest> {
 }
 
 const LARGE = 5_000;
+const LARGER = 40_000;
 const MANY = 100_000;
+/** A slice of ten milliseconds, and a turn of the collector. */
+const TURN_MS_MAX = 60;
 const NODE = { id: "ztunnel~198.18.0.1~zt.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: "node-1", WEFT_VERSION: "9" } };
 
 function connect(port: number, token = "good"): { requests: Requests; responses: AsyncIterator<DeltaDiscoveryResponse>; abort: AbortController } {
@@ -229,6 +233,21 @@ describe("a stream", () => {
     requests.send({ typeUrl: ADDRESS_TYPE, node: NODE });
     expect((await responses.next()).value?.resources.length).toBe(LARGE + 2);
   });
+
+  test("a large state keeps nobody from a turn: coming, found by name, and going", async () => {
+    const { xds, port } = await start();
+    const mesh = new PublishedMesh();
+    const names = Array.from({ length: LARGER }, (_, i) => `w${i}`);
+    const coming = mesh.change({ workloads: names.map((name, i) => workload({ name, node: "elsewhere", addresses: [ip(`198.18.${i >> 8}.${i & 255}`)] })), services: [service({ name: "web" })] });
+    expect(await longestTurnMs(xds.publish(coming))).toBeLessThan(TURN_MS_MAX);
+    const { requests, responses } = connect(port);
+    requests.send({ typeUrl: ADDRESS_TYPE, node: NODE, resourceNamesSubscribe: ["shop/web.shop.svc.cluster.local"], resourceNamesUnsubscribe: ["*"] });
+    const answered = responses.next();
+    expect(await longestTurnMs(answered)).toBeLessThan(TURN_MS_MAX);
+    expect((await answered).value?.resources.length).toBe(1);
+    const going = mesh.change({ removedWorkloads: names.map((name) => uid(`Kubernetes//Pod/shop/${name}`)) });
+    expect(await longestTurnMs(xds.publish(going))).toBeLessThan(TURN_MS_MAX);
+  }, 120_000);
 
   test("who comes back with a hundred thousand names is told what differs from them", async () => {
     const { xds, port } = await start();

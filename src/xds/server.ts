@@ -9,6 +9,7 @@
 import { Code, ConnectError, type ConnectRouter, type ContextValues, createContextKey, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock, Random } from "../core/ports.ts";
+import { atOnce, inTurns, type Steps } from "../core/steps.ts";
 import { parseSpiffeId, type SpiffeId } from "../core/spiffe.ts";
 import type { Timers } from "../net/timers.ts";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponseSchema, type DiscoveryRequest, type DiscoveryResponseSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
@@ -25,8 +26,10 @@ import { REMOVED_MAX, World } from "./server/world.ts";
  * not reached. Only who has shown who it is may send one.
  */
 export const REQUEST_BYTES_MAX = 256 * 1024 * 1024;
-/** Records of a state that are encoded without a pause: tens of milliseconds in which nobody else is served. */
-const PUBLISHED_AT_ONCE_MAX = 1_000;
+/** Records and removals of a state that is published without a pause: some milliseconds in which nobody else is served. */
+const PUBLISHED_AT_ONCE_MAX = 250;
+/** Of a larger one, without a pause. */
+const SLICE_MS = 10;
 /** Responses made and not on the wire yet, over all clients: the first responses to several nodes of a large mesh. */
 export const SENDING_BYTES_MAX = 256 * 1024 * 1024;
 /** A client that takes nothing for this long while others wait is ended: it comes back with what it has. */
@@ -93,16 +96,16 @@ export class XdsServer implements XdsServing {
   readonly #world: World;
   readonly #connections = new Set<ClientConnection>();
   readonly #budget: SendBudget;
-  /** Of the state that was handed over last; null when all are published. */
+  /** Of what was handed over last; null when all of it is done. */
   #publishing: Promise<void> | null = null;
-  #closed = false;
+  readonly #ending = new AbortController();
   #statusStreams = 0;
   #cancelLook: (() => void) | null = null;
 
   constructor(options: XdsServerOptions) {
     this.#options = options;
     this.#budget = new SendBudget(options.sendingBytesMax ?? SENDING_BYTES_MAX);
-    this.#world = new World((message) => options.onEvent({ kind: "fault", message }));
+    this.#world = new World((message) => options.onEvent({ kind: "fault", message }), (steps) => void this.#afterPublishing(() => this.#makeReady(steps)));
   }
 
   readonly routes = (router: ConnectRouter): void => {
@@ -124,26 +127,37 @@ export class XdsServer implements XdsServing {
 
   /** Resolves when it is what clients are told: at once for a small change, else when what else there is to do has had its turns. In their order. */
   async publish(state: PublishedState): Promise<void> {
-    const { services, workloads, policies } = state.delta;
-    if (this.#publishing === null && services.length + workloads.length + policies.length <= PUBLISHED_AT_ONCE_MAX) return this.#publishNow(state);
-    const published = (this.#publishing ?? Promise.resolve()).then(() => this.#publishInSteps(state));
-    this.#publishing = published;
-    await published;
-    if (this.#publishing === published) this.#publishing = null;
-  }
-
-  async #publishInSteps(state: PublishedState): Promise<void> {
-    for (const _ of this.#world.prepare(state)) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      if (this.#closed) return;
+    if (this.#publishing === null && sizeOf(state) <= PUBLISHED_AT_ONCE_MAX) {
+      this.#world.publish(state);
+      return atOnce(this.#published());
     }
-    this.#publishNow(state);
+    await this.#afterPublishing(async () => {
+      if ((await this.#inTurns(this.#world.publishing(state))) !== null) await this.#inTurns(this.#published());
+    });
   }
 
-  #publishNow(state: PublishedState): void {
-    this.#world.publish(state);
+  /** One after the other, as they came: what is published meanwhile waits. */
+  async #afterPublishing(run: () => Promise<void>): Promise<void> {
+    const done = (this.#publishing ?? Promise.resolve()).then(run);
+    this.#publishing = done;
+    await done;
+    if (this.#publishing === done) this.#publishing = null;
+  }
+
+  async #makeReady(steps: Steps<void>): Promise<void> {
+    await this.#inTurns(steps);
     for (const connection of this.#connections) connection.wake();
-    this.#forgetRemovals();
+  }
+
+  #inTurns(steps: Steps<void>): Promise<{ readonly made: void } | null> {
+    const { clock } = this.#options;
+    return inTurns(steps, SLICE_MS, { nowMs: () => clock.monotonicMs(), turn: () => new Promise((resolve) => setImmediate(resolve)) }, this.#ending.signal);
+  }
+
+  /** Everybody may hear of it, and what everybody has been told is forgotten. */
+  *#published(): Steps<void> {
+    for (const connection of this.#connections) connection.wake();
+    yield* this.#forgetRemovals();
   }
 
   clients(): ClientStatus[] {
@@ -151,7 +165,7 @@ export class XdsServer implements XdsServing {
   }
 
   close(): void {
-    this.#closed = true;
+    this.#ending.abort();
     for (const connection of this.#connections) connection.end(new ConnectError("this replica ends; others serve", Code.Unavailable));
   }
 
@@ -261,7 +275,7 @@ export class XdsServer implements XdsServing {
     const identity = node.value;
     const refusal = caller.refusal(identity.view);
     if (refusal !== null) throw this.#refuse(identity.id, Code.PermissionDenied, refusal);
-    if (this.#closed || this.#connections.size >= CLIENTS_MAX) throw this.#refuse(identity.id, Code.Unavailable, this.#closed ? "this replica ends; others serve" : `${CLIENTS_MAX} clients are served already`);
+    if (this.#ending.signal.aborted || this.#connections.size >= CLIENTS_MAX) throw this.#refuse(identity.id, Code.Unavailable, this.#ending.signal.aborted ? "this replica ends; others serve" : `${CLIENTS_MAX} clients are served already`);
     const { clock, random, timers, onEvent } = this.#options;
     const cancelAge = timers.after(STREAM_AGE_MS * (1 + random.next() * STREAM_AGE_JITTER), () => connection.end(null));
     const connection: ClientConnection = new ClientConnection({
@@ -324,7 +338,7 @@ export class XdsServer implements XdsServing {
     }
   }
 
-  #forgetRemovals(): void {
+  *#forgetRemovals(): Steps<void> {
     const tables = [this.#world.addresses, this.#world.policies];
     if (tables.every(({ removedCount }) => removedCount === 0)) return;
     let told = this.#world.state;
@@ -338,9 +352,12 @@ export class XdsServer implements XdsServing {
       for (const connection of behind) connection.end(new ConnectError("too far behind to be told what is gone; begin again with what you have", Code.ResourceExhausted));
       told = this.#world.state;
     }
-    for (const table of tables) table.forgetRemoved(told);
+    for (const table of tables) yield* table.forgetRemoved(told);
   }
 }
+
+/** Records and removals for ztunnels. */
+const sizeOf = ({ delta }: PublishedState): number => Object.values(delta).reduce((sum, part: readonly unknown[]) => sum + part.length, 0);
 
 const STATUS: Readonly<Record<SessionFault["code"], Code>> = { unknown_type: Code.InvalidArgument, too_many_names: Code.ResourceExhausted, not_for_nodes: Code.PermissionDenied };
 

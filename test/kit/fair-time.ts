@@ -24,6 +24,24 @@ function turns(): readonly [ran: number, waited: number] {
   return [Number(ran), Number(waited)];
 }
 
+/**
+ * Lets everybody have turns until `done` has.
+ * @returns the longest that this thread ran without one, in milliseconds of its own processor time.
+ */
+export async function longestTurnMs(done: Promise<unknown>): Promise<number> {
+  let going = true;
+  void done.finally(() => (going = false)).catch(() => {});
+  let longestNs = 0;
+  for (let [before] = turns(); going; ) {
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    const [ran] = turns();
+    longestNs = Math.max(longestNs, ran - before);
+    before = ran;
+  }
+  await done;
+  return longestNs / 1e6;
+}
+
 /** How many times longer work takes now than with a processor of one's own: 1 on an idle machine. Uses up some 20 ms of processor time. */
 export function slowdown(): number {
   const [ranBefore, waitedBefore] = turns();

@@ -1,6 +1,7 @@
 // The resources of one type that are the same for everybody, in the order in which they changed last. A client that has everything up to
 // one state finds what came after it without a scan, and nothing is kept for it but that number.
 
+import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { EncodedResource } from "../resource.ts";
 
 export interface Entry {
@@ -79,9 +80,11 @@ export class ChangeTable {
   }
 
   /** Forgets removals of `state` and before: every client has been told. Costs what it forgets. */
-  forgetRemoved(state: number): void {
+  *forgetRemoved(state: number): Steps<void> {
+    let forgotten = 0;
     for (const link of this.#removed) {
       if (link.state > state) return;
+      if (++forgotten % ITEMS_PER_STEP === 0) yield;
       this.#unlink(link);
       this.#links.delete(link.name);
       this.#removed.delete(link);

@@ -82,6 +82,29 @@ describe("a client of everything", () => {
     expect(third.takeAll()).toEqual(["Address"]);
   });
 
+  test("is told whole states alone, at whatever step of publishing one it asks", () => {
+    const { mesh, world, client } = begin();
+    const model = client();
+    model.subscribe(ADDRESS_TYPE);
+    const names = Array.from({ length: 200 }, (_, i) => `w${i}`);
+    const publish = (delta: Parameters<typeof mesh.change>[0]): string[] => {
+      const told: string[] = [];
+      const steps = world.publishing(mesh.change(delta));
+      do told.push(...[model.take()].filter((one) => one !== null)); while (steps.next().done !== true);
+      return [...told, "published", ...model.takeAll()].map((one) => one.replaceAll(/[^+-]+(,[^,+-]+)+/g, (list) => `${list.split(",").length}`));
+    };
+    expect(publish({ workloads: names.map((name) => workload({ name })) })).toEqual(["published", "Address +200"]);
+    expect(publish({ workloads: names.map((name) => workload({ name, capacity: 2 })), services: [service({ name: "web" })], removedWorkloads: [] })).toEqual(["published", "Address +201"]);
+    expect(publish({ removedWorkloads: names.map((name) => uid(`Kubernetes//Pod/shop/${name}`)) })).toEqual(["published", "Address -200"]);
+    // By name too, for which what is asked for is found as it is.
+    const byName = client();
+    byName.subscribe(ADDRESS_TYPE, { subscribe: [WEB], unsubscribe: ["*"] });
+    const states: (string | null)[] = [];
+    const steps = world.publishing(mesh.change({ workloads: names.map((name) => workload({ name, services: member({ [WEB]: { 80: 8080 } }) })), services: [service({ name: "web", vips: ["198.19.0.9"] })] }));
+    do states.push(byName.take()); while (steps.next().done !== true);
+    expect([...states, ...byName.takeAll()].filter((one) => one !== null).map((one) => one.split(",").length)).toEqual([1, 201]);
+  });
+
   test("that confirms late is told what there is by then, once", () => {
     const { mesh, world, session } = begin();
     const model = new ModelClient(session);

@@ -208,9 +208,10 @@ export class Session {
   // ---- rounds
 
   #beginRound(): boolean {
-    if (this.#world.state === 0) return false;
+    // What is being put in its place is told when it is whole.
+    if (this.#world.state === 0 || !this.#world.isWhole) return false;
     const due = [...this.#subscriptions.values()].filter((subscription) => this.#isDue(subscription)).sort((a, b) => placeOf(a) - placeOf(b));
-    if (due.length === 0) return false;
+    if (due.length === 0 || (due.some(({ typeUrl, what }) => typeUrl === ADDRESS_TYPE && what.kind === "onDemand") && !this.#world.canBeAskedByName)) return false;
     this.#roundState = this.#world.state;
     const steps = due.map((subscription) => ({ subscription, ...this.#difference(subscription) }));
     this.#round = [...steps.map((step): Step => ({ ...step, removals: [] })), ...steps.map((step): Step => ({ ...step, upserts: [] })).reverse()];

@@ -3,6 +3,7 @@
 
 import { namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import { ipFromBytes } from "../../core/ip.ts";
+import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { AccessTarget } from "../../mesh/l7/access.ts";
 import type { L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { BackendTarget, Route, RouteFilter } from "../../mesh/l7/route.ts";
@@ -28,11 +29,22 @@ export class WaypointIndex {
     return this.#version;
   }
 
-  update({ delta, l7Delta }: Pick<PublishedState, "delta" | "l7Delta">): void {
+  /** Half of it is nothing to look at. */
+  *update({ delta, l7Delta }: Pick<PublishedState, "delta" | "l7Delta">): Steps<void> {
     if (Object.values(l7Delta).some((part: readonly unknown[]) => part.length > 0)) this.#version++;
-    for (const service of delta.services) this.#bind(namespacedName(service.namespace, service.hostname), service.waypoints.map(({ gateway }) => keyOf(gateway.destination)));
-    for (const name of delta.removedServices) this.#bind(name, []);
-    for (const route of l7Delta.routes) this.#setRoute(route.id, route);
+    let looked = 0;
+    for (const service of delta.services) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
+      this.#bind(namespacedName(service.namespace, service.hostname), service.waypoints.map(({ gateway }) => keyOf(gateway.destination)));
+    }
+    for (const name of delta.removedServices) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
+      this.#bind(name, []);
+    }
+    for (const route of l7Delta.routes) {
+      if (++looked % ITEMS_PER_STEP === 0) yield;
+      this.#setRoute(route.id, route);
+    }
     for (const id of l7Delta.removedRoutes) this.#setRoute(id, null);
   }
 

@@ -3,8 +3,9 @@
 import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
 import { parseIp } from "../../core/ip.ts";
 import { EMPTY_L7_SNAPSHOT, type L7Snapshot } from "../../mesh/l7/delta.ts";
-import type { MeshDelta } from "../../mesh/records.ts";
+import { emptyDelta, type MeshDelta } from "../../mesh/records.ts";
 import { MeshStore } from "../../mesh/store.ts";
+import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { emptySnapshot, type MeshSnapshot } from "../../resources/mesh-delta.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../l7/kinds.ts";
 import { encodePolicy, encodeService, encodeWorkload, type EncodedResource, renamed } from "../resource.ts";
@@ -15,8 +16,8 @@ import { WaypointIndex, type WaypointRecords } from "./waypoint-index.ts";
 /** Removals remembered for clients that have not been told; a client further behind than this begins a new stream, with what it has. */
 export const REMOVED_MAX = 100_000;
 
-/** Records encoded in one step of `prepare`: some milliseconds. */
-const PREPARED_AT_ONCE = 250;
+/** Records encoded in one step: some hundred microseconds. */
+const ENCODED_PER_STEP = 16;
 
 /** What one waypoint is told of each kind. */
 export type WaypointResources = { readonly [K in L7Kind]: ReadonlyMap<string, EncodedResource> };
@@ -34,18 +35,24 @@ export class World {
   readonly #waypoints = new WaypointIndex();
   /** Keyed by the record: records are never changed, so an encoding holds for as long as its record. */
   readonly #encoded = new WeakMap<object, EncodedResource>();
-  /** Encoded ahead of the state that they are published with. */
-  readonly #prepared = new Map<object, EncodedResource>();
   readonly #waypointViews = new Map<NamespacedName, { readonly version: number; readonly resources: WaypointResources }>();
   readonly #onFault: (message: string) => void;
   #mesh: MeshSnapshot = emptySnapshot;
   #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
-  /** Only where somebody asks by name. */
+  /** Only where somebody asks by name; null until it is made. */
   #names: NameIndex | null = null;
+  #namesWanted = false;
+  readonly #makeReady: (steps: Steps<void>) => void;
   #state = 0;
+  #isWhole = true;
 
-  constructor(onFault: (message: string) => void) {
+  /**
+   * @param makeReady does the steps of what somebody waits for, not while a state is being published, and lets everybody ask again. At once,
+   * unless given.
+   */
+  constructor(onFault: (message: string) => void, makeReady: (steps: Steps<void>) => void = atOnce) {
     this.#onFault = onFault;
+    this.#makeReady = makeReady;
   }
 
   /** Number of the state published last. */
@@ -53,37 +60,51 @@ export class World {
     return this.#state;
   }
 
-  /** Encodes what a state brings, before it is published, some records at each step: publishing it takes a moment then, however much it is. */
-  *prepare({ delta }: PublishedState): IterableIterator<void> {
-    yield* this.#prepareAll(delta.services, encodeService);
-    yield* this.#prepareAll(delta.workloads, encodeWorkload);
-    yield* this.#prepareAll(delta.policies, encodePolicy);
-  }
-
-  *#prepareAll<T extends object>(records: readonly T[], encode: (record: T) => EncodedResource): IterableIterator<void> {
-    for (const [index, record] of records.entries()) {
-      if (index % PREPARED_AT_ONCE === 0) yield;
-      try {
-        this.#prepared.set(record, encode(record));
-      } catch {
-        // It is told of when it is published.
-      }
-    }
+  /** False while a state is put in the place of the one before: nobody is to begin looking at it. */
+  get isWhole(): boolean {
+    return this.#isWhole;
   }
 
   publish(published: PublishedState): void {
-    const state = ++this.#state;
+    atOnce(this.publishing(published));
+  }
+
+  /**
+   * Makes a state what clients are told. First all of it is encoded, while the one before is still told; then it takes its place, and is
+   * not whole until that has ended. Begun, it is to be ended, or the world to be left.
+   */
+  *publishing(published: PublishedState): Steps<void> {
     const { delta } = published;
-    for (const service of delta.services) this.#set(this.addresses, service, encodeService, state);
-    for (const workload of delta.workloads) this.#set(this.addresses, workload, encodeWorkload, state);
-    for (const policy of delta.policies) this.#set(this.policies, policy, encodePolicy, state);
-    for (const name of [...delta.removedWorkloads, ...delta.removedServices]) this.addresses.remove(name, state);
-    for (const name of delta.removedPolicies) this.policies.remove(name, state);
-    this.#prepared.clear();
-    this.#waypoints.update(published);
-    this.#index(delta);
+    const services = yield* this.#encodeRecords(delta.services, encodeService);
+    const workloads = yield* this.#encodeRecords(delta.workloads, encodeWorkload);
+    const policies = yield* this.#encodeRecords(delta.policies, encodePolicy);
+    const state = this.#state + 1;
+    this.#isWhole = false;
+    yield* inSteps([...services, ...workloads], (resource) => this.addresses.set(resource, state));
+    yield* inSteps(policies, (resource) => this.policies.set(resource, state));
+    yield* inSteps(delta.removedWorkloads, (name) => this.addresses.remove(name, state));
+    yield* inSteps(delta.removedServices, (name) => this.addresses.remove(name, state));
+    yield* inSteps(delta.removedPolicies, (name) => this.policies.remove(name, state));
+    yield* this.#waypoints.update(published);
+    if (this.#names !== null) yield* index(this.#names, delta);
     this.#mesh = published.mesh;
     this.#l7 = published.l7;
+    this.#state = state;
+    this.#isWhole = true;
+  }
+
+  *#encodeRecords<T extends object>(records: readonly T[], encode: (record: T) => EncodedResource): Steps<readonly EncodedResource[]> {
+    const encoded: EncodedResource[] = [];
+    for (const [index, record] of records.entries()) {
+      if (index % ENCODED_PER_STEP === ENCODED_PER_STEP - 1) yield;
+      try {
+        encoded.push(encode(record));
+      } catch (cause) {
+        // A record that no message can hold is a fault of ours; the others are told all the same.
+        this.#onFault(`a record cannot be sent, what was sent of it before stays: ${cause instanceof Error ? cause.message : String(cause)}; ${JSON.stringify(record).slice(0, 500)}`);
+      }
+    }
+    return encoded;
   }
 
   /** Moves when what waypoints are told may have changed. */
@@ -107,6 +128,15 @@ export class World {
   /** The last client of this waypoint is gone. */
   forgetWaypoint(gateway: NamespacedName): void {
     this.#waypointViews.delete(gateway);
+  }
+
+  /** Whether `resolveAddress` and `addressesOfNode` can be asked. If not, that is made ready. */
+  get canBeAskedByName(): boolean {
+    if (this.#names === null && !this.#namesWanted) {
+      this.#namesWanted = true;
+      this.#makeReady(this.#makeNames());
+    }
+    return this.#names !== null;
   }
 
   /**
@@ -150,42 +180,15 @@ export class World {
   }
 
   #indexed(): NameIndex {
-    if (this.#names !== null) return this.#names;
-    const { workloads, services } = this.#mesh;
-    this.#names = { store: new MeshStore(), nodeOf: new Map(), byNode: new Map() };
-    this.#index({ workloads: [...workloads.values()], services: [...services.values()], policies: [], removedWorkloads: [], removedServices: [], removedPolicies: [] });
+    if (this.#names === null) throw new Error("asked by name before that was made ready");
     return this.#names;
   }
 
-  #index(delta: MeshDelta): void {
-    if (this.#names === null) return;
-    const { store, nodeOf, byNode } = this.#names;
-    store.apply(delta);
-    const leave = (uid: WorkloadUid): void => {
-      const node = nodeOf.get(uid);
-      if (node === undefined) return;
-      const there = byNode.get(node);
-      there?.delete(uid);
-      if (there?.size === 0) byNode.delete(node);
-      nodeOf.delete(uid);
-    };
-    for (const { uid, node } of delta.workloads) {
-      leave(uid);
-      nodeOf.set(uid, node);
-      const there = byNode.get(node);
-      if (there === undefined) byNode.set(node, new Set([uid]));
-      else there.add(uid);
-    }
-    for (const uid of delta.removedWorkloads) leave(uid);
-  }
-
-  #set<T extends object>(table: ChangeTable, record: T, encode: (record: T) => EncodedResource, state: number): void {
-    try {
-      table.set(this.#prepared.get(record) ?? encode(record), state);
-    } catch (cause) {
-      // A record that no message can hold is a fault of ours; the others are told all the same.
-      this.#onFault(`a record cannot be sent, what was sent of it before stays: ${cause instanceof Error ? cause.message : String(cause)}; ${JSON.stringify(record).slice(0, 500)}`);
-    }
+  *#makeNames(): Steps<void> {
+    const { workloads, services } = this.#mesh;
+    const names: NameIndex = { store: new MeshStore(), nodeOf: new Map(), byNode: new Map() };
+    yield* index(names, { ...emptyDelta, workloads: [...workloads.values()], services: [...services.values()] });
+    this.#names = names;
   }
 
   #encodeAll<K extends L7Kind>(kind: K, records: WaypointRecords): ReadonlyMap<string, EncodedResource> {
@@ -209,4 +212,46 @@ export class World {
     this.#encoded.set(record, encoded.value);
     return encoded.value;
   }
+}
+
+function* inSteps<T>(items: readonly T[], take: (item: T) => void): Steps<void> {
+  for (const [index, item] of items.entries()) {
+    if (index % ITEMS_PER_STEP === ITEMS_PER_STEP - 1) yield;
+    take(item);
+  }
+}
+
+/** One after the other they make the same as the whole, each soon done. */
+function* partsOf(delta: MeshDelta): Iterable<MeshDelta> {
+  const longest = Math.max(...Object.values(delta).map((part: readonly unknown[]) => part.length));
+  for (let at = 0; at < longest; at += ITEMS_PER_STEP) {
+    const part = <T>(items: readonly T[]): readonly T[] => items.slice(at, at + ITEMS_PER_STEP);
+    yield {
+      workloads: part(delta.workloads), services: part(delta.services), policies: part(delta.policies),
+      removedWorkloads: part(delta.removedWorkloads), removedServices: part(delta.removedServices), removedPolicies: part(delta.removedPolicies),
+    };
+  }
+}
+
+function* index({ store, nodeOf, byNode }: NameIndex, delta: MeshDelta): Steps<void> {
+  for (const part of partsOf(delta)) {
+    store.apply(part);
+    yield;
+  }
+  const leave = (uid: WorkloadUid): void => {
+    const node = nodeOf.get(uid);
+    if (node === undefined) return;
+    const there = byNode.get(node);
+    there?.delete(uid);
+    if (there?.size === 0) byNode.delete(node);
+    nodeOf.delete(uid);
+  };
+  yield* inSteps(delta.workloads, ({ uid, node }) => {
+    leave(uid);
+    nodeOf.set(uid, node);
+    const there = byNode.get(node);
+    if (there === undefined) byNode.set(node, new Set([uid]));
+    else there.add(uid);
+  });
+  yield* inSteps(delta.removedWorkloads, leave);
 }
