@@ -8,6 +8,7 @@ import { CaServer } from "../../src/ca/server.ts";
 import { newToken, parseTokens } from "../../src/ca/tokens.ts";
 import { RULES_OWNER } from "../../src/cni/pod-capture.ts";
 import { type MeshedPod, ZdsServer } from "../../src/cni/zds-server.ts";
+import { formatSocketAddress, type IpAddress, isIpv6 } from "../../src/core/ip.ts";
 import { systemClock } from "../../src/core/ports.ts";
 import { systemTimers } from "../../src/net/timers.ts";
 import { REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
@@ -60,14 +61,16 @@ export class TestControlPlane implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), "weft-control-plane-"));
   readonly mesh = new PublishedMesh();
   readonly hub: Node;
+  readonly #address: IpAddress;
   readonly #ca = testCa({ nowMs: Date.now() - HOUR_MS });
   readonly #token = newToken();
   readonly #certificates: CaServer;
   readonly #cni = new Map<Node, TestCni>();
   #xds: TestXdsServer | null = null;
 
-  private constructor(hub: Node) {
+  private constructor(hub: Node, address: IpAddress) {
     this.hub = hub;
+    this.#address = address;
     writeFileSync(join(this.directory, "root.pem"), this.#ca.rootPem);
     writeFileSync(join(this.directory, "token"), this.#token.token, { mode: 0o600 });
     const tokens = parseTokens(JSON.stringify({ tokens: [{ name: "nodes", sha256: this.#token.sha256, namespaces: "all" }] }));
@@ -77,10 +80,11 @@ export class TestControlPlane implements AsyncDisposable {
     });
   }
 
-  static async start(hub: Node): Promise<TestControlPlane> {
-    const made = new TestControlPlane(hub);
+  /** @param address the hub's, by which it is reached. */
+  static async start(hub: Node, address: IpAddress = hub.ipv4): Promise<TestControlPlane> {
+    const made = new TestControlPlane(hub, address);
     let listening: Promise<unknown> = Promise.resolve();
-    hub.inside(() => void (listening = made.#certificates.listen({ host: hub.ipv4, port: CA_PORT })));
+    hub.inside(() => void (listening = made.#certificates.listen({ host: address, port: CA_PORT })));
     await listening;
     await made.serveXds();
     return made;
@@ -93,7 +97,7 @@ export class TestControlPlane implements AsyncDisposable {
 
   /** A process that starts anew: it knows what there is, and nothing of its clients. */
   async serveXds(): Promise<void> {
-    this.#xds = await TestXdsServer.start({ ca: this.#ca, token: this.#token.token, host: this.hub.ipv4, port: XDS_PORT, inside: (listen) => this.hub.inside(listen) });
+    this.#xds = await TestXdsServer.start({ ca: this.#ca, token: this.#token.token, host: this.#address, port: XDS_PORT, inside: (listen) => this.hub.inside(listen) });
     const { workloads, services, policies } = this.mesh.mesh;
     if (workloads.size > 0) this.#xds.xds.publish(new PublishedMesh().change({ workloads: [...workloads.values()], services: [...services.values()], policies: [...policies.values()] }, this.mesh.l7));
   }
@@ -116,10 +120,11 @@ export class TestControlPlane implements AsyncDisposable {
 
   /** The variables that a chart gives to an agent. */
   environmentOf(place: Place): Record<string, string> {
+    const at = (port: number): string => `https://${formatSocketAddress({ ip: this.#address, port })}`;
     return {
-      XDS_ADDRESS: `https://${this.hub.ipv4}:${XDS_PORT}`, CA_ADDRESS: `https://${this.hub.ipv4}:${CA_PORT}`, XDS_ROOT_CA: join(this.directory, "root.pem"), CA_ROOT_CA: join(this.directory, "root.pem"),
+      XDS_ADDRESS: at(XDS_PORT), CA_ADDRESS: at(CA_PORT), XDS_ROOT_CA: join(this.directory, "root.pem"), CA_ROOT_CA: join(this.directory, "root.pem"),
       ALT_XDS_HOSTNAME: XDS_SERVER_NAME, ALT_CA_HOSTNAME: XDS_SERVER_NAME, AUTH_TOKEN: join(this.directory, "token"), NODE_NAME: place.name, POD_NAME: `agent-${place.name}`, POD_NAMESPACE: "istio-system",
-      INSTANCE_IP: place.ipv4, CLUSTER_ID: "Kubernetes",
+      INSTANCE_IP: isIpv6(this.#address) ? place.ipv6! : place.ipv4, CLUSTER_ID: "Kubernetes",
     };
   }
 
