@@ -92,6 +92,10 @@ export const LOCK_NB = 4;
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;
 export const O_NONBLOCK = 0x800;
+export const O_ASYNC = 0x2000;
+export const F_GETFL = 3;
+export const F_SETFL = 4;
+export const F_SETOWN = 8;
 export const O_CLOEXEC = 0x80000;
 
 export const SPLICE_F_MOVE = 1;

@@ -11,6 +11,7 @@ import type { LocalWorkload } from "../../mesh/local-workload.ts";
 import { closeAll, receiveWithDescriptors, sendWithDescriptors } from "../../net/fd-passing.ts";
 import { close, EAGAIN, EINTR, errnoName, SOCK_SEQPACKET } from "../../net/libc.ts";
 import { namespaceIdentity } from "../../net/namespace.ts";
+import { onReadable } from "../../net/readable.ts";
 import { connectUnix } from "../../net/unix-socket.ts";
 import { type WorkloadRequest, WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../wire/protobuf/istio/workload/zds/zds_pb.ts";
 import type { AttachFailure } from "../workload-attacher.ts";
@@ -21,8 +22,6 @@ const ZDS_VERSION = 1;
 const MESSAGE_BYTES_MAX = 4096;
 /** More than one is no message of the contract; some room, so that what is too much is seen and closed. */
 const DESCRIPTORS_MAX = 8;
-/** How often the socket is looked at: descriptors cannot be had from the runtime's own sockets. */
-export const POLL_MS = 10;
 /** The CNI agent waits 5 s for an answer. */
 export const ANSWER_MS = 4_000;
 export const RETRY_FIRST_MS = 10;
@@ -60,7 +59,7 @@ export class ZdsClient {
   readonly #workloads: ZdsWorkloads;
   readonly #into = new Uint8Array(MESSAGE_BYTES_MAX);
   #fd = -1;
-  #poll: ReturnType<typeof setInterval> | null = null;
+  #unwatch: (() => void) | null = null;
   #cancelRetry: (() => void) | null = null;
   #retryMs = RETRY_FIRST_MS;
   /** An answer is owed: nothing more is read before it is given. */
@@ -82,7 +81,8 @@ export class ZdsClient {
     const hello = sendWithDescriptors(this.#fd, toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: ZDS_VERSION })), []);
     if (hello < 0) return this.#lost(`hello: ${errnoName(hello)}`);
     this.#options.onEvent({ kind: "connected" });
-    this.#poll = setInterval(() => this.#receive(), POLL_MS);
+    // Descriptors cannot be had from the runtime's own sockets.
+    this.#unwatch = onReadable(this.#fd, () => this.#receive());
   }
 
   close(): void {
@@ -103,8 +103,8 @@ export class ZdsClient {
   }
 
   #disconnect(): void {
-    if (this.#poll !== null) clearInterval(this.#poll);
-    this.#poll = null;
+    this.#unwatch?.();
+    this.#unwatch = null;
     if (this.#fd >= 0) close(this.#fd);
     this.#fd = -1;
   }
