@@ -15,9 +15,7 @@ const SESSION_TIMES: SessionTimes = { pingIntervalMs: 30_000, pingTimeoutMs: 10_
 type ManagerOptions = ConstructorParameters<typeof Http2SessionManager>[2];
 type RequestArguments = Parameters<Http2SessionManager["request"]>;
 
-/** What a transport takes for the library's manager. */
-export class CheckedSessions implements Pick<Http2SessionManager, "authority" | "request" | "notifyResponseByteRead"> {
-  readonly authority: string;
+export class CheckedSessions implements Pick<Http2SessionManager, "request"> {
   readonly #manager: Http2SessionManager;
   readonly #times: SessionTimes;
   readonly #checked = new WeakSet<ClientHttp2Session>();
@@ -25,7 +23,6 @@ export class CheckedSessions implements Pick<Http2SessionManager, "authority" | 
   constructor(url: string, options: ManagerOptions, times: SessionTimes = SESSION_TIMES) {
     this.#manager = new Http2SessionManager(url, undefined, options);
     this.#times = times;
-    this.authority = this.#manager.authority;
   }
 
   /** @returns null when there is a connection, else what was seen. One that has not come after so long is given up: the next is tried anew. */
@@ -50,10 +47,6 @@ export class CheckedSessions implements Pick<Http2SessionManager, "authority" | 
     const stream = await this.#manager.request(method, path, headers, options);
     if (stream.session !== undefined) this.#check(stream.session as ClientHttp2Session);
     return stream;
-  }
-
-  notifyResponseByteRead(stream: ClientHttp2Stream): void {
-    this.#manager.notifyResponseByteRead(stream);
   }
 
   abort(): void {

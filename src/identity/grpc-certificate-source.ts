@@ -1,13 +1,17 @@
-// Certificates from a CA over gRPC: istiod, istio-csr, or ours. This file brings the gRPC library into memory: import it only where a CA
+// Certificates from a CA over gRPC: istiod, istio-csr, or ours. This file brings HTTP/2 and messages into memory: import it only where a CA
 // address is configured.
 
-import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { RETRY_NEVER } from "../core/fault.ts";
 import { err, ok, type Result } from "../core/result.ts";
-import { IstioCertificateService, type IstioCertificateResponse } from "../wire/protobuf/istio/v1/auth/ca_pb.ts";
-import { type ChannelToken, GrpcChannel } from "./grpc-channel.ts";
+import { decodeMessage } from "../wire/protobuf/decode.ts";
+import { IstioCertificateRequestSchema, type IstioCertificateResponse, IstioCertificateResponseSchema, IstioCertificateService } from "../wire/protobuf/istio/v1/auth/ca_pb.ts";
+import type { GrpcEnd } from "./grpc-call.ts";
+import { callUnary } from "./grpc-unary.ts";
+import { type ChannelToken, GrpcChannel, type PreparedCall } from "./grpc-channel.ts";
 import type { CertificateSource, IssuedChain, IssueFault, IssueFaultCode, IssueRequest } from "./certificate-source.ts";
 
+const PATH = `/${IstioCertificateService.typeName}/${IstioCertificateService.method.createCertificate.name}`;
 /** A chain and a bundle of roots; istiod's have some 5 KiB. */
 const RESPONSE_BYTES_MAX = 1024 * 1024;
 const CHAIN_ELEMENTS_MAX = 16;
@@ -33,12 +37,6 @@ export interface GrpcSourceOptions {
   readonly callTimeoutMs?: number;
 }
 
-interface Prepared {
-  readonly client: Client<typeof IstioCertificateService>;
-  readonly connect: (timeoutMs: number) => Promise<string | null>;
-  readonly headers: Readonly<Record<string, string>>;
-}
-
 export class GrpcCertificateSource implements CertificateSource {
   readonly #options: GrpcSourceOptions;
   readonly #channel: GrpcChannel;
@@ -49,15 +47,12 @@ export class GrpcCertificateSource implements CertificateSource {
   }
 
   async issue(request: IssueRequest): Promise<Result<IssuedChain, IssueFault>> {
-    const prepared = this.#prepare(request);
-    if (!prepared.ok) return prepared;
+    const prepared = this.#channel.prepare();
+    if (!prepared.ok) return this.#fault("unavailable", request, prepared.error);
     const failure = await prepared.value.connect(Math.min(CONNECT_MS, this.#callTimeoutMs));
-    if (failure !== null) return request.signal.aborted ? this.#fault("aborted", request, "given up", null) : this.#fault("unavailable", request, failure, null);
-    try {
-      return this.#read(request, await this.#call(prepared.value, request));
-    } catch (cause) {
-      return this.#explain(request, cause);
-    }
+    if (failure !== null) return request.signal.aborted ? this.#fault("aborted", request, "given up") : this.#fault("unavailable", request, failure);
+    const answer = await this.#call(prepared.value, request);
+    return answer.ok ? this.#read(request, answer.value) : this.#explain(request, answer.error);
   }
 
   destroy(): void {
@@ -69,26 +64,22 @@ export class GrpcCertificateSource implements CertificateSource {
   }
 
   /** A CA near its own end refuses the usual lifetime; what is left is better than nothing. */
-  async #call(prepared: Prepared, request: IssueRequest): Promise<IstioCertificateResponse> {
-    const { client, headers } = prepared;
-    const timeoutMs = this.#callTimeoutMs;
-    const message = {
-      csr: request.csrPem,
-      validityDuration: BigInt(Math.floor(request.lifetimeMs / 1000)),
-      ...(this.#options.impersonate ? { metadata: { ImpersonatedIdentity: request.spiffeId as string } } : {}),
-    };
-    try {
-      return await client.createCertificate(message, { headers, signal: request.signal, timeoutMs });
-    } catch (cause) {
-      if (ConnectError.from(cause).code !== Code.OutOfRange) throw cause;
-      return await client.createCertificate({ ...message, validityDuration: 0n }, { headers, signal: request.signal, timeoutMs });
-    }
+  async #call(prepared: PreparedCall, request: IssueRequest): Promise<Result<IstioCertificateResponse, GrpcEnd>> {
+    const answer = await this.#ask(prepared, request, BigInt(Math.floor(request.lifetimeMs / 1000)));
+    return answer.ok || answer.error.status !== "OutOfRange" ? answer : await this.#ask(prepared, request, 0n);
   }
 
-  #prepare(request: IssueRequest): Result<Prepared, IssueFault> {
-    const prepared = this.#channel.prepare();
-    if (!prepared.ok) return this.#fault("unavailable", request, prepared.error, null);
-    return ok({ client: createClient(IstioCertificateService, prepared.value.transport), connect: prepared.value.connect, headers: prepared.value.headers });
+  async #ask(prepared: PreparedCall, request: IssueRequest, validityDuration: bigint): Promise<Result<IstioCertificateResponse, GrpcEnd>> {
+    const question = create(IstioCertificateRequestSchema, {
+      csr: request.csrPem, validityDuration, ...(this.#options.impersonate ? { metadata: { ImpersonatedIdentity: request.spiffeId as string } } : {}),
+    });
+    const answer = await callUnary(prepared, { path: PATH, question: toBinary(IstioCertificateRequestSchema, question), signal: request.signal, timeoutMs: this.#callTimeoutMs });
+    if (!answer.ok) return answer;
+    try {
+      return ok(decodeMessage(IstioCertificateResponseSchema, answer.value));
+    } catch (cause) {
+      return err({ status: "Internal", message: `the answer cannot be read: ${cause instanceof Error ? cause.message : String(cause)}` });
+    }
   }
 
   /** Leaf first, then intermediates, the roots together at the end. */
@@ -96,26 +87,25 @@ export class GrpcCertificateSource implements CertificateSource {
     const elements = response.certChain;
     const trustBundlePem = elements.at(-1);
     if (trustBundlePem === undefined || elements.length < 2 || elements.length > CHAIN_ELEMENTS_MAX) {
-      return this.#fault("bad_reply", request, `the reply has ${elements.length} certificates, wanted a leaf, perhaps intermediates, and the roots`, null);
+      return this.#fault("bad_reply", request, `the reply has ${elements.length} certificates, wanted a leaf, perhaps intermediates, and the roots`);
     }
     return ok({ chainPem: elements.slice(0, -1).map((pem) => (pem.endsWith("\n") ? pem : `${pem}\n`)), trustBundlePem });
   }
 
-  #explain(request: IssueRequest, cause: unknown): Result<never, IssueFault> {
-    const error = ConnectError.from(cause);
-    if (request.signal.aborted) return this.#fault("aborted", request, "given up", cause);
-    const answered = error.code !== Code.Unavailable && error.code !== Code.DeadlineExceeded && error.code !== Code.Unknown && error.code !== Code.Internal && error.code !== Code.Canceled;
-    return this.#fault(answered ? "refused" : "unavailable", request, `${Code[error.code]}: ${error.rawMessage}`, cause);
+  #explain(request: IssueRequest, { status, message }: GrpcEnd): Result<never, IssueFault> {
+    if (request.signal.aborted) return this.#fault("aborted", request, "given up");
+    const answered = status !== "Unavailable" && status !== "DeadlineExceeded" && status !== "Unknown" && status !== "Internal" && status !== "Canceled";
+    return this.#fault(answered ? "refused" : "unavailable", request, `${status}: ${message}`);
   }
 
-  #fault(code: IssueFaultCode, request: IssueRequest, seen: string, cause: unknown): Result<never, IssueFault> {
+  #fault(code: IssueFaultCode, request: IssueRequest, seen: string): Result<never, IssueFault> {
     return err({
       code,
       message: `certificate for ${request.spiffeId} from the CA at ${this.#options.address}: ${seen}`,
       blame: code === "aborted" ? "us" : "peer",
       dies: "nothing",
       retry: code === "aborted" ? RETRY_NEVER : { kind: "after", afterMs: 1000 },
-      cause,
+      cause: null,
     });
   }
 }

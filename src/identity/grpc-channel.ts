@@ -1,11 +1,10 @@
 // A channel to a control plane (its CA, its configuration) over gRPC and TLS. Token and root are files that others rotate, so they are
-// looked at again for each use. This file brings the gRPC library into memory: import it only where an address is configured.
+// looked at again for each use. This file brings HTTP/2 into memory: import it only where an address is configured.
 
 import { readFileSync, statSync } from "node:fs";
-import type { Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
 import { err, ok, type Result } from "../core/result.ts";
 import { CheckedSessions } from "./checked-sessions.ts";
+import { GrpcCall, type GrpcCallOptions } from "./grpc-call.ts";
 
 export type ChannelToken = { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly value: string } | { readonly kind: "none" };
 
@@ -24,17 +23,16 @@ export interface GrpcChannelOptions {
 }
 
 export interface PreparedCall {
-  readonly transport: Transport;
+  /** Begins a call, with the headers that say who we are. */
+  readonly call: (options: Omit<GrpcCallOptions, "headers" | "messageBytesMax">) => GrpcCall;
   /** Makes the connection where there is none. Null when it stands, else what was seen. */
   readonly connect: (timeoutMs: number) => Promise<string | null>;
-  readonly headers: Readonly<Record<string, string>>;
 }
 
 interface Open {
   /** What the root looked like when the channel was made. */
   readonly rootStamp: string;
   readonly sessions: CheckedSessions;
-  readonly transport: Transport;
 }
 
 export class GrpcChannel {
@@ -47,15 +45,15 @@ export class GrpcChannel {
 
   /** What a call needs now. The error says what cannot be read, or is not as it should be. */
   prepare(): Result<PreparedCall, string> {
-    const { token, clusterId, headers } = this.#options;
+    const { token, clusterId, headers, responseBytesMax } = this.#options;
     try {
       const bearer = token.kind === "none" ? null : token.kind === "literal" ? token.value : readFileSync(token.path, "utf8").trim();
       if (bearer !== null && !/^[\x21-\x7e]+$/.test(bearer)) return err(`the token ${token.kind === "file" ? `in ${token.path} ` : ""}is empty or not printable`);
-      const { transport, sessions } = this.#current();
+      const { sessions } = this.#current();
+      const sent = { ...headers, ...(clusterId === "" ? {} : { clusterid: clusterId }), ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }) };
       return ok({
-        transport,
+        call: (options) => new GrpcCall(sessions, { ...options, headers: sent, messageBytesMax: responseBytesMax }),
         connect: (timeoutMs) => sessions.connect(timeoutMs),
-        headers: { ...headers, ...(clusterId === "" ? {} : { clusterid: clusterId }), ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }) },
       });
     } catch (cause) {
       return err(cause instanceof Error ? cause.message : String(cause));
@@ -80,11 +78,10 @@ export class GrpcChannel {
   }
 
   #connect(rootStamp: string, rootPem: string | null): Open {
-    const { address, serverName, responseBytesMax } = this.#options;
+    const { address, serverName } = this.#options;
     const baseUrl = address.includes("://") ? address : `https://${address}`;
     if (!baseUrl.startsWith("https://")) throw new Error(`the address is ${baseUrl}; only TLS is spoken to a control plane`);
     const tls = { minVersion: "TLSv1.2" as const, ...(rootPem === null ? {} : { ca: rootPem }), ...(serverName === null ? {} : { servername: serverName }) };
-    const sessions = new CheckedSessions(baseUrl, tls);
-    return { rootStamp, sessions, transport: createGrpcTransport({ baseUrl, sessionManager: sessions, readMaxBytes: responseBytesMax, acceptCompression: [] }) };
+    return { rootStamp, sessions: new CheckedSessions(baseUrl, tls) };
   }
 }

@@ -141,7 +141,8 @@ describe("apply", () => {
   test("puts removals last, and tells what it touched", () => {
     const web = workload({ name: "web", services: member({ "shop/x": {} }) });
     const store = new MeshStore();
-    const change = store.apply(delta({ workloads: [web], removedWorkloads: [web.uid, uid("none")], removedPolicies: ["shop/none" as NamespacedName] }));
+    const { packed, ...change } = store.apply(delta({ workloads: [web], removedWorkloads: [web.uid, uid("none")], removedPolicies: ["shop/none" as NamespacedName] }));
+    expect([packed.removedWorkloads, packed.workloads.length > 0]).toEqual([[web.uid, uid("none")], true]);
     expect({ ...change, left: store.counts().workloads }).toEqual({ workloadsChanged: new Set([web.uid]), servicesChanged: new Set(["shop/x" as NamespacedName]), policiesChanged: false, left: 0 });
     expect(store.apply(delta({ policies: [policy({ name: "p" })] })).policiesChanged).toBe(true);
   });

@@ -7,9 +7,10 @@ import { type NamespacedName, namespacedName, type WorkloadUid } from "../core/b
 import { CidrMap } from "../core/cidr-map.ts";
 import { type Cidr, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { HashIndex, hashText } from "./packed/hash-index.ts";
+import { PackWriter } from "./packed/bytes.ts";
 import { EMPTY_PACKED_DELTA, type PackedDelta, type Removals } from "./packed/packed-delta.ts";
-import { policyCodec, serviceCodec, workloadCodec } from "./packed/record-codecs.ts";
-import { RecordTable, unpackAll } from "./packed/record-table.ts";
+import { type FoundPolicy, type FoundService, type FoundWorkload, policyShape, type RecordShape, serviceShape, workloadShape } from "./packed/record-codecs.ts";
+import { type Given, packEach, RecordTable, unpackEach } from "./packed/record-table.ts";
 import type { AuthorizationPolicy, MeshDelta, PortMapping, Service, Workload } from "./records.ts";
 
 /** A workload in its role as a member of one service. */
@@ -35,13 +36,18 @@ export interface PolicySet {
   readonly missing: readonly NamespacedName[];
 }
 
-/** What one delta touched, for judging live connections again. */
+/** What one delta touched, for judging live connections again. A record that is upserted as it was is not touched. */
 export interface StoreChange {
   /** Upserted or removed. */
   readonly workloadsChanged: ReadonlySet<WorkloadUid>;
   readonly policiesChanged: boolean;
   /** Upserted or removed, or with an endpoint that was. */
   readonly servicesChanged: ReadonlySet<NamespacedName>;
+}
+
+/** With the delta as it is packed, for another store: without the records that were here already. */
+export interface AppliedDelta extends StoreChange {
+  readonly packed: PackedDelta;
 }
 
 export interface StoreCounts {
@@ -53,6 +59,8 @@ export interface StoreCounts {
   readonly awaitedServices: number;
 }
 
+type WorkloadTable = RecordTable<WorkloadUid, Workload, FoundWorkload>;
+
 /** A service's endpoints, by the rows of their workloads; unpacked when somebody asks, and kept up from then on. */
 class ServiceEndpoints implements EndpointSet {
   readonly name: NamespacedName;
@@ -62,9 +70,9 @@ class ServiceEndpoints implements EndpointSet {
   delivered = false;
   /** In the order of `rows`; null until asked for. */
   view: Endpoint[] | null = null;
-  readonly #workloads: RecordTable<WorkloadUid, Workload>;
+  readonly #workloads: WorkloadTable;
 
-  constructor(name: NamespacedName, workloads: RecordTable<WorkloadUid, Workload>) {
+  constructor(name: NamespacedName, workloads: WorkloadTable) {
     this.name = name;
     this.#workloads = workloads;
   }
@@ -73,9 +81,9 @@ class ServiceEndpoints implements EndpointSet {
     return (this.view ??= this.rows.map((row) => endpointOf(this.#workloads.at(row), this.name)));
   }
 
-  join(row: number, workload: Workload): void {
+  join(row: number): void {
     this.rows.push(row);
-    this.view?.push(endpointOf(workload, this.name));
+    this.view?.push(endpointOf(this.#workloads.at(row), this.name));
     this.version++;
   }
 
@@ -116,9 +124,9 @@ const NO_SERVICES: readonly Service[] = [];
 const FOUND_MAX = 1_024;
 
 export class MeshStore {
-  readonly #workloads = new RecordTable<WorkloadUid, Workload>(workloadCodec, ({ uid }) => uid);
-  readonly #services = new RecordTable<NamespacedName, Service>(serviceCodec, nameOf);
-  readonly #policies = new RecordTable<NamespacedName, AuthorizationPolicy>(policyCodec, ({ namespace, name }) => namespacedName(namespace, name));
+  readonly #workloads = new RecordTable(workloadShape);
+  readonly #services = new RecordTable(serviceShape);
+  readonly #policies = new RecordTable(policyShape);
   readonly #endpoints = new Map<NamespacedName, ServiceEndpoints>();
   /** Workloads by network and address. */
   readonly #owners = new HashIndex();
@@ -143,28 +151,47 @@ export class MeshStore {
    * Applies one delta as a unit: upserts first, removals last, so that a name in both ends up removed. Costs what the delta holds.
    * Endpoints may come before their service; they are kept until it arrives.
    */
-  apply(delta: MeshDelta): StoreChange {
-    return this.#apply(withoutBytes(delta.workloads), withoutBytes(delta.services), withoutBytes(delta.policies), delta);
+  apply(delta: MeshDelta): AppliedDelta {
+    return this.#applyNew({ workloads: packEach(workloadShape, delta.workloads), services: packEach(serviceShape, delta.services), policies: packEach(policyShape, delta.policies) }, delta);
   }
 
-  /** The same of a delta that is packed. */
+  /**
+   * The same of records that are packed, in pieces; borrowed.
+   * @param wanted false where nobody asks for the delta as it was applied: then it is empty.
+   */
+  applyPieces({ workloads, services }: PackedPieces, removals: Removals, wanted: boolean): AppliedDelta {
+    const upserts = { workloads: unpackPieces(workloadShape, workloads), services: unpackPieces(serviceShape, services), policies: [] };
+    return wanted ? this.#applyNew(upserts, removals) : { ...this.#apply(upserts, removals, null), packed: EMPTY_PACKED_DELTA };
+  }
+
+  /** What another store has packed of a delta that it applied. */
   applyPacked(delta: PackedDelta): StoreChange {
-    return this.#apply(unpackAll(workloadCodec, delta.workloads), unpackAll(serviceCodec, delta.services), unpackAll(policyCodec, delta.policies), delta);
+    const { workloads, services, policies } = delta;
+    return this.#apply({ workloads: unpackEach(workloadShape, workloads), services: unpackEach(serviceShape, services), policies: unpackEach(policyShape, policies) }, delta, null);
   }
 
-  #apply(workloads: Packed<Workload>, services: Packed<Service>, policies: Packed<AuthorizationPolicy>, removals: Removals): StoreChange {
+  #applyNew(upserts: Upserts, removals: Removals): AppliedDelta {
+    const news = { workloads: new PackWriter(), services: new PackWriter(), policies: new PackWriter() };
+    const change = this.#apply(upserts, removals, news);
+    const { removedWorkloads, removedServices, removedPolicies } = removals;
+    return { ...change, packed: { workloads: news.workloads.own(), services: news.services.own(), policies: news.policies.own(), removedWorkloads, removedServices, removedPolicies } };
+  }
+
+  /** @param news what was not here as it is, packed. */
+  #apply({ workloads, services, policies }: Upserts, { removedWorkloads, removedServices, removedPolicies }: Removals, news: { readonly [K in keyof Upserts]: PackWriter } | null): StoreChange {
     const workloadsChanged = new Set<WorkloadUid>();
     const servicesChanged = new Set<NamespacedName>();
     let policiesChanged = false;
-    for (const [service, packed] of services) this.#upsertService(service, packed, servicesChanged);
-    for (const [workload, packed] of workloads) this.#upsertWorkload(workload, packed, workloadsChanged, servicesChanged);
-    for (const [policy, packed] of policies) {
-      this.#upsertPolicy(policy, packed);
+    for (const service of services) if (this.#upsertService(service, servicesChanged)) news?.services.bytes(service.packed);
+    for (const workload of workloads) if (this.#upsertWorkload(workload, workloadsChanged, servicesChanged)) news?.workloads.bytes(workload.packed);
+    for (const policy of policies) {
+      if (!this.#upsertPolicy(policy)) continue;
+      news?.policies.bytes(policy.packed);
       policiesChanged = true;
     }
-    for (const uid of removals.removedWorkloads) this.#removeWorkload(uid, workloadsChanged, servicesChanged);
-    for (const name of removals.removedServices) this.#removeService(name, servicesChanged);
-    for (const name of removals.removedPolicies) policiesChanged = this.#removePolicy(name) || policiesChanged;
+    for (const uid of removedWorkloads) this.#removeWorkload(uid, workloadsChanged, servicesChanged);
+    for (const name of removedServices) this.#removeService(name, servicesChanged);
+    for (const name of removedPolicies) policiesChanged = this.#removePolicy(name) || policiesChanged;
     if (policiesChanged) this.#policiesEpoch++;
     this.#changes++;
     return { workloadsChanged, policiesChanged, servicesChanged };
@@ -288,32 +315,36 @@ export class MeshStore {
 
   // ---- workloads
 
-  #upsertWorkload(workload: Workload, packed: Uint8Array | undefined, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
-    const before = this.#workloads.row(workload.uid);
+  /** @returns false where it is here as it is. */
+  #upsertWorkload(workload: Given<Workload, FoundWorkload>, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): boolean {
+    const { found } = workload;
+    const before = this.#workloads.row(found.uid);
     let inUse = false;
     if (before >= 0) {
+      if (this.#workloads.holds(before, workload.packed)) return false;
       inUse = this.#workloads.remembers(before);
-      const old = this.#workloads.peek(before);
+      const old = this.#workloads.foundBy(before);
       this.#unindexAddresses(before, old);
       this.#leaveServices(before, old, servicesChanged);
     }
-    const memberships = membershipsOf(workload).map((name) => this.#endpointsOf(name));
+    const memberships = membershipsOf(found).map((name) => this.#endpointsOf(name));
     inUse ||= memberships.some(({ view }) => view !== null);
-    const row = this.#workloads.put(workload, before, inUse, packed);
+    const row = this.#workloads.put(workload, before, inUse);
     if (before < 0) this.#sequences[row] = this.#sequence++;
-    this.#indexAddresses(row, workload);
+    this.#indexAddresses(row, found);
     for (const of of memberships) {
-      of.join(row, workload);
+      of.join(row);
       this.#endpointCount++;
       servicesChanged.add(of.name);
     }
-    workloadsChanged.add(workload.uid);
+    workloadsChanged.add(found.uid);
+    return true;
   }
 
   #removeWorkload(uid: WorkloadUid, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
     const row = this.#workloads.row(uid);
     if (row < 0) return;
-    const old = this.#workloads.peek(row);
+    const old = this.#workloads.foundBy(row);
     this.#unindexAddresses(row, old);
     this.#leaveServices(row, old, servicesChanged);
     this.#workloads.remove(row);
@@ -321,7 +352,7 @@ export class MeshStore {
     workloadsChanged.add(uid);
   }
 
-  #leaveServices(row: number, workload: Workload, servicesChanged: Set<NamespacedName>): void {
+  #leaveServices(row: number, workload: FoundWorkload, servicesChanged: Set<NamespacedName>): void {
     for (const name of membershipsOf(workload)) {
       const of = this.#endpoints.get(name)!;
       of.leave(row);
@@ -331,12 +362,12 @@ export class MeshStore {
     }
   }
 
-  #indexAddresses(row: number, { network, addresses, hostNetwork }: Workload): void {
+  #indexAddresses(row: number, { network, addresses, hostNetwork }: FoundWorkload): void {
     if (hostNetwork) return;
     for (const ip of new Set(addresses)) this.#owners.add(addressHash(network, ip), row);
   }
 
-  #unindexAddresses(row: number, { network, addresses, hostNetwork }: Workload): void {
+  #unindexAddresses(row: number, { network, addresses, hostNetwork }: FoundWorkload): void {
     if (hostNetwork) return;
     for (const ip of new Set(addresses)) this.#owners.remove(addressHash(network, ip), row);
   }
@@ -359,21 +390,27 @@ export class MeshStore {
     return created;
   }
 
-  #upsertService(service: Service, packed: Uint8Array | undefined, changed: Set<NamespacedName>): void {
-    const of = this.#endpointsOf(nameOf(service));
-    const before = this.#services.row(of.name);
-    if (before >= 0) this.#unindexService(before, this.#services.peek(before));
-    const row = this.#services.put(service, before, before >= 0 && this.#services.remembers(before), packed);
-    this.#indexService(row, service);
+  /** @returns false where it is here as it is. */
+  #upsertService(service: Given<Service, FoundService>, changed: Set<NamespacedName>): boolean {
+    const name = serviceShape.keyOf(service.found);
+    const before = this.#services.row(name);
+    if (before >= 0) {
+      if (this.#services.holds(before, service.packed)) return false;
+      this.#unindexService(before);
+    }
+    const of = this.#endpointsOf(name);
+    const row = this.#services.put(service, before, before >= 0 && this.#services.remembers(before));
+    this.#indexService(row, service.found);
     of.delivered = true;
     of.version++;
     changed.add(of.name);
+    return true;
   }
 
   #removeService(name: NamespacedName, changed: Set<NamespacedName>): void {
     const row = this.#services.row(name);
     if (row < 0) return;
-    this.#unindexService(row, this.#services.peek(row));
+    this.#unindexService(row);
     this.#services.remove(row);
     const of = this.#endpoints.get(name)!;
     of.delivered = false;
@@ -386,7 +423,7 @@ export class MeshStore {
     if (!of.delivered && of.rows.length === 0) this.#endpoints.delete(of.name);
   }
 
-  #indexService(row: number, service: Service): void {
+  #indexService(row: number, service: FoundService): void {
     this.#forgetFound();
     this.#hostnames.add(hashText(service.hostname.toLowerCase()), row);
     for (const key of vipsOf(service)) this.#vips.add(hashText(key), row);
@@ -394,11 +431,12 @@ export class MeshStore {
       if (isHostRoute(cidr)) continue;
       const cidrs = this.#cidrs.get(network) ?? new CidrMap<Service[]>();
       this.#cidrs.set(network, cidrs);
-      cidrs.set(cidr, [...othersThan(service, cidrs.get(cidr)), service].sort(compareServices));
+      cidrs.set(cidr, [...othersThan(service, cidrs.get(cidr)), this.#services.at(row)].sort(compareServices));
     }
   }
 
-  #unindexService(row: number, service: Service): void {
+  #unindexService(row: number): void {
+    const service = this.#services.foundBy(row);
     this.#forgetFound();
     this.#hostnames.remove(hashText(service.hostname.toLowerCase()), row);
     for (const key of vipsOf(service)) this.#vips.remove(hashText(key), row);
@@ -439,19 +477,25 @@ export class MeshStore {
 
   // ---- policies
 
-  #upsertPolicy(policy: AuthorizationPolicy, packed: Uint8Array | undefined): void {
-    const name = namespacedName(policy.namespace, policy.name);
+  /** @returns false where it is here as it is. */
+  #upsertPolicy(policy: Given<AuthorizationPolicy, FoundPolicy>): boolean {
+    const { found } = policy;
+    const name = policyShape.keyOf(found);
     const before = this.#policies.row(name);
-    if (before >= 0) this.#unindexPolicy(name, policy.namespace);
-    this.#policies.put(policy, before, before >= 0 && this.#policies.remembers(before), packed);
-    if (policy.scope === "global") this.#globalPolicies.add(name);
-    else if (policy.scope === "namespace") this.#policiesOf(policy.namespace).names.add(name);
+    if (before >= 0) {
+      if (this.#policies.holds(before, policy.packed)) return false;
+      this.#unindexPolicy(name, found.namespace);
+    }
+    this.#policies.put(policy, before, before >= 0 && this.#policies.remembers(before));
+    if (found.scope === "global") this.#globalPolicies.add(name);
+    else if (found.scope === "namespace") this.#policiesOf(found.namespace).names.add(name);
+    return true;
   }
 
   #removePolicy(name: NamespacedName): boolean {
     const row = this.#policies.row(name);
     if (row < 0) return false;
-    this.#unindexPolicy(name, this.#policies.peek(row).namespace);
+    this.#unindexPolicy(name, this.#policies.foundBy(row).namespace);
     this.#policies.remove(row);
     return true;
   }
@@ -491,22 +535,30 @@ export class MeshStore {
   }
 }
 
-type Packed<T> = Iterable<readonly [record: T, packed: Uint8Array | undefined]>;
-
-function* withoutBytes<T>(records: readonly T[]): IterableIterator<readonly [T, undefined]> {
-  for (const record of records) yield [record, undefined];
+/** As a PackedDelta's, each kind in several. */
+export interface PackedPieces {
+  readonly workloads: readonly Uint8Array[];
+  readonly services: readonly Uint8Array[];
 }
 
-const nameOf = ({ namespace, hostname }: Service): NamespacedName => namespacedName(namespace, hostname);
+interface Upserts {
+  readonly workloads: Iterable<Given<Workload, FoundWorkload>>;
+  readonly services: Iterable<Given<Service, FoundService>>;
+  readonly policies: Iterable<Given<AuthorizationPolicy, FoundPolicy>>;
+}
+
+function* unpackPieces<K extends string, T extends I, I>(shape: RecordShape<K, T, I>, pieces: readonly Uint8Array[]): IterableIterator<Given<T, I>> {
+  for (const piece of pieces) yield* unpackEach(shape, piece);
+}
 
 const addressKey = (network: string, ip: IpAddress): string => `${network}/${ip}`;
 const addressHash = (network: string, ip: IpAddress): number => hashText(ip, hashText(network));
 
 /** What its exact addresses are found by. */
-const vipsOf = ({ addresses }: Service): Set<string> => new Set(addresses.filter(({ cidr }) => isHostRoute(cidr)).map(({ network, cidr }) => addressKey(network, ipFromBytes(cidr.bytes))));
+const vipsOf = ({ addresses }: FoundService): Set<string> => new Set(addresses.filter(({ cidr }) => isHostRoute(cidr)).map(({ network, cidr }) => addressKey(network, ipFromBytes(cidr.bytes))));
 
 /** Each service once. */
-const membershipsOf = ({ services }: Workload): readonly NamespacedName[] => services.length === 1 ? [services[0]!.service] : [...new Set(services.map(({ service }) => service))];
+const membershipsOf = ({ services }: FoundWorkload): readonly NamespacedName[] => services.length === 1 ? [services[0]!.service] : [...new Set(services.map(({ service }) => service))];
 
 /** Uids of pods read `CLUSTER//Pod/NAMESPACE/NAME`: group (empty), kind. */
 function isPod(workload: Workload): boolean {
@@ -537,7 +589,7 @@ function compareText(a: string, b: string): number {
 }
 
 /** Without the one of the same name. */
-function othersThan(service: Service, list: readonly Service[] = NO_SERVICES): Service[] {
+function othersThan(service: FoundService, list: readonly Service[] = NO_SERVICES): Service[] {
   return list.filter(({ namespace, hostname }) => namespace !== service.namespace || hostname !== service.hostname);
 }
 

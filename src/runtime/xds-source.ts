@@ -3,6 +3,7 @@
 
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
+import { EMPTY_PACKED_DELTA, isEmptyPackedDelta, type PackedDelta } from "../mesh/packed/packed-delta.ts";
 import { emptyDelta, type MeshDelta } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { pause } from "../core/pause.ts";
@@ -11,13 +12,14 @@ import type { Timers } from "../net/timers.ts";
 import type { Diagnostic } from "../resources/diagnostic.ts";
 import { diffL7, isEmptyL7Delta } from "../resources/l7/l7-delta.ts";
 import { DIAGNOSTICS_MAX } from "../resources/limits.ts";
-import { deepEqual, isEmptyDelta, type MeshSnapshot } from "../resources/mesh-delta.ts";
+import { deepEqual, type MeshSnapshot } from "../resources/mesh-delta.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
-import { AdsClient, type AdsClientEvent, type AdsClientOptions } from "../xds/client/ads-client.ts";
-import { type Refusal, type Response, type Told, XdsRecords } from "../xds/client/records.ts";
+import { AdsClient, type AdsClientEvent, type AdsClientOptions, type IncomingResponse } from "../xds/client/ads-client.ts";
 import type { L7Reader } from "../xds/client/l7-reader.ts";
-import { type LoggedChange, ResourceLog } from "../xds/client/resource-log.ts";
-import { ADDRESS_TYPE } from "../xds/resource.ts";
+import type { LogFrames } from "../xds/client/log-frames.ts";
+import { type Refusal, type ResponseEnd, type Told, XdsRecords } from "../xds/client/records.ts";
+import { ResourceLog } from "../xds/client/resource-log.ts";
+import { ADDRESS_TYPE, type ReceivedResource } from "../xds/resource.ts";
 import type { ConfigSource, ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
 
@@ -53,7 +55,7 @@ export class XdsSource implements ConfigSource {
   readonly #first = Promise.withResolvers<void>();
   /** Types of which nothing has been told yet. */
   readonly #awaited: Set<string>;
-  #toStore: LoggedChange[] = [];
+  #toStore: { readonly typeUrl: string; readonly frames: LogFrames }[] = [];
   /** Ends the gathering that is under way. */
   #storeNow = new AbortController();
   /** Who waits for everything to be written: then nothing is gathered. */
@@ -73,7 +75,7 @@ export class XdsSource implements ConfigSource {
     this.#client = new AdsClient({
       ...options.client, random: options.random, timers: options.timers,
       versions: (typeUrl) => this.#records.versions(typeUrl),
-      onResponse: (response) => this.#take(response),
+      onResponse: () => this.#begin(),
       onEvent: (event) => this.#event(event),
     });
   }
@@ -83,7 +85,7 @@ export class XdsSource implements ConfigSource {
     const opened = options.stateDirectory === null ? null : await ResourceLog.open(options.stateDirectory);
     const source = new XdsSource(options, opened?.log ?? null);
     if (opened !== null && opened.state.fault !== null) options.log.warn(opened.state.fault);
-    for (const [typeUrl, resources] of opened?.state.types ?? []) if (source.#awaited.has(typeUrl)) source.#take({ typeUrl, resources, removed: [], first: false }, false);
+    for (const [typeUrl, resources] of opened?.state.types ?? []) if (source.#awaited.has(typeUrl)) source.#restore(typeUrl, resources);
     if (source.#state !== null) options.log.info("the last good configuration is in force until the control plane tells of another", { resources: source.#records.count });
     source.#running = source.#client.run();
     const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
@@ -122,27 +124,49 @@ export class XdsSource implements ConfigSource {
   setLocalWorkloads(localWorkloads: readonly LocalWorkload[]): void {
     if (deepEqual(this.#localWorkloads, localWorkloads)) return;
     this.#localWorkloads = localWorkloads;
-    if (this.#state !== null) this.#tell(emptyDelta, EMPTY_L7_DELTA);
+    if (this.#state !== null) this.#tell(emptyDelta, EMPTY_PACKED_DELTA, EMPTY_L7_DELTA);
   }
 
-  #take(response: Response, fromServer = true): readonly Refusal[] {
-    const told = this.#records.take(response, this.#state !== null);
-    if (fromServer) this.#keep({ typeUrl: response.typeUrl, keep: told.keep, drop: told.drop });
-    const refusalsChanged = this.#noteRefusals(response, told);
-    this.#awaited.delete(response.typeUrl);
+  /** What was kept of a type. */
+  #restore(typeUrl: string, resources: readonly ReceivedResource[]): void {
+    const end = { typeUrl, removed: [], first: false };
+    this.#told(end, this.#records.take({ ...end, resources }), resources.map(({ name }) => name));
+  }
+
+  #begin(): IncomingResponse {
+    const intake = this.#records.begin(this.#state !== null);
+    const names: string[] = [];
+    return {
+      add: (resource) => {
+        intake.add(resource);
+        // Who was refused before may be taken now.
+        if (this.#refused.size > 0) names.push(resource.name);
+      },
+      end: (end) => {
+        const { refused, ...told } = intake.end(end);
+        this.#keep(end.typeUrl, told.frames);
+        return this.#told(end, { ...told, refused: [...end.refused, ...refused] }, names);
+      },
+    };
+  }
+
+  /** @param names of its resources, where some had been refused. */
+  #told({ typeUrl, removed }: ResponseEnd, told: Told, names: readonly string[]): readonly Refusal[] {
+    const refusalsChanged = this.#noteRefusals(typeUrl, [...names, ...removed], told);
+    this.#awaited.delete(typeUrl);
     if (this.#awaited.size > 0) return told.refused;
     if (this.#state === null) {
-      this.#tell(everythingOf(this.#records.mesh), diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
+      this.#tell(everythingOf(this.#records.mesh), EMPTY_PACKED_DELTA, diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
       this.#first.resolve();
-    } else if (refusalsChanged || !isEmptyDelta(told.delta) || !isEmptyL7Delta(told.l7Delta)) this.#tell(told.delta, told.l7Delta);
+    } else if (refusalsChanged || !isEmptyPackedDelta(told.packed) || !isEmptyL7Delta(told.l7Delta)) this.#tell(told.delta, told.packed, told.l7Delta);
     return told.refused;
   }
 
   /** True when what an operator should know has changed. */
-  #noteRefusals({ typeUrl, resources, removed }: Response, { refused }: Told): boolean {
+  #noteRefusals(typeUrl: string, names: readonly string[], { refused }: Told): boolean {
     const before = this.#refused.size;
     let changed = false;
-    for (const name of [...resources.map((resource) => resource.name), ...removed]) changed = this.#refused.delete(`${typeUrl} ${name}`) || changed;
+    for (const name of names) changed = this.#refused.delete(`${typeUrl} ${name}`) || changed;
     const kind = typeUrl.slice(typeUrl.lastIndexOf(".") + 1);
     for (const { name, reason } of refused) {
       if (this.#refused.size >= DIAGNOSTICS_MAX) break;
@@ -155,10 +179,11 @@ export class XdsSource implements ConfigSource {
     return changed || before !== this.#refused.size;
   }
 
-  #tell(delta: MeshDelta, l7Delta: L7Delta): void {
+  /** @param packed of the first state nothing: who has the store has everything. */
+  #tell(delta: MeshDelta, packed: PackedDelta, l7Delta: L7Delta): void {
     const before = this.#state;
     this.#state = {
-      version: (before?.version ?? 0) + 1, mesh: this.#records.mesh, delta, l7: this.#records.l7, l7Delta, statuses: [], localWorkloads: this.#localWorkloads,
+      version: (before?.version ?? 0) + 1, mesh: this.#records.mesh, delta, packed, l7: this.#records.l7, l7Delta, statuses: [], localWorkloads: this.#localWorkloads,
       diagnostics: [...this.#refused.values(), ...(this.#storeFault === null ? [] : [storeDiagnostic(this.#storeFault)])], resourceCount: this.#records.count,
     };
     if (before !== null) this.#options.onChange(this.#state);
@@ -189,14 +214,15 @@ export class XdsSource implements ConfigSource {
     }
   }
 
-  #keep(change: LoggedChange): void {
+  #keep(typeUrl: string, frames: LogFrames): void {
     if (this.#store === null || !this.#storeIsOurs) return;
     if (this.#toStore.length >= WAITING_CHANGES_MAX) {
       this.#storeFault = "the disk does not keep up; the last good state on it is older than what is in force";
       return;
     }
-    this.#toStore.push(change);
-    if (change.typeUrl !== ADDRESS_TYPE) this.#storeNow.abort();
+    if (frames.count === 0) frames.nothing(typeUrl);
+    this.#toStore.push({ typeUrl, frames });
+    if (typeUrl !== ADDRESS_TYPE) this.#storeNow.abort();
     this.#storing ??= this.#storeAll(this.#store).finally(() => {
       this.#storing = null;
     });
@@ -208,7 +234,7 @@ export class XdsSource implements ConfigSource {
       this.#toStore = [];
       if (!this.#storeIsOurs) return;
       try {
-        await store.append(changes, this.#records.count);
+        await store.append(changes.map(({ frames }) => frames), this.#records.count);
         this.#storeFault = null;
       } catch (cause) {
         // A full disk must not stop the mesh. What is missing there is asked for again when the next process connects.

@@ -13,7 +13,7 @@ import { systemTimers } from "../net/timers.ts";
 import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
-import { packDelta } from "../mesh/packed/packed-delta.ts";
+import { isEmptyPackedDelta, type PackedDelta } from "../mesh/packed/packed-delta.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { dnsCounters } from "./dns/dns-counters.ts";
@@ -29,8 +29,8 @@ import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/
 import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
-/** Records of a kind in one part of the first state: then nobody asks yet, and what a part leaves behind is garbage before the next. */
-const FIRST_PART_RECORDS = 1_000;
+/** Records of a kind in one part of the first state: then nobody asks yet, and what crosses is some hundred KiB at a time. */
+const FIRST_PART_RECORDS = 500;
 
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
@@ -209,12 +209,16 @@ export class NodeAgent {
     this.#dropIdentities();
   }
 
-  /** Applies one change of the configuration: decisions first, captures second. */
-  apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
-    if (this.#options.storeFollows === "agent") this.store.apply(change.delta);
-    if (this.#applied) this.#threads.post({ kind: "mesh", delta: packDelta(change.delta) });
-    else for (const delta of this.store.packedParts(FIRST_PART_RECORDS)) {
-      this.#threads.post({ kind: "mesh", delta });
+  /**
+   * Applies one change of the configuration: decisions first, captures second.
+   * @param change `packed`: the delta as the store packed it, where the source has applied it.
+   */
+  apply(change: { readonly delta: MeshDelta; readonly packed?: PackedDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
+    const delta = this.#options.storeFollows === "agent" ? this.store.apply(change.delta).packed : change.packed;
+    if (this.#applied) {
+      if (delta !== undefined && !isEmptyPackedDelta(delta)) this.#threads.post({ kind: "mesh", delta });
+    } else {
+      for (const part of this.store.packedParts(FIRST_PART_RECORDS)) this.#threads.post({ kind: "mesh", delta: part });
       this.#threads.post({ kind: "collectGarbage" });
     }
     this.#applied = true;

@@ -10,12 +10,13 @@ import type { L7Snapshot } from "../../src/mesh/l7/delta.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
 import { deepEqual } from "../../src/resources/mesh-delta.ts";
 import { evaluate } from "../../src/resources/test-kit.ts";
-import { DeltaDiscoveryRequestSchema, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { DeltaDiscoveryRequestSchema, DeltaDiscoveryResponseSchema, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { RecordSchema } from "../../src/wire/protobuf/weft/l7/v1/l7_pb.ts";
-import { StoredChangeSchema } from "../../src/wire/protobuf/weft/state/v1/state_pb.ts";
 import { L7_READER } from "../../src/xds/client/l7-reader.ts";
 import { XdsRecords } from "../../src/xds/client/records.ts";
-import { frameOf, readFrames } from "../../src/xds/client/resource-log.ts";
+import { LogFrames, type StoredContent } from "../../src/xds/client/log-frames.ts";
+import { readFrames } from "../../src/xds/client/resource-log.ts";
+import { ResponsePieces } from "../../src/xds/client/response-pieces.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../../src/xds/l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, decode, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readAddress, readAuthorization, readResource } from "../../src/xds/resource.ts";
 import { Session } from "../../src/xds/server/session.ts";
@@ -34,7 +35,7 @@ let corpus: readonly { readonly kind: L7Kind; readonly name: string; readonly js
 
 export const run = (fuzzRun: FuzzRun) => takeTurns(fuzzRun, properties);
 
-const properties: readonly ((random: Random) => void)[] = [anyResponseIsTaken, anyRecordIsRead, anyRequestIsAnswered, anyLogIsRead];
+const properties: readonly ((random: Random) => void)[] = [anyResponseIsTaken, anyRecordIsRead, anyRequestIsAnswered, anyLogIsRead, anyResponseIsRead];
 
 /** Some bytes changed, cut off, doubled or put in. */
 function mutate(random: Random, bytes: Uint8Array): Uint8Array {
@@ -170,14 +171,48 @@ function anyRequestIsAnswered(random: Random): void {
   }
 }
 
+const frameOf = (content: StoredContent): Uint8Array => {
+  const frames = new LogFrames();
+  frames.add(content);
+  return Buffer.concat(frames.pieces());
+};
+
 function anyLogIsRead(random: Random): void {
   const mesh = new RandomMesh(random);
-  const frames = mesh.some(6, () => frameOf(create(StoredChangeSchema, { typeUrl: pick(random, ["t", "u"]), name: mesh.uid(), version: "1", value: new Uint8Array(below(random, 20)), removed: mesh.chance(0.3) })));
-  const whole = Buffer.concat([Buffer.from("weftxds1"), ...frames]);
+  const contents = mesh.some(6, (): StoredContent => ({
+    typeUrl: pick(random, ["t", "u"]), name: pick(random, [mesh.uid(), "n\u00e4me\u{1f600}".repeat(below(random, 40))]), version: "1", value: new Uint8Array(below(random, 300)).fill(9), removed: mesh.chance(0.3),
+  }));
+  const all = new LogFrames();
+  for (const content of contents) all.add(content);
+  const whole = Buffer.concat([Buffer.from("weftxds1"), ...all.pieces()]);
   const sound = readFrames(whole);
-  if (sound.fault !== null || sound.end !== whole.length) throw new Error("a sound log has a fault");
-  const written = new Set(frames.map((frame) => Buffer.from(frame).toString("latin1")));
+  if (sound.fault !== null || sound.end !== whole.length || sound.frameCount !== contents.length) throw new Error("a sound log has a fault");
+  const written = new Set(contents.map((content) => Buffer.from(frameOf(content)).toString("latin1")));
   for (const { change } of readFrames(mutate(random, whole)).live.values()) {
     if (!written.has(Buffer.from(frameOf(change)).toString("latin1"))) throw new Error("a damaged log holds what was not written");
   }
+}
+
+/** In pieces of any length a response is what it is as a whole; where it is none, either way says so. */
+function anyResponseIsRead(random: Random): void {
+  const mesh = new RandomMesh(random);
+  const response = toBinary(DeltaDiscoveryResponseSchema, create(DeltaDiscoveryResponseSchema, {
+    systemVersionInfo: pick(random, ["", "v"]), typeUrl: ADDRESS_TYPE, nonce: `n${below(random, 1000)}`, removedResources: mesh.some(3, mesh.uid), resources: mesh.some(4, () => new Uint8Array(below(random, 400)).fill(3)),
+  }));
+  const bytes = random.next() < 0.5 ? response : mutate(random, response);
+  const resources: string[] = [];
+  const pieces = new ResponsePieces((resource) => resources.push(Buffer.from(resource).toString("latin1")));
+  let fault: string | null = null;
+  for (let at = 0; at < bytes.length && fault === null; ) {
+    const step = 1 + below(random, pick(random, [1, 7, 2_000]));
+    const taken = pieces.push(bytes.subarray(at, at + step));
+    if (!taken.ok) fault = taken.error;
+    at += step;
+  }
+  const rest = fault === null ? pieces.end() : null;
+  const whole = decode(DeltaDiscoveryResponseSchema, bytes);
+  if ((rest?.ok ?? false) !== whole.ok) throw new Error(`as a whole: ${whole.ok ? "sound" : whole.error}; in pieces: ${rest?.ok ? "sound" : (fault ?? (rest as { error: string }).error)}`);
+  if (!whole.ok || !rest?.ok) return;
+  const { typeUrl, nonce, removedResources } = whole.value;
+  if (!deepEqual({ ...rest.value, resources }, { typeUrl, nonce, removed: removedResources, resources: whole.value.resources.map((resource) => Buffer.from(resource).toString("latin1")) })) throw new Error("a response in pieces is another");
 }

@@ -41,13 +41,21 @@ export class XdsAgent implements AsyncDisposable {
       channel: { address: `127.0.0.1:${port}`, serverName, rootCa: rootsPem, token: { kind: "literal", value: token }, clusterId: "Kubernetes", headers: {} },
       node: { id: "ztunnel~198.18.0.1~ztunnel.istio-system~istio-system.svc.cluster.local", metadata: { NODE_NAME: node } }, types: TYPES, random: seededRandom(1), timers: systemTimers,
       versions: (typeUrl) => this.records.versions(typeUrl),
-      onResponse: (response) => {
+      onResponse: () => {
         const stream = this.streams.at(-1)!;
-        stream.types.add(response.typeUrl);
-        stream.resources += response.resources.length;
-        stream.removals += response.removed.length;
-        this.removed.push(...response.removed);
-        return this.records.take(response).refused;
+        const intake = this.records.begin();
+        return {
+          add: (resource) => {
+            stream.resources++;
+            intake.add(resource);
+          },
+          end: (end) => {
+            stream.types.add(end.typeUrl);
+            stream.removals += end.removed.length;
+            this.removed.push(...end.removed);
+            return [...end.refused, ...intake.end(end).refused];
+          },
+        };
       },
       onEvent: (event) => {
         if (event.kind === "connected") this.streams.push({ resources: 0, removals: 0, types: new Set() });

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { type AgentAnswer, type AgentRequest, encodeAnswer, encodeRequest } from "../../src/cni/agent-protocol.ts";
 import { evaluate } from "../../src/resources/test-kit.ts";
 import { DeltaDiscoveryRequestSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import { LogFrames } from "../../src/xds/client/log-frames.ts";
 import { ResourceLog } from "../../src/xds/client/resource-log.ts";
 import { L7_CODECS, type L7Kind } from "../../src/xds/l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, decode, type EncodedResource, encodePolicy, encodeService, encodeWorkload, readResource, type ReceivedResource } from "../../src/xds/resource.ts";
@@ -57,7 +58,9 @@ async function logOf(all: readonly ReceivedResource[]): Promise<string> {
   try {
     const { log } = await ResourceLog.open(state);
     const firsts = [...new Map(all.toReversed().map((one) => [one.typeUrl, one])).values()];
-    await log.append(firsts.map((one) => ({ typeUrl: one.typeUrl, keep: [one], drop: [] })), firsts.length);
+    const frames = new LogFrames();
+    for (const one of firsts) frames.keep(one);
+    await log.append([frames], firsts.length);
     return readFileSync(join(state, "xds/resources.log")).toString("base64");
   } finally {
     rmSync(state, { recursive: true });

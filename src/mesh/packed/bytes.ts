@@ -3,9 +3,11 @@
 
 const FIRST_BYTES = 4096;
 const utf8 = new TextEncoder();
+const NO_BYTES = new Uint8Array(0);
+const NO_ROOM = Buffer.alloc(0);
 
 export class PackWriter {
-  #bytes = Buffer.alloc(FIRST_BYTES);
+  #bytes: Buffer = NO_ROOM;
   #at = 0;
 
   get length(): number {
@@ -67,9 +69,14 @@ export class PackWriter {
     return taken;
   }
 
+  /** The same, a copy. */
+  own(): Uint8Array {
+    return this.#at === 0 ? NO_BYTES : new Uint8Array(this.take());
+  }
+
   #room(bytes: number): void {
     if (this.#at + bytes <= this.#bytes.length) return;
-    const larger = Buffer.alloc(Math.max(this.#bytes.length * 2, this.#at + bytes));
+    const larger = Buffer.alloc(Math.max(FIRST_BYTES, this.#bytes.length * 2, this.#at + bytes));
     larger.set(this.#bytes.subarray(0, this.#at));
     this.#bytes = larger;
   }

@@ -49,7 +49,7 @@ export function nullable<T>(of: Codec<T>): Codec<T | null> {
   };
 }
 
-type Fields<T> = { readonly [K in keyof T]-?: Codec<T[K]> };
+export type Fields<T> = { readonly [K in keyof T]-?: Codec<T[K]> };
 
 /** An object with these fields, all of them, written in this order. */
 export function struct<T extends object>(fields: Fields<T>): Codec<T> {

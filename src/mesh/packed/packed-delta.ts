@@ -1,12 +1,12 @@
 // A change to the mesh as bytes: what crosses to a data thread, where a structured clone would cost several times as much on both sides.
 
 import type { MeshDelta } from "../records.ts";
-import { policyCodec, serviceCodec, workloadCodec } from "./record-codecs.ts";
-import { packAll } from "./record-table.ts";
+import { policyShape, serviceShape, workloadShape } from "./record-codecs.ts";
+import { unpackEach } from "./record-table.ts";
 
 export type Removals = Pick<MeshDelta, "removedWorkloads" | "removedServices" | "removedPolicies">;
 
-/** The records of each kind, one after the other, and what is gone. */
+/** The records of each kind, each with its length, and what is gone. */
 export interface PackedDelta extends Removals {
   readonly workloads: Uint8Array;
   readonly services: Uint8Array;
@@ -16,8 +16,13 @@ export interface PackedDelta extends Removals {
 const NO_RECORDS = new Uint8Array(0);
 export const EMPTY_PACKED_DELTA: PackedDelta = { workloads: NO_RECORDS, services: NO_RECORDS, policies: NO_RECORDS, removedWorkloads: [], removedServices: [], removedPolicies: [] };
 
-export function packDelta({ workloads, services, policies, removedWorkloads, removedServices, removedPolicies }: MeshDelta): PackedDelta {
-  return {
-    workloads: packAll(workloadCodec, workloads), services: packAll(serviceCodec, services), policies: packAll(policyCodec, policies), removedWorkloads, removedServices, removedPolicies,
-  };
-}
+export const isEmptyPackedDelta = ({ workloads, services, policies, removedWorkloads, removedServices, removedPolicies }: PackedDelta): boolean =>
+  [workloads, services, policies, removedWorkloads, removedServices, removedPolicies].every(({ length }) => length === 0);
+
+/** The same as records, which are unpacked each time that they are looked at: few look. */
+export const unpackedDelta = ({ workloads, services, policies, removedWorkloads, removedServices, removedPolicies }: PackedDelta): MeshDelta => ({
+  get workloads() { return Array.from(unpackEach(workloadShape, workloads), ({ record }) => record()); },
+  get services() { return Array.from(unpackEach(serviceShape, services), ({ record }) => record()); },
+  get policies() { return Array.from(unpackEach(policyShape, policies), ({ record }) => record()); },
+  removedWorkloads, removedServices, removedPolicies,
+});

@@ -4,14 +4,13 @@ import { describe, expect, test } from "bun:test";
 import { policy, provenance, RandomMesh, service, uid, workload } from "../../../test/kit/mesh-records.ts";
 import type { WorkloadUid } from "../../core/brand.ts";
 import { seededRandom } from "../../core/ports.ts";
-import type { Workload } from "../records.ts";
+import { emptyDelta, type Workload } from "../records.ts";
 import { MeshStore } from "../store.ts";
 import { PackReader, PackWriter } from "./bytes.ts";
 import { HashIndex } from "./hash-index.ts";
-import { packDelta } from "./packed-delta.ts";
 import { PackedRows } from "./packed-rows.ts";
-import { policyCodec, serviceCodec, workloadCodec } from "./record-codecs.ts";
-import { packAll, RecordTable, unpackAll } from "./record-table.ts";
+import { type FoundWorkload, policyShape, type RecordShape, serviceShape, workloadShape } from "./record-codecs.ts";
+import { packEach, RecordTable, unpackEach } from "./record-table.ts";
 
 const read = (write: (to: PackWriter) => void): PackReader => {
   const to = new PackWriter();
@@ -40,27 +39,39 @@ describe("values", () => {
   });
 });
 
+/** Packed and unpacked again, what they are found by apart. */
+function roundTrip<K extends string, T extends I, I>(shape: RecordShape<K, T, I>, records: readonly T[]): { records: T[]; found: I[] } {
+  const all = new PackWriter();
+  for (const { packed } of packEach(shape, records)) all.bytes(packed);
+  const given = [...unpackEach(shape, all.own())];
+  return { records: given.map(({ record }) => record()), found: given.map(({ found }) => found) };
+}
+
 describe("records", () => {
-  test("come back equal, with all their fields", () => {
+  test("come back equal, with all their fields, and what they are found by without the rest", () => {
     for (let seed = 0; seed < 500; seed++) {
       const mesh = new RandomMesh(seededRandom(seed));
       const [workloads, services, policies] = [mesh.some(4, () => mesh.workload()), mesh.some(4, () => mesh.service()), mesh.some(4, () => mesh.policy())];
-      expect([...unpackAll(workloadCodec, packAll(workloadCodec, workloads))].map(([record]) => record), `seed ${seed}`).toEqual(workloads);
-      expect([...unpackAll(serviceCodec, packAll(serviceCodec, services))].map(([record]) => record), `seed ${seed}`).toEqual(services);
-      expect([...unpackAll(policyCodec, packAll(policyCodec, policies))].map(([record]) => record), `seed ${seed}`).toEqual(policies);
+      expect(roundTrip(workloadShape, workloads), `seed ${seed}`).toEqual({
+        records: workloads, found: workloads.map(({ uid: own, network, addresses, hostNetwork, services: of }) => ({ uid: own, network, addresses, hostNetwork, services: of })),
+      });
+      expect(roundTrip(serviceShape, services), `seed ${seed}`).toEqual({ records: services, found: services.map(({ namespace, hostname, addresses }) => ({ namespace, hostname, addresses })) });
+      expect(roundTrip(policyShape, policies), `seed ${seed}`).toEqual({ records: policies, found: policies.map(({ namespace, name, scope }) => ({ namespace, name, scope })) });
     }
   });
 
   test("keep where they were read from, and that they were read from nowhere", () => {
     const at = { ...provenance("WorkloadEntry", "shop", "a"), source: "shop.yaml:12" };
-    const [[from] = [], [without] = []] = [...unpackAll(workloadCodec, packAll(workloadCodec, [workload({ name: "a", provenance: at }), workload({ name: "b" })]))];
+    const { records: [from, without] } = roundTrip(workloadShape, [workload({ name: "a", provenance: at }), workload({ name: "b" })]);
     expect([from?.provenance, Object.hasOwn(without!.provenance, "source")]).toEqual([at, false]);
   });
 });
 
 describe("a table", () => {
-  const tableOf = (): RecordTable<WorkloadUid, Workload> => new RecordTable(workloadCodec, ({ uid: of }) => of);
-  const put = (table: RecordTable<WorkloadUid, Workload>, record: Workload, remember = false): number => table.put(record, table.row(record.uid), remember);
+  const tableOf = (): RecordTable<WorkloadUid, Workload, FoundWorkload> => new RecordTable(workloadShape);
+  const put = (table: ReturnType<typeof tableOf>, record: Workload, remember = false): void => {
+    for (const given of packEach(workloadShape, [record])) table.put(given, table.row(record.uid), remember);
+  };
 
   test("is a Map, whatever its history", () => {
     for (let seed = 0; seed < 3; seed++) {
@@ -151,9 +162,21 @@ describe("a packed delta", () => {
     const [plain, packed] = [new MeshStore(), new MeshStore()];
     for (let i = 0; i < 200; i++) {
       const delta = mesh.delta();
-      expect(packed.applyPacked(packDelta(delta))).toEqual(plain.apply(delta));
+      const { packed: bytes, ...change } = plain.apply(delta);
+      expect(packed.applyPacked(bytes)).toEqual(change);
     }
     expect([packed.counts(), [...packed.workloads()], [...packed.services()], [...packed.policies()]]).toEqual([plain.counts(), [...plain.workloads()], [...plain.services()], [...plain.policies()]]);
+  });
+
+  test("has nothing of what was there already", () => {
+    const store = new MeshStore();
+    const mesh = { ...emptyDelta, workloads: [workload({ name: "a" }), workload({ name: "b" })], services: [service({ name: "s" })], policies: [policy({ name: "p" })] };
+    store.apply(mesh);
+    const untouched = store.apply(mesh);
+    expect([untouched.workloadsChanged.size, untouched.servicesChanged.size, untouched.policiesChanged]).toEqual([0, 0, false]);
+    expect([untouched.packed.workloads.length, untouched.packed.services.length, untouched.packed.policies.length]).toEqual([0, 0, 0]);
+    const one = store.apply({ ...mesh, workloads: [workload({ name: "a" }), workload({ name: "b", version: "v2" })] });
+    expect([[...one.workloadsChanged], [...unpackEach(workloadShape, one.packed.workloads)].map(({ found }) => found.uid)]).toEqual([[uid("Kubernetes//Pod/shop/b")], [uid("Kubernetes//Pod/shop/b")]]);
   });
 
   test("of everything, in parts, makes an equal store", () => {
@@ -161,7 +184,7 @@ describe("a packed delta", () => {
     const [workloads, services] = [Array.from({ length: 7 }, (_, i) => workload({ name: `w${i}` })), Array.from({ length: 3 }, (_, i) => service({ name: `s${i}` }))];
     whole.apply({ workloads, services, policies: [policy({ name: "p" })], removedWorkloads: [workloads[2]!.uid], removedServices: [], removedPolicies: [] });
     const parts = [...whole.packedParts(2)];
-    expect(parts.map((part) => [[...unpackAll(policyCodec, part.policies)].length, [...unpackAll(serviceCodec, part.services)].length, [...unpackAll(workloadCodec, part.workloads)].length]))
+    expect(parts.map((part) => [[...unpackEach(policyShape, part.policies)].length, [...unpackEach(serviceShape, part.services)].length, [...unpackEach(workloadShape, part.workloads)].length]))
       .toEqual([[1, 0, 0], [0, 2, 0], [0, 1, 0], [0, 0, 2], [0, 0, 2], [0, 0, 2]]);
     for (const part of parts) copy.applyPacked(part);
     expect([copy.counts(), [...copy.workloads()], [...copy.services()], [...copy.policies()]]).toEqual([whole.counts(), [...whole.workloads()], [...whole.services()], [...whole.policies()]]);

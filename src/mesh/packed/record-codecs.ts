@@ -1,6 +1,6 @@
-// How workloads, services and policies are packed.
+// How workloads, services and policies are packed: first what they are named and found by, which a table of them reads without the rest.
 
-import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
+import { namespacedName, type NamespacedName, type WorkloadUid } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
 import type { Cidr, IpAddress } from "../../core/ip.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe.ts";
@@ -9,7 +9,7 @@ import type {
   ServiceMembership, ServicePort, StringMatch, WeightedWaypoint, Workload,
 } from "../records.ts";
 import type { PackReader, PackWriter } from "./bytes.ts";
-import { bytes, type Codec, flag, list, nullable, oneOf, struct, text, uint, variants } from "./codec.ts";
+import { bytes, type Codec, type Fields, flag, list, nullable, oneOf, struct, text, uint, variants } from "./codec.ts";
 
 /** A source that is not known is left out, as in the record. */
 const provenance: Codec<Provenance> = {
@@ -52,22 +52,55 @@ const gateway = struct<GatewayAddress>({
 });
 const waypoints = list(struct<WeightedWaypoint>({ gateway, weight: uint }));
 
-export const workloadCodec = struct<Workload>({
-  uid: text<WorkloadUid>(), name: text(), namespace: text(), clusterId: text(), trustDomain: text<TrustDomain>(), serviceAccount: text(), network: text(), node: text(), addresses: list(text<IpAddress>()),
-  hostname: text(), tunnelProtocol: oneOf("TCP", "HBONE"), nativeTunnel: flag, hostNetwork: flag, canonicalName: text(), canonicalRevision: text(),
-  workloadType: oneOf("pod", "deployment", "job", "cronjob"), workloadName: text(), app: text(), version: text(), locality, status: oneOf("healthy", "unhealthy"), capacity: uint,
-  services: list(struct<ServiceMembership>({ service: name, ports })), authorizationPolicies: list(name), waypoints, networkGateway: nullable(gateway),
-  applicationTunnel: nullable(struct<ApplicationTunnel>({ protocol: oneOf("NONE", "PROXY"), port: uint })), provenance,
-});
+/** How records of one kind are packed. */
+export interface RecordShape<K extends string, T extends I, I> {
+  readonly whole: Codec<T>;
+  /** What they are found by: how each begins. */
+  readonly found: Codec<I>;
+  readonly keyOf: (record: I) => K;
+  /** The key alone, of what stands at the very beginning. */
+  readonly readKey: (from: PackReader) => K;
+}
 
-export const serviceCodec = struct<Service>({
-  name: text(), namespace: text(), hostname: text(), addresses: list(struct<ServiceAddress>({ network: text(), cidr })),
-  ports: list(struct<ServicePort>({ servicePort: uint, targetPort: uint, name: text(), appProtocol: text() })), subjectAltNames: list(text<SpiffeId>()), waypoints,
-  loadBalancing: struct<LoadBalancing>({
-    mode: oneOf("standard", "strict", "failover", "passthrough"), scopes: list(oneOf("region", "zone", "subzone", "node", "cluster", "network")), allowUnhealthy: flag,
+export type FoundWorkload = Pick<Workload, "uid" | "network" | "addresses" | "hostNetwork" | "services">;
+export type FoundService = Pick<Service, "namespace" | "hostname" | "addresses">;
+export type FoundPolicy = Pick<AuthorizationPolicy, "namespace" | "name" | "scope">;
+
+/** A namespace and a name, one after the other. */
+const readNamespacedName = (from: PackReader): NamespacedName => namespacedName(from.text(), from.text());
+
+const foundWorkload: Fields<FoundWorkload> = { uid: text<WorkloadUid>(), network: text(), addresses: list(text<IpAddress>()), hostNetwork: flag, services: list(struct<ServiceMembership>({ service: name, ports })) };
+
+export const workloadShape: RecordShape<WorkloadUid, Workload, FoundWorkload> = {
+  found: struct(foundWorkload),
+  whole: struct<Workload>({
+    ...foundWorkload,
+    name: text(), namespace: text(), clusterId: text(), trustDomain: text<TrustDomain>(), serviceAccount: text(), node: text(),
+    hostname: text(), tunnelProtocol: oneOf("TCP", "HBONE"), nativeTunnel: flag, canonicalName: text(), canonicalRevision: text(),
+    workloadType: oneOf("pod", "deployment", "job", "cronjob"), workloadName: text(), app: text(), version: text(), locality, status: oneOf("healthy", "unhealthy"), capacity: uint,
+    authorizationPolicies: list(name), waypoints, networkGateway: nullable(gateway),
+    applicationTunnel: nullable(struct<ApplicationTunnel>({ protocol: oneOf("NONE", "PROXY"), port: uint })), provenance,
   }),
-  ipFamilies: oneOf("automatic", "ipv4", "ipv6", "dual"), canonical: flag, visibility: oneOf("public", "namespace"), headless: flag, provenance,
-});
+  keyOf: ({ uid }) => uid,
+  readKey: (from) => text<WorkloadUid>().read(from),
+};
+
+const foundService: Fields<FoundService> = { namespace: text(), hostname: text(), addresses: list(struct<ServiceAddress>({ network: text(), cidr })) };
+
+export const serviceShape: RecordShape<NamespacedName, Service, FoundService> = {
+  found: struct(foundService),
+  whole: struct<Service>({
+    ...foundService,
+    name: text(),
+    ports: list(struct<ServicePort>({ servicePort: uint, targetPort: uint, name: text(), appProtocol: text() })), subjectAltNames: list(text<SpiffeId>()), waypoints,
+    loadBalancing: struct<LoadBalancing>({
+      mode: oneOf("standard", "strict", "failover", "passthrough"), scopes: list(oneOf("region", "zone", "subzone", "node", "cluster", "network")), allowUnhealthy: flag,
+    }),
+    ipFamilies: oneOf("automatic", "ipv4", "ipv6", "dual"), canonical: flag, visibility: oneOf("public", "namespace"), headless: flag, provenance,
+  }),
+  keyOf: ({ namespace, hostname }) => namespacedName(namespace, hostname),
+  readKey: readNamespacedName,
+};
 
 const strings = list(variants<StringMatch>({
   exact: struct({ kind: oneOf("exact"), value: text() }), prefix: struct({ kind: oneOf("prefix"), value: text() }), suffix: struct({ kind: oneOf("suffix"), value: text() }),
@@ -82,7 +115,14 @@ const match = struct<PolicyMatch>({
   destinationIps: cidrs, notDestinationIps: cidrs, destinationPorts: numbers, notDestinationPorts: numbers,
 });
 
-export const policyCodec = struct<AuthorizationPolicy>({
-  name: text(), namespace: text(), scope: oneOf("global", "namespace", "workload"), action: oneOf("allow", "deny"), dryRun: flag,
-  rules: list(struct<PolicyRule>({ clauses: list(struct<PolicyClause>({ matches: list(match) })), fieldPath: text() })), provenance,
-});
+const foundPolicy: Fields<FoundPolicy> = { namespace: text(), name: text(), scope: oneOf("global", "namespace", "workload") };
+
+export const policyShape: RecordShape<NamespacedName, AuthorizationPolicy, FoundPolicy> = {
+  found: struct(foundPolicy),
+  whole: struct<AuthorizationPolicy>({
+    ...foundPolicy,
+    action: oneOf("allow", "deny"), dryRun: flag, rules: list(struct<PolicyRule>({ clauses: list(struct<PolicyClause>({ matches: list(match) })), fieldPath: text() })), provenance,
+  }),
+  keyOf: ({ namespace, name: own }) => namespacedName(namespace, own),
+  readKey: readNamespacedName,
+};

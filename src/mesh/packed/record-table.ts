@@ -2,28 +2,38 @@
 // whoever asks again gets the same object. Reads as a Map.
 
 import { PackReader, PackWriter } from "./bytes.ts";
-import type { Codec } from "./codec.ts";
 import { HashIndex, hashText } from "./hash-index.ts";
 import { PackedRows } from "./packed-rows.ts";
+import type { RecordShape } from "./record-codecs.ts";
 
 /** Unpacked records that are remembered, some KiB each at most: more than one node's connections go to at a time. */
 const REMEMBERED_MAX = 1_024;
+
+/** Of what waits packed. */
+const PIECE_BYTES = 60 * 1024;
 
 /** Of all tables: a record is unpacked in one go. */
 const reader = new PackReader();
 const writer = new PackWriter();
 
-export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
-  readonly #codec: Codec<T>;
-  readonly #keyOf: (record: T) => K;
+/** A record that is to be put into a table, packed. */
+export interface Given<T, I> {
+  readonly found: I;
+  /** A view: valid until the next one is asked for. */
+  readonly packed: Uint8Array;
+  /** Made, where it has to be, while `packed` is valid. */
+  readonly record: () => T;
+}
+
+export class RecordTable<K extends string, T extends I, I> implements ReadonlyMap<K, T> {
+  readonly #shape: RecordShape<K, T, I>;
   readonly #rows = new PackedRows();
   readonly #index = new HashIndex();
   /** By row, oldest first. */
   readonly #remembered = new Map<number, T>();
 
-  constructor(codec: Codec<T>, keyOf: (record: T) => K) {
-    this.#codec = codec;
-    this.#keyOf = keyOf;
+  constructor(shape: RecordShape<K, T, I>) {
+    this.#shape = shape;
   }
 
   get size(): number {
@@ -32,7 +42,7 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
 
   /** The number under which a record is kept until it is removed; -1 for one that is not here. */
   row(key: K): number {
-    return this.#index.find(hashText(key), (row) => this.#keyOf(this.peek(row)) === key);
+    return this.#index.find(hashText(key), (row) => this.#shape.readKey(this.#readerAt(row)) === key);
   }
 
   has(key: K): boolean {
@@ -58,46 +68,57 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
     return this.#remembered.get(row) ?? this.#unpack(row);
   }
 
+  /** What the record of a row is found by, without the rest of it. */
+  foundBy(row: number): I {
+    return this.#remembered.get(row) ?? this.#shape.found.read(this.#readerAt(row));
+  }
+
   remembers(row: number): boolean {
     return this.#remembered.has(row);
   }
 
+  /** True when the record of a row is packed as these bytes. */
+  holds(row: number, packed: Uint8Array): boolean {
+    const length = this.#rows.lengthOf(row);
+    const offset = this.#rows.offsetOf(row);
+    return length === packed.length && this.#rows.bytesOf(row).compare(packed, 0, length, offset, offset + length) === 0;
+  }
+
   /**
    * Puts a record in, or in the place of the one of its name.
-   * @param row of that one, else -1. @param packed the record's bytes, where they are known; copied.
+   * @param row of that one, else -1.
    * @returns its row.
    */
-  put(record: T, row: number, remember: boolean, packed: Uint8Array = this.#pack(record)): number {
+  put(given: Given<T, I>, row: number, remember: boolean): number {
     if (row < 0) {
-      row = this.#rows.add(packed);
-      this.#index.add(hashText(this.#keyOf(record)), row);
-    } else this.#rows.replace(row, packed);
-    if (remember) this.#remember(row, record);
+      row = this.#rows.add(given.packed);
+      this.#index.add(hashText(this.#shape.keyOf(given.found)), row);
+    } else this.#rows.replace(row, given.packed);
+    if (remember) this.#remember(row, given.record());
     else this.#remembered.delete(row);
     return row;
   }
 
   remove(row: number): void {
-    this.#index.remove(hashText(this.#keyOf(this.peek(row))), row);
+    this.#index.remove(hashText(this.#shape.readKey(this.#readerAt(row))), row);
     this.#remembered.delete(row);
     this.#rows.remove(row);
   }
 
-  /** Every record as it is packed, `recordsMax` of them in each part: see `unpackAll`. */
+  /** Every record as it is packed, `recordsMax` of them in each part: see `unpackEach`. */
   *parts(recordsMax: number): IterableIterator<Uint8Array> {
-    let part: Uint8Array[] = [];
+    const part = new PackWriter();
+    let count = 0;
     for (const row of this.#rows.rows()) {
       const offset = this.#rows.offsetOf(row);
-      part.push(this.#rows.bytesOf(row).subarray(offset, offset + this.#rows.lengthOf(row)));
-      if (part.length < recordsMax) continue;
-      yield concatenated(part);
-      part = [];
+      part.bytes(this.#rows.bytesOf(row).subarray(offset, offset + this.#rows.lengthOf(row)));
+      if (++count % recordsMax === 0) yield part.own();
     }
-    if (part.length > 0) yield concatenated(part);
+    if (part.length > 0) yield part.own();
   }
 
   *keys(): MapIterator<K> {
-    for (const row of this.#rows.rows()) yield this.#keyOf(this.peek(row));
+    for (const row of this.#rows.rows()) yield this.#shape.readKey(this.#readerAt(row));
   }
 
   *values(): MapIterator<T> {
@@ -105,7 +126,7 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
   }
 
   *entries(): MapIterator<[K, T]> {
-    for (const record of this.values()) yield [this.#keyOf(record), record];
+    for (const record of this.values()) yield [this.#shape.keyOf(record), record];
   }
 
   [Symbol.iterator](): MapIterator<[K, T]> {
@@ -117,12 +138,11 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
   }
 
   #unpack(row: number): T {
-    return this.#codec.read(reader.from(this.#rows.bytesOf(row), this.#rows.offsetOf(row)));
+    return this.#shape.whole.read(this.#readerAt(row));
   }
 
-  #pack(record: T): Uint8Array {
-    this.#codec.write(writer, record);
-    return writer.take();
+  #readerAt(row: number): PackReader {
+    return reader.from(this.#rows.bytesOf(row), this.#rows.offsetOf(row));
   }
 
   #remember(row: number, record: T): void {
@@ -134,29 +154,45 @@ export class RecordTable<K extends string, T> implements ReadonlyMap<K, T> {
   }
 }
 
-/** Records as they are packed, one after the other, in bytes of their own. */
-export function packAll<T>(codec: Codec<T>, records: readonly T[]): Uint8Array {
-  for (const record of records) codec.write(writer, record);
-  return new Uint8Array(writer.take());
+/** One after the other, each packed when its turn comes. */
+export function* packEach<T extends I, I>({ whole }: RecordShape<string, T, I>, records: readonly T[]): IterableIterator<Given<T, I>> {
+  for (const record of records) {
+    whole.write(writer, record);
+    yield { found: record, packed: writer.take(), record: () => record };
+  }
 }
 
-/** What `packAll` or `parts` packed: each record with its own bytes, a view. */
-export function* unpackAll<T>(codec: Codec<T>, packed: Uint8Array): IterableIterator<readonly [record: T, packed: Uint8Array]> {
+/** Records that come one by one, packed in pieces that each are soon garbage, or few. */
+export class PackedPiecesWriter<K extends string, T extends I, I> {
+  readonly #shape: RecordShape<K, T, I>;
+  readonly #pieces: Uint8Array[] = [];
+  readonly #piece = new PackWriter();
+
+  constructor(shape: RecordShape<K, T, I>) {
+    this.#shape = shape;
+  }
+
+  add(record: T): void {
+    this.#shape.whole.write(writer, record);
+    this.#piece.bytes(writer.take());
+    if (this.#piece.length >= PIECE_BYTES) this.#pieces.push(this.#piece.own());
+  }
+
+  /** All that was added, each piece as `unpackEach` takes it. */
+  pieces(): readonly Uint8Array[] {
+    if (this.#piece.length > 0) this.#pieces.push(this.#piece.own());
+    return this.#pieces;
+  }
+}
+
+/** What a store has packed of a delta, or `parts` of a table. */
+export function* unpackEach<T extends I, I>({ found, whole }: RecordShape<string, T, I>, packed: Uint8Array): IterableIterator<Given<T, I>> {
   const bytes = Buffer.from(packed.buffer, packed.byteOffset, packed.length);
-  const own = new PackReader().from(bytes, 0);
-  while (own.at < bytes.length) {
-    const start = own.at;
-    const record = codec.read(own);
-    yield [record, bytes.subarray(start, own.at)];
+  const all = new PackReader().from(bytes, 0);
+  while (all.at < bytes.length) {
+    const length = all.uint();
+    const start = all.at;
+    all.at += length;
+    yield { found: found.read(reader.from(bytes, start)), packed: bytes.subarray(start, all.at), record: () => whole.read(reader.from(bytes, start)) };
   }
-}
-
-function concatenated(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

@@ -7,6 +7,34 @@ export const GRPC_MESSAGE_CHARS_MAX = 1024;
 /** The highest of the codes that the specification names (UNAUTHENTICATED). */
 const STATUS_MAX = 16;
 const UNKNOWN = 2;
+
+/** As the specification's codes are called, by number. */
+export const GRPC_STATUS_NAMES = [
+  "Ok", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
+  "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+] as const;
+export type GrpcStatusName = (typeof GRPC_STATUS_NAMES)[number];
+
+/** What a response that is none of gRPC's says by its HTTP status (gRPC, "HTTP to gRPC Status Code Mapping"). */
+export function grpcStatusOfHttp(httpStatus: number): GrpcStatusName {
+  switch (httpStatus) {
+    case 400:
+      return "Internal";
+    case 401:
+      return "Unauthenticated";
+    case 403:
+      return "PermissionDenied";
+    case 404:
+      return "Unimplemented";
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+      return "Unavailable";
+    default:
+      return "Unknown";
+  }
+}
 const decoder = new TextDecoder();
 
 /** 0 to 16. Anything else that is there at all reads as UNKNOWN, as the specification asks; null when there is none. */

@@ -1,17 +1,21 @@
 // The agent's end of delta ADS: keeps one stream to the control plane, whoever serves it, and hands over what comes. Everything is asked
 // for again on each stream, with what is held, so that only the difference travels. What is refused is said so by name; the rest is taken.
 
-import { create, type JsonObject } from "@bufbuild/protobuf";
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { create, type JsonObject, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { pause } from "../../core/pause.ts";
 import type { Random } from "../../core/ports.ts";
-import { Pushed } from "../../core/pushed.ts";
+import { err, ok, type Result } from "../../core/result.ts";
+import type { GrpcCall } from "../../identity/grpc-call.ts";
 import { type GrpcChannelOptions, GrpcChannel } from "../../identity/grpc-channel.ts";
 import type { Timers } from "../../net/timers.ts";
-import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
+import type { GrpcMessageSink } from "../../wire/grpc/message-pieces.ts";
+import { AggregatedDiscoveryService, DeltaDiscoveryRequestSchema } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { type ReceivedResource, readResource } from "../resource.ts";
-import type { Refusal, Response } from "./records.ts";
+import type { Refusal } from "./records.ts";
+import { ResponsePieces, type ResponseRest } from "./response-pieces.ts";
 
+const PATH = `/${AggregatedDiscoveryService.typeName}/${AggregatedDiscoveryService.method.deltaAggregatedResources.name}`;
 /** One response: the first holds the whole mesh. Twice what the reference takes. */
 export const RESPONSE_BYTES_MAX = 400 * 1024 * 1024;
 export const CONNECT_TIMEOUT_MS = 5_000;
@@ -37,12 +41,26 @@ export interface AdsClientOptions {
   readonly types: readonly string[];
   /** What is held of a type, name to version. */
   readonly versions: (typeUrl: string) => ReadonlyMap<string, string>;
-  /** Takes a response in. @returns what of it is refused. */
-  readonly onResponse: (response: Response) => readonly Refusal[];
+  /** A response has begun. */
+  readonly onResponse: () => IncomingResponse;
   readonly onEvent: (event: AdsClientEvent) => void;
   readonly random: Random;
   readonly timers: Timers;
 }
+
+/** Takes one response in while it comes. One that never ends, since its stream did, is forgotten. */
+export interface IncomingResponse {
+  /** @param resource its value is borrowed. */
+  add(resource: ReceivedResource): void;
+  /**
+   * The response is whole, and comes into force.
+   * @param about `first`: of its type on its stream. `refused`: what of it could not be added.
+   * @returns what of it is refused, those included.
+   */
+  end(about: { readonly typeUrl: string; readonly removed: readonly string[]; readonly first: boolean; readonly refused: readonly Refusal[] }): readonly Refusal[];
+}
+
+type Request = MessageInitShape<typeof DeltaDiscoveryRequestSchema>;
 
 export type AdsClientEvent =
   /** The first response of a stream has come. */
@@ -92,56 +110,96 @@ export class AdsClient {
     const { address } = this.#options.channel;
     const failure = await prepared.value.connect(CONNECT_TIMEOUT_MS);
     if (failure !== null) return { reason: `connecting to ${address}: ${failure}`, how: "ConnectionError" };
-    const { types } = this.#options;
-    // The first requests, then at most one answer for each response that came.
-    const outgoing = new Pushed(types.map((typeUrl) => this.#initialRequest(typeUrl)));
-    const seen = new Set<string>();
-    const confirmations = new Paced<DeltaDiscoveryRequest>((request) => outgoing.push(request), this.#options.timers);
-    try {
-      const client = createClient(AggregatedDiscoveryService, prepared.value.transport);
-      for await (const response of client.deltaAggregatedResources(outgoing, { headers: prepared.value.headers, signal: this.#end.signal })) {
-        if (seen.size === 0) {
-          this.#retryMs = RETRY_FIRST_MS;
-          this.#options.onEvent({ kind: "connected" });
-        }
-        confirmations.push(this.#take(response, !seen.has(response.typeUrl)));
-        seen.add(response.typeUrl);
-      }
-      return { reason: `${address} ended the stream`, how: seen.size > 0 ? "Complete" : "Error" };
-    } catch (cause) {
-      const error = ConnectError.from(cause);
-      return { reason: `${address}: ${Code[error.code]}: ${error.rawMessage}`, how: "Error" };
-    } finally {
-      confirmations.end();
-      outgoing.end();
-    }
+    const { types, onEvent } = this.#options;
+    const stream = new AdsStream(this.#options, () => {
+      this.#retryMs = RETRY_FIRST_MS;
+      onEvent({ kind: "connected" });
+    });
+    const call = prepared.value.call({ path: PATH, timeoutMs: null, signal: this.#end.signal, sink: stream });
+    stream.answerBy(call);
+    for (const typeUrl of types) call.send(toBinary(DeltaDiscoveryRequestSchema, create(DeltaDiscoveryRequestSchema, this.#initialRequest(typeUrl))));
+    const { status, message } = await call.ended;
+    stream.close();
+    if (status === "Ok") return { reason: `${address} ended the stream`, how: stream.toldSomething ? "Complete" : "Error" };
+    return { reason: `${address}: ${status}: ${message}`, how: "Error" };
   }
 
-  #initialRequest(typeUrl: string): DeltaDiscoveryRequest {
+  #initialRequest(typeUrl: string): Request {
     const { node, versions } = this.#options;
-    return create(DeltaDiscoveryRequestSchema, {
-      typeUrl, initialResourceVersions: Object.fromEntries(versions(typeUrl)), node,
-    });
+    return { typeUrl, initialResourceVersions: Object.fromEntries(versions(typeUrl)), node };
+  }
+}
+
+/** What comes on one stream, and what is answered. */
+class AdsStream implements GrpcMessageSink {
+  readonly #options: AdsClientOptions;
+  readonly #onFirst: () => void;
+  readonly #seen = new Set<string>();
+  readonly #pieces = new ResponsePieces((bytes) => this.#add(bytes));
+  #confirmations: Paced<Uint8Array> | null = null;
+  #incoming: IncomingResponse | null = null;
+  /** Of the present response. */
+  #refused: Refusal[] = [];
+  #typeUrl = "";
+  #resourceBytes = 0;
+
+  constructor(options: AdsClientOptions, onFirst: () => void) {
+    this.#options = options;
+    this.#onFirst = onFirst;
+  }
+
+  answerBy(call: GrpcCall): void {
+    this.#confirmations = new Paced((request) => call.send(request), this.#options.timers);
+  }
+
+  get toldSomething(): boolean {
+    return this.#seen.size > 0;
+  }
+
+  close(): void {
+    this.#confirmations?.end();
+  }
+
+  begin(): void {
+    if (!this.toldSomething) this.#onFirst();
+    this.#incoming = this.#options.onResponse();
+    [this.#refused, this.#typeUrl, this.#resourceBytes] = [[], "", 0];
+  }
+
+  piece(piece: Uint8Array): Result<void, string> {
+    return this.#pieces.push(piece);
+  }
+
+  end(): Result<void, string> {
+    const rest = this.#pieces.end();
+    if (!rest.ok) return err(`a response that cannot be read: ${rest.error}`);
+    this.#confirmations?.push(this.#take(rest.value));
+    this.#seen.add(rest.value.typeUrl);
+    return ok(undefined);
+  }
+
+  /** Its content says of which type a resource is, before the response has said it. */
+  #add(bytes: Uint8Array): void {
+    this.#resourceBytes += bytes.length;
+    const read = readResource(bytes);
+    if (!read.ok) {
+      this.#refused.push({ name: "a resource that cannot be read", reason: read.error });
+      return;
+    }
+    if (this.#typeUrl === "") this.#typeUrl = read.value.typeUrl;
+    if (this.#typeUrl === read.value.typeUrl) this.#incoming!.add(read.value);
+    else this.#refused.push({ name: read.value.name, reason: `its content is of type ${read.value.typeUrl}` });
   }
 
   /** @returns the answer. */
-  #take(response: DeltaDiscoveryResponse, first: boolean): DeltaDiscoveryRequest {
-    const { typeUrl, nonce } = response;
-    const resources: ReceivedResource[] = [];
-    const refusals: Refusal[] = [];
-    this.#options.onEvent({ kind: "response", typeUrl, bytes: response.resources.reduce((sum, { length }) => sum + length, 0) });
-    // The stream holds its last response until the next comes: not what was in it.
-    for (const bytes of response.resources.splice(0)) {
-      const read = readResource(bytes);
-      if (!read.ok) refusals.push({ name: "a resource that cannot be read", reason: read.error });
-      else if (read.value.typeUrl !== typeUrl) refusals.push({ name: read.value.name, reason: `its content is of type ${read.value.typeUrl}` });
-      else resources.push(read.value);
-    }
-    refusals.push(...this.#options.onResponse({ typeUrl, resources, removed: response.removedResources, first }));
-    if (refusals.length === 0) return create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce });
+  #take({ typeUrl, nonce, removed }: ResponseRest): Uint8Array {
+    this.#options.onEvent({ kind: "response", typeUrl, bytes: this.#resourceBytes });
+    const refusals = this.#incoming!.end({ typeUrl, removed, first: !this.#seen.has(typeUrl), refused: this.#refused });
+    this.#incoming = null;
+    if (refusals.length === 0) return confirmation(typeUrl, nonce);
     this.#options.onEvent({ kind: "refused", typeUrl, refusals });
     const message = refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; ").slice(0, COMPLAINT_CHARS_MAX);
-    return create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce, errorDetail: { code: REFUSED_CODE, message } });
+    return toBinary(DeltaDiscoveryRequestSchema, create(DeltaDiscoveryRequestSchema, { typeUrl, responseNonce: nonce, errorDetail: { code: REFUSED_CODE, message } }));
   }
 }
 
@@ -176,4 +234,10 @@ class Paced<T> {
     for (const value of waiting) this.#through(value);
     if (waiting.length > 0) this.#cancel = this.#timers.after(CONFIRM_GATHER_MS, () => this.#passed());
   }
+}
+
+/** By hand: one for each change. */
+function confirmation(typeUrl: string, responseNonce: string): Uint8Array {
+  const { typeUrl: typeField, responseNonce: nonceField } = DeltaDiscoveryRequestSchema.field;
+  return new BinaryWriter().tag(typeField.number, WireType.LengthDelimited).string(typeUrl).tag(nonceField.number, WireType.LengthDelimited).string(responseNonce).finish();
 }

@@ -1,5 +1,5 @@
-// What a client was told, as records: takes one response in, keeps what it can, refuses the rest by name, and says what changed. The records
-// of the mesh are put into its store. Pure.
+// What a client was told, as records: takes one response in while it comes, keeps what it can, refuses the rest by name, and says what
+// changed. The records of the mesh are put into its store when the response is whole; until then they wait packed. Pure.
 //
 // What is refused leaves its last good state in force. A policy that is refused and has none would leave its door open: a denial stands
 // in its place until it can be read.
@@ -7,12 +7,16 @@
 import { type NamespacedName, namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import type { Result } from "../../core/result.ts";
 import { EMPTY_L7_DELTA, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
+import { EMPTY_PACKED_DELTA, type PackedDelta, unpackedDelta } from "../../mesh/packed/packed-delta.ts";
+import { serviceShape, workloadShape } from "../../mesh/packed/record-codecs.ts";
+import { PackedPiecesWriter } from "../../mesh/packed/record-table.ts";
 import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, type Workload } from "../../mesh/records.ts";
-import type { MeshStore } from "../../mesh/store.ts";
+import type { MeshStore, PackedPieces } from "../../mesh/store.ts";
 import type { MeshSnapshot } from "../../resources/mesh-delta.ts";
 import type { L7Codec, L7Kind, L7Records } from "../l7/kinds.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, readAddress, readAuthorization, type ReceivedResource } from "../resource.ts";
 import type { L7Reader } from "./l7-reader.ts";
+import { LogFrames } from "./log-frames.ts";
 import { policyInPlaceOf } from "./stand-in.ts";
 
 export interface Refusal {
@@ -21,24 +25,32 @@ export interface Refusal {
 }
 
 export interface Told {
+  /** What has changed of the mesh. Unpacked whenever it is looked at. */
   readonly delta: MeshDelta;
+  readonly packed: PackedDelta;
   readonly l7Delta: L7Delta;
   readonly refused: readonly Refusal[];
-  /** What is to be kept for the next start: all that was taken, and what a denial stands in for. */
-  readonly keep: readonly ReceivedResource[];
-  readonly drop: readonly string[];
+  /** What is to be kept for the next start: all that was taken, what a denial stands in for, and what is gone. */
+  readonly frames: LogFrames;
 }
 
-export interface Response {
-  readonly typeUrl: string;
+export interface Response extends ResponseEnd {
   readonly resources: readonly ReceivedResource[];
+}
+
+/** A response but for its resources. */
+export interface ResponseEnd {
+  readonly typeUrl: string;
   readonly removed: readonly string[];
   /** The first of its type on a stream names everything that this client lacks: a stand-in that it does not name has nothing to stand in for. */
   readonly first: boolean;
 }
 
-/** Taken in at once where nobody wants to know what has changed: what they were read from is garbage before the next. */
-const PART_RECORDS = 1_000;
+/** What an intake has of a response. */
+interface Taken {
+  readonly frames: LogFrames;
+  readonly refused: Refusal[];
+}
 
 export class XdsRecords {
   readonly #store: MeshStore;
@@ -86,47 +98,45 @@ export class XdsRecords {
     return this.#versions.get(typeUrl) ?? new Map();
   }
 
-  /** @param wanted false where nobody asks what has changed: then the delta may be empty whatever was taken. */
-  take(response: Response, wanted = true): Told {
+  /** A response that is there. */
+  take({ resources, ...end }: Response): Told {
+    const intake = this.begin();
+    for (const resource of resources) intake.add(resource);
+    return intake.end(end);
+  }
+
+  /**
+   * A response that is coming. One at a time; one that is not ended has changed nothing.
+   * @param wanted false where nobody asks what has changed: then the delta may be empty whatever was taken.
+   */
+  begin(wanted = true): ResponseIntake {
+    return new ResponseIntake({
+      addresses: (end, taken, upserts) => this.#takeAddresses(end, taken, upserts, wanted),
+      others: (response, taken) => this.#takeOthers(response, taken),
+    });
+  }
+
+  #takeOthers(response: Response, taken: Taken): Told {
     const { typeUrl } = response;
-    if (typeUrl === ADDRESS_TYPE) return this.#takeAddresses(response, wanted);
-    if (typeUrl === AUTHORIZATION_TYPE) return this.#takePolicies(response);
+    if (typeUrl === AUTHORIZATION_TYPE) return this.#takePolicies(response, taken);
     const kind = this.#kindByType.get(typeUrl);
-    if (kind !== undefined && this.#reader !== null) return this.#takeL7(this.#reader, kind, response);
-    return { ...NOTHING, refused: [{ name: typeUrl, reason: "nobody here asked for this type" }] };
+    if (kind !== undefined && this.#reader !== null) return this.#takeL7(this.#reader, kind, response, taken);
+    taken.refused.push({ name: typeUrl, reason: "nobody here asked for this type" });
+    return { ...NOTHING, ...taken };
   }
 
-  #takeAddresses({ resources, removed }: Response, wanted: boolean): Told {
-    const [workloads, services, refused] = [new Map<WorkloadUid, Workload>(), new Map<NamespacedName, Service>(), [] as Refusal[]];
-    const keep: ReceivedResource[] = [];
-    const apply = (removals: Partial<MeshDelta>): MeshDelta => {
-      const delta = { ...emptyDelta, workloads: [...workloads.values()], services: [...services.values()], ...removals };
-      this.#store.apply(delta);
-      return delta;
+  #takeAddresses({ removed }: ResponseEnd, { frames, refused }: Taken, upserts: PackedPieces, wanted: boolean): Told {
+    // A name does not say of which kind it is.
+    const change = this.#store.applyPieces(upserts, { removedWorkloads: removed as readonly WorkloadUid[], removedServices: removed as readonly NamespacedName[], removedPolicies: [] }, wanted);
+    for (const name of removed) frames.drop(ADDRESS_TYPE, name);
+    const packed = {
+      ...change.packed, removedWorkloads: change.packed.removedWorkloads.filter((name) => change.workloadsChanged.has(name)), removedServices: change.packed.removedServices.filter((name) => change.servicesChanged.has(name)),
     };
-    for (const resource of resources) {
-      const read = readAddress(resource);
-      if (!read.ok) {
-        refused.push({ name: resource.name, reason: read.error });
-        continue;
-      }
-      if (read.value.kind === "workload") workloads.set(read.value.workload.uid, read.value.workload);
-      else services.set(namespacedName(read.value.service.namespace, read.value.service.hostname), read.value.service);
-      keep.push(resource);
-      if (wanted || workloads.size + services.size < PART_RECORDS) continue;
-      apply({});
-      workloads.clear();
-      services.clear();
-    }
-    const known = this.#store.records;
-    const removedWorkloads = (removed as readonly WorkloadUid[]).filter((name) => known.workloads.has(name) || workloads.has(name));
-    const removedServices = (removed as readonly NamespacedName[]).filter((name) => known.services.has(name) || services.has(name));
-    return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: removed, delta: apply({ removedWorkloads, removedServices }) };
+    return { l7Delta: EMPTY_L7_DELTA, refused, frames, delta: unpackedDelta(packed), packed };
   }
 
-  #takePolicies({ resources, removed, first }: Response): Told {
+  #takePolicies({ resources, removed, first }: Response, { frames, refused }: Taken): Told {
     const policies = new Map<NamespacedName, AuthorizationPolicy>();
-    const refused: Refusal[] = [];
     const keep: ReceivedResource[] = [];
     const gone = new Set(removed);
     if (first) for (const name of this.#unnamedStandIns(AUTHORIZATION_TYPE, resources).keys()) gone.add(name);
@@ -152,14 +162,13 @@ export class XdsRecords {
       this.#forget(AUTHORIZATION_TYPE, name);
       if (!policies.has(name as NamespacedName) && this.#store.policy(name as NamespacedName) !== undefined) removedPolicies.push(name as NamespacedName);
     }
-    const delta = { ...emptyDelta, policies: [...policies.values()], removedPolicies };
-    this.#store.apply(delta);
-    return { l7Delta: EMPTY_L7_DELTA, refused, keep, drop: [...gone], delta };
+    const { packed } = this.#store.apply({ ...emptyDelta, policies: [...policies.values()], removedPolicies });
+    frames.change(AUTHORIZATION_TYPE, keep, gone);
+    return { l7Delta: EMPTY_L7_DELTA, refused, frames, delta: unpackedDelta(packed), packed };
   }
 
-  #takeL7(reader: L7Reader, kind: L7Kind, response: Response): Told {
+  #takeL7(reader: L7Reader, kind: L7Kind, response: Response, { frames, refused }: Taken): Told {
     const { typeUrl, resources, first } = response;
-    const refused: Refusal[] = [];
     const keep: ReceivedResource[] = [];
     const gone = new Set(response.removed);
     const upserts = this.#readL7(reader.codecs[kind], kind, resources, refused, keep);
@@ -189,8 +198,9 @@ export class XdsRecords {
     for (const name of endedStandIns) if (!standIns.has(name)) this.#l7.requestPolicies.delete(name);
     for (const [name, standIn] of standIns) this.#l7.requestPolicies.set(name, standIn);
     const own = l7DeltaOf(kind, upserts, removed);
+    frames.change(typeUrl, keep, gone);
     return {
-      delta: emptyDelta, refused, keep, drop: [...gone],
+      ...NOTHING, refused, frames,
       l7Delta: {
         ...own,
         requestPolicies: [...own.requestPolicies, ...standIns.values()],
@@ -243,7 +253,57 @@ export class XdsRecords {
   }
 }
 
-const NOTHING: Told = { delta: emptyDelta, l7Delta: EMPTY_L7_DELTA, refused: [], keep: [], drop: [] };
+const NO_PIECES: PackedPieces = { workloads: [], services: [] };
+const NOTHING = { delta: emptyDelta, packed: EMPTY_PACKED_DELTA, l7Delta: EMPTY_L7_DELTA };
+
+interface IntakeEnds {
+  readonly addresses: (end: ResponseEnd, taken: Taken, upserts: PackedPieces) => Told;
+  readonly others: (response: Response, taken: Taken) => Told;
+}
+
+/** Takes the resources of one response as they come. Of addresses, of which there are the most, it keeps what the store will hold and nothing else. */
+export class ResponseIntake {
+  readonly #ends: IntakeEnds;
+  readonly #workloads = new PackedPiecesWriter(workloadShape);
+  readonly #services = new PackedPiecesWriter(serviceShape);
+  readonly #others: ReceivedResource[] = [];
+  readonly #frames = new LogFrames();
+  readonly #refused: Refusal[] = [];
+  /** Of the resources; "" before the first. */
+  #typeUrl = "";
+  #count = 0;
+
+  constructor(ends: IntakeEnds) {
+    this.#ends = ends;
+  }
+
+  /** @param resource of the same type as those before it; its value is borrowed. */
+  add(resource: ReceivedResource): void {
+    this.#typeUrl = resource.typeUrl;
+    this.#count++;
+    if (resource.typeUrl === ADDRESS_TYPE) this.#addAddress(resource);
+    else this.#others.push({ ...resource, value: new Uint8Array(resource.value) });
+  }
+
+  /** The response is whole, and comes into force. */
+  end(end: ResponseEnd): Told {
+    const asSaid = this.#count === 0 || this.#typeUrl === end.typeUrl;
+    const taken = asSaid ? { frames: this.#frames, refused: this.#refused } : { frames: new LogFrames(), refused: [{ name: `${this.#count} resources`, reason: `their content is of type ${this.#typeUrl}, the response is of type ${end.typeUrl}` }] };
+    if (end.typeUrl !== ADDRESS_TYPE) return this.#ends.others({ ...end, resources: asSaid ? this.#others : [] }, taken);
+    return this.#ends.addresses(end, taken, asSaid ? { workloads: this.#workloads.pieces(), services: this.#services.pieces() } : NO_PIECES);
+  }
+
+  #addAddress(resource: ReceivedResource): void {
+    const read = readAddress(resource);
+    if (!read.ok) {
+      this.#refused.push({ name: resource.name, reason: read.error });
+      return;
+    }
+    if (read.value.kind === "workload") this.#workloads.add(read.value.workload);
+    else this.#services.add(read.value.service);
+    this.#frames.keep(resource);
+  }
+}
 
 /** Names were checked when their records were read. */
 function l7DeltaOf<K extends L7Kind>(kind: K, upserts: ReadonlyMap<string, L7Records[K]>, removedNames: readonly string[]): L7Delta {

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { seededRandom } from "../../core/ports.ts";
 import type { ReceivedResource } from "../resource.ts";
+import { LogFrames } from "./log-frames.ts";
 import { type LoggedState, ResourceLog } from "./resource-log.ts";
 
 const root = mkdtempSync(join(tmpdir(), "weft-xds-log-"));
@@ -15,6 +16,12 @@ const place = (): string => mkdtempSync(join(root, `${count++}-`));
 const file = (directory: string): string => join(directory, "xds/resources.log");
 
 const resource = (name: string, version: string, bytes = 4): ReceivedResource => ({ name, version, typeUrl: "t", value: new Uint8Array(bytes).fill(7) });
+const framesOf = (typeUrl: string, keep: readonly ReceivedResource[], gone: readonly string[] = []): LogFrames => {
+  const frames = new LogFrames();
+  frames.change(typeUrl, keep, gone);
+  if (frames.count === 0) frames.nothing(typeUrl);
+  return frames;
+};
 /** In force at most in these tests. */
 const LIVE = 10;
 
@@ -26,24 +33,24 @@ describe("the log", () => {
     const directory = place();
     const { log, state } = await ResourceLog.open(directory);
     expect(brief(state)).toBeNull();
-    await log.append([{ typeUrl: "t", keep: [], drop: [] }], LIVE);
+    await log.append([framesOf("t", [])], LIVE);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: [] });
   });
 
   test("comes back with the last of each name, over restarts", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append([{ typeUrl: "t", keep: [resource("a", "1"), resource("b", "1")], drop: [] }], LIVE);
-    await log.append([{ typeUrl: "u", keep: [resource("a", "9")], drop: [] }], LIVE);
+    await log.append([framesOf("t", [resource("a", "1"), resource("b", "1")])], LIVE);
+    await log.append([framesOf("u", [resource("a", "9")])], LIVE);
     const again = (await ResourceLog.open(directory)).log;
-    await again.append([{ typeUrl: "t", keep: [resource("a", "2", 0)], drop: ["b", "never"] }], LIVE);
+    await again.append([framesOf("t", [resource("a", "2", 0)], ["b", "never"])], LIVE);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@2:0"], u: ["a@9:4"] });
   });
 
   test("is the owner's alone", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
+    await log.append([framesOf("t", [resource("a", "1")])], LIVE);
     expect([statSync(join(directory, "xds")).mode & 0o777, statSync(file(directory)).mode & 0o777]).toEqual([0o700, 0o600]);
   });
 
@@ -52,7 +59,7 @@ describe("the log", () => {
     const { log } = await ResourceLog.open(directory);
     const ends: number[] = [];
     for (let i = 0; i < 5; i++) {
-      await log.append([{ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] }], LIVE);
+      await log.append([framesOf("t", [resource(`r${i}`, "1")])], LIVE);
       ends.push(statSync(file(directory)).size);
     }
     const whole = readFileSync(file(directory));
@@ -62,7 +69,7 @@ describe("the log", () => {
       const sound = ends.filter((end) => end <= cut).length;
       expect(opened.state.types?.get("t")?.length ?? 0, `cut at ${cut}`).toBe(sound);
       expect(opened.state.fault === null, `cut at ${cut}`).toBe(cut === 0 || cut === 8 || ends.includes(cut));
-      await opened.log.append([{ typeUrl: "t", keep: [resource("more", "1")], drop: [] }], LIVE);
+      await opened.log.append([framesOf("t", [resource("more", "1")])], LIVE);
       expect((await ResourceLog.open(directory)).state.types?.get("t")?.length, `cut at ${cut}`).toBe(sound + 1);
     }
   });
@@ -72,9 +79,9 @@ describe("the log", () => {
     if (Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "none", directory]).exitCode !== 0) return; // Outside the box nobody may mount.
     try {
       const { log } = await ResourceLog.open(directory);
-      await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
-      await expect(log.append([{ typeUrl: "t", keep: [resource("large", "1", 256 * 1024)], drop: [] }], LIVE)).rejects.toThrow("ENOSPC");
-      await log.append([{ typeUrl: "t", keep: [resource("b", "1")], drop: [] }], LIVE);
+      await log.append([framesOf("t", [resource("a", "1")])], LIVE);
+      await expect(log.append([framesOf("t", [resource("large", "1", 256 * 1024)])], LIVE)).rejects.toThrow("ENOSPC");
+      await log.append([framesOf("t", [resource("b", "1")])], LIVE);
       expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["a@1:4", "b@1:4"] });
     } finally {
       Bun.spawnSync(["umount", directory]);
@@ -84,7 +91,7 @@ describe("the log", () => {
   test("with zeros at its end is what was whole", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    await log.append([{ typeUrl: "t", keep: [resource("a", "1")], drop: [] }], LIVE);
+    await log.append([framesOf("t", [resource("a", "1")])], LIVE);
     writeFileSync(file(directory), Buffer.concat([readFileSync(file(directory)), Buffer.alloc(64)]));
     const { state } = await ResourceLog.open(directory);
     expect([brief(state), state.fault !== null]).toEqual([{ t: ["a@1:4"] }, true]);
@@ -93,7 +100,7 @@ describe("the log", () => {
   test("with any byte changed has no wrong content", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    for (let i = 0; i < 5; i++) await log.append([{ typeUrl: "t", keep: [resource(`r${i}`, "1")], drop: [] }], LIVE);
+    for (let i = 0; i < 5; i++) await log.append([framesOf("t", [resource(`r${i}`, "1")])], LIVE);
     const whole = readFileSync(file(directory));
     const random = seededRandom(5);
     for (let run = 0; run < 300; run++) {
@@ -110,8 +117,8 @@ describe("the log", () => {
   test("is written anew when most of it is past", async () => {
     const directory = place();
     const { log } = await ResourceLog.open(directory);
-    for (let i = 0; i < 60; i++) await log.append([{ typeUrl: "t", keep: [resource("big", String(i), 64 * 1024)], drop: [] }], 2);
-    await log.append([{ typeUrl: "t", keep: [resource("small", "1")], drop: [] }], 2);
+    for (let i = 0; i < 60; i++) await log.append([framesOf("t", [resource("big", String(i), 64 * 1024)])], 2);
+    await log.append([framesOf("t", [resource("small", "1")])], 2);
     expect(statSync(file(directory)).size).toBeLessThan(1.2 * 1024 * 1024);
     expect(brief((await ResourceLog.open(directory)).state)).toEqual({ t: ["big@59:65536", "small@1:4"] });
   });

@@ -4,15 +4,14 @@
 //   8 bytes   "weftxds1"
 //   frames    length u32 LE, CRC-32 u32 LE of the content, content: a StoredChange
 
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { type StoredChange, StoredChangeSchema } from "../../wire/protobuf/weft/state/v1/state_pb.ts";
 import { decode, type ReceivedResource } from "../resource.ts";
+import { FRAME_HEADER_BYTES, type LogFrames } from "./log-frames.ts";
 
 const MAGIC = new TextEncoder().encode("weftxds1");
-const FRAME_HEADER_BYTES = 8;
 /** A larger frame is not one of ours: a resource comes in a response, and that is bounded. */
 const FRAME_BYTES_MAX = 64 * 1024 * 1024;
 /** Below this the file is not worth writing anew. */
@@ -20,16 +19,10 @@ const COMPACT_BYTES_MIN = 1024 * 1024;
 /** Written anew when it has this many times the frames that are still in force, or, as some are large and change often, has grown to so many times its size and more. */
 const COMPACT_FACTOR = 2;
 const GROWTH_BYTES_MAX = 64 * 1024 * 1024;
-/** Frames are gathered up to this before they are written. */
-const CHUNK_BYTES = 256 * 1024;
+/** Pieces smaller than this are written together. */
+const GATHERED_BYTES_MAX = 64 * 1024;
 const OWNER_ONLY_DIRECTORY = 0o700;
 const OWNER_ONLY_FILE = 0o600;
-
-export interface LoggedChange {
-  readonly typeUrl: string;
-  readonly keep: readonly ReceivedResource[];
-  readonly drop: readonly string[];
-}
 
 export interface LoggedState {
   /** By type, what was in force; null when nothing was ever kept here. */
@@ -65,29 +58,37 @@ export class ResourceLog {
   }
 
   /**
-   * Adds responses to the file, in their order. One call at a time.
+   * Adds frames to the file, in their order. One call at a time.
    * @param liveCount resources in force after them.
    */
-  async append(changes: readonly LoggedChange[], liveCount: number): Promise<void> {
+  async append(changes: readonly LogFrames[], liveCount: number): Promise<void> {
     const file = await open(this.#path, "a", OWNER_ONLY_FILE);
     const before = this.#fileBytes;
     try {
-      let chunk: Uint8Array[] = before === 0 ? [MAGIC] : [];
-      let chunkBytes = before === 0 ? MAGIC.length : 0;
+      let small: Uint8Array[] = before === 0 ? [MAGIC] : [];
+      let smallBytes = 0;
       let frameCount = 0;
-      const write = async (): Promise<void> => {
-        await file.appendFile(Buffer.concat(chunk, chunkBytes));
-        this.#fileBytes += chunkBytes;
-        [chunk, chunkBytes] = [[], 0];
+      const write = async (bytes: Uint8Array): Promise<void> => {
+        if (bytes.length > 0) await file.appendFile(bytes);
+        this.#fileBytes += bytes.length;
       };
-      for (const change of storedChanges(changes)) {
-        const frame = frameOf(change);
-        chunk.push(frame);
-        chunkBytes += frame.length;
-        frameCount++;
-        if (chunkBytes >= CHUNK_BYTES) await write();
+      const writeSmall = async (): Promise<void> => {
+        await write(small.length === 1 ? small[0]! : Buffer.concat(small));
+        [small, smallBytes] = [[], 0];
+      };
+      for (const frames of changes) {
+        frameCount += frames.count;
+        for (const piece of frames.pieces()) {
+          const isLarge = piece.length >= GATHERED_BYTES_MAX;
+          if (isLarge || smallBytes + piece.length > GATHERED_BYTES_MAX) await writeSmall();
+          if (isLarge) await write(piece);
+          else {
+            small.push(piece);
+            smallBytes += piece.length;
+          }
+        }
       }
-      await write();
+      await writeSmall();
       this.#frameCount += frameCount;
     } catch (cause) {
       // A disk that is full takes a part: what comes after it later would be lost with it.
@@ -143,38 +144,6 @@ export class ResourceLog {
     this.#fileBytes = this.#wholeBytes = (await stat(this.#path)).size;
     this.#frameCount = live.size;
   }
-}
-
-type StoredContent = Pick<StoredChange, "typeUrl" | "name" | "version" | "value" | "removed">;
-
-/** Numbers of StoredChange's fields. */
-const FIELDS = { typeUrl: 1, name: 2, version: 3, value: 4, removed: 5 } as const;
-const NO_VALUE = new Uint8Array(0);
-
-function* storedChanges(changes: readonly LoggedChange[]): IterableIterator<StoredContent> {
-  for (const { typeUrl, keep, drop } of changes) {
-    for (const name of drop) yield { typeUrl, name, version: "", value: NO_VALUE, removed: true };
-    for (const { name, version, value } of keep) yield { typeUrl, name, version, value, removed: false };
-    // Even an empty state is one that was told.
-    if (keep.length + drop.length === 0) yield { typeUrl, name: "", version: "", value: NO_VALUE, removed: false };
-  }
-}
-
-/** By hand: thousands come at once. */
-export function frameOf({ typeUrl, name, version, value, removed }: StoredContent): Uint8Array {
-  const writer = new BinaryWriter();
-  if (typeUrl !== "") writer.tag(FIELDS.typeUrl, WireType.LengthDelimited).string(typeUrl);
-  if (name !== "") writer.tag(FIELDS.name, WireType.LengthDelimited).string(name);
-  if (version !== "") writer.tag(FIELDS.version, WireType.LengthDelimited).string(version);
-  if (value.length > 0) writer.tag(FIELDS.value, WireType.LengthDelimited).bytes(value);
-  if (removed) writer.tag(FIELDS.removed, WireType.Varint).bool(true);
-  const content = writer.finish();
-  const frame = new Uint8Array(FRAME_HEADER_BYTES + content.length);
-  const view = new DataView(frame.buffer);
-  view.setUint32(0, content.length, true);
-  view.setUint32(4, crc32(content), true);
-  frame.set(content, FRAME_HEADER_BYTES);
-  return frame;
 }
 
 /** @returns the last frame of each name that was not removed, and where the sound part ends. */
