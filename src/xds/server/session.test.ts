@@ -204,7 +204,7 @@ describe("a client that asks", () => {
   const pods = [
     workload({ name: "a", addresses: [ip("198.18.0.1")], services: member({ [WEB]: { 80: 8080 } }) }),
     workload({ name: "b", addresses: [ip("198.18.0.2")], node: "node-2", services: member({ [WEB]: { 80: 8080 } }) }),
-    workload({ name: "c", addresses: [ip("198.18.0.3")], node: "node-2" }),
+    workload({ name: "c", addresses: [ip("198.18.0.3"), ip("2001:db8::3")], node: "node-2" }),
   ];
 
   test("is told of its own node and of what it asks for: by address, by virtual address, by host name, by uid", () => {
@@ -221,6 +221,9 @@ describe("a client that asks", () => {
     expect(model.takeAll()).toEqual([`Address +${WEB}`]);
     model.ask(ADDRESS_TYPE, [B]);
     expect(model.takeAll()).toEqual([`Address +${B}`]);
+    // Each address of one workload is a name of its own, in whatever spelling it was asked for.
+    model.ask(ADDRESS_TYPE, ["/2001:db8::3", "/2001:0DB8:0::0003"]);
+    expect(model.takeAll()).toEqual(["Address +/2001:0DB8:0::0003,/2001:db8::3"]);
   });
 
   test("is answered when there is no such thing, and told when there is", () => {
