@@ -15,6 +15,7 @@ import type { NamespaceResources } from "./namespace-resources.ts";
 import type { Labels } from "./object-meta.ts";
 import type { RemoteNetworks } from "./remote-gateway.ts";
 import { collectInto, type Placed, type Report, type ResourceDiagnostic, type ResourceOf, type TranslationOptions } from "./resource.ts";
+import { reportSelectorsBeyond, type SelectorsBeyond } from "./selected-entries.ts";
 import { SelectorIndex } from "./selector.ts";
 import type { ServiceAddresses } from "./service-addresses.ts";
 import { entryMemberships, translateServiceEntry } from "./translate-service-entry.ts";
@@ -42,7 +43,9 @@ export interface NamespaceContext extends NamespaceSurroundings {
   /** Identity of all inputs; the context is used again while they are the same objects. */
   readonly inputs: readonly unknown[];
   readonly services: readonly Service[];
-  readonly serviceEntryIndex: SelectorIndex<Placed<ServiceEntryResource>>;
+  /** Of WorkloadEntries: Services that have no room for more of these are not among them. */
+  readonly entrySelection: ServiceSelection;
+  readonly serviceEntryIndex: SelectorIndex<SelectingEntry>;
   /** Endpoints that ServiceEntries list themselves. */
   readonly workloads: readonly Workload[];
   readonly policies: readonly AuthorizationPolicy[];
@@ -52,6 +55,12 @@ export interface NamespaceContext extends NamespaceSurroundings {
   readonly entryWaypoint: (entry: WorkloadEntryResource, services: readonly ServiceResource[]) => readonly WeightedWaypoint[];
   readonly diagnostics: readonly ResourceDiagnostic[];
   readonly translated: Map<Placed<WorkloadEntryResource>, TranslatedMember>;
+}
+
+interface SelectingEntry {
+  readonly placed: Placed<ServiceEntryResource>;
+  /** How many of its hosts have what it selects. */
+  readonly hosts: number;
 }
 
 /** A workload, and what selects it and has it not as an endpoint: it is one of so many already. */
@@ -78,19 +87,22 @@ export interface ContextParts {
   /** Entries whose workloads are never found by their addresses. */
   readonly hidden: ReadonlySet<Placed<Resource>>;
   readonly addresses: ServiceAddresses;
+  readonly beyond: SelectorsBeyond;
   readonly inputs: readonly unknown[];
   readonly labels: Labels;
   readonly waypointFor: string;
   readonly options: TranslationOptions;
 }
 
-export function* buildContext({ namespace, mesh, hidden, addresses, inputs, labels, waypointFor, options }: ContextParts): Steps<NamespaceContext> {
+export function* buildContext({ namespace, mesh, hidden, addresses, beyond, inputs, labels, waypointFor, options }: ContextParts): Steps<NamespaceContext> {
   const diagnostics: ResourceDiagnostic[] = [];
   const reportFor = collectInto(diagnostics);
   const isRoot = namespace.name === options.rootNamespace;
   const binding: Binding = { labels, annotations: namespace.namespace?.resource.annotations };
 
   const selection = new ServiceSelection(namespace.services);
+  const entrySelection = beyond.size === 0 ? selection : new ServiceSelection(namespace.services.filter((placed) => !beyond.has(placed)));
+  reportSelectorsBeyond(beyond, reportFor);
   const serviceWaypoints = (object: ResourceOf<string, unknown>): readonly WeightedWaypoint[] => {
     const found = serviceWaypoint(object, binding, mesh);
     return found?.takes === true ? waypointRecord(found.bound, options.clusterDomain) : [];
@@ -125,11 +137,12 @@ export function* buildContext({ namespace, mesh, hidden, addresses, inputs, labe
   });
 
   const policiesFor = (selected: Labels): readonly NamespacedName[] => selectingPolicies(selected, policyIndex, peers);
-  const serviceEntryIndex = new SelectorIndex<Placed<ServiceEntryResource>>();
+  const serviceEntryIndex = new SelectorIndex<SelectingEntry>();
   const workloads: Workload[] = [];
   for (const placed of namespace.serviceEntries) {
     const selector = placed.resource.spec.workloadSelector?.labels ?? {};
-    if (Object.keys(selector).length > 0) serviceEntryIndex.add(selector, placed);
+    const hosts = beyond.get(placed)?.hosts ?? placed.resource.spec.hosts.length;
+    if (Object.keys(selector).length > 0 && hosts > 0) serviceEntryIndex.add(selector, { placed, hosts });
     const translated = translateServiceEntry(placed, {
       options, waypoints: serviceWaypoints(placed.resource), namespaceLabels: labels, gateways: mesh.networks.gateways, addressesOf: (hostname) => addresses.get(`${placed.resource.namespace}/${hostname}`) ?? [], policiesFor,
       hidden: hidden.has(placed),
@@ -149,7 +162,7 @@ export function* buildContext({ namespace, mesh, hidden, addresses, inputs, labe
     return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
-  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden, selection, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
+  return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden, selection, entrySelection, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };
 }
 
 /** Null for a service that asks for no waypoint, or is one itself. A waypoint for workloads alone takes no services that are bound by their namespace's label. */
@@ -163,8 +176,8 @@ export function translateEntry(placed: Placed<WorkloadEntryResource>, context: N
   const known = context.translated.get(placed);
   if (known !== undefined) return known;
   const labels = entryLabels(placed.resource);
-  const { held: services, beyond } = context.selection.of(labels);
-  const hosts = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.resource.name < b.resource.name ? -1 : 1)).flatMap(({ resource }) => entryMemberships(resource, placed.resource.spec.ports ?? {}));
+  const { held: services, beyond } = context.entrySelection.of(labels);
+  const hosts = context.serviceEntryIndex.selecting(labels).sort((a, b) => (a.placed.resource.name < b.placed.resource.name ? -1 : 1)).flatMap((one) => entryMemberships(one.placed.resource, placed.resource.spec.ports ?? {}).slice(0, one.hosts));
   const made = translateWorkloadEntry(placed, {
     options, namespaceLabels: context.labels, gateways: context.gateways, services, further: hosts.slice(0, ENTRY_MEMBERSHIPS_MAX), policies: selectingPolicies(labels, context.policyIndex, context.peers), waypoints: context.entryWaypoint(placed.resource, services), hidden: context.hidden.has(placed),
   });

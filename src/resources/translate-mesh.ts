@@ -21,6 +21,7 @@ import { groupOf, homeOf, type NamespaceResources, sameItems } from "./namespace
 import { RecordTable, type Records, type Replaced } from "./record-table.ts";
 import { translateRemoteGateways } from "./remote-gateway.ts";
 import { collectInto, type Placed, type ResourceDiagnostic, type TranslationOptions } from "./resource.ts";
+import { selectorsBeyond, type SelectorsBeyond } from "./selected-entries.ts";
 import { assignServiceAddresses, type ServiceAddresses } from "./service-addresses.ts";
 import { WaypointAdmission } from "./waypoint-admission.ts";
 import { boundWaypoint } from "./waypoint-binding.ts";
@@ -221,8 +222,10 @@ export class MeshTranslator {
     const labels = group.namespace?.resource.labels ?? {};
     const bound = boundWaypoint({ namespace: group.name, labels: {} }, { labels }, mesh.admission);
     const waypointFor = bound === null ? "" : mesh.waypointFor(bound);
+    // Whoever writes a directory runs the mesh, and so does whoever writes in the root namespace.
+    const beyond: SelectorsBeyond = this.#members === "entries" || group.name === this.#options.rootNamespace ? new Map() : yield* selectorsBeyond(group);
     const inputs: unknown[] = [
-      group.namespace, waypointFor, mesh.admission.keyFor(group.name), mesh.meshPeer, "services", ...group.services, "addresses", ...group.services.map(({ resource }) => (this.#addresses.get(resource) ?? []).join()),
+      "beyond", ...[...beyond].flatMap(([placed, { selected, hosts }]) => [placed, selected, hosts]), group.namespace, waypointFor, mesh.admission.keyFor(group.name), mesh.meshPeer, "services", ...group.services, "addresses", ...group.services.map(({ resource }) => (this.#addresses.get(resource) ?? []).join()),
       "serviceEntries", ...group.serviceEntries, "hosts", ...group.serviceEntries.flatMap(({ resource }) => resource.spec.hosts.map((host) => (this.#addresses.get(`${resource.namespace}/${host}`) ?? []).join())),
       "hidden", ...[...group.entries, ...group.serviceEntries].filter((placed) => this.#hidden.has(placed)), "policies", ...group.policies, "root", ...mesh.rootPolicies, "peers", ...group.peers, "networks", JSON.stringify([...mesh.networks.gateways]),
       ...(this.#members === "entriesAndPods" ? [mesh.waypointUses] : []),
@@ -232,7 +235,7 @@ export class MeshTranslator {
       dropUnused(previous.translated, group.entries);
       return previous;
     }
-    return yield* buildContext({ namespace: group, mesh, hidden: this.#hidden, addresses: this.#addresses, inputs, labels, waypointFor, options: this.#options });
+    return yield* buildContext({ namespace: group, mesh, hidden: this.#hidden, addresses: this.#addresses, beyond, inputs, labels, waypointFor, options: this.#options });
   }
 
   *#partsOf(group: NamespaceResources, context: NamespaceContext): Steps<NamespaceParts> {

@@ -5,6 +5,7 @@ import { NAMESPACE_CHARS_MAX, NAMESPACE_OBJECTS_MAX } from "../../src/resources/
 import type { ClusterSet } from "../../src/resources/cluster/cluster-set.ts";
 import { ENTRY_MEMBERSHIPS_PER_NAMESPACE_MAX, HOSTS_PER_NAMESPACE_MAX } from "../../src/resources/claims/claims.ts";
 import { MEMBERSHIPS_MAX } from "../../src/resources/memberships.ts";
+import { SELECTED_PER_NAMESPACE_MAX } from "../../src/resources/selected-entries.ts";
 import { CONSUMER_ROUTES_PER_SERVICE_MAX, ROUTES_PER_SERVICE_MAX, TRAFFIC_RESOURCES_PER_SERVICE_MAX, WILDCARD_RULES_PER_NAMESPACE_MAX } from "../../src/resources/l7/bounds.ts";
 import { item } from "../kit/bad-input.ts";
 import { cluster, object, pod, put, saidOf, service, serviceEntry, TENANT, VAULT, VICTIM, wayOf, workloadEntry, workloadOf } from "./tenant-cluster.ts";
@@ -131,6 +132,39 @@ describe("more than one service, workload or namespace may have to do with", () 
     for (let i = 0; i < 1_744; i++) set.remove("Service", TENANT, called(i));
     const after = set.evaluate();
     expect([saidOf(after, `Service aaa/${called(1_999)}`), saidOf(after, "WorkloadEntry aaa/old"), wayOf(`${addressOf(1_999)}:80`, after)]).toEqual([[], [], expect.stringContaining("tunnel to aaa/")]);
+  }, 60_000);
+
+  item("a thousand Services and ServiceEntries that each select a thousand WorkloadEntries", async () => {
+    const [count, entries] = [1_000, 1_000];
+    const labels = { app: "many", "istio.io/dataplane-mode": "ambient" };
+    const vip = (i: number): string => `203.0.${113 + (i >> 8)}.${i & 255}`;
+    const selectingEntry = (i: number) => serviceEntry(`e${String(i).padStart(4, "0")}`, { hosts: [`h${i}.example`], addresses: [vip(i)], endpoints: undefined, workloadSelector: { labels: { app: "many" } } }, TENANT, created(i));
+    const selectingService = (i: number) => service(TENANT, `s${i}`, `198.19.${10 + (i >> 8)}.${i & 255}`, { selector: { app: "many" } }, created(2 * i));
+    const all = [...Array.from({ length: entries }, (_, i) => workloadEntry(TENANT, `w${i}`, `198.18.${20 + (i >> 8)}.${i & 255}`, { labels })), ...Array.from({ length: count }, (_, i) => [selectingEntry(i), selectingService(i)]).flat()];
+    const set = cluster(pod(TENANT, "web", "198.18.6.6", { labels: { app: "many" } }), ...all);
+    const evaluation = set.evaluate();
+    const memberships = (): number => [...set.evaluate().mesh.workloads.values()].filter(({ namespace, provenance }) => namespace === TENANT && provenance.kind === "WorkloadEntry").reduce((sum, one) => sum + one.services.length, 0);
+    expect(memberships()).toBe(SELECTED_PER_NAMESPACE_MAX);
+    // The oldest hold, whichever of both they are: two of three are ServiceEntries.
+    expect([saidOf(evaluation, "ServiceEntry aaa/e0066"), saidOf(evaluation, "Service aaa/s32")]).toEqual([[], []]);
+    expect([saidOf(evaluation, "ServiceEntry aaa/e0067").join(), saidOf(evaluation, "Service aaa/s33").join()]).toEqual([expect.stringMatching(/^error spec\.workloadSelector: it selects up to 1000 WorkloadEntries, .* none of them is its endpoint/), expect.stringContaining("error spec.selector: it selects up to 1000 WorkloadEntries")]);
+    // What is sent to the others goes nowhere rather than on in plain text; a Service keeps its pods.
+    expect([wayOf(`${vip(0)}:80`, evaluation, "aaa/web"), wayOf(`${vip(999)}:80`, evaluation, "aaa/web"), wayOf("198.19.10.100:80", evaluation, "aaa/web")]).toEqual([expect.stringContaining("tunnel to aaa/w"), "refused: no_endpoints", expect.stringContaining("aaa/web")]);
+    // The bank has its own room.
+    put(set, workloadEntry(VICTIM, "old", "198.18.1.9", { labels: { app: "vault", "istio.io/dataplane-mode": "ambient" } }));
+    expect(workloadOf(set.evaluate(), VICTIM, "old")!.services.map(({ service: to }) => String(to))).toEqual(["bank/vault.bank.svc.cluster.local"]);
+    // With room again the others have what they select.
+    for (let i = 0; i < 950; i++) set.remove("WorkloadEntry", TENANT, `w${i}`);
+    const after = set.evaluate();
+    expect([memberships(), saidOf(after, "ServiceEntry aaa/e0999"), wayOf(`${vip(999)}:80`, after, "aaa/web")]).toEqual([50 * (count + MEMBERSHIPS_MAX), [], expect.stringContaining("tunnel to aaa/w")]);
+  }, 60_000);
+
+  item("thousands of selectors that agree in one label of thousands of WorkloadEntries, and select none", async () => {
+    const count = 3_000;
+    const half = (i: number): Readonly<Record<string, string>> => ({ "istio.io/dataplane-mode": "ambient", ...(i % 2 === 0 ? { a: "x" } : { b: "x" }) });
+    const objects = Array.from({ length: count }, (_, i) => [workloadEntry(TENANT, `w${i}`, `198.18.${20 + (i >> 8)}.${i & 255}`, { labels: half(i) }), service(TENANT, `s${i}`, `198.19.${10 + (i >> 8)}.${i & 255}`, { selector: { a: "x", b: "x" } }, created(i))]).flat();
+    const evaluation = cluster(...objects).evaluate();
+    expect([saidOf(evaluation, "Service aaa/s600"), saidOf(evaluation, "Service aaa/s700").join()]).toEqual([[], expect.stringContaining("the 1000000 looks that it takes to find them")]);
   }, 60_000);
 
   item("thousands of policies that select one workload", async () => {

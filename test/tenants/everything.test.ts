@@ -3,6 +3,7 @@
 
 import { describe, expect } from "bun:test";
 import { namespacedName } from "../../src/core/brand.ts";
+import { atOnce } from "../../src/core/steps.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
 import { WaypointIndex, type WaypointRecords } from "../../src/xds/server/waypoint-index.ts";
 import { item } from "../kit/bad-input.ts";
@@ -28,7 +29,7 @@ const tenant: readonly Json[] = [namespace(TENANT, USES), gateway(TENANT, "wp"),
 
 function toldTo(at: string, evaluation: ClusterEvaluation): WaypointRecords {
   const index = new WaypointIndex();
-  index.update({ delta: { ...evaluation.delta, services: [...evaluation.mesh.services.values()] }, l7Delta: { ...evaluation.l7Delta, routes: [...evaluation.l7.routes.values()] } });
+  atOnce(index.update({ delta: { ...evaluation.delta, services: [...evaluation.mesh.services.values()] }, l7Delta: { ...evaluation.l7Delta, routes: [...evaluation.l7.routes.values()] } }));
   return index.recordsOf(namespacedName(at, "wp"), evaluation.l7, (name) => evaluation.mesh.services.get(name));
 }
 

@@ -3,6 +3,7 @@
 
 import { describe, expect } from "bun:test";
 import { namespacedName } from "../../src/core/brand.ts";
+import { atOnce } from "../../src/core/steps.ts";
 import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.ts";
 import { WaypointIndex } from "../../src/xds/server/waypoint-index.ts";
 import { item } from "../kit/bad-input.ts";
@@ -24,7 +25,7 @@ const REFUSED = "refused: unknown_waypoint";
 /** What the bank's waypoint is told of. */
 function toldOf(evaluation: ClusterEvaluation): string[] {
   const index = new WaypointIndex();
-  index.update({ delta: { ...evaluation.delta, services: [...evaluation.mesh.services.values()] }, l7Delta: evaluation.l7Delta });
+  atOnce(index.update({ delta: { ...evaluation.delta, services: [...evaluation.mesh.services.values()] }, l7Delta: evaluation.l7Delta }));
   const records = index.recordsOf(namespacedName(VICTIM, "wp"), evaluation.l7, (name) => evaluation.mesh.services.get(name));
   return [...records.routes.keys(), ...records.requestPolicies.keys()];
 }

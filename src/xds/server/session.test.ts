@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { namespacedName } from "../../core/brand.ts";
 import { seededRandom } from "../../core/ports.ts";
+import { atOnce } from "../../core/steps.ts";
 import { evaluate } from "../../resources/test-kit.ts";
 import { ip, member, policy, RandomMesh, service, uid, workload } from "../../../test/kit/mesh-records.ts";
 import { ModelClient, PublishedMesh } from "../../../test/kit/published-mesh.ts";
@@ -73,7 +74,7 @@ describe("a client of everything", () => {
     world.publish(mesh.change({ workloads: [workload({ name: "a" }), workload({ name: "b" })], services: [service({ name: "web" })] }));
     first.takeAll();
     world.publish(mesh.change({ workloads: [workload({ name: "a", capacity: 3 })], removedWorkloads: [uid(B)] }));
-    world.addresses.forgetRemoved(world.state);
+    atOnce(world.addresses.forgetRemoved(world.state));
     const again = client(first);
     again.subscribe(ADDRESS_TYPE);
     expect(again.takeAll()).toEqual([`Address +${A}`, `Address -${B}`]);
@@ -154,8 +155,8 @@ describe("a client of everything", () => {
         world.publish(mesh.change(random.delta()));
         for (let take = random.below(4); take > 0; take--) model.take();
         if (random.chance(0.1)) {
-          world.addresses.forgetRemoved(world.state);
-          world.policies.forgetRemoved(world.state);
+          atOnce(world.addresses.forgetRemoved(world.state));
+          atOnce(world.policies.forgetRemoved(world.state));
           model = client(model);
           model.subscribe(ADDRESS_TYPE);
           model.subscribe(AUTHORIZATION_TYPE);
