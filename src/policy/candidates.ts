@@ -15,7 +15,7 @@ export interface CandidateRequest {
   readonly portFallback: number | null;
   /** Endpoints of any network may be dialled as they are: true for gateways only. */
   readonly anyNetwork: boolean;
-  /** Family of the address the client asked for: preferred where the service leaves the choice. */
+  /** Preferred where the service leaves the choice: that of the address the client asked for, or the source's primary one. */
   readonly family: 4 | 6;
 }
 
@@ -66,6 +66,9 @@ export function whyNothing(request: CandidateRequest & { readonly endpoints: End
   }
   return counts;
 }
+
+/** The family that a workload has for certain, for whoever chooses for it: that of its first address. */
+export const primaryFamily = ({ addresses: [first] }: Pick<Workload, "addresses">): 4 | 6 => (first !== undefined && isIpv6(first) ? 6 : 4);
 
 /** The port an endpoint listens on for a service port: its own mapping, else the service's; null when neither has it. */
 export function targetPortOf(endpoint: Endpoint, service: Service, servicePort: number): number | null {

@@ -9,7 +9,7 @@ import type { GatewayAddress, Service, WeightedWaypoint, Workload } from "../mes
 import type { EndpointSet, MeshStore } from "../mesh/store.ts";
 import { type Authority, formatAuthority } from "../wire/hbone/authority.ts";
 import type { Balancer, PickRequest } from "./balance.ts";
-import { chooseAddress, type NothingPicked, type Picked } from "./candidates.ts";
+import { chooseAddress, type NothingPicked, type Picked, primaryFamily } from "./candidates.ts";
 import { HBONE_PORT, OWN_PORTS } from "./ports.ts";
 import { identityOf, isWaypointInstance, nameOf, resolveGateway, sampleWaypoint } from "./waypoints.ts";
 
@@ -421,7 +421,7 @@ export interface FarEndpoint {
 /** The way to an endpoint on another network, for those who chose it themselves: as a connection to its service would go there. */
 export function chooseGateway(store: MeshStore, balancer: Balancer, source: Workload, { service, servicePort, far, nowMs }: FarEndpoint): OutboundDecision {
   const anyAddress = source.addresses[0] ?? UNSPECIFIED;
-  const attempt: Attempt = { store, balancer, source, dst: { ip: anyAddress, port: servicePort }, family: isIpv6(anyAddress) ? 6 : 4, nowMs, exclude: NOBODY };
+  const attempt: Attempt = { store, balancer, source, dst: { ip: anyAddress, port: servicePort }, family: primaryFamily(source), nowMs, exclude: NOBODY };
   return toFarEndpoint(attempt, service, far);
 }
 

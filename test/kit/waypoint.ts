@@ -64,6 +64,8 @@ export interface WaypointOptions {
   /** Name of the port of each service: says what its servers speak. */
   readonly portName?: string;
   readonly source?: Partial<RequestSource>;
+  /** The waypoint's own. */
+  readonly addresses?: readonly IpAddress[];
   readonly tokens?: TokenChecker;
   readonly logins?: LoginChecker;
   readonly names?: NameSource;
@@ -111,7 +113,7 @@ export class WaypointFixture implements AsyncDisposable {
       workloads: options.endpoints.map((endpoint, i) => endpointOf(endpoint, i)),
     }));
     this.l7.apply({ ...EMPTY_L7_DELTA, ...options.l7 });
-    const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
+    const self = workload({ name: "waypoint", addresses: options.addresses ?? [], locality: { region: "", zone: "", subzone: "" } });
     this.telemetry = new RequestTelemetry({
       role: { ...QUIET, ...options.telemetry }, clock: this.#clock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
       postLines: (lines) => void (this.lines += lines), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,

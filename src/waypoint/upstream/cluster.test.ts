@@ -135,3 +135,19 @@ test("an endpoint that is known by a name has all its addresses, and its name is
   waypoint.plane.tick();
   expect(keys()).toEqual([`${uid("e0")}@127.0.0.1`]);
 });
+
+test("of an endpoint with addresses of both families the one is used of which the waypoint's own first address is", async () => {
+  const both = [ip("127.0.0.1"), ip("::1")];
+  for (const [host, own, byName] of [["::1", "2001:db8::9", [`${uid("e0")}@::1`]], ["127.0.0.1", "198.18.0.9", [`${uid("e0")}@127.0.0.1`]]] as const) {
+    await using server = await backend1((_request, response) => response.end("ok"), host);
+    const names = { version: 1, addresses: () => both };
+    await using waypoint = new WaypointFixture({ endpoints: [server], names, addresses: [ip(own), ...both], l7: policies({ retry: NO_RETRY }) });
+    const known = waypoint.store.workload(uid("e0"))!;
+    waypoint.store.apply({ ...emptyDelta, workloads: [{ ...known, addresses: both }] });
+    expect(await (await waypoint.fetch("/")).text()).toBe("ok");
+    waypoint.store.apply({ ...emptyDelta, workloads: [{ ...known, addresses: [], hostname: "api.example.com" }] });
+    expect(await (await waypoint.fetch("/")).text()).toBe("ok");
+    const [cluster] = [...waypoint.plane.clusters];
+    expect(cluster!.upstream.endpoints.map(({ key }) => key)).toEqual([...byName]);
+  }
+});

@@ -17,7 +17,7 @@ import type { ViewFacts } from "../../policy/upstream/view-facts.ts";
 import type { UpstreamSettings } from "../../policy/upstream/settings.ts";
 import type { NameSource, RefreshRequest } from "../../policy/upstream/endpoint-list.ts";
 import { Upstream } from "../../policy/upstream/upstream.ts";
-import type { Picked } from "../../policy/candidates.ts";
+import { type Picked, primaryFamily } from "../../policy/candidates.ts";
 import type { ClusterLabels, ClusterState } from "../../telemetry/upstream-metrics.ts";
 import { declaresHttp2 } from "../downstream/declared-protocol.ts";
 import { type ClusterRules, type ClusterRulesPlace, compileClusterRules, same } from "./cluster-rules.ts";
@@ -94,7 +94,6 @@ export interface WildcardCluster {
 /** What the port's servers speak; `asClient`: what the client of the moment speaks, as it would without us between. */
 export type ServerProtocol = "HTTP/1.1" | "HTTP/2" | "asClient";
 
-const IPV4 = 4;
 const HTTP1_ALPN = "http/1.1";
 const HTTP2_ALPN = "h2";
 /** As sidecars of the mesh tell each other what is inside. */
@@ -417,7 +416,7 @@ export class Cluster {
     const source = self();
     const last = this.#lastRefresh;
     if (last !== null && last.service === service && last.endpoints === endpoints && last.source === source && !this.#isDynamic) return last;
-    return (this.#lastRefresh = { service, endpoints, source, servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: IPV4, names: this.#allowed(names) });
+    return (this.#lastRefresh = { service, endpoints, source, servicePort: port, portFallback: anyPort ? port : null, anyNetwork: false, family: primaryFamily(source), names: this.#allowed(names) });
   }
 
   #refusal(): DialWay["refusal"] {

@@ -9,7 +9,7 @@ import type { Workload } from "../../mesh/records.ts";
 import type { MeshStore } from "../../mesh/store.ts";
 import type { DueList } from "../../net/due-list.ts";
 import { Balancer } from "../../policy/balance.ts";
-import type { Picked } from "../../policy/candidates.ts";
+import { type Picked, primaryFamily } from "../../policy/candidates.ts";
 import { acceptedIdentities, chooseGateway, explainOutbound, type TunnelDecision, withAddress } from "../../policy/outbound.ts";
 import { HBONE_PORT } from "../../policy/ports.ts";
 import { identityOf, nameOf } from "../../policy/waypoints.ts";
@@ -144,12 +144,12 @@ export class MeshDialer implements EndpointDialer {
   }
 
   #resolve(hostname: string, { owner, nowMs, way }: Dial, found: (ip: IpAddress) => PendingChannel): PendingChannel {
-    const { names } = this.#options;
+    const { names, self: ownRecord } = this.#options;
     const later = new LaterChannel();
     // A name that is known already answers at once, and whoever dials is not told before it has what it asked for.
     queueMicrotask(() => {
       if (later.cancelled) return;
-      names.resolve(hostname, IPV4, nowMs, (ip) => {
+      names.resolve(hostname, primaryFamily(ownRecord() ?? NO_RECORD), nowMs, (ip) => {
         if (later.cancelled) return;
         if (ip === null) owner.connectFailed(`the name ${hostname} has no address: ${names.failure(hostname) ?? "no answer"}`, "connect");
         else {
@@ -166,8 +166,7 @@ export class MeshDialer implements EndpointDialer {
 
 const takesTunnels = ({ tunnelProtocol }: Workload): boolean => tunnelProtocol !== "TCP";
 
-/** Tried first where a name has addresses of both families. */
-const IPV4 = 4;
+const NO_RECORD = { addresses: [] };
 
 const wayOf = ({ tunnelTo, authority, acceptedIdentities: accepted, destination, inner }: TunnelDecision): TunnelWay => ({ tunnelTo, authority, acceptedIdentities: accepted, workload: destination, inner });
 
