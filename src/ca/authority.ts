@@ -5,6 +5,7 @@ import { createPublicKey, type KeyObject, randomBytes } from "node:crypto";
 import type { Blame } from "../core/fault.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import { parseSpiffeId, type SpiffeId, type TrustDomain } from "../core/spiffe.ts";
+import { CLOCK_SKEW_MS } from "../identity/chain.ts";
 import { importPublicKey, keyIdentifier, signatureAlgorithmOf, signDer, verifySignature } from "../identity/x509-crypto.ts";
 import { encodeName, encodeSigned, encodeTbsCertificate, encodeTbsRevocationList, type NewCertificate, type NewName } from "../wire/x509/build.ts";
 import type { CertificateFields } from "../wire/x509/certificate.ts";
@@ -30,8 +31,10 @@ export interface AuthorityPolicy {
 }
 
 export const LEAF_LIFETIME_MS = 24 * 3_600_000;
-/** Leaves start this much in the past, so that a node whose clock is behind can use them at once. */
-export const BACKDATE_MS = 2 * 60_000;
+/** Certificates start this much in the past: whose clock is behind ours by what we take clocks to differ can use them, and believe in them, at once. */
+export const BACKDATE_MS = CLOCK_SKEW_MS + 60_000;
+/** Of a leaf's lifetime at most: renewal goes by the half of what it says, and must not be due when it comes. */
+const BACKDATE_SHARE_MAX = 0.5;
 /** Bounds the cost of a signature check; a stronger key helps nobody for a day. */
 const REQUEST_RSA_BITS_MAX = 4096;
 const REQUEST_RSA_BITS_MIN = 2048;
@@ -176,7 +179,7 @@ export class Authority {
 
   #issueLeaf(options: { readonly id: SpiffeId; readonly spkiDer: Uint8Array; readonly lifetimeMs: number; readonly nowMs: number }): IssuedCertificate {
     const { certificate } = this.#issuer;
-    const notBeforeMs = wholeSeconds(Math.max(certificate.notBeforeMs, options.nowMs - BACKDATE_MS));
+    const notBeforeMs = wholeSeconds(Math.max(certificate.notBeforeMs, options.nowMs - Math.min(BACKDATE_MS, options.lifetimeMs * BACKDATE_SHARE_MAX)));
     const notAfterMs = wholeSeconds(Math.min(certificate.notAfterMs, options.nowMs + options.lifetimeMs));
     const serial = newSerial();
     const der = signCertificate(this.#issuer, {

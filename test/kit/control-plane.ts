@@ -9,11 +9,11 @@ import { newToken, parseTokens } from "../../src/ca/tokens.ts";
 import { RULES_OWNER } from "../../src/cni/pod-capture.ts";
 import { type MeshedPod, ZdsServer } from "../../src/cni/zds-server.ts";
 import { formatSocketAddress, type IpAddress, isIpv6 } from "../../src/core/ip.ts";
-import { systemClock } from "../../src/core/ports.ts";
+import { type Clock, systemClock } from "../../src/core/ports.ts";
 import { systemTimers } from "../../src/net/timers.ts";
 import { REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
-import { HOUR_MS, testCa } from "./certificates.ts";
+import { type TestCa, testCa } from "./certificates.ts";
 import { Agent } from "./mesh.ts";
 import type { Node, Place, Workload } from "./network.ts";
 import { PublishedMesh } from "./published-mesh.ts";
@@ -62,27 +62,29 @@ export class TestControlPlane implements AsyncDisposable {
   readonly mesh = new PublishedMesh();
   readonly hub: Node;
   readonly #address: IpAddress;
-  readonly #ca = testCa({ nowMs: Date.now() - HOUR_MS });
+  readonly #ca: TestCa;
   readonly #token = newToken();
   readonly #certificates: CaServer;
   readonly #cni = new Map<Node, TestCni>();
   #xds: TestXdsServer | null = null;
 
-  private constructor(hub: Node, address: IpAddress) {
+  private constructor(hub: Node, address: IpAddress, clock: Clock) {
     this.hub = hub;
     this.#address = address;
+    // As new as an installation's.
+    this.#ca = testCa({ nowMs: clock.wallMs() });
     writeFileSync(join(this.directory, "root.pem"), this.#ca.rootPem);
     writeFileSync(join(this.directory, "token"), this.#token.token, { mode: 0o600 });
     const tokens = parseTokens(JSON.stringify({ tokens: [{ name: "nodes", sha256: this.#token.sha256, namespaces: "all" }] }));
     if (!tokens.ok) throw new Error(tokens.error);
     this.#certificates = new CaServer({
-      authority: this.#ca.authority, tokens: tokens.value, clock: systemClock, timers: systemTimers, serverNames: [{ kind: "dns", dnsName: XDS_SERVER_NAME }], record: () => {}, onEvent: () => {},
+      authority: this.#ca.authority, tokens: tokens.value, clock, timers: systemTimers, serverNames: [{ kind: "dns", dnsName: XDS_SERVER_NAME }], record: () => {}, onEvent: () => {},
     });
   }
 
-  /** @param address the hub's, by which it is reached. */
-  static async start(hub: Node, address: IpAddress = hub.ipv4): Promise<TestControlPlane> {
-    const made = new TestControlPlane(hub, address);
+  /** @param address the hub's, by which it is reached. @param clock of the CA. */
+  static async start(hub: Node, address: IpAddress = hub.ipv4, clock: Clock = systemClock): Promise<TestControlPlane> {
+    const made = new TestControlPlane(hub, address, clock);
     let listening: Promise<unknown> = Promise.resolve();
     hub.inside(() => void (listening = made.#certificates.listen({ host: address, port: CA_PORT })));
     await listening;

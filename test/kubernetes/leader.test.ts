@@ -17,6 +17,8 @@ const PODS = 120;
 /** Pods that change in the burst; the others are what a client that comes back must not be told again. */
 const CHANGED_PODS = 30;
 const AGENTS = 8;
+/** Of the other controller, each with routes of its own. */
+const WRITERS = 4;
 /** The Lease is another's after 15 s, then 60 statuses are written. */
 const TAKEN_OVER_MS = 90_000;
 const OURS = "weft.dev/waypoint";
@@ -56,16 +58,19 @@ describeUnless(needsKubernetes)("the replica that writes, killed in the middle o
     if (!answer.ok) throw new Error(answer.error.message);
     return answer.value as Route;
   };
-  /** As another controller does it: its own entry new, all others as they were read, and only if nobody wrote in between. */
-  const writeTheirs = async (n: number, message: string): Promise<void> => {
+  /** As another controller does it: its own entry new, all others as they were read, and only if nobody wrote in between. @returns what its entry said before; "" for none. */
+  const writeTheirs = async (n: number, message: string): Promise<string> => {
+    let found = "";
     await until(`${THEIRS} writes its entry of route ${n}`, SHOWS_MS, async () => {
       const { metadata: { resourceVersion, generation }, status } = await read(n);
       const entry = { parentRef: { group: "gateway.networking.k8s.io", kind: "Gateway", name: "ingress" }, controllerName: THEIRS, conditions: [{ type: "Accepted", status: "True", reason: "Accepted", message, observedGeneration: generation, lastTransitionTime: "2026-01-01T00:00:00Z" }] };
+      found = (status?.parents ?? []).find(({ controllerName }) => controllerName === THEIRS)?.conditions[0]?.message ?? "";
       const parents = [...(status?.parents ?? []).filter(({ controllerName }) => controllerName !== THEIRS), entry];
       const answer = await server.client.request({ method: "PATCH", path: `${pathOf(route(n, 0))}/status`, contentType: MERGE_PATCH, body: { metadata: { resourceVersion }, status: { parents } } });
       if (!answer.ok && answer.error.code !== "api_conflict") throw new Error(answer.error.message);
       return answer.ok;
     });
+    return found;
   };
   const wrongStatuses = async (round: number): Promise<string[]> => {
     const wrong: string[] = [];
@@ -133,14 +138,16 @@ describeUnless(needsKubernetes)("the replica that writes, killed in the middle o
     })();
     const written = new Map<number, string>();
     const enough = new AbortController();
-    const theirs = (async () => {
+    const lost: string[] = [];
+    const theirs = Promise.all(Array.from({ length: WRITERS }, async (_, writer) => {
       for (let round = 1; !enough.signal.aborted; round++) {
-        for (let n = 0; n < ROUTES; n++) {
-          await writeTheirs(n, `round ${round}`);
+        for (let n = writer; n < ROUTES; n += WRITERS) {
+          const found = await writeTheirs(n, `round ${round}`);
+          if (found !== (written.get(n) ?? "")) lost.push(`route-${n}: ${written.get(n)} was ${found === "" ? "taken away" : found}`);
           written.set(n, `round ${round}`);
         }
       }
-    })();
+    }));
     await Promise.race([half.promise, burst, theirs.then(() => half.promise)]);
     const streams = agents.map((agent) => agent.streams.length);
     relay.target = other!.port;
@@ -160,6 +167,7 @@ describeUnless(needsKubernetes)("the replica that writes, killed in the middle o
     await until(() => `every status is right; wrong are ${wrong.slice(0, 5).join("\n")}`, TAKEN_OVER_MS, async () => (wrong = await wrongStatuses(1)).length === 0);
     enough.abort();
     await theirs;
+    expect(lost).toEqual([]);
     for (let n = 0; n < ROUTES; n++) {
       const their = (await read(n)).status?.parents?.filter(({ controllerName }) => controllerName === THEIRS) ?? [];
       expect(their.map(({ conditions }) => conditions[0]?.message), `entries of another controller in route-${n}`).toEqual([written.get(n)!]);
