@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CaServer } from "../../src/ca/server.ts";
-import { newToken, parseTokens } from "../../src/ca/tokens.ts";
+import { newToken, parseTokens, type TokenVerifier } from "../../src/ca/tokens.ts";
 import { RULES_OWNER } from "../../src/cni/pod-capture.ts";
 import { type MeshedPod, ZdsServer } from "../../src/cni/zds-server.ts";
 import { formatSocketAddress, type IpAddress, isIpv6 } from "../../src/core/ip.ts";
@@ -64,7 +64,9 @@ export class TestControlPlane implements AsyncDisposable {
   readonly #address: IpAddress;
   readonly #ca: TestCa;
   readonly #token = newToken();
-  readonly #certificates: CaServer;
+  readonly #tokens: TokenVerifier;
+  readonly #clock: Clock;
+  #certificates: CaServer | null = null;
   readonly #cni = new Map<Node, TestCni>();
   #xds: TestXdsServer | null = null;
 
@@ -77,18 +79,14 @@ export class TestControlPlane implements AsyncDisposable {
     writeFileSync(join(this.directory, "token"), this.#token.token, { mode: 0o600 });
     const tokens = parseTokens(JSON.stringify({ tokens: [{ name: "nodes", sha256: this.#token.sha256, namespaces: "all" }] }));
     if (!tokens.ok) throw new Error(tokens.error);
-    this.#certificates = new CaServer({
-      authority: this.#ca.authority, tokens: tokens.value, clock, timers: systemTimers, serverNames: [{ kind: "dns", dnsName: XDS_SERVER_NAME }], record: () => {}, onEvent: () => {},
-    });
+    this.#tokens = tokens.value;
+    this.#clock = clock;
   }
 
   /** @param address the hub's, by which it is reached. @param clock of the CA. */
   static async start(hub: Node, address: IpAddress = hub.ipv4, clock: Clock = systemClock): Promise<TestControlPlane> {
     const made = new TestControlPlane(hub, address, clock);
-    let listening: Promise<unknown> = Promise.resolve();
-    hub.inside(() => void (listening = made.#certificates.listen({ host: address, port: CA_PORT })));
-    await listening;
-    await made.serveXds();
+    await made.serve();
     return made;
   }
 
@@ -98,14 +96,22 @@ export class TestControlPlane implements AsyncDisposable {
   }
 
   /** A process that starts anew: it knows what there is, and nothing of its clients. */
-  async serveXds(): Promise<void> {
+  async serve(): Promise<void> {
+    const certificates = (this.#certificates = new CaServer({
+      authority: this.#ca.authority, tokens: this.#tokens, clock: this.#clock, timers: systemTimers, serverNames: [{ kind: "dns", dnsName: XDS_SERVER_NAME }], record: () => {}, onEvent: () => {},
+    }));
+    let listening: Promise<unknown> = Promise.resolve();
+    this.hub.inside(() => void (listening = certificates.listen({ host: this.#address, port: CA_PORT })));
+    await listening;
     this.#xds = await TestXdsServer.start({ ca: this.#ca, token: this.#token.token, host: this.#address, port: XDS_PORT, inside: (listen) => this.hub.inside(listen) });
     const { workloads, services, policies } = this.mesh.mesh;
     if (workloads.size > 0) this.#xds.xds.publish(new PublishedMesh().change({ workloads: [...workloads.values()], services: [...services.values()], policies: [...policies.values()] }, this.mesh.l7));
   }
 
-  /** As a kill would. */
-  async endXds(): Promise<void> {
+  /** As a kill would: nobody tells anything, nobody signs anything. */
+  async end(): Promise<void> {
+    this.#certificates?.destroy();
+    this.#certificates = null;
     await this.#xds?.[Symbol.asyncDispose]();
     this.#xds = null;
   }
@@ -138,8 +144,7 @@ export class TestControlPlane implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const cni of this.#cni.values()) cni.close();
-    await this.endXds();
-    this.#certificates.destroy();
+    await this.end();
     rmSync(this.directory, { recursive: true, force: true });
   }
 }

@@ -99,12 +99,12 @@ describeUnless(unsealed)("a waypoint under a control plane", () => {
     const guard = requestPolicy({ name: "no-secrets", action: "deny", targets: [{ kind: "waypoint", gateway: GATEWAY }], rules: [{ paths: [exact("/secret")] }] });
     control.publish({}, { requestPolicies: new Map([[namespacedName("shop", "no-secrets"), guard]]) });
     await answered("/secret", /^403/);
-    await control.endXds();
+    await control.end();
     await agents[2]!.kill();
     await agents[2]!.start();
     await answered("/secret", /^403/);
     await answered("/", /^200 web to /);
-    await control.serveXds();
+    await control.serve();
     control.publish({}, { requestPolicies: new Map() });
     await answered("/secret", /^200 web to /);
   });

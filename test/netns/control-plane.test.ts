@@ -167,13 +167,13 @@ for (const west of ["weft", "ztunnel", "ztunnel that asks for each address"] as 
     });
 
     test("without the control plane everything goes on, and our agent starts again", async () => {
-      await control.endXds();
+      await control.end();
       await answered(front, web.ipv4, HTTP_PORT, /^200 web to /);
       await carriers.east.kill();
       await carriers.east.start();
       await answered(front, WEB_VIP, 80, /^200 web to /);
       await answered(web, front.ipv4, HTTP_PORT, /^200 front to /);
-      await control.serveXds();
+      await control.serve();
       control.publish({ policies: [policy({ name: "nobody", action: "deny", rules: [[[match({ principals: [PRESENCE] })]]] })] });
       await answered(front, web.ipv4, HTTP_PORT, DENIED);
       await answered(web, front.ipv4, HTTP_PORT, DENIED);

@@ -101,13 +101,13 @@ describeUnless(firstReason(unsealed, needsBinary("WEFT_PREVIOUS_BIN")))("an earl
 
   for (const who of ["waypoint", "east", "west"] as const) {
     test(`${who}: this version takes the place of the earlier one, from what that one had on disk, and the mesh of both holds`, async () => {
-      await control.endXds();
+      await control.end();
       await agents.get(who)!.kill();
       const newer = agentOf(who);
       agents.set(who, newer);
       await newer.start();
       await answered(WEB_VIP, 80, "/", /^200 web to /);
-      await control.serveXds();
+      await control.serve();
       await meshHolds();
     });
   }
