@@ -72,6 +72,16 @@ describe("virtual addresses", () => {
       expect(families(entry('addresses: ["2001:db8:9::1"], '))).toEqual(["a.example.com 6"]);
     });
 
+    test("an entry that comes later moves no host of an older one, whatever its name", () => {
+      const entry = (name: string, year: number) => `apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: ${name}, namespace: shop, creationTimestamp: "${year}-01-01T00:00:00Z"}\nspec: {hosts: [${name}.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n`;
+      // Room for two.
+      const given = (...entries: readonly string[]) => new Map([...evaluate(documents(namespace("shop"), ...entries), { serviceCidrs: [parseCidr("198.19.0.0/30")!] }).mesh.services.values()].map(({ name, addresses: all }) => [name, all.map(({ cidr }) => formatCidr(cidr)).join()]));
+      const [z, y] = [entry("z", 2020), entry("y", 2021)];
+      const before = given(z, y);
+      expect(new Set(before.values()).size).toBe(2);
+      expect([...given(entry("a", 2022), entry("b", 2023), z, y)].sort()).toEqual([["a", ""], ["b", ""], ...[...before].sort()]);
+    });
+
     test("a waypoint has those that its Gateway gives, one of each family at most; else one of each range", () => {
       const gateway = (spec: string) => `apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: waypoint, namespace: shop}\nspec: {gatewayClassName: weft-waypoint, ${spec}listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n`;
       const given = (spec: string) => [...evaluate(documents(namespace("shop"), gateway(spec)), { serviceCidrs }).mesh.services.values()].flatMap(({ addresses: all }) => all.map(({ cidr }) => formatCidr(cidr)));

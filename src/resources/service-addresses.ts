@@ -1,12 +1,15 @@
-// Virtual addresses for services that name none: a function of the names alone, so that every node and every start chooses
-// the same. A service keeps its address while others come and go, unless one that sorts before it wants the same place.
+// Virtual addresses for services that name none: a function of the names and ages alone, so that every node and every start chooses
+// the same. A service keeps its address while others come and go, unless one that comes before it, by name, wants the same place; a
+// host of a ServiceEntry unless an older one does.
 
 import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { USE_WAYPOINT } from "./annotations.ts";
 import { hash64 } from "./content-hash.ts";
 import { isHeadless, type ServiceResource, virtualAddresses, wantedFamilies } from "./kinds/service.ts";
 import { entryHosts, type ServiceEntryResource } from "./kinds/service-entry.ts";
+import { createdMs } from "./l7/age.ts";
 import { type Placed, type ReportFor, type ResourceOf, sourceOf } from "./resource.ts";
+import type { WaypointServices } from "./waypoint-services.ts";
 
 /** Of services by their resource; of the hosts of ServiceEntries that name no address by `NAMESPACE/HOST`. */
 export type ServiceAddresses = ReadonlyMap<ServiceResource | string, readonly IpAddress[]>;
@@ -19,14 +22,16 @@ interface Range {
   free: number;
 }
 
+const NONE_MADE = { isMade: () => false, givesAddresses: true };
+
 /** Clients of either family are to be led to the mesh. */
 const BOTH_FAMILIES = [4, 6] as const;
 
 /**
  * @param entries their hosts choose after all services, so that no service's address depends on them.
- * @param isMade whether a service is one that a waypoint's Gateway brings, rather than written.
+ * @param waypoints which services a waypoint's Gateway brings, rather than anybody having written them.
  */
-export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = [], isMade: (placed: Placed<ServiceResource>) => boolean = () => false): ServiceAddresses {
+export function assignServiceAddresses(services: readonly Placed<ServiceResource>[], cidrs: readonly Cidr[], reportFor: ReportFor, entries: readonly Placed<ServiceEntryResource>[] = [], waypoints: Pick<WaypointServices, "isMade" | "givesAddresses"> = NONE_MADE): ServiceAddresses {
   const plain = entries.length === 0 ? givenOnly(services) : null;
   if (plain !== null) return plain;
   const taken = new Map<IpAddress, Placed<ResourceOf<string, unknown>>>();
@@ -49,9 +54,10 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
       }
     }
   }
-  for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec), without: withoutAddress(placed.resource, isMade(placed)) }, ranges, taken, reportFor));
-  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: BOTH_FAMILIES, without: OF_ENTRY })));
-  for (const claim of hosts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
+  for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec), without: withoutAddress(placed.resource, waypoints.isMade(placed)) }, waypoints.givesAddresses ? ranges : [], taken, reportFor));
+  // Whoever writes an entry must not move the address of another's host, which clients know: the older one keeps it.
+  const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: BOTH_FAMILIES, without: OF_ENTRY, ms: createdMs(placed.resource) })));
+  for (const claim of hosts.sort((a, b) => a.ms - b.ms || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
     // One name in two entries of a namespace is one host.
     if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));
   }

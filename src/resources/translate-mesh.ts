@@ -173,7 +173,7 @@ export class MeshTranslator {
   #assignAddresses(): void {
     const diagnostics: ResourceDiagnostic[] = [];
     const groups = [...this.#groups.values()];
-    this.#addresses = assignServiceAddresses(groups.flatMap(({ services }) => services), this.#options.serviceCidrs, collectInto(diagnostics), groups.flatMap(({ serviceEntries }) => serviceEntries), (placed) => this.#waypointServices.isMade(placed));
+    this.#addresses = assignServiceAddresses(groups.flatMap(({ services }) => services), this.#options.serviceCidrs, collectInto(diagnostics), groups.flatMap(({ serviceEntries }) => serviceEntries), this.#waypointServices);
     this.#addressDiagnostics = diagnostics;
   }
 

@@ -9,13 +9,16 @@ import type { ServiceResource } from "./kinds/service.ts";
 import type { Placed } from "./resource.ts";
 
 export class WaypointServices {
-  readonly #givesAddresses: boolean;
+  readonly givesAddresses: boolean;
   readonly #services = new WeakSet<Placed<ServiceResource>>();
   readonly #made = new WeakMap<Placed<Resource>, Placed<ServiceResource>>();
 
-  /** @param givesAddresses whether the Gateway's addresses are the service's. In a cluster addresses are given by the API server: whoever writes a Gateway could take anybody's. */
+  /**
+   * @param givesAddresses whether the Gateway's addresses are the service's, and services without any are given some. In a cluster that is the
+   * API server's affair: whoever writes a Gateway could take anybody's.
+   */
   constructor(givesAddresses: boolean) {
-    this.#givesAddresses = givesAddresses;
+    this.givesAddresses = givesAddresses;
   }
 
   /** The resources, and the services that their waypoints lack. */
@@ -35,7 +38,7 @@ export class WaypointServices {
     const known = this.#made.get(placed);
     if (known !== undefined) return known;
     const gateway = placed.resource as GatewayResource;
-    const addresses = this.#givesAddresses ? (gateway.spec.addresses ?? []).flatMap(({ value = "" }) => parseIp(value) ?? []) : [];
+    const addresses = this.givesAddresses ? (gateway.spec.addresses ?? []).flatMap(({ value = "" }) => parseIp(value) ?? []) : [];
     // A Service has one address of each family at most.
     const clusterIPs = [false, true].flatMap((v6) => addresses.find((ip) => isIpv6(ip) === v6) ?? []);
     const made: Placed<ServiceResource> = {

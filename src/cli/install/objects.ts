@@ -179,7 +179,7 @@ function controlDeployment(values: Values): KubernetesObject {
           securityContext: { runAsNonRoot: true, runAsUser: PROXY_ID, runAsGroup: PROXY_ID, fsGroup: PROXY_ID, seccompProfile: { type: "RuntimeDefault" } },
           containers: [{
             name: "discovery", image: values.image, imagePullPolicy: values.imagePullPolicy, args: ["control"],
-            env: [fromField("POD_NAME", "metadata.name"), fromField("POD_NAMESPACE", "metadata.namespace"), ...meshVariables(values), variable("ROOT_NAMESPACE", values.namespace),
+            env: [fromField("POD_NAME", "metadata.name"), fromField("POD_NAMESPACE", "metadata.namespace"), ...meshVariables(values), variable("ROOT_NAMESPACE", values.namespace), variable("SERVICE_CIDRS", values["control.serviceCidrs"]),
               variable("CA_TRUSTED_NODE_ACCOUNTS", text`${values.namespace}/${ZTUNNEL}`), variable("WEFT_STATE", "/var/lib/weft"),
               variable("WAYPOINT_IMAGE", values.image), variable("WAYPOINT_PULL_POLICY", values.imagePullPolicy)],
             ports: [{ name: "grpc-xds", containerPort: XDS_PORT }, { name: "http-metrics", containerPort: 15020 }],

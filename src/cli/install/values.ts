@@ -83,6 +83,7 @@ export const VALUES = {
   logLevel: value("info", "Log filter of every part, such as info,access=off", SETTINGS.log.type),
   logFormat: value("text", "text or json", oneOf(["text", "json"])),
   "control.replicas": value(2, "Replicas of the control plane", integer(1, REPLICAS_MAX)),
+  "control.serviceCidrs": value("", "Ranges that nothing else uses, one of each family at most, from which hosts of ServiceEntries without addresses get theirs; none: they are reached by whatever addresses their names have", SETTINGS.serviceCidrs.type),
   "control.resources": resources({ cpu: "100m", memory: "256Mi" }),
   "control.nodeSelector": nodeSelector("Where it may run"),
   "control.tolerations": shaped(noList, "Taints it tolerates", z.array(z.looseObject({})), 'a list of tolerations, such as [{"operator":"Exists"}]'),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { formatCidr } from "../../core/ip.ts";
+import { formatCidr, parseCidr } from "../../core/ip.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { parseTrustDomain } from "../../core/spiffe.ts";
 import type { Workload } from "../../mesh/records.ts";
@@ -162,6 +162,14 @@ describe("services without a selector", () => {
     expect([...mesh.services.values()].map(({ addresses, ipFamilies }) => [addresses.map(({ cidr }) => formatCidr(cidr)).join(), ipFamilies])).toEqual([["198.19.0.7/32,2001:db8:2::7/128", "dual"]]);
     const members = [...mesh.workloads.values()].map(({ name, addresses, services }) => `${name} ${addresses.join()} ${services.length}`).sort();
     expect(members).toEqual(["db-0 198.18.1.9 1", "db-4 198.51.100.7 1", "db-6 2001:db8:3::7 1"]);
+  });
+
+  test("hosts of ServiceEntries have an address of each range; the service of a waypoint that the API does not have yet takes none of theirs", () => {
+    const set = new ClusterSet({ ...OPTIONS, serviceCidrs: [parseCidr("198.19.255.0/24")!, parseCidr("2001:db8:ff::/112")!] });
+    put(set, namespace("shop"),
+      { apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "api", namespace: "shop", creationTimestamp: "2026-01-01T00:00:00Z" }, spec: { hosts: ["api.example.com"], resolution: "DNS", ports: [{ number: 443, name: "tls", protocol: "TLS" }] } },
+      { apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", metadata: { name: "waypoint", namespace: "shop" }, spec: { gatewayClassName: "weft-waypoint", listeners: [{ name: "mesh", port: 15008, protocol: "HBONE" }] } });
+    expect([...set.evaluate().mesh.services.values()].map(({ name, addresses }) => `${name} ${addresses.map(({ cidr }) => formatCidr(cidr).replace(/[0-9a-f]+\/\d+$/, "x")).join()}`).sort()).toEqual(["api 198.19.255.x,2001:db8:ff::x", "waypoint "]);
   });
 
   test("a slice of names is not used, and whoever runs the mesh is told while it is there", () => {
