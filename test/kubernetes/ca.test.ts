@@ -98,6 +98,19 @@ describeUnless(needsKubernetes)("the CA of a control plane", () => {
     expect(await rootsIn("kube-system")).toBeNull();
   }, 60_000);
 
+  test("a namespace that is being deleted is left alone: nothing is written into it, and nobody tries in a loop", async () => {
+    await apply(server.client, namespace("leaving"));
+    await until("roots in namespace leaving", SHOWS_MS, () => rootsIn("leaving"));
+    // No controller runs here that would take its objects away: it stays so.
+    await remove(server.client, namespace("leaving"));
+    await server.client.request({ method: "DELETE", path: "/api/v1/namespaces/leaving/configmaps/istio-ca-root-cert" });
+    await apply(server.client, namespace("after-leaving"));
+    await until("roots in namespace after-leaving", SHOWS_MS, () => rootsIn("after-leaving"));
+    expect(await rootsIn("leaving")).toBeNull();
+    await until("no write waits", SHOWS_MS, async () => (await one.metric("weft_control_writes_waiting")) + (await two.metric("weft_control_writes_waiting")) === 0);
+    expect(await one.metric("weft_control_writes_failed_total") + (await two.metric("weft_control_writes_failed_total"))).toBe(0);
+  }, 60_000);
+
   test("when the one that writes is killed, the other writes", async () => {
     const lease = async (): Promise<string> => {
       const answer = await server.client.request({ method: "GET", path: `/apis/coordination.k8s.io/v1/namespaces/${CONTROL_NAMESPACE}/leases/weft-control` });
