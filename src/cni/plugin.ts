@@ -63,7 +63,8 @@ function perform(call: PluginCall): Result<string, PluginError> {
       if (!excluded(call)) exchange(call.config, { kind: "del", pod: podOf(call.sandbox) }, null, { waitMs: 0, answerMs: DEL_LIMIT_MS });
       return ok("");
     case "GC": {
-      const collected = ask(call.config, { kind: "gc", validContainerIds: call.validContainerIds }, null);
+      // No pod waits for it, and it comes again: an agent that is away is not waited for.
+      const collected = ask(call.config, { kind: "gc", validContainerIds: call.validContainerIds }, null, 0);
       return collected.ok ? ok("") : collected;
     }
     case "STATUS": {
@@ -89,8 +90,8 @@ function withNamespace(path: string, use: (fd: number) => Result<void, PluginErr
   }
 }
 
-function ask(config: PluginConfig, request: AgentRequest, namespaceFd: number | null): Result<void, PluginError> {
-  const answer = exchange(config, request, namespaceFd, { waitMs: AGENT_WAIT_MS, answerMs: ANSWER_LIMIT_MS });
+function ask(config: PluginConfig, request: AgentRequest, namespaceFd: number | null, waitMs = AGENT_WAIT_MS): Result<void, PluginError> {
+  const answer = exchange(config, request, namespaceFd, { waitMs, answerMs: ANSWER_LIMIT_MS });
   if (!answer.ok) return answer;
   if (answer.value.kind === "done") return ok(undefined);
   return err(pluginError(answer.value.later ? "tryAgainLater" : "refused", `weft: ${answer.value.why}`));

@@ -3,12 +3,13 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Agent } from "../../src/cni/agent.ts";
 import { PLUGIN_TYPE } from "../../src/cni/conflist.ts";
 import { Installer, type InstallerState } from "../../src/cni/installer.ts";
+import { VERSIONS } from "../../src/cni/plugin-call.ts";
 import { listenForPlugins, type PluginSocket } from "../../src/cni/plugin-socket.ts";
 import { type IpAddress } from "../../src/core/ip.ts";
 import { seededRandom, systemClock } from "../../src/core/ports.ts";
@@ -131,10 +132,10 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const call = async (command: string, change: { readonly namespace?: string; readonly socket?: string; readonly uid?: string } = {}) => {
+  const call = async (command: string, change: { readonly namespace?: string; readonly socket?: string; readonly uid?: string; readonly valid?: readonly string[]; readonly cniVersion?: string } = {}) => {
     const config = {
-      cniVersion: "1.1.0", name: "pods", type: PLUGIN_TYPE, socket: change.socket ?? socket(), excludedNamespaces: ["kube-system"],
-      prevResult: { cniVersion: "1.1.0", ips: [{ address: `${pod.ipv4}/24` }], interfaces: [] }, "cni.dev/valid-attachments": [],
+      cniVersion: change.cniVersion ?? "1.1.0", name: "pods", type: PLUGIN_TYPE, socket: change.socket ?? socket(), excludedNamespaces: ["kube-system"],
+      prevResult: { cniVersion: "1.1.0", ips: [{ address: `${pod.ipv4}/24` }], interfaces: [] }, "cni.dev/valid-attachments": (change.valid ?? []).map((containerID) => ({ containerID, ifname: "eth0" })),
     };
     const child = Bun.spawn([process.execPath, MAIN], {
       stdin: new TextEncoder().encode(JSON.stringify(config)), stdout: "pipe", stderr: "inherit",
@@ -326,11 +327,40 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     expect(await call("STATUS", { socket: "/nobody/there.sock" })).toMatchObject({ status: 1, out: { code: 50 } });
   });
 
-  test("GC lets go of what the runtime no longer has", async () => {
+  test("GC lets go of what the runtime no longer has, and of nothing that it has; with nobody to ask it says so at once", async () => {
     using ztunnel = new Acknowledger(zds());
     await call("ADD");
-    expect((await call("GC")).status).toBe(0);
+    expect((await call("GC", { valid: ["another", "c0ffee"] })).status).toBe(0);
+    // What the agent tells its ztunnel comes in its order: CHECK is answered after it.
+    expect((await call("CHECK")).status).toBe(0);
+    expect(ztunnel.heard).not.toContain(`del ${UID}`);
+    expect(await rules()).toBe("table inet weft");
+    expect((await call("GC", { valid: ["another"] })).status).toBe(0);
     await ztunnel.hears(`del ${UID}`);
+    const startMs = performance.now();
+    expect(await call("GC", { socket: "/nobody/there.sock" })).toMatchObject({ status: 1, out: { code: 11 } });
+    expect(performance.now() - startMs).toBeLessThan(WAIT_MS);
+  });
+
+  test("CHECK: a pod that need not be in the mesh is as it should be; one whose namespace is another is not", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    await call("ADD");
+    expect((await call("CHECK")).status).toBe(0);
+    // The runtime made its sandbox anew, and ADD was not called for it.
+    const made = pod;
+    pod = made.node.workload("web-1-anew");
+    expect(await call("CHECK")).toMatchObject({ status: 1, out: { code: 11, msg: expect.stringContaining("its rules are gone") } });
+    pod = made;
+    api.put("namespaces", { metadata: { name: "shop", labels: {} } });
+    expect((await call("CHECK")).status).toBe(0);
+  });
+
+  test("VERSION: every version that the plugin takes, and each is answered in itself", async () => {
+    using _ztunnel = new Acknowledger(zds());
+    const { status, out } = await call("VERSION");
+    expect({ status, out }).toEqual({ status: 0, out: { cniVersion: "1.1.0", supportedVersions: [...VERSIONS] } });
+    for (const cniVersion of VERSIONS) expect((await call("CHECK", { cniVersion })).out).toMatchObject({ cniVersion, code: 11 });
+    expect(await call("ADD", { cniVersion: "2.0.0" })).toMatchObject({ status: 1, out: { code: 1 } });
   });
 
   test("a second ztunnel is told everything; the newest is asked, and when it goes the first one is told what it missed", async () => {
@@ -370,6 +400,49 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("the CNI plugin and i
     expect(readFileSync(path, "utf8")).toBe(list.replace('"pods"', '"others"'));
     expect([...new Bun.Glob("**/*").scanSync({ cwd: folder, dot: true, onlyFiles: true })].filter((name) => name.startsWith("bin/") || name.startsWith("net.d/"))).toEqual(["net.d/10-pods.conflist"]);
   });
+
+  test("the installer: whatever others do to the configuration or to the program, the list that the runtime reads has the plugin, and no other has", async () => {
+    const [bin, conf] = [join(folder, "others-bin"), join(folder, "others-net.d")];
+    for (const directory of [bin, conf]) mkdirSync(directory);
+    const program = join(folder, "others-program");
+    writeFileSync(program, "a program", { mode: 0o755 });
+    const listOf = (name: string) => JSON.stringify({ cniVersion: "1.0.0", name, plugins: [{ type: "bridge" }] });
+    const [path, first] = [join(conf, "10-pods.conflist"), join(conf, "05-others.conflist")];
+    const has = (file: string): boolean => existsSync(file) && readFileSync(file, "utf8").includes(PLUGIN_TYPE);
+    const states: InstallerState[] = [];
+    const installer = new Installer({ program, binDirectory: bin, configDirectory: conf, entry: { type: PLUGIN_TYPE, socket: socket(), excludedNamespaces: [] }, onState: (state) => states.push(state) });
+    writeFileSync(path, listOf("pods"));
+    expect(installer.start().ok).toBeTrue();
+    try {
+      expect(has(path)).toBeTrue();
+      // Another file in its place, as tools write that are careful.
+      writeFileSync(`${path}.new`, listOf("renamed"));
+      renameSync(`${path}.new`, path);
+      await until("the plugin in the renamed list", WAIT_MS, () => has(path) && readFileSync(path, "utf8").includes("renamed"));
+      // Half of a list, then the whole.
+      writeFileSync(path, listOf("whole").slice(0, 40));
+      await until("the installer to say what is wrong", WAIT_MS, () => states.some((state) => state.kind === "waiting" && state.why.includes("no JSON")));
+      writeFileSync(path, listOf("whole"));
+      await until("the plugin in the whole list", WAIT_MS, () => has(path) && readFileSync(path, "utf8").includes("whole"));
+      // A list that the runtime reads before ours, and no more.
+      writeFileSync(first, listOf("others"));
+      await until("the plugin in the first list alone", WAIT_MS, () => has(first) && !has(path));
+      rmSync(first);
+      await until("the plugin back in the only list", WAIT_MS, () => has(path));
+      // Nothing to be chained to, for a while.
+      rmSync(path);
+      await until("the installer to wait", WAIT_MS, () => states.at(-1)?.kind === "waiting");
+      writeFileSync(path, listOf("again"));
+      await until("the plugin in the list that came again", WAIT_MS, () => has(path));
+      // The program, taken away: nobody watches that folder, but it is looked at, and with every change of the configuration.
+      rmSync(join(bin, PLUGIN_TYPE));
+      writeFileSync(path, listOf("once more"));
+      await until("the program to be back", 2 * WAIT_MS, () => existsSync(join(bin, PLUGIN_TYPE)) && has(path));
+      expect(statSync(join(bin, PLUGIN_TYPE)).mode & 0o777).toBe(0o755);
+    } finally {
+      installer.stop();
+    }
+  }, 6 * WAIT_MS);
 
   test("a configuration of one plugin becomes a list, again when it is written anew, and is given back", async () => {
     const [bin, conf] = [join(folder, "one-bin"), join(folder, "one-net.d")];
