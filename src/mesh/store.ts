@@ -9,6 +9,7 @@ import { type Cidr, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { HashIndex, hashText } from "./packed/hash-index.ts";
 import { PackWriter } from "./packed/bytes.ts";
 import { EMPTY_PACKED_DELTA, type PackedDelta, type Removals } from "./packed/packed-delta.ts";
+import { isNoNews, placesIn, type RowsNews } from "./packed/packed-rows.ts";
 import { type FoundPolicy, type FoundService, type FoundWorkload, policyShape, type RecordShape, serviceShape, workloadShape } from "./packed/record-codecs.ts";
 import { type Given, packEach, RecordTable, unpackEach } from "./packed/record-table.ts";
 import type { AuthorizationPolicy, MeshDelta, PortMapping, Service, Workload } from "./records.ts";
@@ -45,7 +46,20 @@ export interface StoreChange {
   readonly servicesChanged: ReadonlySet<NamespacedName>;
 }
 
-/** With the delta as it is packed, for another store: without the records that were here already. */
+/** What a store tells those that follow it, in plain data: where its records are now, in memory that they share. */
+export interface MeshNews {
+  readonly workloads: RowsNews;
+  /** Of each place of a workload: when it first appeared, as a number that rises. */
+  readonly sequences: Uint32Array;
+  readonly services: RowsNews;
+  readonly policies: RowsNews;
+}
+
+export interface FollowedChange extends StoreChange {
+  readonly workloadsRemoved: ReadonlySet<WorkloadUid>;
+}
+
+/** With the delta as it is packed: without the records that were here already. */
 export interface AppliedDelta extends StoreChange {
   readonly packed: PackedDelta;
 }
@@ -124,9 +138,9 @@ const NO_SERVICES: readonly Service[] = [];
 const FOUND_MAX = 1_024;
 
 export class MeshStore {
-  readonly #workloads = new RecordTable(workloadShape);
-  readonly #services = new RecordTable(serviceShape);
-  readonly #policies = new RecordTable(policyShape);
+  readonly #workloads: WorkloadTable;
+  readonly #services: RecordTable<NamespacedName, Service, FoundService>;
+  readonly #policies: RecordTable<NamespacedName, AuthorizationPolicy, FoundPolicy>;
   readonly #endpoints = new Map<NamespacedName, ServiceEndpoints>();
   /** Workloads by network and address. */
   readonly #owners = new HashIndex();
@@ -147,6 +161,13 @@ export class MeshStore {
   #policiesEpoch = 1;
   #changes = 0;
 
+  /** @param followed by stores of other threads: see `news`. */
+  constructor({ followed = false }: { readonly followed?: boolean } = {}) {
+    this.#workloads = new RecordTable(workloadShape, followed);
+    this.#services = new RecordTable(serviceShape, followed);
+    this.#policies = new RecordTable(policyShape, followed);
+  }
+
   /**
    * Applies one delta as a unit: upserts first, removals last, so that a name in both ends up removed. Costs what the delta holds.
    * Endpoints may come before their service; they are kept until it arrives.
@@ -164,10 +185,45 @@ export class MeshStore {
     return wanted ? this.#applyNew(upserts, removals) : { ...this.#apply(upserts, removals, null), packed: EMPTY_PACKED_DELTA };
   }
 
-  /** What another store has packed of a delta that it applied. */
-  applyPacked(delta: PackedDelta): StoreChange {
-    const { workloads, services, policies } = delta;
-    return this.#apply({ workloads: unpackEach(workloadShape, workloads), services: unpackEach(serviceShape, services), policies: unpackEach(policyShape, policies) }, delta, null);
+  /** For every follower: what has changed since the last time; null for nothing. They apply all of it as a unit. */
+  news(): MeshNews | null {
+    const workloads = this.#workloads.news();
+    const sequences = Uint32Array.from(placesIn(workloads), ({ row }) => this.#sequences[row]!);
+    const news = { workloads, sequences, services: this.#services.news(), policies: this.#policies.news() };
+    return isNoNews(news.workloads) && isNoNews(news.services) && isNoNews(news.policies) ? null : news;
+  }
+
+  /** Comes to what the store has whose news these are. Costs what has changed. Whoever follows is changed by nothing else. */
+  follow({ workloads, sequences, services, policies }: MeshNews): FollowedChange {
+    const workloadsChanged = new Set<WorkloadUid>();
+    const servicesChanged = new Set<NamespacedName>();
+    const workloadsRemoved = new Set<WorkloadUid>();
+    let policiesChanged = false;
+    this.#workloads.beginFollowing(workloads);
+    this.#services.beginFollowing(services);
+    this.#policies.beginFollowing(policies);
+    // Removals first: a row may have another record by now, and a record another row.
+    for (const row of this.#workloads.goneBy(workloads)) workloadsRemoved.add(this.#removeWorkloadAt(row, true, workloadsChanged, servicesChanged));
+    for (const row of this.#services.goneBy(services)) this.#removeServiceAt(row, true, servicesChanged);
+    for (const row of this.#policies.goneBy(policies)) {
+      this.#removePolicyAt(row, true);
+      policiesChanged = true;
+    }
+    for (const service of this.#services.given(services)) this.#putService(service.found, this.#services.rowAt(service.place), servicesChanged, (remember) => this.#services.follow(service, remember));
+    for (const workload of this.#workloads.given(workloads)) {
+      this.#putWorkload(workload.found, this.#workloads.rowAt(workload.place), { workloadsChanged, servicesChanged }, (remember) => this.#workloads.follow(workload, remember));
+    }
+    for (const { row, index } of placesIn(workloads)) this.#sequences[row] = sequences[index]!;
+    for (const policy of this.#policies.given(policies)) {
+      this.#putPolicy(policy.found, this.#policies.rowAt(policy.place), (remember) => this.#policies.follow(policy, remember));
+      policiesChanged = true;
+    }
+    this.#workloads.endFollowing(workloads);
+    this.#services.endFollowing(services);
+    this.#policies.endFollowing(policies);
+    if (policiesChanged) this.#policiesEpoch++;
+    this.#changes++;
+    return { workloadsChanged, policiesChanged, servicesChanged, workloadsRemoved };
   }
 
   #applyNew(upserts: Upserts, removals: Removals): AppliedDelta {
@@ -183,7 +239,7 @@ export class MeshStore {
     const servicesChanged = new Set<NamespacedName>();
     let policiesChanged = false;
     for (const service of services) if (this.#upsertService(service, servicesChanged)) news?.services.bytes(service.packed);
-    for (const workload of workloads) if (this.#upsertWorkload(workload, workloadsChanged, servicesChanged)) news?.workloads.bytes(workload.packed);
+    for (const workload of workloads) if (this.#upsertWorkload(workload, { workloadsChanged, servicesChanged })) news?.workloads.bytes(workload.packed);
     for (const policy of policies) {
       if (!this.#upsertPolicy(policy)) continue;
       news?.policies.bytes(policy.packed);
@@ -205,16 +261,6 @@ export class MeshStore {
   /** Every record, by name. A live view: it moves with every `apply`. */
   get records(): { readonly workloads: ReadonlyMap<WorkloadUid, Workload>; readonly services: ReadonlyMap<NamespacedName, Service>; readonly policies: ReadonlyMap<NamespacedName, AuthorizationPolicy> } {
     return { workloads: this.#workloads, services: this.#services, policies: this.#policies };
-  }
-
-  /**
-   * Everything in here, for a store that has nothing yet: `recordsMax` of one kind in a part, what others refer to first. Between two parts
-   * that store is not whole.
-   */
-  *packedParts(recordsMax: number): IterableIterator<PackedDelta> {
-    for (const policies of this.#policies.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, policies };
-    for (const services of this.#services.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, services };
-    for (const workloads of this.#workloads.parts(recordsMax)) yield { ...EMPTY_PACKED_DELTA, workloads };
   }
 
   workload(uid: WorkloadUid): Workload | undefined {
@@ -316,12 +362,17 @@ export class MeshStore {
   // ---- workloads
 
   /** @returns false where it is here as it is. */
-  #upsertWorkload(workload: Given<Workload, FoundWorkload>, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): boolean {
-    const { found } = workload;
-    const before = this.#workloads.row(found.uid);
+  #upsertWorkload(workload: Given<Workload, FoundWorkload>, changed: ChangedSets): boolean {
+    const before = this.#workloads.row(workload.found.uid);
+    if (before >= 0 && this.#workloads.holds(before, workload.packed)) return false;
+    this.#putWorkload(workload.found, before, changed, (remember) => this.#workloads.put(workload, before, remember));
+    return true;
+  }
+
+  /** @param put puts it into its row, and returns that. */
+  #putWorkload(found: FoundWorkload, before: number, { workloadsChanged, servicesChanged }: ChangedSets, put: (remember: boolean) => number): void {
     let inUse = false;
     if (before >= 0) {
-      if (this.#workloads.holds(before, workload.packed)) return false;
       inUse = this.#workloads.remembers(before);
       const old = this.#workloads.foundBy(before);
       this.#unindexAddresses(before, old);
@@ -329,7 +380,7 @@ export class MeshStore {
     }
     const memberships = membershipsOf(found).map((name) => this.#endpointsOf(name));
     inUse ||= memberships.some(({ view }) => view !== null);
-    const row = this.#workloads.put(workload, before, inUse);
+    const row = put(inUse);
     if (before < 0) this.#sequences[row] = this.#sequence++;
     this.#indexAddresses(row, found);
     for (const of of memberships) {
@@ -338,18 +389,21 @@ export class MeshStore {
       servicesChanged.add(of.name);
     }
     workloadsChanged.add(found.uid);
-    return true;
   }
 
   #removeWorkload(uid: WorkloadUid, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): void {
     const row = this.#workloads.row(uid);
-    if (row < 0) return;
+    if (row >= 0) this.#removeWorkloadAt(row, false, workloadsChanged, servicesChanged);
+  }
+
+  #removeWorkloadAt(row: number, follows: boolean, workloadsChanged: Set<WorkloadUid>, servicesChanged: Set<NamespacedName>): WorkloadUid {
     const old = this.#workloads.foundBy(row);
     this.#unindexAddresses(row, old);
     this.#leaveServices(row, old, servicesChanged);
-    this.#workloads.remove(row);
-    this.#boundPolicies.delete(uid);
-    workloadsChanged.add(uid);
+    this.#workloads.remove(row, follows);
+    this.#boundPolicies.delete(old.uid);
+    workloadsChanged.add(old.uid);
+    return old.uid;
   }
 
   #leaveServices(row: number, workload: FoundWorkload, servicesChanged: Set<NamespacedName>): void {
@@ -392,26 +446,31 @@ export class MeshStore {
 
   /** @returns false where it is here as it is. */
   #upsertService(service: Given<Service, FoundService>, changed: Set<NamespacedName>): boolean {
-    const name = serviceShape.keyOf(service.found);
-    const before = this.#services.row(name);
-    if (before >= 0) {
-      if (this.#services.holds(before, service.packed)) return false;
-      this.#unindexService(before);
-    }
-    const of = this.#endpointsOf(name);
-    const row = this.#services.put(service, before, before >= 0 && this.#services.remembers(before));
-    this.#indexService(row, service.found);
+    const before = this.#services.row(serviceShape.keyOf(service.found));
+    if (before >= 0 && this.#services.holds(before, service.packed)) return false;
+    this.#putService(service.found, before, changed, (remember) => this.#services.put(service, before, remember));
+    return true;
+  }
+
+  #putService(found: FoundService, before: number, changed: Set<NamespacedName>, put: (remember: boolean) => number): void {
+    if (before >= 0) this.#unindexService(before);
+    const of = this.#endpointsOf(serviceShape.keyOf(found));
+    const row = put(before >= 0 && this.#services.remembers(before));
+    this.#indexService(row, found);
     of.delivered = true;
     of.version++;
     changed.add(of.name);
-    return true;
   }
 
   #removeService(name: NamespacedName, changed: Set<NamespacedName>): void {
     const row = this.#services.row(name);
-    if (row < 0) return;
+    if (row >= 0) this.#removeServiceAt(row, false, changed);
+  }
+
+  #removeServiceAt(row: number, follows: boolean, changed: Set<NamespacedName>): void {
+    const name = serviceShape.keyOf(this.#services.foundBy(row));
     this.#unindexService(row);
-    this.#services.remove(row);
+    this.#services.remove(row, follows);
     const of = this.#endpoints.get(name)!;
     of.delivered = false;
     of.version++;
@@ -479,25 +538,30 @@ export class MeshStore {
 
   /** @returns false where it is here as it is. */
   #upsertPolicy(policy: Given<AuthorizationPolicy, FoundPolicy>): boolean {
-    const { found } = policy;
+    const before = this.#policies.row(policyShape.keyOf(policy.found));
+    if (before >= 0 && this.#policies.holds(before, policy.packed)) return false;
+    this.#putPolicy(policy.found, before, (remember) => this.#policies.put(policy, before, remember));
+    return true;
+  }
+
+  #putPolicy(found: FoundPolicy, before: number, put: (remember: boolean) => number): void {
     const name = policyShape.keyOf(found);
-    const before = this.#policies.row(name);
-    if (before >= 0) {
-      if (this.#policies.holds(before, policy.packed)) return false;
-      this.#unindexPolicy(name, found.namespace);
-    }
-    this.#policies.put(policy, before, before >= 0 && this.#policies.remembers(before));
+    if (before >= 0) this.#unindexPolicy(name, found.namespace);
+    put(before >= 0 && this.#policies.remembers(before));
     if (found.scope === "global") this.#globalPolicies.add(name);
     else if (found.scope === "namespace") this.#policiesOf(found.namespace).names.add(name);
-    return true;
   }
 
   #removePolicy(name: NamespacedName): boolean {
     const row = this.#policies.row(name);
-    if (row < 0) return false;
-    this.#unindexPolicy(name, this.#policies.foundBy(row).namespace);
-    this.#policies.remove(row);
-    return true;
+    if (row >= 0) this.#removePolicyAt(row, false);
+    return row >= 0;
+  }
+
+  #removePolicyAt(row: number, follows: boolean): void {
+    const found = this.#policies.foundBy(row);
+    this.#unindexPolicy(policyShape.keyOf(found), found.namespace);
+    this.#policies.remove(row, follows);
   }
 
   #unindexPolicy(name: NamespacedName, namespace: string): void {
@@ -533,6 +597,11 @@ export class MeshStore {
     }
     return keepIfSame(previous, policySet([...policies.values()], missing));
   }
+}
+
+interface ChangedSets {
+  readonly workloadsChanged: Set<WorkloadUid>;
+  readonly servicesChanged: Set<NamespacedName>;
 }
 
 /** As a PackedDelta's, each kind in several. */

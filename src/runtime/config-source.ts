@@ -1,14 +1,11 @@
 // Where the configuration comes from: a directory of YAML, or a control plane. Whoever runs by it knows neither.
 
-import type { PackedDelta } from "../mesh/packed/packed-delta.ts";
 import type { Evaluation } from "../resources/resource-set.ts";
 
 /** The delta of the first state is everything. */
 export interface ConfigState extends Omit<Evaluation, "lastGood"> {
   /** 1 for the first, then one more for each state that differs in anything else here. */
   readonly version: number;
-  /** The delta as the source's own store has packed it, where it has one. */
-  readonly packed?: PackedDelta;
 }
 
 export interface ConfigSource extends AsyncDisposable {

@@ -3,7 +3,7 @@
 
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta } from "../mesh/l7/delta.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
-import { EMPTY_PACKED_DELTA, isEmptyPackedDelta, type PackedDelta } from "../mesh/packed/packed-delta.ts";
+import { isEmptyPackedDelta } from "../mesh/packed/packed-delta.ts";
 import { emptyDelta, type MeshDelta } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import { pause } from "../core/pause.ts";
@@ -124,7 +124,7 @@ export class XdsSource implements ConfigSource {
   setLocalWorkloads(localWorkloads: readonly LocalWorkload[]): void {
     if (deepEqual(this.#localWorkloads, localWorkloads)) return;
     this.#localWorkloads = localWorkloads;
-    if (this.#state !== null) this.#tell(emptyDelta, EMPTY_PACKED_DELTA, EMPTY_L7_DELTA);
+    if (this.#state !== null) this.#tell(emptyDelta, EMPTY_L7_DELTA);
   }
 
   /** What was kept of a type. */
@@ -156,9 +156,9 @@ export class XdsSource implements ConfigSource {
     this.#awaited.delete(typeUrl);
     if (this.#awaited.size > 0) return told.refused;
     if (this.#state === null) {
-      this.#tell(everythingOf(this.#records.mesh), EMPTY_PACKED_DELTA, diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
+      this.#tell(everythingOf(this.#records.mesh), diffL7(EMPTY_L7_SNAPSHOT, this.#records.l7));
       this.#first.resolve();
-    } else if (refusalsChanged || !isEmptyPackedDelta(told.packed) || !isEmptyL7Delta(told.l7Delta)) this.#tell(told.delta, told.packed, told.l7Delta);
+    } else if (refusalsChanged || !isEmptyPackedDelta(told.packed) || !isEmptyL7Delta(told.l7Delta)) this.#tell(told.delta, told.l7Delta);
     return told.refused;
   }
 
@@ -179,11 +179,10 @@ export class XdsSource implements ConfigSource {
     return changed || before !== this.#refused.size;
   }
 
-  /** @param packed of the first state nothing: who has the store has everything. */
-  #tell(delta: MeshDelta, packed: PackedDelta, l7Delta: L7Delta): void {
+  #tell(delta: MeshDelta, l7Delta: L7Delta): void {
     const before = this.#state;
     this.#state = {
-      version: (before?.version ?? 0) + 1, mesh: this.#records.mesh, delta, packed, l7: this.#records.l7, l7Delta, statuses: [], localWorkloads: this.#localWorkloads,
+      version: (before?.version ?? 0) + 1, mesh: this.#records.mesh, delta, l7: this.#records.l7, l7Delta, statuses: [], localWorkloads: this.#localWorkloads,
       diagnostics: [...this.#refused.values(), ...(this.#storeFault === null ? [] : [storeDiagnostic(this.#storeFault)])], resourceCount: this.#records.count,
     };
     if (before !== null) this.#options.onChange(this.#state);

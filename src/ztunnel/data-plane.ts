@@ -70,8 +70,8 @@ export class DataPlane {
       case "configure":
         return; // the first message builds this object
       case "mesh": {
-        const change = store.applyPacked(message.delta);
-        for (const uid of message.delta.removedWorkloads) pool.retireDestination(uid);
+        const change = store.follow(message.news);
+        for (const uid of change.workloadsRemoved) pool.retireDestination(uid);
         for (const uid of change.workloadsChanged) this.#context.balancer.workloadChanged(uid);
         if (change.policiesChanged || change.workloadsChanged.size > 0 || change.servicesChanged.size > 0) this.#judgeAgain();
         return;

@@ -4,7 +4,7 @@
 import type { WorkloadUid } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { SvidPriority } from "../identity/svid.ts";
-import type { PackedDelta } from "../mesh/packed/packed-delta.ts";
+import type { MeshNews } from "../mesh/store.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { IdentityNews } from "../tunnel/thread-tunnels.ts";
 
@@ -20,7 +20,7 @@ export interface WorkloadListeners {
 
 export type ToData =
   | { readonly kind: "configure"; readonly config: DataPlaneConfig; readonly logCredit: SharedArrayBuffer | null; readonly pulse: SharedArrayBuffer | null }
-  | { readonly kind: "mesh"; readonly delta: PackedDelta }
+  | { readonly kind: "mesh"; readonly news: MeshNews }
   | IdentityNews
   | { readonly kind: "attach"; readonly question: string; readonly uid: WorkloadUid; readonly namespaceFd: number; readonly listeners: WorkloadListeners }
   /** `gone`: the workload has left, its connections end now. `released`: it left the mesh, what is open goes on until it ends. */

@@ -13,7 +13,6 @@ import { systemTimers } from "../net/timers.ts";
 import type { Svid } from "../identity/svid.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
-import { isEmptyPackedDelta, type PackedDelta } from "../mesh/packed/packed-delta.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
 import { dnsCounters } from "./dns/dns-counters.ts";
@@ -29,9 +28,6 @@ import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/
 import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
-/** Records of a kind in one part of the first state: then nobody asks yet, and what crosses is some hundred KiB at a time. */
-const FIRST_PART_RECORDS = 500;
-
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
   /** One of each data thread. */
@@ -46,7 +42,7 @@ export interface NodeAgentOptions {
   readonly metrics: ConnectionMetrics;
   /** Shared with the writer of the access log. */
   readonly logCredit: SharedArrayBuffer | null;
-  /** The main thread's view of the mesh. */
+  /** The main thread's view of the mesh, which the data threads follow. */
   readonly store: MeshStore;
   /** Who applies changes to it: the source that they come from, before it tells of them, or the agent. */
   readonly storeFollows: "source" | "agent";
@@ -100,7 +96,6 @@ export class NodeAgent {
   readonly #dns = new Map<WorkloadUid, WorkloadDns>();
   /** Who wants to know what becomes of an attachment. */
   readonly #attachmentWaiters = new Map<WorkloadUid, ((failure: AttachFailure | null) => void)[]>();
-  #applied = false;
   #draining = false;
   #socketsShared = true;
 
@@ -209,19 +204,11 @@ export class NodeAgent {
     this.#dropIdentities();
   }
 
-  /**
-   * Applies one change of the configuration: decisions first, captures second.
-   * @param change `packed`: the delta as the store packed it, where the source has applied it.
-   */
-  apply(change: { readonly delta: MeshDelta; readonly packed?: PackedDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
-    const delta = this.#options.storeFollows === "agent" ? this.store.apply(change.delta).packed : change.packed;
-    if (this.#applied) {
-      if (delta !== undefined && !isEmptyPackedDelta(delta)) this.#threads.post({ kind: "mesh", delta });
-    } else {
-      for (const part of this.store.packedParts(FIRST_PART_RECORDS)) this.#threads.post({ kind: "mesh", delta: part });
-      this.#threads.post({ kind: "collectGarbage" });
-    }
-    this.#applied = true;
+  /** Applies one change of the configuration: decisions first, captures second. */
+  apply(change: { readonly delta: MeshDelta; readonly localWorkloads: readonly LocalWorkload[] }): void {
+    if (this.#options.storeFollows === "agent") this.store.apply(change.delta);
+    const news = this.store.news();
+    if (news !== null) this.#threads.post({ kind: "mesh", news });
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);

@@ -111,7 +111,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
 
   const threadWatch = new ThreadWatch({ count: workerThreads(settings), nameOf: (i) => `data-${i}`, clock, log, watchdogMs: serviceManager.watchdogMs });
   const credit = new LogCredit();
-  const store = new MeshStore();
+  const store = new MeshStore({ followed: true });
   let crl: CrlWatch | null = null;
   let hasBeenReady = false;
   lifecycle.readiness.onChange((ready) => (hasBeenReady ||= ready));

@@ -1,4 +1,4 @@
-// A change to the mesh as bytes: what crosses to a data thread, where a structured clone would cost several times as much on both sides.
+// A change to the mesh as bytes, for whoever does not look at every record of it.
 
 import type { MeshDelta } from "../records.ts";
 import { policyShape, serviceShape, workloadShape } from "./record-codecs.ts";

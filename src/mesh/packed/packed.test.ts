@@ -2,15 +2,17 @@
 
 import { describe, expect, test } from "bun:test";
 import { policy, provenance, RandomMesh, service, uid, workload } from "../../../test/kit/mesh-records.ts";
-import type { WorkloadUid } from "../../core/brand.ts";
+import { namespacedName, type WorkloadUid } from "../../core/brand.ts";
 import { seededRandom } from "../../core/ports.ts";
 import { emptyDelta, type Workload } from "../records.ts";
 import { MeshStore } from "../store.ts";
 import { PackReader, PackWriter } from "./bytes.ts";
 import { HashIndex } from "./hash-index.ts";
-import { PackedRows } from "./packed-rows.ts";
+import { PackedRows, type RowsNews } from "./packed-rows.ts";
 import { type FoundWorkload, policyShape, type RecordShape, serviceShape, workloadShape } from "./record-codecs.ts";
 import { packEach, RecordTable, unpackEach } from "./record-table.ts";
+
+const NO_NEWS: RowsNews = { blocks: [], emptied: [], placed: new Uint32Array(0), removed: [] };
 
 const read = (write: (to: PackWriter) => void): PackReader => {
   const to = new PackWriter();
@@ -157,17 +159,6 @@ test("an index finds the rows of a hash among others that collide with it, whate
 });
 
 describe("a packed delta", () => {
-  test("comes to the same as the one that it was made of", () => {
-    const mesh = new RandomMesh(seededRandom(11));
-    const [plain, packed] = [new MeshStore(), new MeshStore()];
-    for (let i = 0; i < 200; i++) {
-      const delta = mesh.delta();
-      const { packed: bytes, ...change } = plain.apply(delta);
-      expect(packed.applyPacked(bytes)).toEqual(change);
-    }
-    expect([packed.counts(), [...packed.workloads()], [...packed.services()], [...packed.policies()]]).toEqual([plain.counts(), [...plain.workloads()], [...plain.services()], [...plain.policies()]]);
-  });
-
   test("has nothing of what was there already", () => {
     const store = new MeshStore();
     const mesh = { ...emptyDelta, workloads: [workload({ name: "a" }), workload({ name: "b" })], services: [service({ name: "s" })], policies: [policy({ name: "p" })] };
@@ -178,15 +169,77 @@ describe("a packed delta", () => {
     const one = store.apply({ ...mesh, workloads: [workload({ name: "a" }), workload({ name: "b", version: "v2" })] });
     expect([[...one.workloadsChanged], [...unpackEach(workloadShape, one.packed.workloads)].map(({ found }) => found.uid)]).toEqual([[uid("Kubernetes//Pod/shop/b")], [uid("Kubernetes//Pod/shop/b")]]);
   });
+});
 
-  test("of everything, in parts, makes an equal store", () => {
-    const [whole, copy] = [new MeshStore(), new MeshStore()];
-    const [workloads, services] = [Array.from({ length: 7 }, (_, i) => workload({ name: `w${i}` })), Array.from({ length: 3 }, (_, i) => service({ name: `s${i}` }))];
-    whole.apply({ workloads, services, policies: [policy({ name: "p" })], removedWorkloads: [workloads[2]!.uid], removedServices: [], removedPolicies: [] });
-    const parts = [...whole.packedParts(2)];
-    expect(parts.map((part) => [[...unpackEach(policyShape, part.policies)].length, [...unpackEach(serviceShape, part.services)].length, [...unpackEach(workloadShape, part.workloads)].length]))
-      .toEqual([[1, 0, 0], [0, 2, 0], [0, 1, 0], [0, 0, 2], [0, 0, 2], [0, 0, 2]]);
-    for (const part of parts) copy.applyPacked(part);
-    expect([copy.counts(), [...copy.workloads()], [...copy.services()], [...copy.policies()]]).toEqual([whole.counts(), [...whole.workloads()], [...whole.services()], [...whole.policies()]]);
+describe("a store that follows another", () => {
+  const everything = (store: MeshStore): unknown => ({
+    counts: store.counts(),
+    workloads: [...store.workloads()].sort((a, b) => (a.uid < b.uid ? -1 : 1)),
+    services: [...store.services()].sort((a, b) => (a.hostname + a.namespace < b.hostname + b.namespace ? -1 : 1)),
+    policies: [...store.policies()].sort((a, b) => (a.namespace + a.name < b.namespace + b.name ? -1 : 1)),
+    endpoints: [...store.services()].map(({ namespace, hostname }) => store.endpoints(namespacedName(namespace, hostname)).map(({ workload: { uid: of }, ports }) => [of, ports]).sort()).sort(),
+    owners: [...store.workloads()].flatMap(({ network, addresses }) => addresses.map((address) => store.workloadByAddress(network, address)?.uid)).sort(),
+  });
+
+  test("comes to the same, told of each change or of several together", () => {
+    for (let seed = 0; seed < 6; seed++) {
+      const random = seededRandom(seed);
+      const mesh = new RandomMesh(random);
+      const [owner, each, some] = [new MeshStore({ followed: true }), new MeshStore(), new MeshStore()];
+      const [toldEach, toldSome] = [new Set<string>(), new Set<string>()];
+      for (let i = 0; i < 400; i++) {
+        const delta = mesh.delta();
+        // So large that blocks fill, become past, and are emptied.
+        const workloads = delta.workloads.map((one) => ({ ...one, node: "n".repeat(mesh.below(3_000)) }));
+        const { packed: _, ...change } = owner.apply({ ...delta, workloads });
+        if (seed % 2 === 0) {
+          const news = owner.news();
+          // As it crosses to a thread: what is shared stays so.
+          if (news !== null) {
+            const followed = each.follow(structuredClone(news));
+            for (const name of followed.workloadsChanged) toldEach.add(name);
+            expect([followed.policiesChanged && !change.policiesChanged, [...followed.workloadsChanged].filter((name) => !change.workloadsChanged.has(name))], `seed ${seed}, change ${i}`).toEqual([false, []]);
+          }
+          if (i % 80 === 79) expect(everything(each), `seed ${seed}, change ${i}`).toEqual(everything(owner));
+        } else if (i % 7 === 6) {
+          const news = owner.news();
+          if (news !== null) for (const name of some.follow(structuredClone(news)).workloadsChanged) toldSome.add(name);
+          if (i % 70 === 69) expect(everything(some), `seed ${seed}, change ${i}`).toEqual(everything(owner));
+        }
+      }
+    }
+  });
+
+  test("has the records in the memory of the other, and lets go of what is past there", () => {
+    const [owner, follower] = [new MeshStore({ followed: true }), new MeshStore()];
+    const large = (name: string, version: number) => workload({ name, node: "n".repeat(10_000), version: String(version) });
+    const ids = new Set<number>();
+    let held = 0;
+    for (let version = 0; version < 60; version++) {
+      owner.apply({ ...emptyDelta, workloads: Array.from({ length: 8 }, (_, i) => large(`w${i}`, version)) });
+      const { workloads } = owner.news()!;
+      for (const { id } of workloads.blocks) ids.add(id);
+      for (const id of workloads.emptied) expect(ids.delete(id)).toBe(true);
+      follower.follow({ workloads, sequences: new Uint32Array(8), services: NO_NEWS, policies: NO_NEWS });
+      held = Math.max(held, ids.size);
+    }
+    // 80 KB that change: as much again may be past, and there is a block that is being filled.
+    expect(held).toBeLessThanOrEqual(6);
+    expect([...follower.workloads()].map(({ version }) => version)).toEqual(new Array(8).fill("59"));
+    expect(owner.news()).toBeNull();
+  });
+
+  test("of a name that goes and comes back elsewhere keeps the one that is there", () => {
+    const [owner, follower] = [new MeshStore({ followed: true }), new MeshStore()];
+    const [a, b, c] = [workload({ name: "a" }), workload({ name: "b" }), workload({ name: "c" })];
+    owner.apply({ ...emptyDelta, workloads: [a, b], services: [service({ name: "s" })] });
+    follower.follow(owner.news()!);
+    owner.apply({ ...emptyDelta, removedWorkloads: [a.uid, b.uid], removedServices: [namespacedName("shop", "s.shop.svc.cluster.local")] });
+    // The rows of both are free, and taken in another order.
+    owner.apply({ ...emptyDelta, workloads: [a, b, c], services: [service({ name: "t" }), service({ name: "s" })] });
+    const { workloadsRemoved } = follower.follow(owner.news()!);
+    expect([...workloadsRemoved].sort()).toEqual([a.uid, b.uid]);
+    expect([...follower.workloads()].map(({ name }) => name).sort()).toEqual(["a", "b", "c"]);
+    expect([follower.workload(a.uid)?.name, follower.endpointSet(namespacedName("shop", "s.shop.svc.cluster.local"))?.name, follower.counts()]).toEqual(["a", namespacedName("shop", "s.shop.svc.cluster.local"), owner.counts()]);
   });
 });

@@ -3,7 +3,7 @@
 
 import { PackReader, PackWriter } from "./bytes.ts";
 import { HashIndex, hashText } from "./hash-index.ts";
-import { PackedRows } from "./packed-rows.ts";
+import { PackedRows, placesIn, type RowPlace, type RowsNews } from "./packed-rows.ts";
 import type { RecordShape } from "./record-codecs.ts";
 
 /** Unpacked records that are remembered, some KiB each at most: more than one node's connections go to at a time. */
@@ -25,15 +25,22 @@ export interface Given<T, I> {
   readonly record: () => T;
 }
 
+/** One that is where its owner put it. */
+export interface Placed<T, I> extends Given<T, I> {
+  readonly place: RowPlace;
+}
+
 export class RecordTable<K extends string, T extends I, I> implements ReadonlyMap<K, T> {
   readonly #shape: RecordShape<K, T, I>;
-  readonly #rows = new PackedRows();
+  readonly #rows: PackedRows;
   readonly #index = new HashIndex();
   /** By row, oldest first. */
   readonly #remembered = new Map<number, T>();
 
-  constructor(shape: RecordShape<K, T, I>) {
+  /** @param followed by tables of other threads. */
+  constructor(shape: RecordShape<K, T, I>, followed = false) {
     this.#shape = shape;
+    this.#rows = new PackedRows(followed);
   }
 
   get size(): number {
@@ -99,22 +106,57 @@ export class RecordTable<K extends string, T extends I, I> implements ReadonlyMa
     return row;
   }
 
-  remove(row: number): void {
+  /** @param follows the owner, who alone uses the row again. */
+  remove(row: number, follows = false): void {
     this.#index.remove(hashText(this.#shape.readKey(this.#readerAt(row))), row);
     this.#remembered.delete(row);
-    this.#rows.remove(row);
+    if (follows) this.#rows.followRemoval(row);
+    else this.#rows.remove(row);
   }
 
-  /** Every record as it is packed, `recordsMax` of them in each part: see `unpackEach`. */
-  *parts(recordsMax: number): IterableIterator<Uint8Array> {
-    const part = new PackWriter();
-    let count = 0;
-    for (const row of this.#rows.rows()) {
-      const offset = this.#rows.offsetOf(row);
-      part.bytes(this.#rows.bytesOf(row).subarray(offset, offset + this.#rows.lengthOf(row)));
-      if (++count % recordsMax === 0) yield part.own();
+  /** See PackedRows. */
+  news(): RowsNews {
+    return this.#rows.news();
+  }
+
+  beginFollowing(news: RowsNews): void {
+    this.#rows.beginFollowing(news);
+  }
+
+  /** What stands at each place that news name, for `follow` to put there. Records that are as they were, and elsewhere, are put there at once. */
+  *given(news: RowsNews): IterableIterator<Placed<T, I>> {
+    const { found, whole } = this.#shape;
+    for (const place of placesIn(news)) {
+      const packed = this.#rows.bytesAt(place);
+      if (this.#rows.has(place.row) && this.holds(place.row, packed)) this.#rows.follow(place);
+      else yield { place, packed, found: found.read(reader.from(packed, 0)), record: () => whole.read(reader.from(packed, 0)) };
     }
-    if (part.length > 0) yield part.own();
+  }
+
+  /** As `put`, at the place that its owner has it. */
+  follow({ place, found, record }: Placed<T, I>, remember: boolean): number {
+    const { row } = place;
+    if (!this.#rows.has(row)) this.#index.add(hashText(this.#shape.keyOf(found)), row);
+    this.#rows.follow(place);
+    if (remember) this.#remember(row, record());
+    else this.#remembered.delete(row);
+    return row;
+  }
+
+  /** Where the record of a place is now: its row, or -1. */
+  rowAt({ row }: RowPlace): number {
+    return this.#rows.has(row) ? row : -1;
+  }
+
+  /** Rows whose record is gone by these news: removed, or in another's place. */
+  *goneBy(news: RowsNews): IterableIterator<number> {
+    const { readKey } = this.#shape;
+    for (const row of news.removed) if (this.#rows.has(row)) yield row;
+    for (const place of placesIn(news)) if (this.#rows.has(place.row) && readKey(this.#readerAt(place.row)) !== readKey(reader.from(this.#rows.bytesAt(place), 0))) yield place.row;
+  }
+
+  endFollowing(news: RowsNews): void {
+    this.#rows.endFollowing(news);
   }
 
   *keys(): MapIterator<K> {
