@@ -4,7 +4,7 @@
 import type { WorkloadUid } from "../core/brand.ts";
 import { type Clock, type Random } from "../core/ports.ts";
 import { clearBufferPool } from "../wire/http/output-buffer.ts";
-import { MeshStore } from "../mesh/store.ts";
+import { MeshStore, type StoreChange } from "../mesh/store.ts";
 import { SocketReserve } from "../net/socket-reserve.ts";
 import { Balancer } from "../policy/balance.ts";
 import { type CloseCause, causes } from "../tunnel/close-cause.ts";
@@ -23,6 +23,7 @@ import { NameResolver } from "../tunnel/name-resolver.ts";
 import { ThreadTunnels } from "../tunnel/thread-tunnels.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import { Reporter } from "./report.ts";
+import { Stakes } from "./stakes.ts";
 
 /** How often deadlines are looked at: their precision. */
 const DEADLINE_TICK_MS = 100;
@@ -40,6 +41,7 @@ export class DataPlane {
   readonly #post: (message: FromData | ThreadAnswer) => void;
   readonly #tunnels: ThreadTunnels;
   readonly #released = new Set<LocalWorkload>();
+  readonly #stakes: Stakes;
   #draining: { untilMs: number } | null = null;
   #lastTunnelTickMs = 0;
   readonly #pulse: Pulse | null;
@@ -48,6 +50,7 @@ export class DataPlane {
   constructor(config: DataPlaneConfig, world: { clock: Clock; random: Random }, post: (message: FromData | ThreadAnswer) => void, shared: SharedMemory = {}) {
     this.#post = post;
     const store = new MeshStore();
+    this.#stakes = new Stakes(store);
     const nowMs = (): number => world.clock.monotonicMs();
     const reporter = new Reporter(config, world, post, shared.logCredit ?? null);
     this.#tunnels = new ThreadTunnels({ config, clock: world.clock, reporter, needSvid: (spiffeId) => post({ kind: "needSvid", spiffeId, priority: "realtime" }) });
@@ -73,7 +76,7 @@ export class DataPlane {
         const change = store.follow(message.news);
         for (const uid of change.workloadsRemoved) pool.retireDestination(uid);
         for (const uid of change.workloadsChanged) this.#context.balancer.workloadChanged(uid);
-        if (change.policiesChanged || change.workloadsChanged.size > 0 || change.servicesChanged.size > 0) this.#judgeAgain();
+        this.#judgeAgain(change);
         return;
       }
       case "svid":
@@ -150,16 +153,19 @@ export class DataPlane {
     for (const local of this.#released) {
       if (local.connections.size > 0) continue;
       this.#released.delete(local);
+      if (this.#context.locals.get(local.uid) === undefined) this.#stakes.forget(local.uid);
       local.sockets.close();
       closeFd(local.namespaceFd);
       this.#post({ kind: "released", uid: local.uid, namespaceFd: local.namespaceFd });
     }
   }
 
-  #judgeAgain(): void {
-    for (const local of this.#everyLocal()) {
-      for (const connection of [...local.connections]) connection.judgeAgain();
-    }
+  #judgeAgain(change: StoreChange): void {
+    // All are asked first: a workload may be here twice, attached anew while what it had goes on.
+    const locals = this.#everyLocal();
+    const concerned = new Set<WorkloadUid>();
+    for (const uid of new Set(locals.map((local) => local.uid))) if (this.#stakes.concerns(uid, change)) concerned.add(uid);
+    for (const local of locals) if (concerned.has(local.uid)) for (const connection of [...local.connections]) connection.judgeAgain();
   }
 
   #everyLocal(): LocalWorkload[] {
