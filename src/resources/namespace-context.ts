@@ -25,6 +25,8 @@ import { type Binding, boundWaypoint, type WaypointName, waypointRecord } from "
 /** Hosts of ServiceEntries that one WorkloadEntry is an endpoint of, the first by the entries' names. */
 const ENTRY_MEMBERSHIPS_MAX = 1_024;
 
+const NO_WAYPOINTS: readonly WeightedWaypoint[] = [];
+
 /** What a workload that is no resource, a pod, has to ask about its namespace. Another object whenever an answer may have changed. */
 export interface NamespaceSurroundings {
   readonly labels: Labels;
@@ -136,7 +138,15 @@ export function* buildContext({ namespace, mesh, hidden, addresses, beyond, inpu
     selecting: namespace.peers.filter(({ resource }) => peerSelector(resource) !== null).sort(byAge),
   });
 
-  const policiesFor = (selected: Labels): readonly NamespacedName[] => selectingPolicies(selected, policyIndex, peers);
+  // By the labels as they are kept: those of one Deployment's pods are one object, and their list is one.
+  const policiesFound = new WeakMap<Labels, readonly NamespacedName[]>();
+  const policiesFor = (selected: Labels): readonly NamespacedName[] => {
+    const known = policiesFound.get(selected);
+    if (known !== undefined) return known;
+    const found = selectingPolicies(selected, policyIndex, peers);
+    policiesFound.set(selected, found);
+    return found;
+  };
   const serviceEntryIndex = new SelectorIndex<SelectingEntry>();
   const workloads: Workload[] = [];
   for (const placed of namespace.serviceEntries) {
@@ -157,9 +167,16 @@ export function* buildContext({ namespace, mesh, hidden, addresses, beyond, inpu
     if (bound === null || members.some((service) => [bound, bound.canary].some((one) => one?.namespace === service.namespace && one.name === service.name))) return [];
     return bound.from === "object" || waypointFor === "workload" || waypointFor === "all" ? waypointRecord(bound, options.clusterDomain) : [];
   };
+  const waypointRecords = new Map<string, readonly WeightedWaypoint[]>();
   const workloadWaypoints = (object: Binding & { readonly namespace: string }): readonly WeightedWaypoint[] => {
     const bound = boundWaypoint(object, binding, mesh.admission);
-    return bound !== null && ["workload", "all"].includes(mesh.waypointFor(bound)) ? waypointRecord(bound, options.clusterDomain) : [];
+    if (bound === null || !["workload", "all"].includes(mesh.waypointFor(bound))) return NO_WAYPOINTS;
+    const key = JSON.stringify(bound);
+    const known = waypointRecords.get(key);
+    if (known !== undefined) return known;
+    const record = waypointRecord(bound, options.clusterDomain);
+    waypointRecords.set(key, record);
+    return record;
   };
   const serviceResources = new Map(namespace.services.map(({ resource }) => [resource.name, resource]));
   return { policiesFor, workloadWaypoints, serviceResources, inputs, labels, gateways: mesh.networks.gateways, services, hidden, selection, entrySelection, serviceEntryIndex, workloads, policies: [...policies, ...peers.policies], policyIndex, peers, entryWaypoint, diagnostics, translated: new Map() };

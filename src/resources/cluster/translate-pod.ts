@@ -2,17 +2,18 @@
 // same. Pure; one workload at a time.
 
 import { namespacedName, parseWorkloadUid, type WorkloadUid } from "../../core/brand.ts";
-import type { Locality, PortMapping, ServiceMembership, Workload } from "../../mesh/records.ts";
+import type { Locality, PortMapping, ServiceMembership, WeightedWaypoint, Workload } from "../../mesh/records.ts";
 import { GATEWAY_NAME, INBOUND_BINDING, NATIVE_TUNNEL, REDIRECTION } from "../annotations.ts";
 import type { EndpointSlice, ListedEndpoint } from "../kinds/endpoint-slice.ts";
 import type { Pod } from "../kinds/pod.ts";
 import { type ServiceResource, tcpPorts } from "../kinds/service.ts";
 import { labelledNames, parseInboundBinding } from "../kinds/workload-entry.ts";
-import { MEMBERSHIPS_MAX } from "../memberships.ts";
+import { MEMBERSHIPS_MAX, type SelectedServices } from "../memberships.ts";
 import type { NamespaceSurroundings } from "../namespace-context.ts";
 import type { TranslationOptions } from "../resource.ts";
 import { serviceHostname } from "../waypoint-binding.ts";
 
+const NO_WAYPOINTS: readonly WeightedWaypoint[] = [];
 const NOWHERE: Locality = { region: "", zone: "", subzone: "" };
 
 export interface PodSurroundings {
@@ -60,7 +61,7 @@ export function translatePod(pod: Pod, { options, namespace, locality, slices }:
     capacity: 1,
     services,
     authorizationPolicies: namespace.policiesFor(labels),
-    waypoints: isWaypoint ? [] : namespace.workloadWaypoints(pod),
+    waypoints: isWaypoint ? NO_WAYPOINTS : namespace.workloadWaypoints(pod),
     networkGateway: null,
     applicationTunnel: parseInboundBinding(pod.annotations[INBOUND_BINDING]),
     provenance: { kind: "Pod", namespace: pod.namespace, name: pod.name, resourceVersion: pod.uid, fieldPath: "" },
@@ -110,9 +111,23 @@ function mintUid(text: string): WorkloadUid {
   return uid;
 }
 
+/** By what selects them, and by their named ports: pods of one Deployment have both alike, and hold one list. */
+const membershipsOf = new WeakMap<SelectedServices, WeakMap<Pod["ports"], readonly ServiceMembership[]>>();
+
+function selectedMemberships(selected: SelectedServices, pod: Pod, options: TranslationOptions): readonly ServiceMembership[] {
+  let byPorts = membershipsOf.get(selected);
+  if (byPorts === undefined) membershipsOf.set(selected, (byPorts = new WeakMap()));
+  let services = byPorts.get(pod.ports);
+  if (services === undefined) byPorts.set(pod.ports, (services = selected.held.map((service) => membership(service, podPorts(service, pod), options))));
+  return services;
+}
+
 function memberships(pod: Pod, namespace: NamespaceSurroundings, slices: readonly EndpointSlice[], options: TranslationOptions): { readonly services: readonly ServiceMembership[]; readonly beyond: readonly string[] } {
-  const { held, beyond } = namespace.selection.of(pod.labels);
-  const services = held.map((service) => membership(service, podPorts(service, pod), options));
+  const selected = namespace.selection.of(pod.labels);
+  const shared = selectedMemberships(selected, pod, options);
+  const { held, beyond } = selected;
+  if (slices.length === 0) return { services: shared, beyond };
+  const services = [...shared];
   const left: string[] = [];
   // A service of both families has a slice of each, and its pods are in both.
   const joined = new Set(held);
