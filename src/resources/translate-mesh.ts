@@ -13,12 +13,12 @@ import { policySelector } from "./kinds/authorization-policy.ts";
 import { isWaypoint } from "./kinds/gateway.ts";
 import { oldest, peerSelector } from "./kinds/peer-authentication.ts";
 import type { WorkloadEntryResource } from "./kinds/workload-entry.ts";
+import { MeshAssembly, type Records, type Replaced } from "./mesh-assembly.ts";
 import { emptySnapshot, type MeshSnapshot } from "./mesh-delta.ts";
 import { oneForEachNamespace, reportRootUnselected, reportUnselected } from "./mesh-reports.ts";
 import { bindingsOf, type NamespaceBindings } from "./namespace-bindings.ts";
 import { buildContext, type MeshContext, type NamespaceContext, type NamespaceSurroundings, reportBeyond, translateEntry } from "./namespace-context.ts";
 import { groupOf, homeOf, type NamespaceResources, sameItems } from "./namespace-resources.ts";
-import { RecordTable, type Records, type Replaced } from "./record-table.ts";
 import { translateRemoteGateways } from "./remote-gateway.ts";
 import { collectInto, type Placed, type ResourceDiagnostic, type TranslationOptions } from "./resource.ts";
 import { selectorsBeyond, type SelectorsBeyond } from "./selected-entries.ts";
@@ -78,7 +78,7 @@ export class MeshTranslator {
   readonly #parts = new Map<string, NamespaceParts>();
   readonly #bindings = new Map<string, NamespaceBindings>();
   readonly #serviceNames = new Set<string>();
-  readonly #table = new RecordTable();
+  readonly #assembly = new MeshAssembly();
   #hidden = NOTHING_HIDDEN;
   #addresses: ServiceAddresses = new Map();
   #addressDiagnostics: readonly ResourceDiagnostic[] = [];
@@ -128,7 +128,7 @@ export class MeshTranslator {
     yield;
     yield* this.#makeParts(changes, replaced);
     yield* this.#makeBindings(changes);
-    const delta = yield* this.#table.replace(replaced);
+    const delta = yield* this.#assembly.replace(replaced);
     yield;
     return (this.#result = this.#gather(delta));
   }
@@ -296,7 +296,7 @@ export class MeshTranslator {
       for (const one of part.diagnostics) diagnostics.push(one);
       for (const one of part.local) local.push(one);
     }
-    const mesh = this.#table.snapshot;
+    const mesh = this.#assembly.snapshot;
     if (this.#members === "entries") reportRootUnselected(this.#common!.mesh, mesh.workloads, reportFor);
     return { mesh, delta, localWorkloads: oneForEachNamespace(local, reportFor), bindings, diagnostics };
   }

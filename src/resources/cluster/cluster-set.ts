@@ -7,47 +7,37 @@
 // An evaluation may be left and gone on with. What comes meanwhile is read, and waits until it has ended: each state is of one moment.
 
 import type { WorkloadUid } from "../../core/brand.ts";
-import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { atOnce, type Steps } from "../../core/steps.ts";
 import { EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
-import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
-import type { IpAddress } from "../../core/ip.ts";
+import { emptyDelta, type MeshDelta } from "../../mesh/records.ts";
 import { checkObject, identityOf } from "../check-object.ts";
 import { ClaimJudge, type JudgedClaims, NO_CLAIMS } from "../claims/claims.ts";
-import { PodAddresses } from "../claims/pod-addresses.ts";
 import { formatFieldPath } from "../diagnostic.ts";
 import type { EvaluatedState } from "../evaluated-state.ts";
 import { KINDS, type Kind, type KindName, type Resource } from "../kinds.ts";
-import { type EndpointSlice, readEndpointSlice } from "../kinds/endpoint-slice.ts";
-import { type Node, readNode } from "../kinds/node.ts";
+import { readEndpointSlice } from "../kinds/endpoint-slice.ts";
+import { readNode } from "../kinds/node.ts";
 import { type Pod, readPod } from "../kinds/pod.ts";
-import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import type { ResourceStatus } from "../l7/status.ts";
 import { L7Translator } from "../l7/translate-l7.ts";
 import type { TextReference } from "../l7/world.ts";
-import { deepEqual, emptySnapshot, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
-import type { NamespaceSurroundings } from "../namespace-context.ts";
+import { emptySnapshot, isEmptyDelta, type MeshSnapshot } from "../mesh-delta.ts";
 import { headOf } from "../object-head.ts";
 import type { Labels } from "../object-meta.ts";
-import { describeIdentity, identityKey, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
+import { describeIdentity, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
 import { MeshTranslator } from "../translate-mesh.ts";
-import { refusedWaypoint } from "../waypoint-binding.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import type { WaypointBinding } from "../waypoint-status.ts";
-import { type ClusterDiagnostic, describe, describeBeyond, describeFull, describeNames, describeRefused, fullness } from "./cluster-diagnostic.ts";
+import { type BrokenObject, BrokenObjects } from "./broken-objects.ts";
+import { type ClusterDiagnostic, describe, describeFull, describeNames } from "./cluster-diagnostic.ts";
 import { EntryTable } from "./entry-table.ts";
-import { NO_PEER, translateListedEndpoint, type TranslatedPod, translatePod } from "./translate-pod.ts";
 import { NamespaceAllowance } from "./namespace-allowance.ts";
 import { sizeOf } from "./object-size.ts";
+import { nameKey, PodTable } from "./pod-table.ts";
 import { withoutUnknownFields } from "./unknown-fields.ts";
 
 export type ClusterKind = KindName | "Pod" | "Node" | "EndpointSlice";
-
-/** An object that is not in force as it stands in the API. */
-export interface BrokenObject {
-  readonly identity: ResourceIdentity;
-  readonly diagnostics: readonly ClusterDiagnostic[];
-}
 
 export interface ClusterEvaluation extends EvaluatedState {
   /** What the status of each object in force would say. The same list as before when nothing of L7 was touched. */
@@ -59,19 +49,9 @@ export interface ClusterEvaluation extends EvaluatedState {
   readonly diagnostics: readonly ClusterDiagnostic[];
 }
 
-interface PodEntry {
-  pod: Pod;
-  workload: Workload | null;
-  /** `namespace/name` of the waypoint that does not take it; null when there is none such. */
-  refusedBy: string | null;
-}
-
 /** What became of an object: `refused` when its namespace has no room for it, `unnoticed` when there are so many of these that not even its status says so. */
 export type Taken = "kept" | "refused" | "unnoticed";
 
-/** Objects of one namespace that were not kept and are told one by one. */
-const REFUSED_TOLD_MAX = 100;
-const NOTHING: readonly string[] = [];
 /** Name of what stands in for policies that were not kept; no object of a tenant's has it. */
 const FULL_STAND_IN = "namespace-full.weft.dev";
 const EVERYTHING = { text: "", line: 1 };
@@ -86,29 +66,13 @@ export class ClusterSet {
   readonly #l7Translator: L7Translator;
 
   readonly #entries = new EntryTable();
-  readonly #broken = new Map<string, BrokenObject>();
+  readonly #broken = new BrokenObjects();
   /** As of the last evaluation. */
   #brokenNow: ReadonlyMap<string, BrokenObject> = new Map();
   readonly #allowance = new NamespaceAllowance();
-  /** Objects of each namespace that were not kept, and whose status says so. */
-  readonly #refusedTold = new Map<string, Set<string>>();
-  readonly #nodes = new Map<string, Node>();
-  readonly #pods = new Map<string, PodEntry>();
-  readonly #podsByNamespace = new Map<string, Set<PodEntry>>();
-  readonly #podsByNode = new Map<string, Set<PodEntry>>();
-  /** Their waypoint does not take them. */
-  readonly #refusedPods = new Set<PodEntry>();
-  /** Services that select a pod and have it not for an endpoint: it is one of so many already. */
-  readonly #beyond = new Map<PodEntry, readonly string[]>();
-  readonly #podAddresses = new PodAddresses<Pod>();
+  readonly #pods: PodTable;
   readonly #claims: ClaimJudge;
   #judged: JudgedClaims = NO_CLAIMS;
-  readonly #podsByUid = new Map<string, PodEntry>();
-  readonly #slices = new Map<string, EndpointSlice>();
-  readonly #slicesByPod = new Map<string, Set<EndpointSlice>>();
-  readonly #slicesByNamespace = new Map<string, Set<EndpointSlice>>();
-  /** Workloads made of each slice. */
-  readonly #listed = new Map<string, readonly Workload[]>();
 
   /** What came while something is evaluated; null while nothing is. */
   #held: (() => void)[] | null = null;
@@ -122,9 +86,6 @@ export class ClusterSet {
   readonly #unseenByL7 = new Set<string>();
   /** Of pods, since labels were told last; null of one that is gone. Where some rule looks at labels. */
   readonly #labelsMoved = new Map<WorkloadUid, Labels | null>();
-  readonly #dirtyPods = new Set<PodEntry>();
-  readonly #dirtySlices = new Set<string>();
-  readonly #removedWorkloads = new Set<WorkloadUid>();
 
   /** Who is hidden has not been told to the translator. */
   #hiddenMoved = false;
@@ -133,8 +94,6 @@ export class ClusterSet {
   #shared: MeshSnapshot = emptySnapshot;
   #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   #sharedDiagnostics: readonly ResourceDiagnostic[] = [];
-  readonly #surroundings = new Map<string, NamespaceSurroundings | null>();
-  readonly #workloads = new Map<WorkloadUid, Workload>();
   #mesh: MeshSnapshot = emptySnapshot;
   #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
   #statuses: readonly ResourceStatus[] = [];
@@ -147,21 +106,27 @@ export class ClusterSet {
     this.#claims = new ClaimJudge(options);
     this.#translator = new MeshTranslator(options, this.#waypointServices, "entriesAndPods");
     this.#l7Translator = new L7Translator(options);
+    this.#pods = new PodTable({
+      options, surroundings: (namespace) => this.#translator.surroundings(namespace),
+      // Somebody may claim what is a pod's now, or is so no more.
+      onAddresses: (addresses) => void (addresses.some((ip) => this.#claims.concerns(ip)) && (this.#claimsDirty = true)),
+      onTold: () => void (this.#diagnostics = null),
+    });
   }
 
   get counts(): { readonly objects: number; readonly pods: number; readonly nodes: number; readonly slices: number; readonly broken: number } {
-    return { objects: this.#entries.size, pods: this.#pods.size, nodes: this.#nodes.size, slices: this.#slices.size, broken: this.#broken.size };
+    return { objects: this.#entries.size, ...this.#pods.counts, broken: this.#broken.size };
   }
 
   /** A pod as it is now; for who may ask for whose certificate. */
   podByUid(uid: string): Pod | null {
-    const pod = this.#podsByUid.get(uid)?.pod ?? null;
+    const pod = this.#pods.byUid(uid);
     return pod === null || this.#leaving.has(nameKey(pod)) ? null : pod;
   }
 
   /** Whether a pod that has not ended runs on the node under this service account. */
   runsOn(node: string, namespace: string, serviceAccount: string): boolean {
-    for (const { pod } of this.#podsByNode.get(node) ?? []) if (pod.namespace === namespace && pod.serviceAccount === serviceAccount && pod.phase !== "ended" && !this.#leaving.has(nameKey(pod))) return true;
+    for (const pod of this.#pods.onNode(node)) if (pod.namespace === namespace && pod.serviceAccount === serviceAccount && pod.phase !== "ended" && !this.#leaving.has(nameKey(pod))) return true;
     return false;
   }
 
@@ -190,14 +155,14 @@ export class ClusterSet {
   /** Reads it at once: what waits is no larger than what is kept. */
   #read(kind: ClusterKind, value: Readonly<Record<string, unknown>>): () => void {
     switch (kind) {
-      case "Pod": return this.#readOne(kind, value, readPod(value), (pod) => this.#setPod(pod));
-      case "Node": return this.#readOne(kind, value, readNode(value), (node) => this.#setNode(node.name, node));
+      case "Pod": return this.#readOne(kind, value, readPod(value), (pod) => this.#pods.setPod(pod));
+      case "Node": return this.#readOne(kind, value, readNode(value), (node) => this.#pods.setNode(node.name, node));
       case "EndpointSlice": {
         const identity = { kind, ...headOf(value) };
         return this.#readOne(kind, value, readEndpointSlice(value), (slice) => {
-          if (slice === null) this.#removeSlice(nameKey(identity));
-          else this.#setSlice(slice);
-          if (slice?.ofNames === true) this.#setBroken(identityKey(identity), { identity, diagnostics: [describeNames(identity)] });
+          if (slice === null) this.#pods.removeSlice(nameKey(identity));
+          else this.#pods.setSlice(slice);
+          if (slice?.ofNames === true) this.#setBroken(identity, [describeNames(identity)]);
         });
       }
       default: return this.#readResource(KINDS_BY_NAME.get(kind)!, value);
@@ -221,12 +186,12 @@ export class ClusterSet {
     if (kind === "Pod" && this.#held !== null) this.#leaving.add(`${namespace}/${name}`);
     this.#whenIdle(() => {
       const identity = { kind, namespace, name };
-      this.#setBroken(identityKey(identity), null);
+      this.#setBroken(identity, null);
       if (bounded) this.#setStandIn(kind, namespace);
       switch (kind) {
-        case "Pod": return this.#removePod(`${namespace}/${name}`);
-        case "Node": return this.#setNode(name, null);
-        case "EndpointSlice": return this.#removeSlice(`${namespace}/${name}`);
+        case "Pod": return this.#pods.removePod(`${namespace}/${name}`);
+        case "Node": return this.#pods.setNode(name, null);
+        case "EndpointSlice": return this.#pods.removeSlice(`${namespace}/${name}`);
         default:
           if (this.#entries.delete(identity)) this.#touch(kind);
       }
@@ -274,8 +239,8 @@ export class ClusterSet {
     const delta = yield* this.#evaluateMesh();
     const l7Delta = yield* this.#evaluateL7();
     if (this.#diagnostics === null) {
-      this.#diagnostics = [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...[...this.#refusedPods].map(describeRefused), ...describeBeyond(this.#beyond), ...[...this.#allowance.full()].map(describeFull)];
-      this.#brokenNow = new Map(this.#broken);
+      this.#diagnostics = [...[...this.#broken.values()].flatMap(({ diagnostics }) => diagnostics), ...[...this.#judged.diagnostics, ...this.#sharedDiagnostics, ...this.#l7Diagnostics].map(describe), ...this.#pods.diagnostics(), ...[...this.#allowance.full()].map(describeFull)];
+      this.#brokenNow = this.#broken.copy();
     }
     return { mesh: this.#mesh, delta, l7: this.#l7, l7Delta, statuses: this.#statuses, broken: this.#brokenNow, bindings: this.#bindings, diagnostics: this.#diagnostics };
   }
@@ -287,7 +252,7 @@ export class ClusterSet {
       const before = this.#judged;
       this.#judged = yield* this.#claims.judge({
         services: this.#entries.ofKind("Service"), serviceEntries: this.#entries.ofKind("ServiceEntry"), workloadEntries: this.#entries.ofKind("WorkloadEntry"), namespaces: new Set(this.#entries.ofKind("Namespace").map(({ resource }) => resource.name)),
-      }, this.#podAddresses);
+      }, this.#pods.addresses);
       this.#claimsDirty = false;
       this.#diagnostics = null;
       for (const [placed, copy] of this.#judged.copies) if (before.copies.get(placed) !== copy) touched.add(placed.resource.namespace);
@@ -327,54 +292,23 @@ export class ClusterSet {
     this.#sharedDiagnostics = translated.diagnostics;
     this.#bindings = translated.bindings;
     this.#shared = translated.mesh;
-    yield* this.#findChangedNamespaces();
+    yield* this.#pods.followNamespaces();
     return translated.delta;
   }
 
   *#evaluateMesh(): Steps<MeshDelta> {
     const shared = yield* this.#translateShared();
-    if (isEmptyDelta(shared) && this.#dirtyPods.size === 0 && this.#dirtySlices.size === 0 && this.#removedWorkloads.size === 0) return emptyDelta;
-    const upserted: Workload[] = [...shared.workloads];
-    const removed = new Set<WorkloadUid>([...shared.removedWorkloads, ...this.#removedWorkloads]);
+    if (isEmptyDelta(shared) && !this.#pods.isMoved) return emptyDelta;
     const { looksAtLabels } = this.#l7Translator;
-    if (looksAtLabels) for (const uid of this.#removedWorkloads) this.#labelsMoved.set(uid, null);
-    let looked = 0;
-    for (const entry of this.#dirtyPods) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      const before = entry.workload;
-      const { workload, beyond } = this.#translatePod(entry.pod);
-      entry.workload = workload;
-      if (looksAtLabels && (workload ?? before) !== null) this.#labelsMoved.set((workload ?? before)!.uid, workload === null ? null : entry.pod.labels);
-      this.#noteRefused(entry, refusedWaypoint(workload?.waypoints ?? []));
-      this.#noteBeyond(entry, beyond);
-      if (entry.workload === null) {
-        if (before !== null) removed.add(before.uid);
-      } else if (before === null || !deepEqual(before, entry.workload)) {
-        upserted.push(entry.workload);
-        removed.delete(entry.workload.uid);
-      } else entry.workload = before;
-    }
-    for (const key of this.#dirtySlices) {
-      this.#translateSlice(key, upserted, removed);
-      yield;
-    }
-    this.#dirtyPods.clear();
-    this.#dirtySlices.clear();
-    this.#removedWorkloads.clear();
-    for (const workload of upserted) {
-      this.#workloads.set(workload.uid, workload);
-      removed.delete(workload.uid);
-    }
-    for (const uid of removed) this.#workloads.delete(uid);
-    const delta: MeshDelta = { ...shared, workloads: upserted, removedWorkloads: [...removed] };
-    const moved = upserted.length > 0 || removed.size > 0;
-    this.#mesh = { workloads: moved ? new Map(this.#workloads) : this.#mesh.workloads, services: this.#shared.services, policies: this.#shared.policies };
+    const { upserted, removed } = yield* this.#pods.translate((uid, labels) => void (looksAtLabels && this.#labelsMoved.set(uid, labels)));
+    const delta: MeshDelta = { ...shared, workloads: [...shared.workloads, ...upserted], removedWorkloads: [...shared.removedWorkloads, ...removed] };
+    this.#mesh = { workloads: changedMap(this.#mesh.workloads, delta), services: this.#shared.services, policies: this.#shared.policies };
     return delta;
   }
 
   *#evaluateL7(): Steps<L7Delta> {
     yield* this.#updateL7();
-    const { snapshot, delta, statuses, diagnostics } = yield* this.#l7Translator.take({ all: this.#podLabels(), moved: this.#labelsMoved });
+    const { snapshot, delta, statuses, diagnostics } = yield* this.#l7Translator.take({ all: this.#pods.labels(), moved: this.#labelsMoved });
     this.#labelsMoved.clear();
     this.#l7 = snapshot;
     this.#statuses = statuses;
@@ -383,62 +317,17 @@ export class ClusterSet {
     return delta;
   }
 
-  *#podLabels(): Iterable<WorkloadLabels> {
-    for (const { pod, workload } of this.#pods.values()) if (workload !== null) yield { uid: workload.uid, labels: pod.labels };
-  }
-
-  /** Pods and slices of every namespace of which something shared is not what it was. */
-  *#findChangedNamespaces(): Steps<void> {
-    for (const namespace of new Set([...this.#podsByNamespace.keys(), ...this.#slicesByNamespace.keys()])) {
-      const now = this.#translator.surroundings(namespace);
-      if (this.#surroundings.get(namespace) === now) continue;
-      yield;
-      this.#surroundings.set(namespace, now);
-      for (const entry of this.#podsByNamespace.get(namespace) ?? []) this.#dirtyPods.add(entry);
-      for (const slice of this.#slicesByNamespace.get(namespace) ?? []) this.#dirtySlices.add(nameKey(slice));
-    }
-    yield;
-    for (const namespace of this.#surroundings.keys()) if (!this.#podsByNamespace.has(namespace) && !this.#slicesByNamespace.has(namespace)) this.#surroundings.delete(namespace);
-  }
-
-  /** Null too while its namespace is not known: which policies hold there is not known either. */
-  #translatePod(pod: Pod): TranslatedPod {
-    const namespace = this.#translator.surroundings(pod.namespace);
-    if (namespace === null) return NO_PEER;
-    this.#surroundings.set(pod.namespace, namespace);
-    return translatePod(pod, { options: this.#options, namespace, locality: this.#nodes.get(pod.node)?.locality ?? null, slices: [...(this.#slicesByPod.get(pod.uid) ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1)) });
-  }
-
-  #translateSlice(key: string, upserted: Workload[], removed: Set<WorkloadUid>): void {
-    const slice = this.#slices.get(key);
-    const namespace = slice === undefined ? null : this.#translator.surroundings(slice.namespace);
-    if (slice !== undefined && namespace !== null) this.#surroundings.set(slice.namespace, namespace);
-    const service = slice === undefined ? undefined : namespace?.serviceResources.get(slice.service);
-    // A service with a selector has the pods that it selects; slices under its name are somebody else's business.
-    const made = slice === undefined || service === undefined || Object.keys(service.spec.selector ?? {}).length > 0 ? [] : slice.endpoints.map((endpoint) => translateListedEndpoint(slice, endpoint, service, this.#options));
-    const before = new Map((this.#listed.get(key) ?? []).map((workload) => [workload.uid, workload]));
-    for (const workload of made) {
-      const known = before.get(workload.uid);
-      if (known === undefined || !deepEqual(known, workload)) upserted.push(workload);
-      before.delete(workload.uid);
-    }
-    for (const uid of before.keys()) removed.add(uid);
-    if (made.length > 0) this.#listed.set(key, made);
-    else this.#listed.delete(key);
-  }
-
   #readOne<T>(kind: ClusterKind, value: Readonly<Record<string, unknown>>, read: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }, set: (value: T) => void): () => void {
     const identity = { kind, ...headOf(value) };
-    const key = identityKey(identity);
     if (read.ok) {
       return () => {
-        this.#setBroken(key, null);
+        this.#setBroken(identity, null);
         set(read.value);
       };
     }
     // As it was stays, and who reads the log learns that it is not as it is.
     const diagnostics: readonly ClusterDiagnostic[] = [{ severity: "error", code: "bad_value", resource: describeIdentity(identity), fieldPath: "", message: read.error.replaceAll("\n", "; ") }];
-    return () => this.#setBroken(key, { identity, diagnostics });
+    return () => this.#setBroken(identity, diagnostics);
   }
 
   #readResource(definition: Kind, value: Readonly<Record<string, unknown>>): () => void {
@@ -455,12 +344,12 @@ export class ClusterSet {
   }
 
   #removeResource(identity: ResourceIdentity, definition: Kind): void {
-    this.#setBroken(identityKey(identity), null);
+    this.#setBroken(identity, null);
     if (this.#entries.delete(identity)) this.#touch(definition.kind);
   }
 
   #setResource(identity: ResourceIdentity, resource: Resource, definition: Kind, diagnostics: readonly ClusterDiagnostic[]): void {
-    this.#setBroken(identityKey(identity), diagnostics.length === 0 ? null : { identity, diagnostics });
+    this.#setBroken(identity, diagnostics.length === 0 ? null : diagnostics);
     const before = this.#entries.get(identity);
     // The same object as before keeps all that was made of it.
     if (before !== undefined && !before.standIn && before.placed.resource.resourceVersion === resource.resourceVersion && before.placed.resource.creationTimestamp === resource.creationTimestamp) return;
@@ -472,7 +361,7 @@ export class ClusterSet {
     const before = this.#entries.get(identity);
     const standIn = before === undefined ? denyingStandIn(identity) : null;
     const outcome = before !== undefined ? (before.standIn ? "" : "; its last good version stays in force") : standIn === null ? "; nothing of it is in force" : "; until it can be read what it may cover is denied";
-    this.#setBroken(identityKey(identity), { identity, diagnostics: diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)) });
+    this.#setBroken(identity, diagnostics.map((one, index) => (index === 0 ? { ...one, message: one.message + outcome } : one)));
     if (standIn === null) return;
     this.#entries.set(identity, { placed: placeOf(standIn), standIn: true });
     this.#touch(definition.kind);
@@ -486,18 +375,13 @@ export class ClusterSet {
   /** As it was stays; of one that was not, nothing is there. */
   #refuse(identity: ResourceIdentity & { readonly kind: ClusterKind }): Taken {
     const { kind, namespace } = identity;
-    const key = identityKey(identity);
-    const told = this.#refusedTold.get(namespace) ?? new Set();
-    this.#refusedTold.set(namespace, told);
-    const noticed = told.has(key) || told.size < REFUSED_TOLD_MAX;
-    if (noticed) told.add(key);
+    const noticed = this.#broken.noticeRefused(identity);
     this.#whenIdle(() => {
       this.#diagnostics = null;
       this.#setStandIn(kind, namespace);
       if (!noticed) return;
-      told.add(key);
       const outcome = this.#entries.has(identity) ? "its last good version stays in force" : denyingStandIn(identity) === null ? "nothing of it is in force" : "until there is room what it may cover is denied";
-      this.#broken.set(key, { identity, diagnostics: [{ severity: "error", code: "too_many_documents", resource: describeIdentity(identity), fieldPath: "", message: `${fullness(namespace)}; ${outcome}` }] });
+      this.#broken.setRefused(identity, outcome);
     });
     return noticed ? "refused" : "unnoticed";
   }
@@ -514,118 +398,25 @@ export class ClusterSet {
     this.#touch(kind);
   }
 
-  #setBroken(key: string, broken: BrokenObject | null): void {
-    if (broken !== null) this.#broken.set(key, broken);
-    else if (!this.#broken.delete(key)) return;
-    else for (const [namespace, told] of this.#refusedTold) if (told.delete(key) && told.size === 0) this.#refusedTold.delete(namespace);
+  #setBroken(identity: ResourceIdentity, diagnostics: readonly ClusterDiagnostic[] | null): void {
+    if (diagnostics !== null) this.#broken.set({ identity, diagnostics });
+    else if (!this.#broken.delete(identity)) return;
     this.#diagnostics = null;
   }
 
   #touch(kind: ClusterKind): void {
     if (CLAIMED.has(kind)) this.#claimsDirty = true;
   }
-
-  #setPod(pod: Pod): void {
-    const key = nameKey(pod);
-    let entry = this.#pods.get(key);
-    if (entry === undefined) {
-      entry = { pod, workload: null, refusedBy: null };
-      this.#pods.set(key, entry);
-    } else {
-      if (deepEqual(entry.pod, pod)) return;
-      this.#unindexPod(entry);
-      entry.pod = pod;
-    }
-    addTo(this.#podsByNamespace, pod.namespace, entry);
-    const owned = ownedAddresses(pod);
-    this.#podAddresses.add(pod, owned);
-    this.#addressesMoved(owned);
-    if (pod.node !== "") addTo(this.#podsByNode, pod.node, entry);
-    this.#podsByUid.set(pod.uid, entry);
-    this.#dirtyPods.add(entry);
-  }
-
-  #removePod(key: string): void {
-    const entry = this.#pods.get(key);
-    if (entry === undefined) return;
-    this.#pods.delete(key);
-    this.#unindexPod(entry);
-    this.#dirtyPods.delete(entry);
-    this.#noteRefused(entry, null);
-    this.#noteBeyond(entry, NOTHING);
-    if (entry.workload !== null) this.#removedWorkloads.add(entry.workload.uid);
-  }
-
-  /** A pod has no condition of ours: the log tells of it. */
-  #noteRefused(entry: PodEntry, waypoint: string | null): void {
-    if (entry.refusedBy === waypoint) return;
-    entry.refusedBy = waypoint;
-    if (waypoint === null) this.#refusedPods.delete(entry);
-    else this.#refusedPods.add(entry);
-    this.#diagnostics = null;
-  }
-
-  #noteBeyond(entry: PodEntry, services: readonly string[]): void {
-    if ((this.#beyond.get(entry) ?? NOTHING) === services || (services.length === 0 && !this.#beyond.has(entry))) return;
-    if (services.length === 0) this.#beyond.delete(entry);
-    else this.#beyond.set(entry, services);
-    this.#diagnostics = null;
-  }
-
-  #unindexPod(entry: PodEntry): void {
-    const { pod } = entry;
-    removeFrom(this.#podsByNamespace, pod.namespace, entry);
-    const owned = ownedAddresses(pod);
-    this.#podAddresses.remove(pod, owned);
-    this.#addressesMoved(owned);
-    removeFrom(this.#podsByNode, pod.node, entry);
-    if (this.#podsByUid.get(pod.uid) === entry) this.#podsByUid.delete(pod.uid);
-  }
-
-  /** Somebody may claim what is a pod's now, or is so no more. */
-  #addressesMoved(addresses: readonly IpAddress[]): void {
-    if (addresses.some((ip) => this.#claims.concerns(ip))) this.#claimsDirty = true;
-  }
-
-  #setNode(name: string, node: Node | null): void {
-    const before = this.#nodes.get(name);
-    if (node === null) this.#nodes.delete(name);
-    else this.#nodes.set(name, node);
-    if (deepEqual(before?.locality, node?.locality)) return;
-    for (const entry of this.#podsByNode.get(name) ?? []) this.#dirtyPods.add(entry);
-  }
-
-  #setSlice(slice: EndpointSlice): void {
-    const key = nameKey(slice);
-    this.#removeSlice(key);
-    this.#slices.set(key, slice);
-    addTo(this.#slicesByNamespace, slice.namespace, slice);
-    for (const uid of slice.pods) {
-      addTo(this.#slicesByPod, uid, slice);
-      this.#touchPod(uid);
-    }
-  }
-
-  #removeSlice(key: string): void {
-    this.#dirtySlices.add(key);
-    const slice = this.#slices.get(key);
-    if (slice === undefined) return;
-    this.#slices.delete(key);
-    removeFrom(this.#slicesByNamespace, slice.namespace, slice);
-    for (const uid of slice.pods) {
-      removeFrom(this.#slicesByPod, uid, slice);
-      this.#touchPod(uid);
-    }
-  }
-
-  #touchPod(uid: string): void {
-    const entry = this.#podsByUid.get(uid);
-    if (entry !== undefined) this.#dirtyPods.add(entry);
-  }
 }
 
-/** A pod on its node's network has the node's address, and one that has ended none. */
-const ownedAddresses = ({ hostNetwork, phase, addresses }: Pod): readonly IpAddress[] => (hostNetwork || phase === "ended" ? [] : addresses);
+/** What was handed out stays as it is; the same where no workload is another. */
+function changedMap(before: MeshSnapshot["workloads"], { workloads, removedWorkloads }: MeshDelta): MeshSnapshot["workloads"] {
+  if (workloads.length === 0 && removedWorkloads.length === 0) return before;
+  const after = new Map(before);
+  for (const uid of removedWorkloads) after.delete(uid);
+  for (const workload of workloads) after.set(workload.uid, workload);
+  return after;
+}
 
 function placeOf(resource: Resource): Placed<Resource> {
   return { resource, file: IN_CLUSTER, line: 0, document: EVERYTHING, path: [] };
@@ -634,19 +425,4 @@ function placeOf(resource: Resource): Placed<Resource> {
 function isAlias(value: Readonly<Record<string, unknown>>): boolean {
   const spec = value["spec"];
   return value["kind"] === "Service" && spec !== null && typeof spec === "object" && "type" in spec && spec.type === "ExternalName";
-}
-
-const nameKey = ({ namespace, name }: { readonly namespace: string; readonly name: string }): string => `${namespace}/${name}`;
-
-function addTo<T>(index: Map<string, Set<T>>, key: string, item: T): void {
-  const known = index.get(key);
-  if (known === undefined) index.set(key, new Set([item]));
-  else known.add(item);
-}
-
-function removeFrom<T>(index: Map<string, Set<T>>, key: string, item: T): void {
-  const known = index.get(key);
-  if (known === undefined) return;
-  known.delete(item);
-  if (known.size === 0) index.delete(key);
 }

@@ -13,7 +13,7 @@ export interface Replaced {
   readonly after: Records | undefined;
 }
 
-export class RecordTable {
+export class MeshAssembly {
   #snapshot: MeshSnapshot = emptySnapshot;
 
   get snapshot(): MeshSnapshot {
