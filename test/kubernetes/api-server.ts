@@ -102,7 +102,7 @@ export interface KubeObject {
   readonly [field: string]: unknown;
 }
 
-const PLURALS: Readonly<Record<string, string>> = { NetworkPolicy: "networkpolicies", PeerAuthentication: "peerauthentications", RequestAuthentication: "requestauthentications", Ingress: "ingresses", ServiceEntry: "serviceentries", WorkloadEntry: "workloadentries", GatewayClass: "gatewayclasses", XMesh: "xmeshes" };
+const PLURALS: Readonly<Record<string, string>> = { NetworkPolicy: "networkpolicies", PeerAuthentication: "peerauthentications", RequestAuthentication: "requestauthentications", Telemetry: "telemetries", Ingress: "ingresses", ServiceEntry: "serviceentries", WorkloadEntry: "workloadentries", GatewayClass: "gatewayclasses", XMesh: "xmeshes" };
 const UNNAMESPACED: ReadonlySet<string> = new Set(["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass", "XMesh"]);
 
 export function pathOf(object: Pick<KubeObject, "apiVersion" | "kind"> & { readonly metadata: { readonly name: string; readonly namespace?: string } }): string {

@@ -32,14 +32,16 @@ export interface ControlRole {
   restart(): Promise<void>;
 }
 
-/** Starts one replica; await `ready` when it should be. */
-export function startControl(server: Pick<ApiServer, "kubeconfig">, name: string, flags: readonly string[] = [], logLevel = "debug"): ControlRole {
+const WEFT = process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(ROOT, "src/main.ts")] : [process.env["WEFT_BINARY"]];
+
+/** Starts one replica; await `ready` when it should be. @param weft the program, where it is another one */
+export function startControl(server: Pick<ApiServer, "kubeconfig">, name: string, flags: readonly string[] = [], logLevel = "debug", weft: readonly string[] = WEFT): ControlRole {
   const directory = mkdtempSync(join(tmpdir(), "weft-control-"));
   const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
   const logFile = join(directory, "log");
   writeFileSync(logFile, "");
   const launch = () => Bun.spawn([
-    ...(process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(ROOT, "src/main.ts")] : [process.env["WEFT_BINARY"]]), "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,
+    ...weft, "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,
     "--admin-address", `127.0.0.1:${adminPort}`, "--metrics-address", `127.0.0.1:${metricsPort}`, "--readiness-address", `127.0.0.1:${readinessPort}`,
     "--pod-namespace", CONTROL_NAMESPACE, "--pod-name", name, "--log", logLevel, "--log-file", logFile, ...flags,
   ], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, KUBECONFIG: "" } });
