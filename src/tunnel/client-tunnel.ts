@@ -237,12 +237,22 @@ export abstract class ClientTunnel implements Http2Handler, Expiring {
     if (this.#phase !== "closed") this.transport.receive(chunk, this.context.nowMs());
   }
 
-  /** What carries it has ended. @param seen how, in a few words. */
-  protected channelClosed(seen: string): void {
-    if (this.#phase === "closed") cancelDeadline(this.deadline);
-    else if (this.#phase === "setup") this.destroy(causes.tlsFailed(`${this.attempt("TLS handshake")} failed: ${seen}`));
-    else if (!this.#settingsSeen) this.destroy(causes.http2Failed(`${this.attempt("HTTP/2")}: TLS succeeded, but before any SETTINGS came: ${seen}; did it refuse our certificate?`));
-    else this.destroy(causes.tunnelLost(`${this.attempt("connection")}: ${seen}`));
+  /**
+   * What carries it has ended.
+   * @param seen how, in a few words.
+   * @param said the peer said why, so that it would say the same again.
+   */
+  protected channelClosed(seen: string, said: boolean): void {
+    if (this.#phase === "closed") return cancelDeadline(this.deadline);
+    if (this.#phase === "setup") {
+      const message = `${this.attempt("TLS handshake")} failed: ${seen}`;
+      return this.destroy(said ? causes.tlsFailed(message) : causes.tlsBrokeOff(message));
+    }
+    if (!this.#settingsSeen) {
+      const message = `${this.attempt("HTTP/2")}: TLS succeeded, but before any SETTINGS came: ${seen}; did it refuse our certificate?`;
+      return this.destroy(said ? causes.http2Failed(message) : causes.http2BrokeOff(message));
+    }
+    this.destroy(causes.tunnelLost(`${this.attempt("connection")}: ${seen}`));
   }
 
   // HTTP/2 events

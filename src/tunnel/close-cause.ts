@@ -35,6 +35,8 @@ export interface CloseCause {
   readonly message: string;
   /** Istio's response_flags value for the metrics. */
   readonly flags: ResponseFlags;
+  /** The connection below broke off before the peer had read anything of ours, as when it is being replaced: soon it may be otherwise. */
+  readonly brokeOff?: true;
 }
 
 export type ResponseFlags = "-" | "DENY" | "CONNECT" | "TLS_FAILURE" | "H2_HANDSHAKE_FAILURE" | "NETWORK_POLICY" | "IDENTITY_ERROR" | "CERT_REVOKED";
@@ -53,7 +55,9 @@ export const causes = {
   connectFailed: (message: string) => cause("connect_failed", "peer", message, "CONNECT"),
   connectTimeout: (message: string) => cause("connect_timeout", "peer", message, "CONNECT"),
   tlsFailed: (message: string) => cause("tls_failed", "peer", message, "TLS_FAILURE"),
+  tlsBrokeOff: (message: string): CloseCause => ({ ...cause("tls_failed", "peer", message, "TLS_FAILURE"), brokeOff: true }),
   http2Failed: (message: string) => cause("http2_failed", "peer", message, "H2_HANDSHAKE_FAILURE"),
+  http2BrokeOff: (message: string): CloseCause => ({ ...cause("http2_failed", "peer", message, "H2_HANDSHAKE_FAILURE"), brokeOff: true }),
   identityRefused: (message: string) => cause("identity_refused", "peer", message, "IDENTITY_ERROR"),
   certificateMissing: (message: string) => cause("certificate_missing", "us", message, "IDENTITY_ERROR"),
   certificateRevoked: (message: string) => cause("certificate_revoked", "peer", message, "CERT_REVOKED"),

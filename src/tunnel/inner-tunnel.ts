@@ -104,9 +104,9 @@ export class InnerTunnel extends ClientTunnel implements PoolWaiter {
         this.#writable = true;
         this.transport.onDrain();
       },
-      onEnd: () => this.channelClosed("the far workload, or the gateway, closed the connection"),
+      onEnd: () => this.channelClosed("the far workload, or the gateway, closed the connection", false),
       onClose: (error) => {
-        this.channelClosed(error?.message ?? "the far workload, or the gateway, closed the connection");
+        this.channelClosed(error?.message ?? "the far workload, or the gateway, closed the connection", error !== null);
         bytes.close();
       },
     });

@@ -12,6 +12,8 @@ import type { TunnelContext } from "./context.ts";
 import type { SocketError } from "./endpoint-socket.ts";
 
 type Step = "tcp" | "tls" | "done";
+/** What a socket says of a peer that is gone without a word. */
+const BROKEN_OFF: ReadonlySet<string | undefined> = new Set(["ECONNRESET", "EPIPE"]);
 
 export class OutboundTunnel extends ClientTunnel {
   readonly #tls: TlsContext;
@@ -90,7 +92,7 @@ export class OutboundTunnel extends ClientTunnel {
   }
 
   tlsClose(error: SocketError | null): void {
-    this.channelClosed(error?.code ?? "the peer closed the connection");
+    this.channelClosed(error?.code ?? "the peer closed the connection", error !== null && !BROKEN_OFF.has(error.code));
   }
 }
 

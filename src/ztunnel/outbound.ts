@@ -43,8 +43,8 @@ export const ATTEMPTS_MAX = 3;
  */
 export const CONNECT_RETRIES_MAX = 15;
 /**
- * The same where the tunnel was lost, or was no longer to be used, before CONNECT was answered: nothing of the application's was sent.
- * Fewer, as a peer that refuses our certificate may look like that.
+ * The same where the tunnel was lost, or was no longer to be used, before CONNECT was answered, or broke off while it was being made:
+ * nothing of the application's was sent. Fewer, as a peer that refuses our certificate may look like that.
  */
 export const LOST_TUNNEL_RETRIES_MAX = 3;
 
@@ -532,9 +532,9 @@ export class OutboundConnection implements PlainEnd, PoolWaiter, TunnelStreamUse
   }
 }
 
-function retriesMax({ code }: CloseCause): number {
+function retriesMax({ code, brokeOff }: CloseCause): number {
   if (code === "connect_failed") return CONNECT_RETRIES_MAX;
-  return code === "tunnel_lost" || code === "workload_gone" ? LOST_TUNNEL_RETRIES_MAX : 0;
+  return code === "tunnel_lost" || code === "workload_gone" || brokeOff === true ? LOST_TUNNEL_RETRIES_MAX : 0;
 }
 
 function targetOf(decision: TunnelDecision, sourceIdentity: SpiffeId, local: LocalWorkload): TunnelTarget {

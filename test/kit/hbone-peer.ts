@@ -103,11 +103,19 @@ export class HboneServer implements Disposable {
   /** HTTP/2 connections that came, and those that ended. */
   opened = 0;
   ended = 0;
+  /** So many of the next connections are reset as soon as TLS stands, and before a word of HTTP/2. */
+  breaks = 0;
   readonly #server: http2.Http2SecureServer;
   readonly #sessions = new Set<http2.ServerHttp2Session>();
 
   private constructor(svid: PeerSvid, onRequest: RequestHandler) {
     this.#server = http2.createSecureServer({ ...serverOptions(svid), allowHTTP1: false });
+    const [speak] = this.#server.listeners("secureConnection") as ((socket: tls.TLSSocket) => void)[];
+    this.#server.removeAllListeners("secureConnection").on("secureConnection", (socket: tls.TLSSocket) => {
+      if (this.breaks === 0) return speak!.call(this.#server, socket);
+      this.breaks--;
+      socket.on("error", () => {}).destroy();
+    });
     this.#server.on("session", (session) => {
       this.opened++;
       this.#sessions.add(session);

@@ -8,6 +8,7 @@ import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { join } from "node:path";
 import { parseIp } from "../../src/core/ip.ts";
 import { parseTrustDomain, type SpiffeId, spiffeId } from "../../src/core/spiffe.ts";
+import { LOST_TUNNEL_RETRIES_MAX } from "../../src/ztunnel/outbound.ts";
 import { unsealed } from "../kit/box.ts";
 import { type Answer, connectTls, HBONE_PORT, HboneClient, HboneServer, issueSvid, SilentServer } from "../kit/hbone-peer.ts";
 import { ask, documents, entryYaml, Mesh, namespaceYaml, serve, serviceYaml } from "../kit/mesh.ts";
@@ -84,6 +85,25 @@ describeUnless(unsealed)("foreign HBONE peers", () => {
     expect(line!["close"]).toBe("http2_failed");
     expect(line!["error"]).toContain(`no SETTINGS came within ${HTTP2_TIMEOUT_MS} ms`);
     expect(await agent.metric("weft_tunnel_handshakes_failed_total", { direction: "outbound", code: "http2_failed" })).toBe(failedBefore + 1);
+  });
+
+  test("a server whose connections break off before HTTP/2, as when another takes its place, is asked again; only so often", async () => {
+    const agent = mesh.agent(east);
+    using server = await HboneServer.listen(foreign, issueSvid(mesh, identity("foreign")), (stream) => {
+      stream.respond({ ":status": 200 });
+      stream.end("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    });
+    server.breaks = LOST_TUNNEL_RETRIES_MAX;
+    expect(await get(client, foreign)).toBe("200 ok");
+    expect([server.breaks, server.opened]).toEqual([0, 1]);
+    server.cut();
+    await until("the tunnel to be gone", 5_000, () => server.ended === 1);
+    const mark = agent.mark();
+    server.breaks = LOST_TUNNEL_RETRIES_MAX + 2;
+    expect(await get(client, foreign)).toStartWith("failed");
+    expect(server.breaks).toBe(1);
+    const [line] = await agent.connections({ direction: "outbound", "dst.workload": "foreign", close: "http2_failed" }, mark);
+    expect(line).toMatchObject({ error: expect.stringContaining("TLS succeeded, but before any SETTINGS came") });
   });
 
   test("a client that finishes TLS and stays silent: closed after the HTTP/2 limit, counted and logged", async () => {
