@@ -12,7 +12,7 @@ import { UNSUPPORTED_VARIABLES } from "./settings-table.ts";
 /** manifests/charts/ztunnel/templates/daemonset.yaml of istio/istio at 86c9f01f. */
 const CHART = [
   "CA_ADDRESS", "XDS_ADDRESS", "LOG_FORMAT", "NETWORK", "RUST_LOG", "RUST_BACKTRACE", "ISTIO_META_CLUSTER_ID", "INPOD_ENABLED", "TERMINATION_GRACE_PERIOD_SECONDS", "POD_NAME", "POD_NAMESPACE", "NODE_NAME", "INSTANCE_IP",
-  "SERVICE_ACCOUNT", "ZTUNNEL_CPU_LIMIT", "ZTUNNEL_RESOURCE_CPU_LIMIT", "ZTUNNEL_RESOURCE_CPU_REQUEST", "CRL_PATH",
+  "SERVICE_ACCOUNT", "ZTUNNEL_CPU_LIMIT", "ZTUNNEL_RESOURCE_CPU_LIMIT", "ZTUNNEL_RESOURCE_CPU_REQUEST", "CRL_PATH", "ENABLE_CLUSTER_TRUST_BUNDLE_API",
 ];
 /** What istio/ztunnel at 62d82653 reads beside them: src/config.rs, src/xds, src/tls, src/telemetry.rs. */
 const PROGRAM = [
