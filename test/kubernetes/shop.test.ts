@@ -18,6 +18,8 @@ import { until } from "../kit/until.ts";
 
 const SHOP = "weft-e2e-kinds";
 const OUTSIDE = "weft-e2e-kinds-outside";
+/** Addresses of hosts outside; nobody in the cluster has any of them. */
+const OUTSIDE_CIDRS = "198.18.240.0/20,2001:db8:ff::/112";
 const LONG = 240_000;
 const dualStack = await needsDualStack();
 
@@ -44,7 +46,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
   };
   const called = (pod: string) => new RegExp(`^(got ${pod}\\n?){8}$`);
   const service = (name: string, spec: object): KubernetesObject => ({ apiVersion: "v1", kind: "Service", metadata: { name, namespace: SHOP, labels: {} }, spec });
-  const definitions = () => testDefinitions().filter(({ kind }) => ["Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "AuthorizationPolicy"].includes(kind));
+  const definitions = () => testDefinitions().filter(({ kind }) => ["Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "AuthorizationPolicy", "ServiceEntry"].includes(kind));
   const definitionPath = (name: string) => `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`;
 
   beforeAll(async () => {
@@ -54,7 +56,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     for (const { object } of definitions()) await raw(definitionPath(object.metadata.name), object);
     for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     const addresses = process.env["WEFT_PROBE_ADDRESSES"];
-    await cluster.weft(install, ["--set", `image=${WEFT_IMAGE}`, "--set", "imagePullPolicy=Never", "--set", "control.replicas=1", "--set", "ztunnel.drainSeconds=5", ...(addresses === undefined ? [] : ["--set", `cni.probeAddresses=${addresses}`])]);
+    await cluster.weft(install, ["--set", `image=${WEFT_IMAGE}`, "--set", "imagePullPolicy=Never", "--set", "control.replicas=1", "--set", "ztunnel.drainSeconds=5", "--set", `control.serviceCidrs=${OUTSIDE_CIDRS}`, ...(addresses === undefined ? [] : ["--set", `cni.probeAddresses=${addresses}`])]);
     await cluster.apply(namespaceObject(SHOP, { "istio.io/dataplane-mode": "ambient" }));
     await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${SHOP}/serviceaccounts/default`));
   }, LONG);
@@ -154,6 +156,14 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
   const isV6 = (ip: string): boolean => ip.includes(":");
   const urlOf = (ip: string, port = 80): string => `http://${isV6(ip) ? `[${ip}]` : ip}:${port}/`;
   const asks = async (url: string): Promise<string> => (await cluster.proxied(SHOP, "asker", 8080, `/ask?url=${encodeURIComponent(url)}`)).trim();
+
+  test("a host outside, which a ServiceEntry alone knows: its name has an address of the mesh's own, and leads there", async () => {
+    await raw(`/apis/networking.istio.io/v1/namespaces/${SHOP}/serviceentries/outside`, {
+      apiVersion: "networking.istio.io/v1", kind: "ServiceEntry", metadata: { name: "outside", namespace: SHOP },
+      spec: { hosts: ["outside.example.com"], location: "MESH_EXTERNAL", resolution: "STATIC", ports: [{ number: 80, name: "http", protocol: "HTTP", targetPort: 18098 }], endpoints: (await podIps("host")).map((address) => ({ address })) },
+    });
+    await says(["get", "http://outside.example.com/"], /^got 200 host /);
+  }, LONG);
 
   testUnless(dualStack)("both IP families: by either address of a service and of a pod, by the name of a service of IPv6 alone and of a headless one, with the client's own address", async () => {
     const ports = [{ name: "http", port: 80, targetPort: 8080 }];
