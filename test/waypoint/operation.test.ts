@@ -146,7 +146,7 @@ describe("the administration port of a waypoint", () => {
     await get("/quiet");
     // Its line has left the data thread.
     await waypoint.dump();
-    expect(await admin("/logging?level=info", { method: "POST" })).toBe("current log level is info\n");
+    expect(await admin("/logging?reset", { method: "POST" })).toBe("current log level is info\n");
     await get("/loud");
     await until("the line", 5_000, () => waypoint.lines.some(({ path }) => path === "/loud"));
     expect(waypoint.lines.slice(before).map(({ path }) => path)).toEqual(["/loud"]);
