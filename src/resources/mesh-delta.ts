@@ -4,6 +4,7 @@ import type { NamespacedName, WorkloadUid } from "../core/brand.ts";
 import type { Provenance } from "../core/fault.ts";
 import { atOnce, ITEMS_PER_STEP, type Steps } from "../core/steps.ts";
 import type { AuthorizationPolicy, MeshDelta, Service, Workload } from "../mesh/records.ts";
+import { StateMap } from "./state-map.ts";
 
 export interface MeshSnapshot {
   readonly workloads: ReadonlyMap<WorkloadUid, Workload>;
@@ -50,6 +51,8 @@ export function equalButSource<T extends { readonly provenance: Provenance }>(a:
   return deepEqual({ ...a, provenance: { ...a.provenance, source: "" } }, { ...b, provenance: { ...b.provenance, source: "" } });
 }
 
+const isMap = (value: object): value is ReadonlyMap<unknown, unknown> => value instanceof Map || value instanceof StateMap;
+
 /** Equality of plain data: records, lists, maps by their keys, byte arrays and scalars. */
 export function deepEqual(a: unknown, b: unknown): boolean {
   if (Object.is(a, b)) return true;
@@ -57,8 +60,8 @@ export function deepEqual(a: unknown, b: unknown): boolean {
   if (ArrayBuffer.isView(a) || ArrayBuffer.isView(b)) {
     return a instanceof Uint8Array && b instanceof Uint8Array && a.length === b.length && a.every((byte, i) => byte === b[i]);
   }
-  if (a instanceof Map || b instanceof Map) {
-    if (!(a instanceof Map) || !(b instanceof Map) || a.size !== b.size) return false;
+  if (isMap(a) || isMap(b)) {
+    if (!isMap(a) || !isMap(b) || a.size !== b.size) return false;
     for (const [key, value] of a) if (!b.has(key) || !deepEqual(value, b.get(key))) return false;
     return true;
   }

@@ -88,8 +88,8 @@ describe("a tenant cannot bring the control plane down", () => {
       object("networking.istio.io/v1", "WorkloadEntry", TENANT, "tostring", { address: "198.18.3.99", labels: { app: "prototype" }, ports: { constructor: 7 } }),
     );
     const made = [...set.evaluate().mesh.workloads.values()];
-    const portsOf = (name: string): unknown => made.find((one) => one.namespace === TENANT && one.name === name)!.services.map(({ ports }) => ports);
-    expect([portsOf("constructor"), portsOf("prototype"), portsOf("tostring")]).toEqual([[[{ servicePort: 80, targetPort: 9000 }]], [[]], [[{ servicePort: 80, targetPort: 7 }]]]);
+    const portsOf = (kind: string, name: string): unknown => made.find(({ provenance: of }) => of.kind === kind && of.namespace === TENANT && of.name === name)!.services.map(({ ports }) => ports);
+    expect([portsOf("Pod", "constructor"), portsOf("Pod", "prototype"), portsOf("WorkloadEntry", "tostring")]).toEqual([[[{ servicePort: 80, targetPort: 9000 }]], [[]], [[{ servicePort: 80, targetPort: 7 }]]]);
   });
 
   item("names that no API server would take", async () => {

@@ -9,7 +9,7 @@
 import type { WorkloadUid } from "../../core/brand.ts";
 import { atOnce, type Steps } from "../../core/steps.ts";
 import { EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
-import { emptyDelta, type MeshDelta } from "../../mesh/records.ts";
+import { emptyDelta, type MeshDelta, type Workload } from "../../mesh/records.ts";
 import { checkObject, identityOf } from "../check-object.ts";
 import { ClaimJudge, type JudgedClaims, NO_CLAIMS } from "../claims/claims.ts";
 import { formatFieldPath } from "../diagnostic.ts";
@@ -26,6 +26,7 @@ import { headOf } from "../object-head.ts";
 import type { Labels } from "../object-meta.ts";
 import { describeIdentity, IN_CLUSTER, type Placed, type ResourceDiagnostic, type ResourceIdentity, type TranslationOptions } from "../resource.ts";
 import { denyingStandIn } from "../stand-in.ts";
+import { StateMap } from "../state-map.ts";
 import { MeshTranslator } from "../translate-mesh.ts";
 import { WaypointServices } from "../waypoint-services.ts";
 import type { WaypointBinding } from "../waypoint-status.ts";
@@ -94,6 +95,7 @@ export class ClusterSet {
   #shared: MeshSnapshot = emptySnapshot;
   #bindings: ReadonlyMap<string, WaypointBinding> = new Map();
   #sharedDiagnostics: readonly ResourceDiagnostic[] = [];
+  #workloads = StateMap.empty<WorkloadUid, Workload>();
   #mesh: MeshSnapshot = emptySnapshot;
   #l7: L7Snapshot = EMPTY_L7_SNAPSHOT;
   #statuses: readonly ResourceStatus[] = [];
@@ -302,7 +304,8 @@ export class ClusterSet {
     const { looksAtLabels } = this.#l7Translator;
     const { upserted, removed } = yield* this.#pods.translate((uid, labels) => void (looksAtLabels && this.#labelsMoved.set(uid, labels)));
     const delta: MeshDelta = { ...shared, workloads: [...shared.workloads, ...upserted], removedWorkloads: [...shared.removedWorkloads, ...removed] };
-    this.#mesh = { workloads: changedMap(this.#mesh.workloads, delta), services: this.#shared.services, policies: this.#shared.policies };
+    this.#workloads = this.#workloads.with(delta.workloads.map((workload) => [workload.uid, workload]), delta.removedWorkloads);
+    this.#mesh = { workloads: this.#workloads, services: this.#shared.services, policies: this.#shared.policies };
     return delta;
   }
 
@@ -407,15 +410,6 @@ export class ClusterSet {
   #touch(kind: ClusterKind): void {
     if (CLAIMED.has(kind)) this.#claimsDirty = true;
   }
-}
-
-/** What was handed out stays as it is; the same where no workload is another. */
-function changedMap(before: MeshSnapshot["workloads"], { workloads, removedWorkloads }: MeshDelta): MeshSnapshot["workloads"] {
-  if (workloads.length === 0 && removedWorkloads.length === 0) return before;
-  const after = new Map(before);
-  for (const uid of removedWorkloads) after.delete(uid);
-  for (const workload of workloads) after.set(workload.uid, workload);
-  return after;
 }
 
 function placeOf(resource: Resource): Placed<Resource> {
