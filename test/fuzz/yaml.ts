@@ -272,8 +272,9 @@ function check(set: ResourceSet, good: Evaluation, bad: ReadonlyMap<string, stri
   const inForce = new Set(state.lastGood.flatMap((file) => file.resources.map(nameOf)));
   for (const [path, text] of bad) checkKept({ path, text, state, good, inForce });
   const back = set.update(readings(GOOD));
-  if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.l7, good.l7) || !deepEqual(back.statuses, good.statuses) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
-    deepStrictEqual({ ...back.mesh, ...back.l7, statuses: back.statuses, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, ...good.l7, statuses: good.statuses, local: good.localWorkloads, diagnostics: [] });
+  const [statuses, wanted] = [byName(back.statuses), byName(good.statuses)];
+  if (!deepEqual(back.mesh, good.mesh) || !deepEqual(back.l7, good.l7) || !deepEqual(statuses, wanted) || !deepEqual(back.localWorkloads, good.localWorkloads) || back.diagnostics.length > 0) {
+    deepStrictEqual({ ...back.mesh, ...back.l7, statuses, local: back.localWorkloads, diagnostics: back.diagnostics }, { ...good.mesh, ...good.l7, statuses: wanted, local: good.localWorkloads, diagnostics: [] });
     throw new Error("with the good files back, the state is another");
   }
 }
@@ -286,6 +287,8 @@ function hasItsPlace({ file, line, column, message, code }: Diagnostic, texts: R
 }
 
 const nameOf = ({ kind, namespace, name }: ResourceIdentity): string => `${kind}/${namespace}/${name}`;
+/** Their order has no meaning: what has changed comes last. */
+const byName = (statuses: Evaluation["statuses"]): Evaluation["statuses"] => [...statuses].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
 
 interface BadFile {
   readonly path: string;
