@@ -1,5 +1,5 @@
 // The source of configuration that the settings name: a directory, or a control plane. Each is loaded only where it is the one: a directory
-// brings in YAML and the schemas of every kind, a control plane the gRPC library.
+// brings in YAML and the schemas of every kind, a control plane HTTP/2 and messages.
 
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { LocalWorkload } from "../mesh/local-workload.ts";

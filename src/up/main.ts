@@ -9,7 +9,7 @@ import { type NodeParts, type NodeSockets, runNode } from "../ztunnel/run-node.t
 
 export const run: RoleMain = (settings, runtime) =>
   runNode(settings, runtime, async (isLocal, listeners, sockets) => {
-    // The gRPC library is a tenth of the process's memory: it comes in only where certificates travel over a wire.
+    // HTTP/2 and messages take memory: they come in only where certificates travel over a wire.
     if (settings.caAddress !== null) return withWaypoints(settings, runtime, sockets, await (await import("../ztunnel/grpc-source.ts")).grpcSource(settings));
     const { startCa } = await import("../ca/start-ca.ts");
     const ca = await startCa(settings, runtime, listeners);

@@ -7,7 +7,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import * as http2 from "node:http2";
 import type { AddressInfo } from "node:net";
 import { type Clock, seededRandom, systemClock } from "../core/ports.ts";
-import { Pushed } from "../core/pushed.ts";
+import { Pushed } from "../../test/kit/pushed.ts";
 import { err, ok } from "../core/result.ts";
 import { systemTimers, type Timers } from "../net/timers.ts";
 import { ip, service, uid, workload } from "../../test/kit/mesh-records.ts";

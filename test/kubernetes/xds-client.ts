@@ -5,7 +5,7 @@ import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { AggregatedDiscoveryService, type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { type Address, AddressSchema } from "../../src/wire/protobuf/istio/workload/workload_pb.ts";
-import { Pushed } from "../../src/core/pushed.ts";
+import { Pushed } from "../kit/pushed.ts";
 
 export const ADDRESS_TYPE = "type.googleapis.com/istio.workload.Address";
 export const AUTHORIZATION_TYPE = "type.googleapis.com/istio.security.Authorization";
