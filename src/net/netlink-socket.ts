@@ -28,6 +28,8 @@ const RECEIVE_BYTES = 64 * 1024;
 const RECEIVE_TIMEOUT_S = 5;
 /** Room for the answers when every message of a large batch fails; the default holds some 200. */
 const RECEIVE_QUEUE_BYTES = 4 * 1024 * 1024;
+/** Changes asked for in one message: their answers, should each be refused, have room in the queue. */
+const REQUESTS_AT_ONCE = 256;
 /** A dump that changes while it is read is asked for again this many times. */
 const DUMP_ATTEMPTS = 8;
 /** Sockets come one a message; a namespace with more than this is beyond what we can serve. */
@@ -89,6 +91,32 @@ export class NetlinkSocket implements Disposable {
     if (!answers.ok) return answers;
     const refused = answers.value.find((answer) => answer.sequence === sequence && answer.errno !== 0);
     return refused === undefined ? ok(undefined) : refusal(request.object, refused);
+  }
+
+  /**
+   * Asks for changes that do not depend on one another, many in one message to the kernel.
+   * @param gone error numbers of refusals that are as good as done.
+   * @returns how many were done; the first other refusal, when some of them may have been done.
+   */
+  requestEach(requests: readonly NetlinkRequest[], gone: readonly number[]): Result<number, NetlinkFault> {
+    let done = 0;
+    for (let at = 0; at < requests.length; at += REQUESTS_AT_ONCE) {
+      const part = requests.slice(at, at + REQUESTS_AT_ONCE);
+      const writer = new NetlinkWriter();
+      const first = this.#sequence + 1;
+      for (const [i, request] of part.entries()) request.write(writer, { flags: i === part.length - 1 ? NLM_F_REQUEST | NLM_F_ACK : NLM_F_REQUEST, sequence: this.#nextSequence() });
+      const { object } = part[0]!;
+      const sent = this.#send(writer, object);
+      if (!sent.ok) return sent;
+      const last = this.#sequence;
+      const answers = this.#answersUntil((answer) => answer.sequence === last, object);
+      if (!answers.ok) return answers;
+      const refused = answers.value.filter(({ sequence, errno }) => sequence >= first && sequence <= last && errno !== 0);
+      const real = refused.find(({ errno }) => !gone.includes(errno));
+      if (real !== undefined) return refusal(part[real.sequence - first]!.object, real);
+      done += part.length - refused.length;
+    }
+    return ok(done);
   }
 
   /** Asks for one object. `parse` gets the message that answers; its payload is borrowed until it returns. */

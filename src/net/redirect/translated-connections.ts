@@ -6,12 +6,12 @@
 
 import type { SocketAddress } from "../../core/ip.ts";
 import { ok, type Result } from "../../core/result.ts";
-import { readTrackedConnection, type TrackedConnection, writeDeleteTrackedConnection, writeGetTrackedConnections } from "../../wire/netlink/conntrack.ts";
+import { readTrackedConnection, type TrackedConnection, writeDeleteTrackedConnection, writeGetConnectionsOfZone, writeGetTranslatedConnections } from "../../wire/netlink/conntrack.ts";
 import { ENOENT } from "../libc.ts";
-import { NETLINK_NETFILTER, type NetlinkFault, NetlinkSocket } from "../netlink-socket.ts";
+import { NETLINK_NETFILTER, type NetlinkFault, type NetlinkRequest, NetlinkSocket } from "../netlink-socket.ts";
 import { DIAL_CONNTRACK_ZONE } from "./rules.ts";
 
-/** At once; the kernel takes some 10 us for each, and nothing else runs here meanwhile. */
+/** At once: nothing else runs here meanwhile. */
 const FORGOTTEN_MAX = 10_000;
 
 /** Frees the ports of our connections to applications that have ended. @returns how many there were. @param namespaceFd borrowed. */
@@ -19,15 +19,11 @@ export function forgetEndedDials(namespaceFd: number): Result<number, NetlinkFau
   const opened = NetlinkSocket.open(namespaceFd, NETLINK_NETFILTER);
   if (!opened.ok) return opened;
   using socket = opened.value;
-  const list = trackedConnections(socket, ({ ended, originalZone }) => ended && originalZone === DIAL_CONNTRACK_ZONE);
-  if (!list.ok) return list;
-  let forgotten = 0;
-  for (const connection of list.value.slice(0, FORGOTTEN_MAX)) {
-    const deleted = socket.request({ object: `the tracking of a connection from ${text(connection.original.from)}`, write: (writer, stamp) => writeDeleteTrackedConnection(writer, stamp, connection) });
-    if (deleted.ok) forgotten += 1;
-    else if (deleted.error.errno !== ENOENT) return deleted;
-  }
-  return ok(forgotten);
+  const ended = trackedConnections(socket, (writer, stamp) => writeGetConnectionsOfZone(writer, stamp, DIAL_CONNTRACK_ZONE), (connection) => connection.ended && connection.originalZone === DIAL_CONNTRACK_ZONE);
+  if (!ended.ok) return ended;
+  return socket.requestEach(ended.value.slice(0, FORGOTTEN_MAX).map((connection) => ({
+    object: "the forgetting of a tracked connection", write: (writer, stamp) => writeDeleteTrackedConnection(writer, stamp, connection),
+  })), [ENOENT]);
 }
 
 /** @param namespaceFd borrowed. */
@@ -35,11 +31,11 @@ export function translatedConnections(namespaceFd: number): Result<TrackedConnec
   const opened = NetlinkSocket.open(namespaceFd, NETLINK_NETFILTER);
   if (!opened.ok) return opened;
   using socket = opened.value;
-  return trackedConnections(socket, ({ ended, original, reply }) => !ended && text(original.from) !== text(reply.to));
+  return trackedConnections(socket, writeGetTranslatedConnections, ({ ended, original, reply }) => !ended && text(original.from) !== text(reply.to));
 }
 
-function trackedConnections(socket: NetlinkSocket, wanted: (connection: TrackedConnection) => boolean): Result<TrackedConnection[], NetlinkFault> {
-  return socket.dump({ object: "tracked connections", write: writeGetTrackedConnections }, (message) => {
+function trackedConnections(socket: NetlinkSocket, write: NetlinkRequest["write"], wanted: (connection: TrackedConnection) => boolean): Result<TrackedConnection[], NetlinkFault> {
+  return socket.dump({ object: "tracked connections", write }, (message) => {
     const read = readTrackedConnection(message);
     return !read.ok || read.value === null || wanted(read.value) ? read : ok(null);
   });

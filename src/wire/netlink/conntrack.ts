@@ -22,6 +22,8 @@ const CTA_STATUS = 3;
 const CTA_PROTOINFO = 4;
 const CTA_TIMEOUT = 7;
 const CTA_ID = 12;
+const CTA_ZONE = 18;
+const CTA_STATUS_MASK = 26;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_TUPLE_ZONE = 3;
@@ -34,6 +36,8 @@ const CTA_PROTO_SRC_PORT = 2;
 const CTA_PROTO_DST_PORT = 3;
 const CTA_PROTOINFO_TCP = 1;
 const CTA_PROTOINFO_TCP_STATE = 1;
+/** The source of its original direction is another one behind us. */
+const STATUS_SOURCE_TRANSLATED = 0x10;
 /** Seen in both directions, not to be dropped early, in the table. */
 const STATUS_ESTABLISHED = 0x2 | 0x4 | 0x8;
 const TCP_CONNTRACK_ESTABLISHED = 3;
@@ -62,8 +66,14 @@ export interface TrackedConnection {
   readonly id: number;
 }
 
-export function writeGetTrackedConnections(writer: NetlinkWriter, stamp: Stamp): void {
-  writer.begin(CTNETLINK_GET, stamp.flags, stamp.sequence).header(header(AF_UNSPEC)).end();
+/** Of a zone; kernels before 6.9 list those of every other one, too. */
+export function writeGetConnectionsOfZone(writer: NetlinkWriter, stamp: Stamp, zone: number): void {
+  writer.begin(CTNETLINK_GET, stamp.flags, stamp.sequence).header(header(AF_UNSPEC)).be16(CTA_ZONE, zone).end();
+}
+
+/** Whose source is translated; kernels before 5.18 list the others, too. */
+export function writeGetTranslatedConnections(writer: NetlinkWriter, stamp: Stamp): void {
+  writer.begin(CTNETLINK_GET, stamp.flags, stamp.sequence).header(header(AF_UNSPEC)).be32(CTA_STATUS, STATUS_SOURCE_TRANSLATED).be32(CTA_STATUS_MASK, STATUS_SOURCE_TRANSLATED).end();
 }
 
 /** Null for a message that is no TCP connection. */

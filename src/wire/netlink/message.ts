@@ -101,7 +101,8 @@ export class NetlinkWriter {
   }
 
   u8(type: number, value: number): this {
-    this.#view.setUint8(this.#attribute(type, 1), value);
+    const at = this.#attribute(type, 1); // may grow the buffer
+    this.#view.setUint8(at, value);
     return this;
   }
 
