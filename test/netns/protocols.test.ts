@@ -17,7 +17,8 @@ const GRPC_PORT = 9300;
 const NODE_HTTP2_PORT = 9400;
 const SSH_PORT = 2222;
 const IPERF_PORT = 5201;
-const IPERF_BYTES = 100_000_000;
+/** Several times what eight streams may have on their way at once, in the buffers of every socket and tunnel between. */
+const IPERF_BYTES = 400_000_000;
 const TEST_MS = 120_000;
 
 const NODE_HTTP2_SERVER = `
