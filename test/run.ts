@@ -20,8 +20,8 @@ const ROOT = resolve(import.meta.dir, "..");
 /** Test clients that .ci/run builds; and where Debian keeps servers, which an ordinary user's PATH lacks. */
 const TEST_CLIENTS = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "weft-ci/bin");
 
-/** The promise is 20 minutes on two cores; a minute is kept for winding up. */
-const BUDGET_SECONDS = 19 * 60;
+/** The aim is 20 minutes on two cores. A machine half as fast may take twice that; what runs longer hangs. */
+const BUDGET_SECONDS = 45 * 60;
 const BUDGET_SPENT = `not run: the budget of ${BUDGET_SECONDS} s is spent`;
 const TYPECHECK_LIMIT_SECONDS = 180;
 const UNIT_FILE_LIMIT_SECONDS = 180;
