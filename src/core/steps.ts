@@ -6,6 +6,15 @@ export type Steps<T> = Generator<void, T>;
 /** Items of a loop between two steps: some hundred microseconds of most work. */
 export const ITEMS_PER_STEP = 64;
 
+/** The same small work for each item. */
+export function* eachInSteps<T>(items: Iterable<T>, work: (item: T) => void): Steps<void> {
+  let done = 0;
+  for (const item of items) {
+    if (++done % ITEMS_PER_STEP === 0) yield;
+    work(item);
+  }
+}
+
 /** All of it without a pause. */
 export function atOnce<T>(steps: Steps<T>): T {
   for (;;) {

@@ -3,6 +3,7 @@
 
 import type { WorkloadUid } from "../../core/brand.ts";
 import type { IpAddress } from "../../core/ip.ts";
+import { addTo, removeFrom } from "../../core/set-index.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
 import type { Workload } from "../../mesh/records.ts";
@@ -271,16 +272,3 @@ export class PodTable {
 const ownedAddresses = ({ hostNetwork, phase, addresses }: Pod): readonly IpAddress[] => (hostNetwork || phase === "ended" ? [] : addresses);
 
 export const nameKey = ({ namespace, name }: { readonly namespace: string; readonly name: string }): string => `${namespace}/${name}`;
-
-function addTo<T>(index: Map<string, Set<T>>, key: string, item: T): void {
-  const known = index.get(key);
-  if (known === undefined) index.set(key, new Set([item]));
-  else known.add(item);
-}
-
-function removeFrom<T>(index: Map<string, Set<T>>, key: string, item: T): void {
-  const known = index.get(key);
-  if (known === undefined) return;
-  known.delete(item);
-  if (known.size === 0) index.delete(key);
-}

@@ -2,7 +2,7 @@
 // costs what is attached to its services.
 
 import type { NamespacedName } from "../../core/brand.ts";
-import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { eachInSteps, type Steps } from "../../core/steps.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import { collectInto, type Placed, type ResourceDiagnostic, type ResourceOf } from "../resource.ts";
 import { boundRoutes, type RouteBeyond } from "./bounds.ts";
@@ -59,11 +59,7 @@ export class AttachedRoutes {
       this.#settleService(service);
     }
     this.#movedServices.clear();
-    let settled = 0;
-    for (const id of this.#movedRoutes) {
-      if (++settled % ITEMS_PER_STEP === 0) yield;
-      this.#settleRoute(id);
-    }
+    yield* eachInSteps(this.#movedRoutes, (id) => this.#settleRoute(id));
     this.#movedRoutes.clear();
   }
 

@@ -5,7 +5,7 @@
 
 import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
 import { unreachable } from "../../core/result.ts";
-import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { atOnce, eachInSteps, type Steps } from "../../core/steps.ts";
 import type { LoginPolicy, RequestAuthentication, RequestPolicy } from "../../mesh/l7/access.ts";
 import { EMPTY_L7_DELTA, EMPTY_L7_SNAPSHOT, type L7Delta, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { Route } from "../../mesh/l7/route.ts";
@@ -146,11 +146,7 @@ export class L7Translator {
     }
     yield* this.#routes.settle();
     yield* this.#traffic.settle();
-    let looked = 0;
-    for (const placed of this.#wantersMoved) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#reportMissingSubsets(placed);
-    }
+    yield* eachInSteps(this.#wantersMoved, (placed) => this.#reportMissingSubsets(placed));
     this.#wantersMoved.clear();
   }
 
@@ -194,11 +190,7 @@ export class L7Translator {
     }
     const beyondBefore = this.#beyond.get(home);
     const beyond = this.#wildcardsBeyond(home, list);
-    let looked = 0;
-    for (const placed of [...gone, ...beyond]) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#forget(placed);
-    }
+    yield* eachInSteps([...gone, ...beyond], (placed) => this.#forget(placed));
     for (const placed of came) if (isTranslated(placed.resource) && !beyond.has(placed)) toLookAt.add(placed);
     for (const placed of list) if (beyondBefore?.has(placed) === true && !beyond.has(placed)) toLookAt.add(placed);
   }

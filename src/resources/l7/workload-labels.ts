@@ -1,7 +1,7 @@
 // Which labels of which workloads are told to waypoints: those that some rule looks at.
 
 import type { WorkloadUid } from "../../core/brand.ts";
-import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { eachInSteps, type Steps } from "../../core/steps.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import type { WorkloadLabels } from "../../mesh/l7/workload-labels.ts";
@@ -87,12 +87,10 @@ export class LabelsTold {
   *#tellAll(all: Iterable<WorkloadLabels>): Steps<void> {
     const names = new Set(this.#names.values());
     const left = new Set(this.#table.keys());
-    let looked = 0;
     if (names.size > 0) {
-      for (const { uid, labels } of all) {
-        if (++looked % ITEMS_PER_STEP === 0) yield;
+      yield* eachInSteps(all, ({ uid, labels }) => {
         if (this.#tell(uid, labels, names)) left.delete(uid);
-      }
+      });
     }
     for (const uid of left) this.#table.set(uid, null);
     this.#namesToldOf = this.#names.changes;
@@ -100,11 +98,7 @@ export class LabelsTold {
 
   *#tellMoved(moved: MovedLabels): Steps<void> {
     const names = new Set(this.#names.values());
-    let looked = 0;
-    for (const [uid, labels] of moved) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#tell(uid, labels ?? {}, names);
-    }
+    yield* eachInSteps(moved, ([uid, labels]) => void this.#tell(uid, labels ?? {}, names));
   }
 
   /** @returns whether there is something to tell of it. */

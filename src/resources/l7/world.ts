@@ -3,6 +3,7 @@
 // of its parts a question has to do with, and which parts a change has moved: who asked about none of these need not ask again.
 
 import { nameHalf, namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { addTo, removeFrom } from "../../core/set-index.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
 import type { Resource } from "../kinds.ts";
@@ -396,19 +397,11 @@ export class World {
       const rest = this.#byHostname.get(host.hostname)?.filter((other) => other !== host) ?? [];
       if (rest.length === 0) this.#byHostname.delete(host.hostname);
       else this.#byHostname.set(host.hostname, rest);
-      for (const waypoint of waypoints) {
-        const behind = this.#behind.get(waypoint);
-        behind?.delete(host);
-        if (behind?.size === 0) this.#behind.delete(waypoint);
-      }
+      for (const waypoint of waypoints) removeFrom(this.#behind, waypoint, host);
     }
     for (const [host, waypoints] of after.bound) {
       this.#byHostname.set(host.hostname, [...(this.#byHostname.get(host.hostname) ?? NO_HOSTS), host]);
-      for (const waypoint of waypoints) {
-        const behind = this.#behind.get(waypoint);
-        if (behind === undefined) this.#behind.set(waypoint, new Set([host]));
-        else behind.add(host);
-      }
+      for (const waypoint of waypoints) addTo(this.#behind, waypoint, host);
     }
   }
 

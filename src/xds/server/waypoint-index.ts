@@ -3,7 +3,8 @@
 
 import { namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import { ipFromBytes } from "../../core/ip.ts";
-import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { addTo, removeFrom } from "../../core/set-index.ts";
+import { eachInSteps, type Steps } from "../../core/steps.ts";
 import type { AccessTarget } from "../../mesh/l7/access.ts";
 import type { L7Snapshot } from "../../mesh/l7/delta.ts";
 import type { BackendTarget, Route, RouteFilter } from "../../mesh/l7/route.ts";
@@ -32,19 +33,9 @@ export class WaypointIndex {
   /** Half of it is nothing to look at. */
   *update({ delta, l7Delta }: Pick<PublishedState, "delta" | "l7Delta">): Steps<void> {
     if (Object.values(l7Delta).some((part: readonly unknown[]) => part.length > 0)) this.#version++;
-    let looked = 0;
-    for (const service of delta.services) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#bind(namespacedName(service.namespace, service.hostname), service.waypoints.map(({ gateway }) => keyOf(gateway.destination)));
-    }
-    for (const name of delta.removedServices) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#bind(name, []);
-    }
-    for (const route of l7Delta.routes) {
-      if (++looked % ITEMS_PER_STEP === 0) yield;
-      this.#setRoute(route.id, route);
-    }
+    yield* eachInSteps(delta.services, ({ namespace, hostname, waypoints }) => this.#bind(namespacedName(namespace, hostname), waypoints.map(({ gateway }) => keyOf(gateway.destination))));
+    yield* eachInSteps(delta.removedServices, (name) => this.#bind(name, []));
+    yield* eachInSteps(l7Delta.routes, (route) => this.#setRoute(route.id, route));
     for (const id of l7Delta.removedRoutes) this.#setRoute(id, null);
   }
 
@@ -113,16 +104,8 @@ export class WaypointIndex {
   #bind(service: NamespacedName, keys: readonly string[]): void {
     const before = this.#bindings.get(service) ?? [];
     if (before.length === keys.length && before.every((key, i) => key === keys[i])) return;
-    for (const key of before) {
-      const bound = this.#bound.get(key);
-      bound?.delete(service);
-      if (bound?.size === 0) this.#bound.delete(key);
-    }
-    for (const key of keys) {
-      const bound = this.#bound.get(key);
-      if (bound === undefined) this.#bound.set(key, new Set([service]));
-      else bound.add(service);
-    }
+    for (const key of before) removeFrom(this.#bound, key, service);
+    for (const key of keys) addTo(this.#bound, key, service);
     if (keys.length === 0) this.#bindings.delete(service);
     else this.#bindings.set(service, keys);
     this.#version++;
@@ -130,21 +113,13 @@ export class WaypointIndex {
 
   #setRoute(id: string, route: Route | null): void {
     const before = this.#routesById.get(id);
-    for (const { service } of before?.parents ?? []) {
-      const routes = this.#routes.get(service);
-      routes?.delete(before!);
-      if (routes?.size === 0) this.#routes.delete(service);
-    }
+    for (const { service } of before?.parents ?? []) removeFrom(this.#routes, service, before!);
     if (route === null) {
       this.#routesById.delete(id);
       return;
     }
     this.#routesById.set(id, route);
-    for (const { service } of route.parents) {
-      const routes = this.#routes.get(service);
-      if (routes === undefined) this.#routes.set(service, new Set([route]));
-      else routes.add(route);
-    }
+    for (const { service } of route.parents) addTo(this.#routes, service, route);
   }
 }
 
