@@ -1,7 +1,8 @@
 // Connections of applications in a namespace that end with the proxy's rules. Those that it carries, told by the sockets that are there:
 //   outbound  the proxy's end has the outbound port, the application's end is here too, with the address that ours sees as its peer;
 //   inbound   the proxy's end has the port for plaintext, or is the marked one that was dialled to an application here.
-// And those that connection tracking gave another port, whoever carries them: see translated-connections.ts. The tunnels themselves are none of them: they are never redirected, and one that carries something has a socket above beside it.
+// And those that connection tracking gave another port, whoever carries them: see translated-connections.ts.
+// The tunnels themselves are none of them: they are never redirected, and one that carries something has a socket above beside it.
 
 import type { SocketAddress } from "../../core/ip.ts";
 import { ok, type Result, unreachable } from "../../core/result.ts";
@@ -37,7 +38,7 @@ export function translatedOf(sockets: readonly TcpSocket[], translated: readonly
     const [opener, accepter] = [at(original.from, original.to), at(reply.from, reply.to)];
     // What we dialled carries nothing once either end is gone, as above.
     if (originalZone === DIAL_CONNTRACK_ZONE) return opener !== null && accepter !== null && carries(opener, [accepter]) ? [accepter] : [];
-    return [opener, accepter].filter((end) => end !== null && (end.mark & packetMark.mask) !== packetMark.value && inUse(end)) as TcpSocket[];
+    return [opener, accepter].filter((end) => end !== null).filter((end) => !isOurs(end, packetMark) && inUse(end));
   });
 }
 
@@ -48,8 +49,8 @@ export function carriedOf(sockets: readonly TcpSocket[], { ports, packetMark }: 
     if (socket.local.port === ports.inboundPlaintext) return inUse(socket);
     // An application whose port was translated is not found here: it is taken for gone when ours has half ended. `translatedOf` finds it.
     if (socket.local.port === ports.outbound) return carries(socket, byLocal.get(text(socket.remote)) ?? []);
-    if ((socket.mark & packetMark.mask) !== packetMark.value) return false;
-    const application = (byLocal.get(text(socket.remote)) ?? []).filter((other) => mirrors(socket, other) && (other.mark & packetMark.mask) !== packetMark.value);
+    if (!isOurs(socket, packetMark)) return false;
+    const application = (byLocal.get(text(socket.remote)) ?? []).filter((other) => mirrors(socket, other) && !isOurs(other, packetMark));
     return application.length > 0 && carries(socket, application);
   });
 }
@@ -58,6 +59,8 @@ export function carriedOf(sockets: readonly TcpSocket[], { ports, packetMark }: 
 function carries(socket: TcpSocket, others: readonly TcpSocket[]): boolean {
   return isWhole(socket) || (inUse(socket) && others.some(inUse));
 }
+
+const isOurs = ({ mark }: TcpSocket, ours: RedirectOptions["packetMark"]): boolean => (mark & ours.mask) === ours.value;
 
 /** Neither end has said that it ends. */
 const isWhole = ({ state }: TcpSocket): boolean => state === "established" || state === "opening";
