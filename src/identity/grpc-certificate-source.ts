@@ -4,7 +4,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { RETRY_NEVER } from "../core/fault.ts";
 import { err, ok, type Result } from "../core/result.ts";
-import { decodeMessage } from "../wire/protobuf/decode.ts";
+import { decode } from "../wire/protobuf/decode.ts";
 import { IstioCertificateRequestSchema, type IstioCertificateResponse, IstioCertificateResponseSchema, IstioCertificateService } from "../wire/protobuf/istio/v1/auth/ca_pb.ts";
 import type { GrpcEnd } from "./grpc-call.ts";
 import { callUnary } from "./grpc-unary.ts";
@@ -75,11 +75,8 @@ export class GrpcCertificateSource implements CertificateSource {
     });
     const answer = await callUnary(prepared, { path: PATH, question: toBinary(IstioCertificateRequestSchema, question), signal: request.signal, timeoutMs: this.#callTimeoutMs });
     if (!answer.ok) return answer;
-    try {
-      return ok(decodeMessage(IstioCertificateResponseSchema, answer.value));
-    } catch (cause) {
-      return err({ status: "Internal", message: `the answer cannot be read: ${cause instanceof Error ? cause.message : String(cause)}` });
-    }
+    const response = decode(IstioCertificateResponseSchema, answer.value);
+    return response.ok ? response : err({ status: "Internal", message: `the answer cannot be read: ${response.error}` });
   }
 
   /** Leaf first, then intermediates, the roots together at the end. */

@@ -1,11 +1,11 @@
 // Resources of delta xDS: their types, their names, and the encoding that is made once for all clients.
 
-import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { createHash } from "node:crypto";
 import { namespacedName } from "../core/brand.ts";
 import { err, ok, type Result } from "../core/result.ts";
 import type { AuthorizationPolicy, Service, Workload } from "../mesh/records.ts";
-import { decodeMessage } from "../wire/protobuf/decode.ts";
+import { decode } from "../wire/protobuf/decode.ts";
 import { ResourceSchema } from "../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { AuthorizationSchema } from "../wire/protobuf/istio/security/authorization_pb.ts";
 import { AddressSchema } from "../wire/protobuf/istio/workload/workload_pb.ts";
@@ -95,13 +95,4 @@ export function readAuthorization({ name, version, value }: ReceivedResource): R
 
 function named<T>(name: string, own: string, value: T): Result<T, string> {
   return name === own ? ok(value) : err(`the resource is named ${JSON.stringify(name)}, its content calls itself ${JSON.stringify(own)}`);
-}
-
-/** Bytes that are no such message are the sender's fault; the decoder says it by throwing. */
-export function decode<S extends DescMessage>(schema: S, bytes: Uint8Array): Result<MessageShape<S>, string> {
-  try {
-    return ok(decodeMessage(schema, bytes));
-  } catch (cause) {
-    return err(`not a ${schema.typeName}: ${cause instanceof Error ? cause.message : String(cause)}`);
-  }
 }

@@ -10,6 +10,7 @@ import type { L7Snapshot } from "../../src/mesh/l7/delta.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
 import { deepEqual } from "../../src/resources/mesh-delta.ts";
 import { evaluate } from "../../src/resources/test-kit.ts";
+import { decode } from "../../src/wire/protobuf/decode.ts";
 import { DeltaDiscoveryRequestSchema, DeltaDiscoveryResponseSchema, ResourceSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { RecordSchema } from "../../src/wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { L7_READER } from "../../src/xds/client/l7-reader.ts";
@@ -18,7 +19,7 @@ import { LogFrames, type StoredContent } from "../../src/xds/client/log-frames.t
 import { readFrames } from "../../src/xds/client/resource-log.ts";
 import { ResponsePieces } from "../../src/xds/client/response-pieces.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../../src/xds/l7/kinds.ts";
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, decode, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readAddress, readAuthorization, readResource } from "../../src/xds/resource.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readAddress, readAuthorization, readResource } from "../../src/xds/resource.ts";
 import { Session } from "../../src/xds/server/session.ts";
 import { World } from "../../src/xds/server/world.ts";
 import { RandomMesh } from "../kit/mesh-records.ts";

@@ -7,11 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type AgentAnswer, type AgentRequest, encodeAnswer, encodeRequest } from "../../src/cni/agent-protocol.ts";
 import { evaluate } from "../../src/resources/test-kit.ts";
+import { decode } from "../../src/wire/protobuf/decode.ts";
 import { DeltaDiscoveryRequestSchema } from "../../src/wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
 import { LogFrames } from "../../src/xds/client/log-frames.ts";
 import { ResourceLog } from "../../src/xds/client/resource-log.ts";
 import { L7_CODECS, type L7Kind } from "../../src/xds/l7/kinds.ts";
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, decode, type EncodedResource, encodePolicy, encodeService, encodeWorkload, readResource, type ReceivedResource } from "../../src/xds/resource.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type EncodedResource, encodePolicy, encodeService, encodeWorkload, readResource, type ReceivedResource } from "../../src/xds/resource.ts";
 import { RecordSchema } from "../../src/wire/protobuf/weft/l7/v1/l7_pb.ts";
 import type { Recorded } from "./recorded.ts";
 

@@ -5,6 +5,7 @@
 // Stricter than that: a field of another wire type than its own, a group, and text that is no UTF-8 are refused.
 
 import { type DescField, type DescMessage, fromBinary, type MessageShape, ScalarType } from "@bufbuild/protobuf";
+import { err, ok, type Result } from "../../core/result.ts";
 
 /** Messages within messages: the library's bound. */
 const DEPTH_MAX = 100;
@@ -47,6 +48,15 @@ export function decodeMessage<S extends DescMessage>(schema: S, bytes: Uint8Arra
   const plan = planOf(schema);
   if (plan === null) return fromBinary(schema, bytes);
   return readMessage(plan, new Reader(bytes), bytes.length, 0, undefined) as MessageShape<S>;
+}
+
+/** The same, for bytes of somebody else's: that they are no such message is the sender's fault. */
+export function decode<S extends DescMessage>(schema: S, bytes: Uint8Array): Result<MessageShape<S>, string> {
+  try {
+    return ok(decodeMessage(schema, bytes));
+  } catch (cause) {
+    return err(`not a ${schema.typeName}: ${cause instanceof Error ? cause.message : String(cause)}`);
+  }
 }
 
 function readMessage(plan: Plan, reader: Reader, end: number, depth: number, before: unknown): Fields {

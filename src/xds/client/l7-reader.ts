@@ -3,11 +3,12 @@
 import { z } from "zod";
 import { namespacedName } from "../../core/brand.ts";
 import type { AccessTarget, RequestPolicy } from "../../mesh/l7/access.ts";
+import { decode } from "../../wire/protobuf/decode.ts";
 import { RecordSchema } from "../../wire/protobuf/weft/l7/v1/l7_pb.ts";
 import { accessTarget } from "../l7/access.ts";
 import { L7_CODECS } from "../l7/kinds.ts";
 import { list } from "../l7/values.ts";
-import { decode, type ReceivedResource } from "../resource.ts";
+import type { ReceivedResource } from "../resource.ts";
 import { provenance, splitName } from "./stand-in.ts";
 
 export interface L7Reader {

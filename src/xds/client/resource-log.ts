@@ -7,8 +7,9 @@
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
+import { decode } from "../../wire/protobuf/decode.ts";
 import { type StoredChange, StoredChangeSchema } from "../../wire/protobuf/weft/state/v1/state_pb.ts";
-import { decode, type ReceivedResource } from "../resource.ts";
+import type { ReceivedResource } from "../resource.ts";
 import { FRAME_HEADER_BYTES, type LogFrames } from "./log-frames.ts";
 
 const MAGIC = new TextEncoder().encode("weftxds1");

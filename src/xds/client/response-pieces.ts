@@ -2,8 +2,8 @@
 // read at its end. A response of a large mesh is never in memory as such.
 
 import { err, ok, type Result } from "../../core/result.ts";
+import { decode } from "../../wire/protobuf/decode.ts";
 import { DeltaDiscoveryResponseSchema } from "../../wire/protobuf/envoy/service/discovery/v3/ads_pb.ts";
-import { decode } from "../resource.ts";
 
 /** One resource: the policies with the most rules have some hundred KiB. What is larger is not kept for the next start either. */
 export const RESOURCE_BYTES_MAX = 64 * 1024 * 1024;
@@ -55,13 +55,13 @@ export class ResponsePieces {
         this.#hold(piece.subarray(at, at + step));
         at += step;
         if (this.#fieldBytes > this.#heldBytes) continue;
-        const taken = this.#take(this.#held.subarray(0, this.#heldBytes), this.#heldBytes);
+        const taken = this.#take(this.#held.subarray(0, this.#heldBytes));
         if (!taken.ok) return taken;
         if (taken.value > 0) this.#release();
         continue;
       }
       const rest = at === 0 ? piece : piece.subarray(at);
-      const taken = this.#take(rest, rest.length);
+      const taken = this.#take(rest);
       if (!taken.ok) return taken;
       if (taken.value === 0) {
         this.#hold(rest);
@@ -82,7 +82,7 @@ export class ResponsePieces {
   }
 
   /** @returns how long the field at the beginning of `bytes` is; 0 where it is not whole, and then, in `#fieldBytes`, how long it will be, if that is known. */
-  #take(bytes: Uint8Array, available: number): Result<number, string> {
+  #take(bytes: Uint8Array): Result<number, string> {
     const head = headOf(bytes);
     if (!head.ok) return head;
     if (head.value === null) {
@@ -94,7 +94,7 @@ export class ResponsePieces {
     if (number === RESOURCES ? length > RESOURCE_BYTES_MAX : this.#restBytes + whole > REST_BYTES_MAX) {
       return err(number === RESOURCES ? `a resource of ${length} bytes, wanted at most ${RESOURCE_BYTES_MAX}` : `more than ${REST_BYTES_MAX} bytes beside resources`);
     }
-    if (available < whole) {
+    if (bytes.length < whole) {
       this.#fieldBytes = whole;
       return ok(0);
     }

@@ -3,8 +3,9 @@
 import { namespacedName } from "../../core/brand.ts";
 import type { Provenance } from "../../core/fault.ts";
 import type { AuthorizationPolicy, PolicyScope } from "../../mesh/records.ts";
+import { decode } from "../../wire/protobuf/decode.ts";
 import { AuthorizationSchema } from "../../wire/protobuf/istio/security/authorization_pb.ts";
-import { decode, type ReceivedResource } from "../resource.ts";
+import type { ReceivedResource } from "../resource.ts";
 
 const SCOPES: readonly (PolicyScope | undefined)[] = ["global", "namespace", "workload"];
 
