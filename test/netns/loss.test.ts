@@ -39,7 +39,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("a wire that loses ha
     })();
     await until("the open connection to talk", 10_000, () => said.includes("beat 2"));
 
-    await rules("add table inet lossy", "add chain inet lossy wire { type filter hook forward priority 0 ; }", "add rule inet lossy wire counter numgen random mod 2 0 drop");
+    await rules("add table inet lossy", "add chain inet lossy wire { type filter hook forward priority 0 ; }", "add rule inet lossy wire numgen random mod 2 0 counter drop");
     const endMs = performance.now() + LOSSY_MS;
     const answers = await Promise.all(Array.from({ length: CLIENTS }, async () => {
       const got: string[] = [];
@@ -47,7 +47,8 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("a wire that loses ha
       return got;
     }));
     const lost = Number(/packets (\d+)/.exec((await shop.east.run(["nft", "list", "table", "inet", "lossy"])).stdout)?.[1]);
-    expect(lost, "packets went that way").toBeGreaterThan(100);
+    // How many there are is TCP's choice: everything between the nodes is on few connections, each of which waits longer every time.
+    expect(lost, "packets were lost").toBeGreaterThan(5);
     await rules("delete table inet lossy");
 
     // Whoever was answered was answered rightly; the others were told.
