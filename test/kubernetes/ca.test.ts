@@ -14,6 +14,9 @@ import { SHOWS_MS } from "./eventually.ts";
 import { until } from "../kit/until.ts";
 import { namespace, node, pod, serviceAccount, tokenFor } from "./objects.ts";
 
+/** Shorter than it goes on serving after it was told to end. */
+const STILL_SERVES_MS = 2_000;
+
 const id = (at: string, account: string): SpiffeId => spiffeId(parseTrustDomain("cluster.local")!, at, account);
 
 describeUnless(needsKubernetes)("the CA of a control plane", () => {
@@ -110,6 +113,18 @@ describeUnless(needsKubernetes)("the CA of a control plane", () => {
     await until("no write waits", SHOWS_MS, async () => (await one.metric("weft_control_writes_waiting")) + (await two.metric("weft_control_writes_waiting")) === 0);
     expect(await one.metric("weft_control_writes_failed_total") + (await two.metric("weft_control_writes_failed_total"))).toBe(0);
   }, 60_000);
+
+  test("one that is to end is not ready from that moment on, and still serves whoever comes", async () => {
+    const agent = await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod: "ztunnel-1" });
+    const three = startControl(server, "control-3");
+    await three.ready();
+    const ended = three.kill("SIGTERM");
+    // Whoever balances by readiness sends nobody there any more, and whoever has not looked yet is served.
+    expect(await until("it says so", STILL_SERVES_MS, async () => /^503 .*/.exec(await three.readiness())?.[0])).toBe("503 stopping: SIGTERM");
+    expect(await ask(three, agent, id("bank", "vault"))).toContain("may not have");
+    expect(await three.readiness()).toBe("503 stopping: SIGTERM\n");
+    await ended;
+  }, 90_000);
 
   test("when the one that writes is killed, the other writes", async () => {
     const lease = async (): Promise<string> => {

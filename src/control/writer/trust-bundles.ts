@@ -20,8 +20,8 @@ export interface TrustBundlesOptions {
 export class TrustBundles {
   readonly #options: TrustBundlesOptions;
   readonly #namespaces = new Set<string>();
-  /** What is there, by namespace. */
-  readonly #found = new Map<string, string>();
+  /** What is there, by namespace; another object each time that it is told of. */
+  readonly #found = new Map<string, { readonly bundle: string }>();
   #writes = false;
   /** What is there is known: before, everything would be written once more. */
   #synced = false;
@@ -53,7 +53,7 @@ export class TrustBundles {
   setFound(namespace: string, object: Readonly<Record<string, unknown>> | null): void {
     const data: unknown = object?.["data"];
     const text: unknown = data !== null && typeof data === "object" ? Reflect.get(data, BUNDLE_KEY) : undefined;
-    if (typeof text === "string") this.#found.set(namespace, text);
+    if (typeof text === "string") this.#found.set(namespace, { bundle: text });
     else this.#found.delete(namespace);
     this.#check(namespace);
   }
@@ -64,15 +64,17 @@ export class TrustBundles {
   }
 
   #check(namespace: string): void {
-    if (!this.#writes || !this.#synced || !this.#namespaces.has(namespace) || this.#found.get(namespace) === this.#options.bundle()) return;
+    if (!this.#writes || !this.#synced || !this.#namespaces.has(namespace) || this.#found.get(namespace)?.bundle === this.#options.bundle()) return;
     this.#options.queue.put(`bundle ${namespace}`, async () => {
       const bundle = this.#options.bundle();
-      if (!this.#writes || !this.#namespaces.has(namespace) || this.#found.get(namespace) === bundle) return null;
+      const before = this.#found.get(namespace);
+      if (!this.#writes || !this.#namespaces.has(namespace) || before?.bundle === bundle) return null;
       const answer = await this.#options.api.request({
         method: "PATCH", path: objectPath(CONFIG_MAP, namespace, BUNDLE_NAME), query: { fieldManager: "weft", force: "true" }, contentType: APPLY_PATCH,
         body: { apiVersion: "v1", kind: "ConfigMap", metadata: { name: BUNDLE_NAME, namespace, labels: { "istio.io/config": "true" } }, data: { [BUNDLE_KEY]: bundle } },
       });
-      if (answer.ok) this.#found.set(namespace, bundle);
+      // The watch brings the same; until then nothing is written twice. What it has brought meanwhile may be newer than the answer.
+      if (answer.ok && this.#found.get(namespace) === before) this.#found.set(namespace, { bundle });
       // A namespace that is being deleted takes nothing new.
       return answer.ok || answer.error.status === 403 || answer.error.status === 404 ? null : answer.error;
     });
