@@ -11,7 +11,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
+import { LOG_FOLDER_VARIABLE } from "./kit/log-path.ts";
 import { endChildren, runChild, type ChildResult } from "./runner/child.ts";
+import { FailureLogs } from "./runner/failure-logs.ts";
 import { parseJunit, type TestResult } from "./runner/junit.ts";
 import { resealed, sealedArgv } from "./runner/sealed.ts";
 
@@ -41,11 +43,13 @@ const FUZZ_ITERATIONS = 5_000;
 /** Last lines of a failed child's output that are printed where it failed. */
 const OUTPUT_LINES_SHOWN = 60;
 
-/** Folder with JUnit reports of test files that ran elsewhere (on a cluster), each below its path with `.xml`: they are not run again. */
+/** Folder with JUnit reports of test files that ran elsewhere (on a cluster), each below its path with `.xml`, its output with `.log`: they are not run again. */
 const REPORTS_ELSEWHERE = process.env["WEFT_TEST_REPORTS"];
 
-/** First lines of each failure that the summary repeats. */
-const SUMMARY_LINES_SHOWN = 12;
+/** Lines of the summary for all failures together: where only the end of a run's output is kept, it is all there is to go by. */
+const SUMMARY_LINES = 50;
+/** Of each failure, however many there are. */
+const SUMMARY_LINES_MIN = 12;
 
 interface Totals {
   passed: number;
@@ -121,7 +125,7 @@ function tool(path: string): string {
 async function commandStep(name: string, argv: readonly string[], limitSeconds: number): Promise<void> {
   heading(name);
   if (elapsedSeconds() >= BUDGET_SECONDS) return failed(name, BUDGET_SPENT);
-  const result = await runChild(argv, { limitSeconds: withinBudget(limitSeconds), echo: false });
+  const result = await runChild(argv, { limitSeconds: withinBudget(limitSeconds) });
   const trouble = troubleOf(result, limitSeconds);
   if (trouble === null) passed(name, result.seconds);
   else failed(name, `${trouble}\n${lastLines(result.output)}`);
@@ -146,17 +150,20 @@ async function runTestFile(file: string, limitSeconds: number): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "weft-junit-"));
   const reportFile = join(folder, "junit.xml");
   const argv = [process.execPath, "test", `./${file}`, `--timeout=${TEST_LIMIT_MS}`, "--reporter=junit", `--reporter-outfile=${reportFile}`];
-  const result = await runChild(sealedArgv(argv), { limitSeconds: withinBudget(limitSeconds), echo: false });
+  using logs = new FailureLogs();
+  const result = await runChild(sealedArgv(argv), { limitSeconds: withinBudget(limitSeconds), hear: (text) => logs.hear(text), env: { [LOG_FOLDER_VARIABLE]: logs.folder } });
+  if (result.timedOut) logs.look();
   const tests = readReport(reportFile);
   rmSync(folder, { recursive: true, force: true });
-  record(file, { result, tests, limitSeconds });
+  record(file, { result, tests, limitSeconds, logs: logs.shown() });
 }
 
-/** What failed there was printed there, with its output. */
 function recordElsewhere(file: string, reportFile: string): void {
   const tests = readReport(reportFile);
   const exitCode = typeof tests !== "string" && tests.every(({ outcome }) => outcome.kind !== "failed") ? 0 : 1;
-  record(file, { result: { exitCode, timedOut: false, seconds: 0, output: "ran before, elsewhere" }, tests, limitSeconds: 0 });
+  const outputFile = reportFile.replace(/xml$/, "log");
+  const output = existsSync(outputFile) ? readFileSync(outputFile, "utf8") : "ran before, elsewhere";
+  record(file, { result: { exitCode, timedOut: false, seconds: 0, output }, tests, limitSeconds: 0, logs: "" });
 }
 
 function readReport(reportFile: string): readonly TestResult[] | string {
@@ -172,23 +179,25 @@ interface FileRun {
   readonly result: ChildResult;
   readonly tests: readonly TestResult[] | string;
   readonly limitSeconds: number;
+  /** What the programs under test had logged when the first test failed. */
+  readonly logs: string;
 }
 
-function record(file: string, { result, tests, limitSeconds }: FileRun): void {
+function record(file: string, { result, tests, limitSeconds, logs }: FileRun): void {
   if (typeof tests === "string" || result.timedOut) {
     const trouble = troubleOf(result, limitSeconds) ?? (typeof tests === "string" ? tests : "");
-    return failed(file, `${trouble}; the last test named below had ended\n${lastLines(result.output)}`);
+    return failed(file, `${trouble}; the last test named below had ended\n${lastLines(result.output)}\n${logs}`);
   }
   const failures = tests.filter((t) => t.outcome.kind === "failed");
   const passes = tests.filter((t) => t.outcome.kind === "passed").length;
   for (const t of tests) {
     if (t.outcome.kind === "skipped") totals.skipped.push(`${file}: ${t.name}`);
-    if (t.outcome.kind === "failed") totals.failed.push(`${file}: ${t.name}\n${indent(t.outcome.message)}`);
+    if (t.outcome.kind === "failed") totals.failed.push(`${file}: ${t.name}\n${indent(`${t.outcome.message.trimEnd()}\n${t === failures[0] ? logs : ""}`.trimEnd())}`);
   }
   totals.passed += passes;
   const verdict = failures.length > 0 || result.exitCode !== 0 ? "FAIL" : "ok  ";
   print(`${verdict} ${file}  ${passes}/${tests.length}  ${result.seconds.toFixed(1)} s`);
-  if (failures.length > 0) print(indent(lastLines(result.output)));
+  if (failures.length > 0) print(indent(`${lastLines(result.output)}\n${logs}`.trimEnd()));
   else if (result.exitCode !== 0) failed(file, `exit status ${result.exitCode} though no test failed\n${lastLines(result.output)}`);
 }
 
@@ -213,7 +222,8 @@ function failed(name: string, why: string): void {
 
 function report(): number {
   if (totals.skipped.length > 0) print(`\nskipped:\n${totals.skipped.map(indent).join("\n")}`);
-  if (totals.failed.length > 0) print(`\nfailed:\n${totals.failed.map((failure) => indent(firstLines(failure))).join("\n")}`);
+  const lines = Math.max(SUMMARY_LINES_MIN, Math.floor(SUMMARY_LINES / Math.max(1, totals.failed.length)));
+  if (totals.failed.length > 0) print(`\nfailed:\n${totals.failed.map((failure) => indent(firstLines(failure, lines))).join("\n")}`);
   print(`\n${elapsedSeconds().toFixed(0)} s`);
   print(`${totals.passed} passed, ${totals.failed.length} failed, ${totals.skipped.length} skipped`);
   return totals.failed.length === 0 && totals.passed > 0 ? 0 : 1;
@@ -225,10 +235,10 @@ function heading(name: string): void {
 
 const indent = (text: string): string => text.replace(/^/gm, "    ");
 const lastLines = (text: string): string => text.trimEnd().split("\n").slice(-OUTPUT_LINES_SHOWN).join("\n");
-const firstLines = (text: string): string => {
+const firstLines = (text: string, count: number): string => {
   const lines = text.trimEnd().split("\n");
-  const dropped = lines.length - SUMMARY_LINES_SHOWN;
-  return dropped > 0 ? [...lines.slice(0, SUMMARY_LINES_SHOWN), `(${dropped} more lines above)`].join("\n") : lines.join("\n");
+  const dropped = lines.length - count;
+  return dropped > 0 ? [...lines.slice(0, count), `(${dropped} more lines above)`].join("\n") : lines.join("\n");
 };
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 

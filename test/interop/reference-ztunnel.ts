@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { stringify } from "yaml";
 import { NOTHING_EXCLUDED, REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
+import { logPath } from "../kit/log-path.ts";
 import { ask, type Mesh } from "../kit/mesh.ts";
 import { until } from "../kit/until.ts";
 import type { Workload } from "../kit/network.ts";
@@ -50,12 +51,12 @@ export class ReferenceZtunnel implements AsyncDisposable {
   static async start(mesh: Mesh, place: Workload, known: ReferenceMesh): Promise<ReferenceZtunnel> {
     const ca = mesh.agents[0]!.node;
     const configuration = join(mesh.directory, "ztunnel.yaml");
-    const logPath = join(mesh.directory, "ztunnel.log");
+    const log = logPath(mesh.directory, "ztunnel.log");
     writeFileSync(configuration, stringify(localConfiguration(known)));
     // The proxy's own calls to the CA carry no mark.
     const captured = installRedirect(place.namespaceFd, { ...REDIRECT_DEFAULTS, owner: "reference", dnsCapture: false, exclusions: { ...NOTHING_EXCLUDED, outboundPorts: [CA_PORT] } });
     if (!captured.ok) throw new Error(captured.error.message);
-    const child = place.exec(["sh", "-c", 'exec "$0" >"$1" 2>&1', process.env["ZTUNNEL_BIN"]!, logPath], {
+    const child = place.exec(["sh", "-c", 'exec "$0" >"$1" 2>&1', process.env["ZTUNNEL_BIN"]!, log], {
       stdout: "ignore", stderr: "ignore", cwd: mesh.directory,
       env: {
         LOCAL_XDS_PATH: configuration, XDS_ADDRESS: "", CA_ADDRESS: `https://${ca.ipv4}:${CA_PORT}`, CA_ROOT_CA: join(mesh.directory, `state-${ca.name}`, "ca/root-cert.pem"),
@@ -63,7 +64,7 @@ export class ReferenceZtunnel implements AsyncDisposable {
         CLUSTER_ID: "Kubernetes", PACKET_MARK: "1337", DNS_CAPTURE: "false", RUST_LOG: "info", NETWORK: known.network?.own ?? "",
       },
     });
-    const ztunnel = new ReferenceZtunnel(child, logPath);
+    const ztunnel = new ReferenceZtunnel(child, log);
     await until("the reference ztunnel to be ready", READY_MS, async () => {
       if (child.exitCode !== null) throw new Error(`the reference ztunnel ended with status ${child.exitCode}:\n${ztunnel.log.slice(-3000)}`);
       return (await ask(place, "get", READINESS_URL)).startsWith("200");

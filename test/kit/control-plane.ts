@@ -14,6 +14,7 @@ import { systemTimers } from "../../src/net/timers.ts";
 import { REDIRECT_DEFAULTS } from "../../src/net/redirect/options.ts";
 import { installRedirect } from "../../src/net/redirect/redirect.ts";
 import { type TestCa, testCa } from "./certificates.ts";
+import { logPath } from "./log-path.ts";
 import { Agent } from "./mesh.ts";
 import type { Node, Place, Workload } from "./network.ts";
 import { PublishedMesh } from "./published-mesh.ts";
@@ -139,7 +140,7 @@ export class TestControlPlane implements AsyncDisposable {
   /** Our own agent of a role. @param weft the program: these sources, or one that was built of others. */
   agent(role: "ztunnel" | "waypoint", place: Place, environment: Readonly<Record<string, string>> = {}, weft: readonly string[] = [process.execPath, join(ROOT, "src/main.ts")]): Agent {
     const variables = Object.entries({ ...this.environmentOf(place), ...environment }).map(([name, value]) => `${name}=${value}`);
-    return new Agent(place, ["env", ...variables, ...weft, role, "--state", join(this.directory, `state-${place.name}`)], join(this.directory, `${place.name}.log`));
+    return new Agent(place, ["env", ...variables, ...weft, role, "--state", join(this.directory, `state-${place.name}`)], logPath(this.directory, `${place.name}.log`));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

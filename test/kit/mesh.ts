@@ -23,6 +23,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newToken } from "../../src/ca/tokens.ts";
+import { logPath } from "./log-path.ts";
 import type { MeshNetwork, Node, Place, Workload } from "./network.ts";
 import { residentBytes, sumOfSamples } from "./process-figures.ts";
 import { until } from "./until.ts";
@@ -79,7 +80,7 @@ export class Mesh implements AsyncDisposable {
         ? ["--ca-listen", `${first.ipv4}:15012`, "--ca-tokens", tokensPath]
         : ["--ca-address", `${first.ipv4}:15012`, "--ca-root", join(this.directory, `state-${first.name}`, "ca/root-cert.pem"), "--auth-token", tokenPath];
       const argv = [...weft, "up", "--config", this.configDirectory, "--state", state, "--node", node.name, ...ca, ...(options.flags ?? []), ...(options.flagsOf?.(node) ?? [])];
-      this.#agents.set(node, new Agent(node, argv, join(this.directory, `${node.name}.log`)));
+      this.#agents.set(node, new Agent(node, argv, logPath(this.directory, `${node.name}.log`)));
     }
   }
 

@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { must, NamespaceLinks } from "../../src/net/links.ts";
+import { logPath } from "./log-path.ts";
 import { until } from "./until.ts";
 import { ip } from "./mesh-records.ts";
 import { residentBytes, sumOfSamples } from "./process-figures.ts";
@@ -89,7 +90,7 @@ export class WaypointProcess implements AsyncDisposable {
   }
 
   #logOf(start: number): string {
-    return readFileSync(join(this.directory, `log-${start}`), "utf8");
+    return readFileSync(logPath(this.directory, `log-${start}`), "utf8");
   }
 
   /** Lines of the access log as JSON. */
@@ -102,7 +103,7 @@ export class WaypointProcess implements AsyncDisposable {
     const { flags = [], env = {} } = this.#options;
     this.#running = Bun.spawn(
       [process.execPath, join(ROOT, "src/main.ts"), "waypoint", "--config", this.config, "--state", join(this.directory, "state"), "--gateway", "shop/waypoint", "--log-format", "json", ...flags, ...more],
-      { stdout: "ignore", stderr: Bun.file(join(this.directory, `log-${this.#starts++}`)), env: { ...process.env, ...env } },
+      { stdout: "ignore", stderr: Bun.file(logPath(this.directory, `log-${this.#starts++}`)), env: { ...process.env, ...env } },
     );
     return this.#running;
   }

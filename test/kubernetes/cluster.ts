@@ -91,6 +91,18 @@ export class Cluster {
     return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}/log?container=${container}`);
   }
 
+  /** Each line of a pod's log since then as it comes, until the log or the signal ends it. @param sinceMs of the wall clock. */
+  async followLog(namespace: string, pod: string, sinceMs: number, signal: AbortSignal, line: (text: string) => void): Promise<void> {
+    const response = await this.#fetch(`/api/v1/namespaces/${namespace}/pods/${pod}/log?follow=true&sinceTime=${new Date(sinceMs).toISOString()}`, signal);
+    const decoder = new TextDecoder();
+    let unread = "";
+    for await (const chunk of response.body!) {
+      const lines = (unread + decoder.decode(chunk, { stream: true })).split("\n");
+      unread = lines.pop() ?? "";
+      for (const each of lines) line(each);
+    }
+  }
+
   /** What a pod's port answers, by way of the API server. */
   async proxied(namespace: string, pod: string, port: number, path: string): Promise<string> {
     return await this.#text(`/api/v1/namespaces/${namespace}/pods/${pod}:${port}/proxy${path}`);
@@ -115,14 +127,17 @@ export class Cluster {
   }
 
   async #text(path: string): Promise<string> {
+    return await (await this.#fetch(path)).text();
+  }
+
+  async #fetch(path: string, signal?: AbortSignal): Promise<Response> {
     const access = kubeconfigAccess(KUBECONFIG);
     if (!access.ok) throw new Error(access.error);
     const { server, tls, authorization } = access.value;
     const token = await authorization();
-    const response = await fetch(`${server}${path}`, { tls, headers: token === null ? {} : { Authorization: token } } as RequestInit);
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
-    return text;
+    const response = await fetch(`${server}${path}`, { tls, signal, headers: token === null ? {} : { Authorization: token } } as RequestInit);
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+    return response;
   }
 }
 

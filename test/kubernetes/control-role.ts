@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { cpuSeconds } from "../../bench/lib/accounting.ts";
+import { logPath } from "../kit/log-path.ts";
 import { residentBytes, sumOfSamples } from "../kit/process-figures.ts";
 import type { ApiServer } from "./api-server.ts";
 import { until } from "../kit/until.ts";
@@ -38,7 +39,7 @@ const WEFT = process.env["WEFT_BINARY"] === undefined ? [process.execPath, join(
 export function startControl(server: Pick<ApiServer, "kubeconfig">, name: string, flags: readonly string[] = [], logLevel = "debug", weft: readonly string[] = WEFT): ControlRole {
   const directory = mkdtempSync(join(tmpdir(), "weft-control-"));
   const [port, adminPort, metricsPort, readinessPort] = [nextPort++, nextPort++, nextPort++, nextPort++];
-  const logFile = join(directory, "log");
+  const logFile = logPath(directory, "log");
   writeFileSync(logFile, "");
   const launch = () => Bun.spawn([
     ...weft, "control", "--kubeconfig", server.kubeconfig, "--state", join(directory, "state"), "--ca-listen", `127.0.0.1:${port}`,

@@ -10,6 +10,7 @@ import { until } from "../kit/until.ts";
 import { appPod, Cluster, KUBECONFIG, namespaceObject, needsCluster, type PodNow, serviceObject, WAIT_MS, WEFT_IMAGE } from "./cluster.ts";
 import { SHOWS_MS } from "./eventually.ts";
 import { LoadCounts } from "./load-counts.ts";
+import { MeshLogs } from "./mesh-logs.ts";
 
 const ISTIO = "istio-system";
 const SHOP = "weft-e2e-istio";
@@ -23,6 +24,7 @@ const needsIstio = firstReason(needsCluster, needsBinary("ISTIO_CHARTS"), ...["I
 
 describeUnless(needsIstio)("our image in Istio's charts", () => {
   let cluster: Cluster;
+  let logs: MeshLogs;
   let near: string;
   let far: string;
   let load: LoadCounts;
@@ -60,6 +62,7 @@ describeUnless(needsIstio)("our image in Istio's charts", () => {
 
   beforeAll(async () => {
     cluster = new Cluster();
+    logs = new MeshLogs(cluster, ISTIO);
     [near = "", far = near] = await cluster.nodes();
     await chart("istio-base", "base");
     await chart("istiod", "istio-control/istio-discovery", "profile=ambient", `image=${environment("ISTIOD_IMAGE")}`, "global.imagePullPolicy=Never", "autoscaleEnabled=false");
@@ -71,7 +74,7 @@ describeUnless(needsIstio)("our image in Istio's charts", () => {
     await cluster.ready(SHOP, "web");
     await cluster.apply(appPod({ name: "load", namespace: SHOP, node: near, args: ["load", `http://${HOST}/`, `${HOST}:9000`], labels: { app: "load" } }));
     await cluster.ready(SHOP, "load");
-    load = new LoadCounts(cluster, SHOP, ["load"]);
+    load = new LoadCounts(cluster, SHOP, ["load"], logs);
     await load.begun();
   }, 2 * LONG);
 
@@ -82,6 +85,7 @@ describeUnless(needsIstio)("our image in Istio's charts", () => {
     const kept = await cluster.get<{ items: { metadata: { name: string } }[] }>("/apis/apiextensions.k8s.io/v1/customresourcedefinitions");
     for (const { metadata: { name } } of kept!.items) if (name.endsWith(".istio.io")) await cluster.client.request({ method: "DELETE", path: `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}` });
     await cluster.remove(namespaceObject(ISTIO), WAIT_MS);
+    await logs[Symbol.asyncDispose]();
   }, LONG);
 
   test("takes the place of Istio's ztunnel, node by node", async () => {
@@ -90,8 +94,8 @@ describeUnless(needsIstio)("our image in Istio's charts", () => {
       await rolled("ztunnel");
     });
     await until("only ours to be left", WAIT_MS, async () => (await images()).every((image) => image === WEFT_IMAGE));
-    const logs = await Promise.all((await cluster.pods(ISTIO, "app=ztunnel")).map(({ metadata: { name } }) => cluster.log(ISTIO, name, "istio-proxy")));
-    for (const log of logs) expect(log).not.toMatch(/has no effect|\terror\tweft|\twarn\tconfig/);
+    const said = await Promise.all((await cluster.pods(ISTIO, "app=ztunnel")).map(({ metadata: { name } }) => cluster.log(ISTIO, name, "istio-proxy")));
+    for (const log of said) expect(log).not.toMatch(/has no effect|\terror\tweft|\twarn\tconfig/);
   }, LONG);
 
   test("keeps what istiod's policies ask: the shop is reached through tunnels alone", async () => {

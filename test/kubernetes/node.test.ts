@@ -14,6 +14,7 @@ import { appPod, Cluster, namespaceObject, needsCluster, type PodNow, serviceObj
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
 import { LoadCounts } from "./load-counts.ts";
+import { MeshLogs } from "./mesh-logs.ts";
 import { until } from "../kit/until.ts";
 
 const MESH = "istio-system";
@@ -31,6 +32,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
   let near: string;
   let far: string;
   let load: LoadCounts;
+  let logs: MeshLogs;
   const loads = ["load-near", "load-far"];
 
   const values = (...more: readonly string[]): string[] =>
@@ -70,6 +72,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
 
   beforeAll(async () => {
     cluster = new Cluster();
+    logs = new MeshLogs(cluster, MESH);
     nodes = await cluster.nodes();
     [near = "", far = near] = nodes;
     for (const { object } of definitions()) await applyRaw(definitionPath(object.metadata.name), object);
@@ -87,7 +90,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
       appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" } }),
     );
     await cluster.ready(SHOP, ...loads);
-    load = new LoadCounts(cluster, SHOP, loads);
+    load = new LoadCounts(cluster, SHOP, loads, logs);
     await load.begun();
   }, LONG);
 
@@ -96,6 +99,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     await cluster.weft(uninstall, []).catch(() => {});
     for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace));
     for (const { object } of definitions()) await removeRaw(definitionPath(object.metadata.name));
+    await logs[Symbol.asyncDispose]();
   }, LONG);
 
   test("install: ready on every node; again changes nothing; nobody is in the mesh yet", async () => {
@@ -183,7 +187,7 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
 
   test("agents of both kinds are replaced under load: no request fails", async () => {
     await load.withoutLoss(async () => {
-      await installed("logLevel=info,access=off");
+      await installed("logLevel=info,access=info");
     });
     expect(announced(await shopPods())).toEqual(["load-far", "load-near", "web-0", "web-1"]);
   }, LONG);

@@ -14,6 +14,7 @@ import { appPod, appPodSpec, Cluster, KUBECONFIG, namespaceObject, needsCluster,
 import { testDefinitions } from "./definitions.ts";
 import { SHOWS_MS } from "./eventually.ts";
 import { LoadCounts } from "./load-counts.ts";
+import { MeshLogs } from "./mesh-logs.ts";
 import { until } from "../kit/until.ts";
 
 const SHOP = "weft-e2e-kinds";
@@ -25,6 +26,7 @@ const dualStack = await needsDualStack();
 
 describeUnless(needsCluster)("what people run, in the mesh", () => {
   let cluster: Cluster;
+  let logs: MeshLogs;
   let near: string;
   let far: string;
   let asked = 0;
@@ -51,6 +53,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
 
   beforeAll(async () => {
     cluster = new Cluster();
+    logs = new MeshLogs(cluster, "istio-system");
     const nodes = await cluster.nodes();
     [near = "", far = near] = nodes;
     for (const { object } of definitions()) await raw(definitionPath(object.metadata.name), object);
@@ -66,6 +69,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     await cluster.weft(uninstall, []);
     for (const { object } of definitions()) await cluster.client.request({ method: "DELETE", path: definitionPath(object.metadata.name) });
+    await logs[Symbol.asyncDispose]();
   }, LONG);
 
   test("a service with two ports, on another node", async () => {
@@ -201,7 +205,7 @@ describeUnless(needsCluster)("what people run, in the mesh", () => {
     await cluster.ready(SHOP, "one", "next");
     await cluster.apply(appPod({ name: "load", namespace: SHOP, node: near, args: ["load", `http://${host("web")}/`, `${host("web")}:9000`], labels: { app: "load" } }));
     await cluster.ready(SHOP, "load");
-    const load = new LoadCounts(cluster, SHOP, ["load"]);
+    const load = new LoadCounts(cluster, SHOP, ["load"], logs);
     await load.begun();
     await load.withoutLoss(async () => void (await cluster.weft(waypoint, ["apply", "-n", SHOP, "--enroll-namespace", "--wait"])));
     const route = async (weight: number): Promise<void> => {

@@ -4,12 +4,12 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { namespacedName, type WorkloadUid } from "../../src/core/brand.ts";
 import { type Workload as WorkloadRecord } from "../../src/mesh/records.ts";
 import { needsZtunnel } from "../interop/reference-ztunnel.ts";
 import { unsealed } from "../kit/box.ts";
 import { TestControlPlane } from "../kit/control-plane.ts";
+import { logPath } from "../kit/log-path.ts";
 import { ask, serve } from "../kit/mesh.ts";
 import { until } from "../kit/until.ts";
 import { match, member, policy, PRESENCE, service, workload } from "../kit/mesh-records.ts";
@@ -93,7 +93,7 @@ for (const west of ["weft", "ztunnel", "ztunnel that asks for each address"] as 
       });
     const carrierOf = (node: Node, kind: typeof west): Carrier => {
       const environment = { INPOD_UDS: control.cni(node).path, ...(kind === "ztunnel that asks for each address" ? { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" } : {}) };
-      return kind === "weft" ? control.agent("ztunnel", node, environment) : new ReferenceCarrier(node, join(control.directory, `${node.name}.log`), { ...control.environmentOf(node), ...environment });
+      return kind === "weft" ? control.agent("ztunnel", node, environment) : new ReferenceCarrier(node, logPath(control.directory, `${node.name}.log`), { ...control.environmentOf(node), ...environment });
     };
 
     beforeAll(async () => {

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { runChild } from "./child.ts";
 
-const run = (script: string, limitSeconds: number) => runChild(["sh", "-c", script], { limitSeconds, echo: false });
+const run = (script: string, limitSeconds: number) => runChild(["sh", "-c", script], { limitSeconds });
 
 describe("a child", () => {
   test("that ends has its output and its status", async () => {

@@ -19,8 +19,10 @@ export interface ChildResult {
 
 export interface ChildOptions {
   readonly limitSeconds: number;
-  /** Also shown while it runs. */
-  readonly echo: boolean;
+  /** Given each piece of the output as it comes. */
+  readonly hear?: (text: string) => void;
+  /** Variables beside ours. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 const running = new Set<number>();
@@ -32,7 +34,7 @@ export function endChildren(): void {
 
 export async function runChild(argv: readonly string[], options: ChildOptions): Promise<ChildResult> {
   const started = performance.now();
-  const child = Bun.spawn([...argv], { stdio: ["ignore", "pipe", "pipe"], env: process.env, detached: true });
+  const child = Bun.spawn([...argv], { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...options.env }, detached: true });
   running.add(child.pid);
   let timedOut = false;
   let killing: NodeJS.Timeout | undefined;
@@ -41,7 +43,7 @@ export async function runChild(argv: readonly string[], options: ChildOptions): 
     signalGroup(child.pid, "SIGTERM");
     killing = setTimeout(() => signalGroup(child.pid, "SIGKILL"), ENDING_MS_MAX);
   }, options.limitSeconds * 1000);
-  const collected = new Tail(options.echo);
+  const collected = new Tail(options.hear ?? (() => {}));
   const reading = Promise.all([collected.read(child.stdout), collected.read(child.stderr)]);
   const exitCode = await child.exited;
   clearTimeout(timer);
@@ -63,17 +65,17 @@ function signalGroup(pid: number, signal: NodeJS.Signals): void {
 
 class Tail {
   text = "";
-  readonly #echo: boolean;
+  readonly #hear: (text: string) => void;
 
-  constructor(echo: boolean) {
-    this.#echo = echo;
+  constructor(hear: (text: string) => void) {
+    this.#hear = hear;
   }
 
   async read(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
     for await (const chunk of stream) {
       const text = decoder.decode(chunk, { stream: true });
-      if (this.#echo) process.stdout.write(text);
+      this.#hear(text);
       this.text = (this.text + text).slice(-OUTPUT_CHARS_MAX);
     }
   }
