@@ -286,6 +286,29 @@ describe("decisions", () => {
     client.socket.end();
   });
 
+  test("access: a preflight that its rule answers is let through to it, by whoever it comes; any other OPTIONS is judged", async () => {
+    await using server = await backend1((_request, response) => response.end("in"));
+    const cors = (unmatchedPreflight: "answer" | "forward") => route({ rules: [rule({ backends: [backend("web")], filters: [{
+      kind: "cors", cors: { allowOrigins: [{ kind: "exact", value: "https://app.example" }], allowMethods: ["PUT"], allowHeaders: ["authorization"], exposeHeaders: [], maxAgeS: 5, allowCredentials: true, unmatchedPreflight },
+    }] })] });
+    const needsToken = requestPolicy({ name: "token", rules: [requestMatch({ requestPrincipals: [{ kind: "presence" }] })] });
+    await using waypoint = new WaypointFixture({ endpoints: [{ service: "web", port: server.port }], l7: { routes: [cors("answer")], requestPolicies: [needsToken] } });
+    const ask = async (method: string, origin: string, more: Record<string, string> = { "access-control-request-method": "PUT", "access-control-request-headers": "authorization" }) => {
+      const answer = await waypoint.fetch("/", { method, headers: { origin, ...more } });
+      return [answer.status, answer.headers.get("x-weft-reason"), answer.headers.get("access-control-allow-origin")];
+    };
+    expect(await ask("OPTIONS", "https://app.example")).toEqual([204, "cors_preflight", "https://app.example"]);
+    expect(await ask("OPTIONS", "https://evil.example")).toEqual([204, "cors_preflight_denied", null]);
+    // These would reach the server.
+    expect(await ask("OPTIONS", "https://app.example", {})).toEqual([403, "access_not_allowed", "https://app.example"]);
+    // The page must be able to read that it may not.
+    expect(await ask("PUT", "https://app.example")).toEqual([403, "access_not_allowed", "https://app.example"]);
+    expect(await ask("PUT", "https://evil.example")).toEqual([403, "access_not_allowed", null]);
+    waypoint.change({ routes: [cors("forward")], requestPolicies: [needsToken] });
+    expect(await ask("OPTIONS", "https://evil.example")).toEqual([403, "access_not_allowed", null]);
+    expect(server.seen).toEqual([]);
+  });
+
   test("faults: a delay, an abort, a reset, a bandwidth", async () => {
     await using server = await backend1((_request, response) => response.end(Buffer.alloc(30_000)));
     const faulty = (action: import("../mesh/l7/fault.ts").FaultAction) => ({ routes: [route({ rules: [rule({ backends: [backend("web")], faults: [{ action, fraction: 1, matches: [], fieldPath: "spec.http[0].fault" }] })] })] });

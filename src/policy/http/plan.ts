@@ -113,6 +113,11 @@ export function planRequest(request: RequestView, result: RouteResult, context: 
   }
 }
 
+/** A CORS preflight that ends at its rule, whatever else the rule does. */
+export function answersPreflight({ broken, cors }: CompiledRule, request: RequestView): boolean {
+  return broken === null && cors !== null && decideCors(cors, request).kind === "preflight";
+}
+
 const UNROUTED: Common = Object.freeze({ provenance: null, ruleName: null, injected: NO_FAULTS, delayMs: 0, authorizers: NO_AUTHORIZERS, responseHeaders: NO_OPERATIONS });
 
 function planWithoutRoutes(request: RequestView, context: PlanContext): RequestPlan {

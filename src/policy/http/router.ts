@@ -6,6 +6,7 @@ import type { RouteSet } from "../../mesh/l7/l7-store.ts";
 import { ANY_REQUEST } from "../../mesh/l7/match.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import { compileRule, type CompiledRule } from "./compiled-rule.ts";
+import { decideCors } from "./cors.ts";
 import { PathIndex, type Ranked } from "./path-index.ts";
 import { type Candidate, compareCandidates } from "./precedence.ts";
 import type { HeaderOperation } from "./header-change.ts";
@@ -18,9 +19,15 @@ import type { WholeMatch } from "./simple-regex.ts";
 
 const NO_OPERATIONS: readonly HeaderOperation[] = Object.freeze([]);
 
-/** What the rule does to every answer, whoever gives it; a rule that is broken does nothing. */
-export function answerHeadersOf(result: RouteResult): readonly HeaderOperation[] {
-  return result.kind === "matched" && result.rule.broken === null ? result.rule.responseHeaders : NO_OPERATIONS;
+/**
+ * What the rule does to every answer, whoever gives it; a rule that is broken does nothing. To a page of another site a refusal that does
+ * not name its origin is no answer at all.
+ */
+export function answerHeadersOf(result: RouteResult, request: RequestView): readonly HeaderOperation[] {
+  if (result.kind !== "matched" || result.rule.broken !== null) return NO_OPERATIONS;
+  const { cors, responseHeaders } = result.rule;
+  const outcome = cors === null ? null : decideCors(cors, request);
+  return outcome === null || outcome.kind === "preflight" ? responseHeaders : [...outcome.responseHeaders, ...responseHeaders];
 }
 
 export interface MatchedRule {
@@ -79,7 +86,7 @@ export class Router {
     });
     this.#otherwise = Object.freeze(http.length === 0 ? { kind: "noRoutes" } : { kind: "unmatched", routes: http.length });
     this.problems = problems;
-    this.changesAnswers = prepared.some(({ rule }) => rule.responseHeaders.length > 0);
+    this.changesAnswers = prepared.some(({ rule }) => rule.responseHeaders.length > 0 || rule.cors !== null);
   }
 
   match(request: RequestView): RouteResult {

@@ -10,7 +10,7 @@ import { type LoginAnswer, type LoginDecision, loginEndpoint, type LoginStep, re
 import { withoutLoginCookies } from "../../policy/http/login-cookies.ts";
 import { authenticateSession } from "../../policy/http/login-token.ts";
 import type { HeaderOperation } from "../../policy/http/header-change.ts";
-import { type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
+import { answersPreflight, type ForwardPlan, planRequest, type RequestPlan } from "../../policy/http/plan.ts";
 import { grpcStatusOf, type ReasonCode } from "../../policy/http/reason-codes.ts";
 import { type AuthenticationDecision, decideAuthentication, findTokens, type FoundToken, headerOperations, strippedQuery, type TokenVerdict } from "../../policy/http/tokens.ts";
 import { answerHeadersOf, type RouteResult } from "../../policy/http/router.ts";
@@ -50,8 +50,6 @@ export class RequestDecisions {
   readonly #host: RequestHost;
   readonly #user: DecisionUser;
   readonly #account: RequestAccount;
-  /** Of a CORS preflight to a service with a login: the answer unless a rule has one. */
-  #unlessPreflight: LoginAnswer | null = null;
   #delayedPlan: RequestPlan | null = null;
   #request: HttpRequest | null = null;
   #authorizers: RequestAuthorizers | null = null;
@@ -104,8 +102,7 @@ export class RequestDecisions {
       case "answer":
         return this.#answerLogin(decision);
       case "preflight":
-        this.#unlessPreflight = decision.otherwise;
-        return this.#authorise(view);
+        return this.#isPreflightOfRule(view) ? this.#route(view) : this.#answerLogin(decision.otherwise);
       case "pass":
         this.#user.answer.setCookies = decision.cookies;
         return this.#authenticated(view, authenticateSession(view.tokenRules, view.access.logins[0]!, decision.session));
@@ -184,7 +181,16 @@ export class RequestDecisions {
   // Whether it may
 
   #authorise(view: ServiceView): void {
+    if (this.#isPreflightOfRule(view)) return this.#route(view);
     this.#accessDecided(view, authoriseRequest(view.access, this.#account.head), null);
+  }
+
+  /** By the Fetch standard a browser's preflight says nothing of who asks, so policies could only refuse it. The rule answers it, no server sees it. */
+  #isPreflightOfRule({ router }: ServiceView): boolean {
+    const { head } = this.#account;
+    if (head.method !== "OPTIONS") return false;
+    const result = router.match(head);
+    return result.kind === "matched" && answersPreflight(result.rule, head);
   }
 
   /** @param verdict of the authoriser that was asked last. */
@@ -244,7 +250,7 @@ export class RequestDecisions {
   /** What the rule does to answers holds for this one, even if the request is refused before its rule is looked at. */
   #answer(answer: OwnAnswer, detail: string): void {
     const { view: { router }, head } = this.#account;
-    if (!this.#isPlanned && router.changesAnswers) this.#user.answer.headerOperations = answerHeadersOf(this.#routeBefore ?? router.match(head));
+    if (!this.#isPlanned && router.changesAnswers) this.#user.answer.headerOperations = answerHeadersOf(this.#routeBefore ?? router.match(head), head);
     this.#user.answerOwn(answer, detail);
   }
 
@@ -300,7 +306,6 @@ export class RequestDecisions {
   }
 
   #carryOut(plan: RequestPlan): void {
-    if (this.#unlessPreflight !== null && !isPreflightAnswer(plan)) return this.#answerLogin(this.#unlessPreflight);
     switch (plan.kind) {
       case "respond": {
         const { code, status, grpcStatus, headers, body, detail } = plan;
@@ -314,8 +319,4 @@ export class RequestDecisions {
         return unreachable(plan);
     }
   }
-}
-
-function isPreflightAnswer(plan: RequestPlan): boolean {
-  return plan.kind === "respond" && (plan.code === "cors_preflight" || plan.code === "cors_preflight_denied");
 }
