@@ -25,12 +25,12 @@ const TEST_CLIENTS = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cac
 /** The aim is 20 minutes on two cores. A machine half as fast may take twice that; what runs longer hangs. */
 const BUDGET_SECONDS = 45 * 60;
 const BUDGET_SPENT = `not run: the budget of ${BUDGET_SECONDS} s is spent`;
-const TYPECHECK_LIMIT_SECONDS = 180;
-const UNIT_FILE_LIMIT_SECONDS = 180;
+const TYPECHECK_LIMIT_SECONDS = 300;
+const UNIT_FILE_LIMIT_SECONDS = 300;
 /** Files under test/ move real traffic: a 10 GB stream, ten thousand connections. */
 const SYSTEM_FILE_LIMIT_SECONDS = 480;
-/** Of one test that names no limit of its own: it catches a hang. Computing for seconds on a busy machine is none. */
-const TEST_LIMIT_MS = 20_000;
+/** Of one test that names no limit of its own: it catches a hang. Computing for seconds on a busy machine is none, and a wait that is in vain says more of itself. */
+const TEST_LIMIT_MS = 60_000;
 const FUZZ_LIMIT_SECONDS = 300;
 const DEMO_LIMIT_SECONDS = 240;
 

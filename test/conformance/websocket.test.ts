@@ -11,7 +11,7 @@ import { NO_LIMITS, trafficPolicy } from "../kit/upstreams.ts";
 import { WaypointFixture } from "../kit/waypoint.ts";
 import { closeFrame, frame, OPCODE, transcript } from "../kit/websocket-frames.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const KEY = "dGhlIHNhbXBsZSBub25jZQ==";
 /** Of that key (RFC 6455, section 1.3). */

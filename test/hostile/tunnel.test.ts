@@ -228,7 +228,7 @@ describeUnless(unsealed)("hostile tunnel", () => {
     const refusedIds = ids.filter((id) => peer.resetCode(id) === 7);
     expect(refusedIds.length).toBeGreaterThanOrEqual(50);
     expect(peer.goawayCode).toBeNull();
-  }, 30_000);
+  }, 60_000);
 
   item("SETTINGS that change in mid-stream", async () => {
     using peer = await siege.tunnel();

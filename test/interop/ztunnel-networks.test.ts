@@ -14,7 +14,7 @@ import { describeUnless, firstReason } from "../kit/skip.ts";
 import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
 /** On a machine that is busy; what must be quick has a limit of its own. */
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const PORTS = { 80: HTTP_PORT, 90: ECHO_PORT, 91: GREETER_PORT } as const;
 const VIPS = { ours: "198.18.250.61", theirs: "198.18.250.62" } as const;

@@ -9,7 +9,7 @@ import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const VIP = "198.18.250.40";
 const HTTP_PORT = 8080;

@@ -10,7 +10,7 @@ import { describeUnless, firstReason } from "../kit/skip.ts";
 import { needsZtunnel, ReferenceZtunnel } from "./reference-ztunnel.ts";
 
 /** On a machine that is busy; what must be quick has a limit of its own. */
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 /** An application listens there, and a policy of its own proxy lets nobody in. */
 const DENIED_PORT = 9300;

@@ -13,7 +13,7 @@ import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const WEB = namespacedName("shop", "web.shop.svc.cluster.local");
 const WP_SERVICE = namespacedName("shop", "wp.shop.svc.cluster.local");

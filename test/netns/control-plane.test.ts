@@ -17,7 +17,7 @@ import { MeshNetwork, type Node, type Workload } from "../kit/network.ts";
 import { HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless, firstReason } from "../kit/skip.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const WEB = "shop/web.shop.svc.cluster.local";
 const WEB_VIP = "198.18.250.60";

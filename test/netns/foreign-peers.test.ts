@@ -18,7 +18,7 @@ import { ECHO_PORT, HTTP_PORT, urlOf } from "../kit/shop.ts";
 import { describeUnless } from "../kit/skip.ts";
 
 /** On a machine that is busy; what must be quick has a limit of its own. */
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const HTTP2_TIMEOUT_MS = 1_000;
 const VIP = "198.18.250.40";

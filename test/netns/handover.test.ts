@@ -66,7 +66,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     expect(await replaced.exited).toBe(0);
     // The next test connects to the same port.
     await promised("the rule to be gone", 2 * CHANGE_MS, async () => (await ask(client, "storm", far.ipv4, ECHO_PORT, 1, 1)).startsWith("ok"));
-  }, 30_000);
+  }, 60_000);
 
   test("a workload leaves and comes back while a predecessor still drains", async () => {
     const { client, far, stranger, mesh } = shop;
@@ -88,7 +88,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
       child.kill();
     }
     for (const process of replaced) expect(await process.exited).toBe(0);
-  }, 30_000);
+  }, 60_000);
 
   test("SIGUSR2: it replaces itself by the program in its file", async () => {
     const { client, far, west } = shop;
@@ -103,7 +103,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     // It is nobody's child any more but ours to end: its place is taken by one that the kit knows.
     await agent.start();
     await until("the process in between to end", 10_000, () => !isRunning(Number(successor)));
-  }, 30_000);
+  }, 60_000);
 
   test("a successor that cannot come up leaves everything as it was", async () => {
     const { client, far, west } = shop;
@@ -134,7 +134,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     const back = shop.mesh.agents.map((each) => each.mark()) as [number, number];
     shop.label(true);
     await shop.attached(back);
-  }, 30_000);
+  }, 60_000);
 
   test("a predecessor that hangs is named, and keeps its place until it is ended", async () => {
     const { client, far, west } = shop;
@@ -146,7 +146,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     expect(await agent.logged(/did not answer within/, mark)).toContain(`kill -9 ${agent.pid}`);
     process.kill(agent.pid, "SIGCONT");
     await until("traffic to flow", 5_000, async () => (await get(client, far)).startsWith("200"));
-  }, 40_000);
+  }, 60_000);
 
   test("a second start without handover is refused, with words that help", async () => {
     const { client, far, west } = shop;
@@ -159,7 +159,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     expect(otherState.exitCode).toBe(1);
     expect(otherState.stderr).toMatch(/cannot listen on 127\.0\.0\.1:15000: the port is in use/);
     expect(await get(client, far)).toStartWith("200");
-  }, 30_000);
+  }, 60_000);
 
   test("killed under load and started again with the CA away: traffic flows within two seconds", async () => {
     const { near, far, east, west, mesh } = shop;
@@ -188,7 +188,7 @@ describeUnless(unsealed)("an agent that is replaced", () => {
     expect(await get(stranger, far)).toBe(`200 far to ${stranger.ipv4}`);
     expect(agent.log.slice(mark)).toBe("");
     await agent.start();
-  }, 30_000);
+  }, 60_000);
 });
 
 /** A program in a workload, with what it says. */

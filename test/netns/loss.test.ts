@@ -48,7 +48,7 @@ describeUnless(firstReason(unsealed, needsProgram("nft")))("a wire that loses ha
     }));
     const lost = Number(/packets (\d+)/.exec((await shop.east.run(["nft", "list", "table", "inet", "lossy"])).stdout)?.[1]);
     // How many there are is TCP's choice: everything between the nodes is on few connections, each of which waits longer every time.
-    expect(lost, "packets were lost").toBeGreaterThan(5);
+    expect(lost, "packets were lost").toBeGreaterThan(0);
     await rules("delete table inet lossy");
 
     // Whoever was answered was answered rightly; the others were told.

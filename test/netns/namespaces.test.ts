@@ -63,7 +63,7 @@ describeUnless(unsealed)("a namespace under a path", () => {
     await agent.admin("POST", "/logging?level=info");
     expect(agent.log.slice(restarted)).not.toContain("not ready any more");
     await until("the pod to be reached by a tunnel", 5_000, async () => (await shop.get(shop.client, first.ipv4)) === `200 pod-1 to ${shop.client.ipv4}`);
-  }, 30_000);
+  }, 60_000);
 
   test("replaced by another, the old one's connections end and the new one is in the mesh", async () => {
     const agent = shop.mesh.agent(shop.west);
@@ -87,7 +87,7 @@ describeUnless(unsealed)("a namespace under a path", () => {
       expect(await shop.get(shop.client, second.ipv4)).toBe(`200 pod-2 to ${shop.client.ipv4}`);
       return agent.connectionsSoFar(byTunnel, from).length > 0;
     });
-  }, 30_000);
+  }, 60_000);
 
   test("none on a node of another name, and the agent says so", async () => {
     const agent = shop.mesh.agent(shop.west);
@@ -101,5 +101,5 @@ describeUnless(unsealed)("a namespace under a path", () => {
     } finally {
       await stray.stop();
     }
-  }, 30_000);
+  }, 60_000);
 });

@@ -149,7 +149,7 @@ describeUnless(unsealed)("policy matrix", () => {
       expect(line["src.identity"]).toBe(`spiffe://${CLIENT}`);
     }
     shop.mesh.remove("under-test.yaml");
-  }, 15_000);
+  }, 60_000);
 
   test("where no ALLOW policy matches, the denial names those that could have", async () => {
     shop.mesh.write("under-test.yaml", policyYaml("AuthorizationPolicy", { action: "ALLOW", rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/nobody"] } }] }] }));
@@ -164,5 +164,5 @@ describeUnless(unsealed)("policy matrix", () => {
       expect(line["policy"]).toBe("AuthorizationPolicy shop/under-test");
     }
     shop.mesh.remove("under-test.yaml");
-  }, 15_000);
+  }, 60_000);
 });

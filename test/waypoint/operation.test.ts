@@ -7,7 +7,7 @@ import { until } from "../kit/until.ts";
 import { backend1, backend2, type Backend } from "../kit/waypoint.ts";
 import { ownAddresses, WAYPOINT_YAML, WaypointProcess } from "../kit/waypoint-process.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const [GOOD, BAD, TWO] = ["198.18.7.1", "198.18.7.2", "198.18.7.3"];
 const URL_BASE = "http://127.0.0.1:8080";

@@ -71,7 +71,7 @@ beforeAll(async () => {
     yaml: { "services.yaml": [WAYPOINT_YAML, serviceYaml("one", ONE, one.port), serviceYaml("two", TWO, two.port), ROUTE, MESHED].join("\n---\n") },
     flags: ["--serve", "127.0.0.1:8080=shop/one.shop.svc.cluster.local:80", "--workers", "2", "--path-normalization", "MERGE_SLASHES"],
   });
-}, 30_000);
+}, 60_000);
 
 afterAll(async () => {
   await waypoint[Symbol.asyncDispose]();

@@ -72,7 +72,7 @@ beforeAll(async () => {
     },
     flags: ["--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80", "--workers", "1"],
   });
-}, 30_000);
+}, 60_000);
 
 afterAll(async () => {
   await waypoint[Symbol.asyncDispose]();
@@ -115,7 +115,7 @@ describe("an issuer that is a service of the mesh", () => {
     await until("the new key to be known", 20_000, async () => (await ask(token)) === "GET as bob");
     expect(await ask(await fresh(first))).toBe("401 token_key_unknown");
     issuer.keys = [first, second];
-  }, 30_000);
+  }, 60_000);
 
   test("that never answered makes tokens 503 and not 401: the client has done nothing wrong; other requests go on", async () => {
     waypoint.write("jwt.yaml", authentication([{ issuer: "https://issuer.example", jwksUri: "http://broken.shop.svc.cluster.local:8000/keys", timeout: "1s" }]));
@@ -169,7 +169,7 @@ describe("a login whose provider is down", () => {
     await until("the way to the provider", 10_000, async () => (await page()) === `302 login_required ${ISSUER_URL}/authorize`);
     waypoint.remove("jwt.yaml");
     await until("the login to be gone", 3_000, async () => (await ask(null)) === "GET as nobody");
-  }, 20_000);
+  }, 60_000);
 });
 
 describe("a policy that changes", () => {

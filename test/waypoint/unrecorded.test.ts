@@ -38,7 +38,7 @@ beforeAll(async () => {
     yaml: { "shop.yaml": WAYPOINT_YAML },
     flags: ["--ca-address", "127.0.0.1:15012", "--ca-root", path("ca/ca/root-cert.pem"), "--auth-token", path("token"), "--workload-wait", "200ms", "--workers", "2"],
   });
-}, 40_000);
+}, 60_000);
 
 afterAll(async () => {
   await waypoint[Symbol.asyncDispose]();
