@@ -84,7 +84,7 @@ describe("a tenant cannot use another namespace's waypoint", () => {
   item("a route through a shared waypoint past the policies of another namespace", async () => {
     const toVault = { backendRefs: [{ name: "vault", namespace: VICTIM, port: 80 }] };
     const own = [service(TENANT, "web", "198.19.0.6", {}, { labels: USES }), pod(TENANT, "web", "198.18.6.6")];
-    const shared = [...waypoint(allowedRoutes({ from: "All" })), service(VICTIM, "vault", "198.19.0.1", {}, { labels: { "istio.io/use-waypoint": "wp" } }), ...own];
+    const shared = [...waypoint(allowedRoutes({ from: "All" })), service(VICTIM, "vault", "198.19.0.1", {}, { labels: { "istio.io/use-waypoint": "wp" } }), service(VICTIM, "vault-pods", "198.19.0.2", { selector: { app: "vault" } }), ...own];
     const parent = { group: "", kind: "Service", name: "web" };
     const routeOf = (rule: Json, parentRefs: readonly Json[] = [parent]): Json => object("gateway.networking.k8s.io/v1", "HTTPRoute", TENANT, "out", { parentRefs, rules: [rule] });
     const tenantRules = (evaluation: ClusterEvaluation): string => JSON.stringify([...evaluation.l7.routes.values()].map(({ rules }) => rules));
@@ -92,7 +92,9 @@ describe("a tenant cannot use another namespace's waypoint", () => {
     const authorizer = { filters: [{ type: "ExternalAuth", externalAuth: { protocol: "HTTP", backendRef: toVault.backendRefs[0] } }], backendRefs: [{ name: "web", port: 80 }] };
     const virtualService = object("networking.istio.io/v1", "VirtualService", TENANT, "out", { hosts: ["web"], http: [{ route: [{ destination: { host: `vault.${VICTIM}.svc.cluster.local` } }] }] });
     const attacks = [routeOf(toVault), routeOf(toVault, [parent, { ...parent, name: "vault", namespace: VICTIM }]), routeOf(mirror), routeOf(authorizer), virtualService,
-      object("gateway.networking.k8s.io/v1", "TCPRoute", TENANT, "out", { parentRefs: [parent], rules: [toVault] })];
+      object("gateway.networking.k8s.io/v1", "TCPRoute", TENANT, "out", { parentRefs: [parent], rules: [toVault] }),
+      // The same pods by a service that nothing guards: they trust the waypoint.
+      routeOf({ backendRefs: [{ name: "vault-pods", namespace: VICTIM, port: 80 }] })];
     for (const attack of attacks) {
       const evaluation = cluster(...shared, attack).evaluate();
       expect(evaluation.l7.routes.size, JSON.stringify(attack)).toBe(1);
@@ -111,6 +113,55 @@ describe("a tenant cannot use another namespace's waypoint", () => {
     // A waypoint of the tenant's own is nobody that the other's endpoints trust: they judge it by themselves.
     const ownWaypoint = [gateway(TENANT, "own"), service(TENANT, "own", "198.19.0.7", { selector: { "gateway.networking.k8s.io/gateway-name": "own" }, ports: [{ name: "mesh", port: 15008 }] }), service(TENANT, "web", "198.19.0.6", {}, { labels: { "istio.io/use-waypoint": "own" } })];
     expect(tenantRules(cluster(...shared, ...ownWaypoint, attacks[0]!).evaluate())).toContain('"service":"bank/vault');
+  });
+
+  item("a rate limit that another namespace's service behind the same waypoint is to count", async () => {
+    const shared = [...waypoint(allowedRoutes({ from: "All" })), service(VICTIM, "vault", "198.19.0.1", {}, { labels: { "istio.io/use-waypoint": "wp" } }), ...tenantWeb(USES)];
+    const limit = (counter: Json, onFailure = "Deny"): Json => object("weft.dev/v1alpha1", "TrafficPolicy", TENANT, "limit", { targetRefs: [{ group: "", kind: "Service", name: "web" }], rateLimits: { global: [{ name: "a", service: { port: 80, ...counter }, domain: "shop", descriptors: [[{ key: "path", path: {} }]], onFailure }] } });
+    const counters = ({ l7 }: ClusterEvaluation): string[] => (l7.trafficPolicies.get(namespacedName(TENANT, "web.aaa.svc.cluster.local")) ?? []).flatMap(({ globalRateLimits }) => globalRateLimits.map(({ service: of, onFailure }) => `${of} ${onFailure}`));
+    const nobody = "aaa/vault.bank.svc.cluster.local deny";
+    for (const counter of [{ name: "vault", namespace: VICTIM }, { host: `vault.${VICTIM}.svc.cluster.local` }]) {
+      const evaluation = cluster(...shared, limit(counter)).evaluate();
+      expect(counters(evaluation)).toEqual([nobody]);
+      expect(evaluation.mesh.services.has(namespacedName(TENANT, "vault.bank.svc.cluster.local"))).toBe(false);
+      expect(saidOf(evaluation, "TrafficPolicy aaa/limit").join()).toContain("ReferenceGrant of that namespace must let a TrafficPolicy of aaa name it; it is not asked, and requests are denied");
+    }
+    const granted = object("gateway.networking.k8s.io/v1", "ReferenceGrant", VICTIM, "tenant", { from: [{ group: "weft.dev", kind: "TrafficPolicy", namespace: TENANT }], to: [{ group: "", kind: "Service", name: "vault" }] });
+    const set = cluster(...shared, limit({ name: "vault", namespace: VICTIM }), granted);
+    expect(counters(set.evaluate())).toEqual(["bank/vault.bank.svc.cluster.local deny"]);
+    set.remove("ReferenceGrant", VICTIM, "tenant");
+    expect(counters(set.evaluate())).toEqual([nobody]);
+    // A service that counts for everybody, behind no waypoint that carries the tenant's requests, needs nothing.
+    const limiter = [namespace("platform"), service("platform", "limiter", "198.19.0.50")];
+    expect(counters(cluster(...shared, ...limiter, limit({ name: "limiter", namespace: "platform" }, "Allow")).evaluate())).toEqual(["platform/limiter.platform.svc.cluster.local allow"]);
+  });
+
+  item("rules that another namespace delegates to a tenant", async () => {
+    const behind = { labels: { "istio.io/use-waypoint": "wp" } };
+    const bank = [...waypoint(), service(VICTIM, "vault", "198.19.0.1", {}, behind), service(VICTIM, "audit", "198.19.0.3", {}, behind), service(VICTIM, "web", "198.19.0.4", {}, behind), service(TENANT, "own", "198.19.0.6")];
+    const root = (at: string): Json => object("networking.istio.io/v1", "VirtualService", at, "root", { hosts: [`web.${VICTIM}.svc.cluster.local`], http: [{ match: [{ uri: { prefix: "/aaa" } }], delegate: { name: "leaf", namespace: TENANT }, mirror: { host: `audit.${VICTIM}.svc.cluster.local` } }] });
+    const leaf = (host: string, more: Json = {}): Json => object("networking.istio.io/v1", "VirtualService", TENANT, "leaf", { http: [{ route: [{ destination: { host } }], ...more }] });
+    const ways = (evaluation: ClusterEvaluation): string[] => [...JSON.stringify([...evaluation.l7.routes.values()].map(({ rules }) => rules)).matchAll(/"target":\{"kind":"service","service":"([^"]+)"/g)].map(([, to]) => to!).sort();
+    for (const at of [VICTIM, "istio-system"]) {
+      const attacked = cluster(...bank, root(at), leaf(`vault.${VICTIM}.svc.cluster.local`)).evaluate();
+      expect(ways(attacked)).toEqual(["bank/audit.bank.svc.cluster.local"]);
+      expect(saidOf(attacked, `VirtualService ${at}/root`).join()).toContain("must let a VirtualService of aaa name it");
+      const copied = cluster(...bank, root(at), leaf("own", { mirror: { host: `vault.${VICTIM}.svc.cluster.local` } })).evaluate();
+      expect(ways(copied)).toEqual(["aaa/own.aaa.svc.cluster.local"]);
+      // What it is there for: to its own services, with what the root says beside it; and to the service that the requests are for.
+      const meant = cluster(...bank, root(at), leaf("own")).evaluate();
+      expect(ways(meant)).toEqual(["aaa/own.aaa.svc.cluster.local", "bank/audit.bank.svc.cluster.local"]);
+      expect(ways(cluster(...bank, root(at), leaf(`web.${VICTIM}.svc.cluster.local`)).evaluate())).toEqual(["bank/audit.bank.svc.cluster.local", "bank/web.bank.svc.cluster.local"]);
+    }
+  });
+
+  item("a host that another namespace keeps to itself, named as of that namespace", async () => {
+    const own = [gateway(TENANT, "own"), service(TENANT, "own", "198.19.0.7", { selector: { "gateway.networking.k8s.io/gateway-name": "own" }, ports: [{ name: "mesh", port: 15008 }] }), service(TENANT, "web", "198.19.0.6", {}, { labels: { "istio.io/use-waypoint": "own" } })];
+    const route = object("gateway.networking.k8s.io/v1", "HTTPRoute", TENANT, "out", { parentRefs: [{ group: "", kind: "Service", name: "web" }], rules: [{ backendRefs: [{ group: "networking.istio.io", kind: "Hostname", name: "partner.example", namespace: VICTIM, port: 80 }] }] });
+    const partner = (exportTo: readonly string[]): Json => serviceEntry("partner", { hosts: ["partner.example"], exportTo, resolution: "DNS", endpoints: [] }, VICTIM);
+    const targets = (evaluation: ClusterEvaluation): string => JSON.stringify([...evaluation.l7.routes.values()].map(({ rules }) => rules));
+    expect(targets(cluster(...own, route, partner(["."])).evaluate())).not.toContain("bank/partner.example");
+    expect(targets(cluster(...own, route, partner([".", TENANT])).evaluate())).toContain("bank/partner.example");
   });
 
   item("a Gateway of the name of another namespace's waypoint", async () => {

@@ -116,10 +116,12 @@ describeUnless(firstReason(unsealed, needsProgram("curl")))("a waypoint that sev
       await gets("team", "/v2", "200 v2");
     });
 
-    test("a consumer's route may send to the service itself, and to others of its namespace", async () => {
+    test("a consumer's route may send to the service itself, and to others of its namespace that grant it", async () => {
       write("consumer.yaml", route("team", "theirs", [{ matches: [prefix("/v2")], backendRefs: [toService("v2", "shop")] }, { backendRefs: [toService("web", "shop")], filters: [{ type: "ResponseHeaderModifier", responseHeaderModifier: { set: [{ name: "x-weft-reason", value: "mine" }] } }] }]));
-      await gets("team", "/v2", "200 v2");
+      await gets("team", "/v2", "500 backend_invalid");
       expect(await get("team")).toMatch(/^200 v[12]$/);
+      write("grant.yaml", grant("team", "v2"));
+      await gets("team", "/v2", "200 v2");
     });
 
     test("no route leads past the policies of a service that the same waypoint guards, unless its owner grants it", async () => {
@@ -132,6 +134,9 @@ describeUnless(firstReason(unsealed, needsProgram("curl")))("a waypoint that sev
       const viaOwn = (spec: object): string => object("gateway.networking.k8s.io/v1", "HTTPRoute", "guest", "via-own", { parentRefs: [{ group: "", kind: "Service", name: "own", port: 80 }], ...spec });
       write("attack.yaml", viaOwn({ rules: [{ backendRefs: [toService("guarded", "shop")] }] }));
       await gets("guest", "/", "500 backend_invalid", OWN);
+      // Nor to the same pods by a service that stands before no waypoint: they trust it.
+      write("attack.yaml", viaOwn({ rules: [{ matches: [prefix("/pods")], backendRefs: [toService("v2", "shop")] }] }));
+      await gets("guest", "/pods", "500 backend_invalid", OWN);
       // Nor beside the service that is meant, as the second of its parents.
       write("attack.yaml", viaOwn({ parentRefs: [{ group: "", kind: "Service", name: "own", port: 80 }, { group: "", kind: "Service", name: "guarded", namespace: "shop", port: 80 }], rules: [{ matches: [prefix("/both")], backendRefs: [toService("guarded", "shop")] }] }));
       await gets("guest", "/both", "500 backend_invalid", OWN);
@@ -139,8 +144,8 @@ describeUnless(firstReason(unsealed, needsProgram("curl")))("a waypoint that sev
       write("attack.yaml", object("networking.istio.io/v1", "VirtualService", "guest", "via-own", { hosts: ["own.guest.svc.cluster.local"], http: [{ route: [{ destination: { host: "guarded.shop.svc.cluster.local", port: { number: 80 } } }] }] }));
       await gets("guest", "/", "500 backend_invalid", OWN);
       // Nor as a copy: the request itself goes where it may.
-      write("attack.yaml", viaOwn({ rules: [{ backendRefs: [toService("v1", "shop")], filters: [{ type: "RequestMirror", requestMirror: { backendRef: toService("guarded", "shop") } }] }] }));
-      await gets("guest", "/copied", "200 v1", OWN);
+      write("attack.yaml", viaOwn({ rules: [{ backendRefs: [toService("v3", "team")], filters: [{ type: "RequestMirror", requestMirror: { backendRef: toService("guarded", "shop") } }] }] }));
+      await gets("guest", "/copied", "200 v3", OWN);
       expect((await mesh.agent(east).admin("GET", "/config_dump")).includes('"kind":"mirror"')).toBe(false);
       write("attack.yaml", viaOwn({ rules: [{ backendRefs: [toService("guarded", "shop")] }] }));
       write("grant.yaml", grant("guest", "guarded"));

@@ -14,8 +14,10 @@ const MERGED_MATCHES_MAX = 256;
 /** One HTTP rule, wherever it was written. */
 export interface WrittenRule {
   readonly rule: VirtualServiceRoute;
-  /** In which the short names of its destinations are looked up. */
+  /** In which the short names of its destinations are looked up, and whose writer names them. */
   readonly namespace: string;
+  /** The same for its mirrors. */
+  readonly mirrorNamespace: string;
   /** In the root. */
   readonly at: FieldPath;
   readonly fieldPath: string;
@@ -32,7 +34,7 @@ export function withDelegates({ namespace, spec }: VirtualServiceResource, view:
   (spec.http ?? []).forEach((rule, index) => {
     const at = ["spec", "http", index];
     const fieldPath = `spec.http[${index}]`;
-    const own: WrittenRule = { rule, namespace, at, fieldPath, matchPaths: placedMatches(rule, fieldPath).map(({ path }) => path), broken: null, inside: null };
+    const own: WrittenRule = { rule, namespace, mirrorNamespace: namespace, at, fieldPath, matchPaths: placedMatches(rule, fieldPath).map(({ path }) => path), broken: null, inside: null };
     rules.push(...(rule.delegate === undefined ? [own] : delegated(own, view, report)));
   });
   if (rules.length > MERGED_RULES_MAX) report("error", "fail_closed", ["spec", "http"], `found ${rules.length} rules with those of the delegates, at most ${MERGED_RULES_MAX} are taken; the others do not hold`);
@@ -60,17 +62,18 @@ function delegated(root: WrittenRule, view: View, report: Report): WrittenRule[]
       return [];
     }
     return [{
-      rule: mergeRules(rule, leaf, matches.map(({ match }) => match)), namespace: inNamespace, at, fieldPath: leafPath, matchPaths: matches.map(({ path }) => path), broken: null, inside,
+      rule: mergeRules(rule, leaf, matches.map(({ match }) => match)), namespace: inNamespace, mirrorNamespace: mirrors(leaf) ? inNamespace : namespace, at, fieldPath: leafPath, matchPaths: matches.map(({ path }) => path), broken: null, inside,
     }];
   });
 }
 
+const mirrors = (rule: VirtualServiceRoute): boolean => rule.mirror !== undefined || rule.mirrors !== undefined;
+
 function mergeRules(root: VirtualServiceRoute, leaf: VirtualServiceRoute, match: readonly VirtualServiceMatch[]): VirtualServiceRoute {
   const { delegate: _, ...inherited } = root;
-  const mirrored = leaf.mirror !== undefined || leaf.mirrors !== undefined;
-  const { mirror, mirrors, mirrorPercent, mirror_percent, mirrorPercentage, ...rest } = inherited;
+  const { mirror, mirrors: several, mirrorPercent, mirror_percent, mirrorPercentage, ...rest } = inherited;
   return {
-    ...rest, ...(mirrored ? {} : { mirror, mirrors, mirrorPercent, mirror_percent, mirrorPercentage }), ...leaf, match: [...match],
+    ...rest, ...(mirrors(leaf) ? {} : { mirror, mirrors: several, mirrorPercent, mirror_percent, mirrorPercentage }), ...leaf, match: [...match],
     name: root.name === undefined || leaf.name === undefined ? (leaf.name ?? root.name) : `${root.name}-${leaf.name}`,
   };
 }

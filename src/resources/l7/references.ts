@@ -89,7 +89,7 @@ export function resolveBackend(ref: BackendObject, namespace: string, at: FieldP
   const where = ref.namespace ?? namespace;
   let host: Host | null;
   if (kind === "Service" && isCore(group)) host = view.ask((world) => world.service(where, name));
-  else if (kind === "Hostname" && group === ISTIO_GROUP) host = view.ask((world) => world.host(name, where));
+  else if (kind === "Hostname" && group === ISTIO_GROUP) host = view.ask((world) => world.host(name, namespace, where));
   else return invalid("InvalidKind", `found a backend of kind ${kind}, group ${JSON.stringify(group)}, expected a Service, or a Hostname of ${ISTIO_GROUP}`);
   if (host === null) return invalid("BackendNotFound", `found the backend ${kind === "Service" ? `${where}/${name}` : name}, which no Service or ServiceEntry is`);
   if (port === undefined) return invalid("UnsupportedProtocol", `found no port, which a reference to ${host.hostname} needs`);

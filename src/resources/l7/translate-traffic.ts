@@ -1,6 +1,6 @@
 // BackendTLSPolicy, XBackendTrafficPolicy and TrafficPolicy into contributions to the traffic policies of their targets.
 
-import { namespacedName } from "../../core/brand.ts";
+import { namespacedName, type NamespacedName } from "../../core/brand.ts";
 import { ANY_REQUEST, type RequestMatch } from "../../mesh/l7/match.ts";
 import type { Fault, FaultAction } from "../../mesh/l7/fault.ts";
 import type { RetryPolicy } from "../../mesh/l7/route.ts";
@@ -15,6 +15,7 @@ import { textPattern } from "../patterns.ts";
 import { parseRetryOn } from "../retry-on.ts";
 import type { Placed, Report } from "../resource.ts";
 import { type Contribution, RANK_SERVICE, RANK_UNREAD, RANK_WIDE, type TrafficField, type TrafficFields } from "./contribution.ts";
+import { foreignRefusal } from "./guarded-backends.ts";
 import { reportUnbound } from "./references.ts";
 import { targetHosts } from "./targets.ts";
 import { ACCEPTED, type Condition, condition, type ConditionReason, RESOLVED, type ResourceStatus } from "./status.ts";
@@ -36,6 +37,7 @@ export interface TranslatedTraffic {
   readonly status: ResourceStatus | null;
 }
 
+const WEFT_GROUP = "weft.dev";
 /** Defaults of the specification. */
 const BUDGET_PERCENT = 20;
 const BUDGET_INTERVAL_MS = 10_000;
@@ -139,7 +141,7 @@ const DEFAULTS = {
 export function translateTrafficPolicy(placed: Placed<TrafficPolicyResource>, view: View, report: Report): TranslatedTraffic {
   const { resource } = placed;
   const { namespace, spec } = resource;
-  const { fields, paths } = ownFields(resource, view, report);
+  const { fields, paths } = ownFields(resource, hostsOf(resource, view), view, report);
   const contributions: Contribution[] = [];
   spec.targetRefs.forEach((ref, index) => {
     const path = ["spec", "targetRefs", index];
@@ -148,7 +150,7 @@ export function translateTrafficPolicy(placed: Placed<TrafficPolicyResource>, vi
       return;
     }
     const whole = ref.kind === "Gateway";
-    const hosts: readonly Host[] = whole ? view.ask((world) => world.behind(namespacedName(namespace, ref.name))) : targetHosts(ref, namespace, view);
+    const hosts = hostsBehind(ref, namespace, view);
     if (hosts.length === 0) {
       report(whole ? "warning" : "error", "unresolved_reference", path, whole ? `found the waypoint ${namespace}/${ref.name}, to which no service is bound` : `found the ${ref.kind} ${namespace}/${ref.name}, which is not there; expected a Service, a ServiceEntry or a waypoint's Gateway`);
     }
@@ -166,7 +168,19 @@ export function translateTrafficPolicy(placed: Placed<TrafficPolicyResource>, vi
   return { contributions, status: null };
 }
 
-function ownFields(resource: TrafficPolicyResource, view: View, report: Report): { fields: Partial<TrafficFields>; paths: Partial<Record<TrafficField, FieldPath>> } {
+type TargetRefSpec = TrafficPolicyResource["spec"]["targetRefs"][number];
+
+function hostsBehind(ref: TargetRefSpec, namespace: string, view: View): readonly Host[] {
+  return ref.kind === "Gateway" ? view.ask((world) => world.behind(namespacedName(namespace, ref.name))) : targetHosts(ref, namespace, view);
+}
+
+/** All whose requests it is about. */
+function hostsOf({ namespace, spec }: TrafficPolicyResource, view: View): NamespacedName[] {
+  const own = spec.targetRefs.filter((ref) => ref.namespace === undefined || ref.namespace === namespace);
+  return [...new Set(own.flatMap((ref) => hostsBehind(ref, namespace, view).map(({ service }) => service)))];
+}
+
+function ownFields(resource: TrafficPolicyResource, carried: readonly NamespacedName[], view: View, report: Report): { fields: Partial<TrafficFields>; paths: Partial<Record<TrafficField, FieldPath>> } {
   const { spec } = resource;
   const fields: { -readonly [K in TrafficField]?: TrafficFields[K] } = {};
   const paths: { [K in TrafficField]?: FieldPath } = {};
@@ -200,7 +214,7 @@ function ownFields(resource: TrafficPolicyResource, view: View, report: Report):
     name: limit.name, requests: limit.requests, perMs: durationMs(limit.per), burst: limit.burst ?? limit.requests, keys: (limit.keys ?? []).map(rateLimitKey), matches: (limit.matches ?? []).map(requestMatch), fieldPath: `spec.rateLimits.local[${index}]`,
   }));
   if (local.length > 0) set("localRateLimits", local, "rateLimits", "local");
-  const global = (spec.rateLimits?.global ?? []).flatMap((limit, index) => globalLimit(limit, index, resource, view, report));
+  const global = (spec.rateLimits?.global ?? []).flatMap((limit, index) => globalLimit(limit, index, resource, carried, view, report));
   if (global.length > 0) set("globalRateLimits", global, "rateLimits", "global");
   if (concurrency !== undefined) {
     set("adaptiveConcurrency", {
@@ -256,8 +270,8 @@ function rateLimitKey({ header, claim, path, sourceIp }: Omit<LimitKeySpec, "ide
 
 type GlobalLimitSpec = NonNullable<NonNullable<TrafficPolicyResource["spec"]["rateLimits"]>["global"]>[number];
 
-/** A limit whose counting service is not there is one that cannot be asked: its onFailure decides, as for one that does not answer. */
-function globalLimit(limit: GlobalLimitSpec, index: number, { namespace }: TrafficPolicyResource, view: View, report: Report): GlobalRateLimit[] {
+/** A limit whose counting service is not there, or may not be asked, is one that cannot be asked: its onFailure decides, as for one that does not answer. */
+function globalLimit(limit: GlobalLimitSpec, index: number, { kind, namespace }: TrafficPolicyResource, carried: readonly NamespacedName[], view: View, report: Report): GlobalRateLimit[] {
   const at = ["spec", "rateLimits", "global", index, "service"];
   const host = findService(limit.service, namespace, view);
   const found = host !== null && host.ports.some(({ number }) => number === limit.service.port);
@@ -269,7 +283,11 @@ function globalLimit(limit: GlobalLimitSpec, index: number, { namespace }: Traff
     const named = namespacedName(limit.service.namespace ?? namespace, limit.service.host ?? `${limit.service.name}.${limit.service.namespace ?? namespace}.svc.${view.options.clusterDomain}`);
     return [globalRecord(limit, index, named, onFailure)];
   }
-  return [globalRecord(limit, index, host.service, onFailure)];
+  const refusal = foreignRefusal({ group: WEFT_GROUP, kind, namespace }, carried, host.service, view);
+  if (refusal === null) return [globalRecord(limit, index, host.service, onFailure)];
+  report("error", "fail_closed", at, `${refusal}; it is not asked, and requests are ${onFailure === "deny" ? "denied" : "not limited"}`);
+  // One of its own namespace with that name is nobody.
+  return [globalRecord(limit, index, namespacedName(namespace, host.hostname), onFailure)];
 }
 
 function globalRecord(limit: GlobalLimitSpec, index: number, service: GlobalRateLimit["service"], onFailure: "allow" | "deny"): GlobalRateLimit {

@@ -14,7 +14,7 @@ import { parseRetryOn } from "../retry-on.ts";
 import { type Placed, provenanceOf, type Report } from "../resource.ts";
 import { createdMs } from "./age.ts";
 import { type WrittenRule, withDelegates } from "./delegates.ts";
-import { withGuardedBackends } from "./guarded-backends.ts";
+import { type RuleWriters, withGuardedBackends } from "./guarded-backends.ts";
 import { reportUnbound } from "./references.ts";
 import { clientNamespaces } from "./scope.ts";
 import type { View } from "./view.ts";
@@ -42,6 +42,7 @@ interface Context {
   readonly view: View;
   readonly report: Report;
   readonly subsets: { service: Host["service"]; subset: string; path: FieldPath }[];
+  readonly writers: Map<HttpRule, RuleWriters>;
 }
 
 export function translateVirtualService(placed: Placed<VirtualServiceResource>, view: View, report: Report): TranslatedVirtualService {
@@ -60,12 +61,12 @@ export function translateVirtualService(placed: Placed<VirtualServiceResource>, 
   const ports = needed ? [...new Set(hosts.flatMap((host) => host.ports.map(({ number }) => number)))].sort((a, b) => a - b) : [null];
   const routes = ports.flatMap((port, index): Route[] => {
     // What is wrong is wrong for every port, and said once.
-    const context: Context = { namespace, port, view, report: index === 0 ? report : silent, subsets: index === 0 ? subsets : [] };
+    const context: Context = { namespace, port, view, report: index === 0 ? report : silent, subsets: index === 0 ? subsets : [], writers: new Map() };
     const sections = rulesOf(resource, http, context);
     return sections.map((rules) => ({
       id: `VirtualService/${namespace}/${resource.name}${port === null ? "" : `/${port}`}${rules.protocol === "http" ? "" : `/${rules.protocol}`}`,
       name: resource.name, namespace, parents: hosts.flatMap((host) => (takes(host, port, rules.protocol, sections) ? parentsOf(host, port, resource, view) : [])), rules, createdMs: createdMs(resource), provenance: provenanceOf(placed),
-    })).filter(({ parents }) => parents.length > 0).map((route) => withGuardedBackends(route, view, context.report).route);
+    })).filter(({ parents }) => parents.length > 0).map((route) => withGuardedBackends(route, view, context.report, context.writers).route);
   });
   return { routes, subsets };
 }
@@ -103,8 +104,9 @@ function takes(host: Host, port: number | null, protocol: RouteRules["protocol"]
 function needsPort({ namespace, spec }: VirtualServiceResource, rules: readonly WrittenRule[], view: View): boolean {
   if ([spec.http, spec.tls, spec.tcp].filter((section) => (section?.length ?? 0) > 0).length > 1) return true;
   const open = (destination: DestinationSpec, from: string): boolean => destination.port === undefined && (view.ask((world) => world.host(destination.host, from))?.ports.length ?? 0) > 1;
-  const http = rules.some(({ rule, namespace: from }) => (rule.match ?? []).some(({ port }) => port !== undefined)
-    || [...(rule.route ?? []), ...(rule.mirrors ?? []), ...(rule.mirror === undefined ? [] : [{ destination: rule.mirror }])].some(({ destination }) => open(destination, from)));
+  const http = rules.some(({ rule, namespace: from, mirrorNamespace }) => (rule.match ?? []).some(({ port }) => port !== undefined)
+    || (rule.route ?? []).some(({ destination }) => open(destination, from))
+    || [...(rule.mirrors ?? []), ...(rule.mirror === undefined ? [] : [{ destination: rule.mirror }])].some(({ destination }) => open(destination, mirrorNamespace)));
   return http || [...(spec.tls ?? []), ...(spec.tcp ?? [])].some((rule) => (rule.match ?? []).some(({ port }) => port !== undefined) || (rule.route ?? []).some(({ destination }) => open(destination, namespace)));
 }
 
@@ -134,7 +136,8 @@ function holdsHere(match: PortMatch, port: number | null): boolean {
   return (match.port === undefined || match.port === port) && (match.gateways === undefined || match.gateways.includes(MESH_GATEWAY));
 }
 
-function httpRule({ rule, at, fieldPath, matchPaths, namespace, broken: why, inside }: WrittenRule, from: Context): HttpRule | null {
+function httpRule(written: WrittenRule, from: Context): HttpRule | null {
+  const { rule, at, fieldPath, matchPaths, namespace, mirrorNamespace, broken: why, inside } = written;
   const report: Report = inside === null ? from.report : (severity, code, _path, message) => from.report(severity, code, at, `${inside}: ${message}`);
   const context: Context = { ...from, namespace, report };
   const matches = matchesHere(rule.match, context.port);
@@ -152,12 +155,14 @@ function httpRule({ rule, at, fieldPath, matchPaths, namespace, broken: why, ins
   if (retries?.retryRemoteLocalities !== undefined || retries?.retryIgnorePreviousHosts !== undefined) {
     report("info", "not_supported", [...at, "retries"], "where a retry goes is not chosen by retryRemoteLocalities and retryIgnorePreviousHosts: it goes to another endpoint when there is one");
   }
-  return {
-    name: rule.name ?? null, matches: matches.map(requestMatch), matchPaths: placesHere(rule, matchPaths, fieldPath, context.port), filters: filters(rule, at, context), backends: single,
+  const made: HttpRule = {
+    name: rule.name ?? null, matches: matches.map(requestMatch), matchPaths: placesHere(rule, matchPaths, fieldPath, context.port), filters: filters(rule, at, { ...context, namespace: mirrorNamespace }), backends: single,
     timeouts: rule.timeout === undefined ? INHERITED_TIMEOUTS : { ...INHERITED_TIMEOUTS, requestMs: durationMs(rule.timeout) },
     retry: retries === undefined ? null : retryPolicy(retries, [...at, "retries", "retryOn"], report),
     sessionPersistence: null, faults: faults(rule.fault, `${fieldPath}.fault`), broken, fieldPath,
   };
+  from.writers.set(made, { backends: namespace, mirrors: mirrorNamespace });
+  return made;
 }
 
 /** Null where all of its own matches are left, in their order. */

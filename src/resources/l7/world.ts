@@ -2,7 +2,7 @@
 // remembers it with its answer: a translation is used again as long as all its questions still have the same answers. The world says which
 // of its parts a question has to do with, and which parts a change has moved: who asked about none of these need not ask again.
 
-import { nameHalf, namespacedName, type NamespacedName } from "../../core/brand.ts";
+import { nameHalf, namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
 import { addTo, removeFrom } from "../../core/set-index.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
@@ -140,6 +140,8 @@ interface Hosts {
   readonly services: ReadonlyMap<string, Host>;
   readonly entries: ReadonlyMap<string, readonly Host[]>;
   readonly bound: readonly (readonly [host: Host, waypoints: readonly NamespacedName[]])[];
+  /** Of all of them. */
+  readonly guards: ReadonlySet<NamespacedName>;
 }
 
 // Parts of the world that answers depend on, beside namespaces (by their names).
@@ -231,14 +233,17 @@ export class World {
     return this.#hosts.get(namespace)?.entries.get(name) ?? null;
   }
 
-  /** A host as a resource of `namespace` names it: in full, or a service's short name (`web`, `web.shop`, `web.shop.svc`). */
-  host(text: string, namespace: string): Host | null {
+  /**
+   * A host as a resource of `namespace` names it: in full, or a service's short name (`web`, `web.shop`, `web.shop.svc`).
+   * @param at of several with that name the one of this namespace, and where short names are looked up; it shows no more than `namespace` may see.
+   */
+  host(text: string, namespace: string, at = namespace): Host | null {
     this.#note(hostPart(text));
     const exact = this.#byHostname.get(text);
-    const visible = exact === undefined ? undefined : pickHost(exact, namespace);
+    const visible = exact === undefined ? undefined : pickHost(exact, namespace, at);
     if (visible !== undefined) return visible;
-    const [name = "", at = namespace, svc, ...rest] = text.split(".");
-    return rest.length === 0 && (svc === undefined || svc === "svc") ? this.service(at, name) : null;
+    const [name = "", where = at, svc, ...rest] = text.split(".");
+    return rest.length === 0 && (svc === undefined || svc === "svc") ? this.service(where, name) : null;
   }
 
   /** Hosts that `text` names for a resource of `namespace`: one, or by a wildcard all that it covers. */
@@ -287,12 +292,16 @@ export class World {
       && spec.to.some((one) => one.group === group && one.kind === kind && (one.name === undefined || one.name === name)));
   }
 
-  /** A waypoint that carries requests for any of the services `from` and guards the service `to`, which is another one; null for none. */
+  /**
+   * A waypoint that carries requests for any of the services `from` and guards the namespace of the service `to`, which is another one; null
+   * for none. The whole namespace: what trusts the waypoint is pods, and a service that is not behind it may lead to the pods of one that is.
+   */
   sharedWaypoint(from: readonly NamespacedName[], to: NamespacedName): NamespacedName | null {
-    const guards = this.#named(to)?.waypoints ?? NO_WAYPOINTS;
-    if (guards.length === 0) return null;
+    this.#note(namespaceHalf(to));
+    const guards = this.#hosts.get(namespaceHalf(to))?.guards;
+    if (guards === undefined || guards.size === 0) return null;
     const carries = from.filter((service) => service !== to).flatMap((service) => this.#named(service)?.waypoints ?? NO_WAYPOINTS);
-    return guards.find((waypoint) => carries.includes(waypoint)) ?? null;
+    return carries.find((waypoint) => guards.has(waypoint)) ?? null;
   }
 
   /** Whether a ReferenceGrant of the service's namespace lets objects of that kind and namespace name it. */
@@ -378,7 +387,7 @@ export class World {
       entries.set(resource.name, hosts);
       for (const host of hosts) bound.push([host, waypoints]);
     }
-    return { services, entries, bound };
+    return { services, entries, bound, guards: new Set(bound.flatMap(([, waypoints]) => waypoints)) };
   }
 
   #replace(before: Hosts | undefined, after: Hosts, moved: Set<string>): void {
@@ -477,8 +486,8 @@ function sliceOf(placed: readonly Placed<Resource>[]): Slice {
 
 const sameBound = (a: Hosts, b: Hosts): boolean => a.bound.length === b.bound.length && a.bound.every(([host, waypoints], i) => host === b.bound[i]![0] && sameItems(waypoints, b.bound[i]![1])) && sameItems([...a.services.keys(), ...a.entries.keys()], [...b.services.keys(), ...b.entries.keys()]);
 
-/** Of several services with one host name: the asking namespace's own, then Kubernetes', then the first by namespace. */
-function pickHost(hosts: readonly Host[], namespace: string): Host | undefined {
+/** Of several services with one host name that the asking namespace sees: that of the namespace that is meant, then Kubernetes', then the first by namespace. */
+function pickHost(hosts: readonly Host[], namespace: string, at = namespace): Host | undefined {
   const visible = hosts.filter(({ visibleIn }) => visibleIn === null || visibleIn.includes(namespace));
-  return visible.find((host) => host.namespace === namespace) ?? visible.find(({ kind }) => kind === "Service") ?? [...visible].sort((a, b) => (a.namespace < b.namespace ? -1 : 1))[0];
+  return visible.find((host) => host.namespace === at) ?? visible.find(({ kind }) => kind === "Service") ?? [...visible].sort((a, b) => (a.namespace < b.namespace ? -1 : 1))[0];
 }
