@@ -25,6 +25,8 @@ const GRPC_PORT = 9000;
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" };
 const REDIRECTION = "ambient.istio.io/redirection";
 const LONG = 240_000;
+/** Of the pods between which there is load: as much as an agent has. */
+const LOAD_CPU = "200m";
 
 describeUnless(needsCluster)("the mesh on a cluster", () => {
   let cluster: Cluster;
@@ -79,15 +81,15 @@ describeUnless(needsCluster)("the mesh on a cluster", () => {
     for (const namespace of [SHOP, OUTSIDE]) await cluster.remove(namespaceObject(namespace), WAIT_MS);
     await cluster.apply(namespaceObject(SHOP), namespaceObject(OUTSIDE));
     for (const [i, node] of [near, far].entries()) {
-      await cluster.apply(appPod({ name: `web-${i}`, namespace: SHOP, node, args: ["serve", String(PORT), String(GRPC_PORT)], labels: { app: "web" }, probe: PORT }));
+      await cluster.apply(appPod({ name: `web-${i}`, namespace: SHOP, node, args: ["serve", String(PORT), String(GRPC_PORT)], labels: { app: "web" }, probe: PORT, cpu: LOAD_CPU }));
     }
     await cluster.apply(serviceObject("web", SHOP, PORT, GRPC_PORT));
     for (const namespace of [SHOP, OUTSIDE]) await until("the service account", SHOWS_MS, () => cluster.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`));
     for (const name of ["friend", "stranger"]) await cluster.apply({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace: SHOP, labels: {} } });
     await cluster.ready(SHOP, "web-0", "web-1");
     await cluster.apply(
-      appPod({ name: "load-near", namespace: SHOP, node: near, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" } }),
-      appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" } }),
+      appPod({ name: "load-near", namespace: SHOP, node: near, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" }, cpu: LOAD_CPU }),
+      appPod({ name: "load-far", namespace: SHOP, node: far, args: ["load", url("web"), `web.${SHOP}.svc.cluster.local:${GRPC_PORT}`], serviceAccount: "friend", labels: { app: "load" }, cpu: LOAD_CPU }),
     );
     await cluster.ready(SHOP, ...loads);
     load = new LoadCounts(cluster, SHOP, loads, logs);
