@@ -87,7 +87,7 @@ export class WaypointDataPlane {
       postNews: (news) => post({ kind: "endpoint", news }),
       postOtlp: (batches) => post({ kind: "otlp", batches }), otlpCredit: credits === null ? null : new LogCredit(credits.otlp, OTLP_IN_FLIGHT_RECORDS_MAX),
     });
-    this.#identities = new IdentityChecks({ fetch: meshFetch(httpFetch(), this.#store, () => this.#plane), clock, random });
+    this.#identities = new IdentityChecks({ fetch: meshFetch(httpFetch({ remoteOnly: config.remoteIssuersOnly }), this.#store, () => this.#plane), clock, random });
     this.#names = new NameResolver({ random, nowMs: this.#nowMs });
     const dialer = new MeshDialer({ config, store: this.#store, tunnels: this.#tunnels.context, names: this.#names, random, due: () => this.#plane.due, self: () => this.#recorded });
     this.#plane = new HttpPlane({

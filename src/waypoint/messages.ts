@@ -21,6 +21,8 @@ export interface WaypointConfig {
   readonly gateway: NamespacedName;
   readonly network: string;
   readonly pathNormalisation: PathNormalisation;
+  /** Issuers and login providers are never asked at addresses of this machine: others than its operator name them. */
+  readonly remoteIssuersOnly: boolean;
   /** Where it listens and dials from. */
   readonly namespaceFd: number;
   /** Of sockets towards endpoints; 0 for none. */

@@ -160,7 +160,7 @@ export function waypointConfig(settings: Settings, gateway: NamespacedName, name
   const secret = sessionSecret(settings.sessionKey, `${settings.state}/session`);
   if (!secret.ok) return secret;
   return ok({
-    gateway, namespaceFd, network: settings.network, pathNormalisation: PATH_NORMALISATION[settings.pathNormalization], packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
+    gateway, namespaceFd, network: settings.network, pathNormalisation: PATH_NORMALISATION[settings.pathNormalization], remoteIssuersOnly: settings.xdsAddress !== null, packetMark: 0, tunnels: { ...dataPlaneConfig(settings), packetMark: 0 },
     telemetry: {
       accessLog: settings.accessLog === "off" ? "off" : settings.logFormat, accessLogSample: settings.accessLogSample, logOptions: { query: settings.accessLogQuery },
       collectors: [], sampling: settings.traceSampling,

@@ -54,3 +54,12 @@ describe("where a stranger chose the address", () => {
     expect(got).toMatchObject({ ok: true, value: { body: `keys for issuer.example:${server.port}` } });
   });
 });
+
+describe("where whoever may write resources chose the address", () => {
+  const to = (address: string) => ask("/keys", { method: "POST", url: `http://issuer.example:${server.port}/keys` }, httpFetch({ remoteOnly: true, resolve: resolver(address) }));
+  test.each(["http://127.0.0.1:15000/quitquitquit", "http://[::1]:15000/", "http://[::ffff:127.0.0.1]/", "http://0x7f.1/", "http://0.0.0.0/", "http://169.254.169.254/"])("%s is not connected to", async (url) =>
+    expect(await ask("/", { method: "POST", url }, httpFetch({ remoteOnly: true }))).toMatchObject({ ok: false, error: expect.stringContaining("loopback or link-local address: not connected to") }));
+  test.each(["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254"])("nor a name that resolves to %s", async (address) =>
+    expect(await to(address)).toMatchObject({ ok: false, error: expect.stringContaining("issuer.example is the loopback or link-local address") }));
+  test("an issuer elsewhere is asked", async () => expect(await ask("/", { url: "http://issuer.example:1/", timeoutMs: 50 }, httpFetch({ remoteOnly: true, resolve: resolver("198.51.100.1") }))).not.toMatchObject({ error: expect.stringContaining("not connected to") }));
+});
