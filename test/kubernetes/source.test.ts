@@ -11,7 +11,8 @@ import type { ClusterEvaluation } from "../../src/resources/cluster/cluster-set.
 import { describeUnless } from "../kit/skip.ts";
 import { type ApiServer, apply, installDefinitions, type KubeObject, needsKubernetes, remove, startApiServer } from "./api-server.ts";
 import { quietLog } from "../kit/quiet-log.ts";
-import { Eventually } from "./eventually.ts";
+import { until } from "../kit/until.ts";
+import { Eventually, SHOWS_MS } from "./eventually.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "./objects.ts";
 
 const OPTIONS = { node: "", clusterId: "Kubernetes", clusterDomain: "cluster.local", trustDomain: parseTrustDomain("cluster.local")!, network: "", rootNamespace: "istio-system", serviceCidrs: [] };
@@ -20,11 +21,17 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
   let server: ApiServer;
   let source: ClusterSource;
   const seen = new Eventually<ClusterEvaluation>();
+  /** How many policies each state had. */
+  const policies: number[] = [];
 
   beforeAll(async () => {
     server = await startApiServer();
     source = new ClusterSource({
-      api: server.client, clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: [], onEvaluated: (evaluation) => seen.put(evaluation), onObject: () => {},
+      api: server.client, clock: systemClock, random: systemRandom, timers: systemTimers, log: quietLog(), namespaces: [], onObject: () => {},
+      onEvaluated: (evaluation) => {
+        policies.push(evaluation.mesh.policies.size);
+        seen.put(evaluation);
+      },
       options: OPTIONS,
     });
     source.start();
@@ -110,10 +117,22 @@ describeUnless(needsKubernetes)("the cluster as a source", () => {
   }, 60_000);
 
   test("an API server that is away for a while costs nothing but the while", async () => {
+    const before = policies.length;
     await server.stopApiServer();
     await server.startApiServer();
     await apply(server.client, pod("web-2", "shop", { labels: { app: "web" }, node: "node1", ip: "198.18.1.10", ports: [] }));
     const evaluation = await seen.when((one) => workload(one, "web-2") !== undefined);
     expect(evaluation.mesh.policies.size).toBe(1);
+    // While it starts, kinds of definitions are not there yet.
+    expect(policies.slice(before)).not.toContain(0);
+  }, 120_000);
+
+  test("a kind that is uninstalled takes its objects with it at once, each by its event", async () => {
+    await remove(server.client, { apiVersion: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition", metadata: { name: "authorizationpolicies.security.istio.io" } });
+    expect((await seen.when(({ mesh }) => mesh.policies.size === 0)).mesh.workloads.size).toBeGreaterThan(0);
+    await installDefinitions(server.client, ["AuthorizationPolicy"]);
+    await apply(server.client, { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name: "again", namespace: "shop" }, spec: { action: "DENY", rules: [{}] } });
+    await seen.when(({ mesh }) => mesh.policies.size === 1);
+    await until("every list is followed", SHOWS_MS, () => source.unfollowed === 0);
   }, 120_000);
 });

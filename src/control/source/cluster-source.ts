@@ -96,6 +96,11 @@ export class ClusterSource {
     return [...this.#unsynced];
   }
 
+  /** Lists of which nothing is heard now. */
+  get unfollowed(): number {
+    return this.#troubles.size;
+  }
+
   get counters(): ListWatchCounters {
     const sum: ListWatchCounters = { lists: 0, gone: 0, failures: 0, drifted: 0 };
     for (const { counters } of this.#watches) {

@@ -3,9 +3,10 @@ import { err, ok, type Result } from "../../core/result.ts";
 import type { Api, ApiFault, ApiRequest, WatchRequest } from "./api.ts";
 import { FakeTime } from "../../../test/kit/fake-time.ts";
 import { quietLog } from "../../../test/kit/quiet-log.ts";
-import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, ListWatch, PAGE_OBJECTS, type Watched } from "./list-watch.ts";
+import { COMPARE_GRACE_MS, COMPARE_MS, CRD_LOOK_MS, GONE_BELIEVED_MS, ListWatch, PAGE_OBJECTS, type Watched } from "./list-watch.ts";
 
-const ROUTES = ["v1", "v1beta1"].map((version) => ({ group: "gateway.networking.k8s.io", version, plural: "httproutes", kind: "HTTPRoute", namespaced: true }));
+const GROUP = "gateway.networking.k8s.io";
+const ROUTES = ["v1", "v1beta1"].map((version) => ({ group: GROUP, version, plural: "httproutes", kind: "HTTPRoute", namespaced: true }));
 
 const fault = (status: number, message = ""): Result<never, ApiFault> => err({ code: status === 0 ? "api_unreachable" : status === 410 ? "api_gone" : status === 404 ? "api_not_found" : "api_failed", status, message: `status ${status} ${message}`, blame: "peer", dies: "nothing", retry: { kind: "never" } });
 
@@ -21,6 +22,10 @@ class Server implements Api {
   items: Item[] = [];
   version = 1;
   served = ["v1"];
+  /** Versions that it says it serves. */
+  listed = ["v1"];
+  /** In the place of that. */
+  discovery: Result<unknown, ApiFault> | null = null;
   readonly lists: ApiRequest[] = [];
   readonly answers: Result<unknown, ApiFault>[] = [];
   watch_: { readonly path: string; readonly query: Readonly<Record<string, string>>; readonly accept: string | undefined; readonly onEvent: (event: unknown) => void; readonly end: (result: Result<void, ApiFault>) => void } | null = null;
@@ -30,6 +35,8 @@ class Server implements Api {
     this.lists.push(request);
     const answer = this.answers.shift();
     if (answer !== undefined) return answer;
+    if (request.path === "/apis") return this.discovery ?? ok({ groups: [{ name: "apps", versions: [{ version: "v1" }] }, { name: GROUP, versions: this.listed.map((version) => ({ version })) }] });
+    if (request.path.startsWith("/apis/") && request.path.endsWith(`/${request.path.split("/")[3]}`)) return ok({ resources: [{ name: "httproutes" }, { name: "httproutes/status" }] });
     if (!this.served.some((version) => request.path.includes(`/${version}/`))) return fault(404);
     const start = Number(request.query?.["continue"] ?? "0");
     const page = this.items.slice(start, start + PAGE_OBJECTS);
@@ -164,8 +171,13 @@ describe("list and watch", () => {
   test("a kind that is not installed is empty, and picked up when it is; with an older version, under that", async () => {
     const server = new Server();
     server.served = [];
-    const { seen, time } = await start(server);
-    expect(seen).toEqual(["synced"]);
+    server.listed = [];
+    const { seen, time, watch } = await start(server);
+    expect([seen, watch.trouble]).toEqual([["synced"], ""]);
+    // Whether it is there is all that is asked from then on.
+    const asked = server.lists.length;
+    await time.pass(CRD_LOOK_MS);
+    expect(server.lists.slice(asked).map(({ path }) => path.split("/").at(-1))).toEqual(["httproutes", "httproutes"]);
     server.served = ["v1beta1"];
     server.items = [{ name: "a", version: 1 }];
     await time.pass(CRD_LOOK_MS);
@@ -173,14 +185,63 @@ describe("list and watch", () => {
     expect(server.watch_?.path).toContain("/v1beta1/");
   });
 
-  test("a kind that is uninstalled takes its objects with it", async () => {
+  test.each([
+    ["a server that has it all the same", (server: Server) => void (server.listed = ["v1"]), "404 to lists of httproutes, which it has"],
+    ["somebody in front of the server", (server: Server) => void (server.discovery = fault(404)), "does not say what it has: status 404"],
+    ["an answer that is no list", (server: Server) => void (server.discovery = ok("<html>")), "does not say what it has: GET /apis"],
+  ])("404 at the start from %s is no reason to go on without the kind", async (_, answers, trouble) => {
+    const server = new Server();
+    server.served = server.listed = [];
+    answers(server);
+    server.items = [{ name: "a", version: 1 }];
+    const { seen, time, watch } = await start(server);
+    await time.pass(10 * GONE_BELIEVED_MS);
+    expect([seen, watch.trouble.includes(trouble)]).toEqual([[], true]);
+    server.served = ["v1"];
+    await time.pass(60_000);
+    await pages(time);
+    expect([seen, watch.trouble]).toEqual([["+a@1", "synced"], ""]);
+  });
+
+  test.each([
+    ["a server that has it all the same", (server: Server) => void (server.listed = ["v1"]), "which it has; the 1 that are known are kept"],
+    ["somebody in front of the server", (server: Server) => void (server.discovery = fault(404)), "does not say what it has: status 404 ; the 1 that are known are kept"],
+  ])("404 later from %s takes nothing away, ever", async (_, answers, trouble) => {
     const server = new Server();
     server.items = [{ name: "a", version: 1 }];
-    const { seen, time } = await start(server);
-    server.served = [];
+    const { seen, time, watch } = await start(server);
+    server.served = server.listed = [];
+    answers(server);
     server.watch_!.end(fault(404));
-    await time.pass(0);
-    expect(seen).toEqual(["+a@1", "synced", "-a"]);
+    await time.pass(10 * GONE_BELIEVED_MS);
+    expect([seen, watch.trouble.includes(trouble)]).toEqual([["+a@1", "synced"], true]);
+    server.served = ["v1"];
+    server.items = [{ name: "a", version: 2 }];
+    await time.pass(60_000);
+    await pages(time);
+    expect([seen.slice(2), watch.trouble]).toEqual([["+a@2"], ""]);
+  });
+
+  test("a kind that is uninstalled takes its objects with it when the server has said so for long enough without a break", async () => {
+    const server = new Server();
+    server.items = [{ name: "a", version: 1 }];
+    const { seen, time, watch } = await start(server);
+    server.served = server.listed = [];
+    server.watch_!.end(fault(404));
+    await time.pass(GONE_BELIEVED_MS - 1_000);
+    expect(watch.trouble).toBe("the API server has no httproutes any more; the 1 that are known are kept until it has said so for 5 minutes");
+    // Another server of the same cluster has it.
+    server.listed = ["v1"];
+    await time.pass(2 * CRD_LOOK_MS);
+    server.listed = [];
+    await time.pass(GONE_BELIEVED_MS - 60_000);
+    expect(seen).toEqual(["+a@1", "synced"]);
+    await time.pass(2 * 60_000);
+    expect([seen, watch.trouble]).toEqual([["+a@1", "synced", "-a"], ""]);
+    server.served = server.listed = ["v1"];
+    await time.pass(CRD_LOOK_MS);
+    await pages(time);
+    expect(seen.slice(3)).toEqual(["+a@1"]);
   });
 
   test("an event that was lost is found by comparing, and not taken for lost while it may be on its way", async () => {

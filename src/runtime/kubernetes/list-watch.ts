@@ -4,7 +4,8 @@
 //   list (pages) ──▶ watch ──ends──▶ watch from the last version
 //     ▲   ▲           │ 410 Gone: what we missed is forgotten there
 //     │   └───────────┘
-//     └── 404: no such resource (its CRD is not installed): nothing, asked again every CRD_LOOK_MS
+//     └── 404, and the server's list of what it serves says the same: no such resource (its CRD is not installed): nothing, asked again every
+//         CRD_LOOK_MS. Objects that are known are kept until it has said so for GONE_BELIEVED_MS
 //
 // Every COMPARE_MS, or as often as is asked for, the versions of all objects are compared with the API's: a server, a proxy or we may have lost an event.
 
@@ -17,6 +18,7 @@ import { metadataText } from "../../resources/object-head.ts";
 import type { Logger } from "../logger.ts";
 import type { Api, ApiFault } from "./api.ts";
 import { apiVersionOf, collectionPath, type ResourceType } from "./api-path.ts";
+import { isServed } from "./discovery.ts";
 
 export const PAGE_OBJECTS = 500;
 /** Objects of a page that are taken without a pause: some milliseconds, of all lists that are read together. */
@@ -28,6 +30,11 @@ const BACKOFF_MS_MIN = 200;
 const BACKOFF_MS_MAX = 30_000;
 /** How soon a kind that is installed later is seen. */
 export const CRD_LOOK_MS = 10_000;
+/**
+ * How long a server must say that a kind is gone before its known objects are. Whoever uninstalls a kind deletes its objects first, each with an
+ * event: objects that are still known are more likely those of a server that is being replaced, and policies among them would open what they close.
+ */
+export const GONE_BELIEVED_MS = 5 * 60_000;
 export const COMPARE_MS = 10 * 60_000;
 /** Of that time: those who began together do not compare together for ever. */
 const COMPARE_JITTER = 0.25;
@@ -59,7 +66,7 @@ export interface ListWatchSink {
   /** False for one that there is no room for: it comes again with the next list, whatever its version. */
   upsert(object: Readonly<Record<string, unknown>>): boolean | void;
   remove(namespace: string, name: string): void;
-  /** The first list is done; or there is no such kind. */
+  /** The first list is done; or the server says that there is no such kind. */
   synced(): void;
 }
 
@@ -115,6 +122,8 @@ export class ListWatch {
   /** Null when it must be listed anew. */
   #version: string | null = null;
   #failedInARow = 0;
+  /** Monotonic: since when the server says that there is no such kind, of which objects are known. */
+  #goneSinceMs: number | null = null;
   #told = "";
   #relist = new AbortController();
   #running: Promise<void> | null = null;
@@ -168,25 +177,47 @@ export class ListWatch {
   }
 
   async #list(): Promise<"done" | "absent" | "failed"> {
-    let absent = 0;
     for (const type of this.#watched.types) {
       const found = await this.#listType(type);
       if (found === "done") {
         this.#type = type;
         this.#failedInARow = 0;
+        this.#goneSinceMs = null;
         this.#tell("");
         this.#syncedOnce();
         return "done";
       }
       if (found === "failed") return "failed";
-      absent++;
     }
-    if (absent === this.#watched.types.length) {
-      this.#failedInARow = 0;
-      for (const key of [...this.#versions.keys()]) this.#remove(key);
-      this.#tell("");
-      this.#syncedOnce();
+    return this.#absent();
+  }
+
+  /** None of the types can be listed: 404. */
+  async #absent(): Promise<"absent" | "failed"> {
+    const known = this.#versions.size;
+    // Nothing hangs on it, and it is asked often.
+    if (known > 0 || !this.#synced) {
+      const served = await isServed(this.#parts.api, this.#watched.types, this.#stop.signal);
+      if (!served.ok || served.value) {
+        this.#goneSinceMs = null;
+        const why = served.ok ? `the API server answers 404 to lists of ${this.#type.plural}, which it has` : `the API server answers 404 to lists of ${this.#type.plural}, and does not say what it has: ${served.error.message}`;
+        this.#failedWith(known === 0 ? why : `${why}; the ${known} that are known are kept`);
+        return "failed";
+      }
     }
+    this.#failedInARow = 0;
+    const nowMs = this.#parts.clock.monotonicMs();
+    this.#goneSinceMs ??= nowMs;
+    const waitMs = this.#goneSinceMs + GONE_BELIEVED_MS - nowMs;
+    if (known > 0 && waitMs > 0) {
+      this.#tell(`the API server has no ${this.#type.plural} any more; the ${known} that are known are kept until it has said so for ${GONE_BELIEVED_MS / 60_000} minutes`);
+      return "absent";
+    }
+    if (known > 0) this.#parts.log.warn("the kind is gone, and its objects with it", { resource: this.#type.plural, objects: known });
+    for (const key of [...this.#versions.keys()]) this.#remove(key);
+    this.#goneSinceMs = null;
+    this.#tell("");
+    this.#syncedOnce();
     return "absent";
   }
 
@@ -364,10 +395,14 @@ export class ListWatch {
   }
 
   #failed(fault: ApiFault): void {
+    this.#failedWith(fault.message);
+  }
+
+  #failedWith(trouble: string): void {
     if (this.#stop.signal.aborted) return;
     this.counters.failures++;
     this.#failedInARow++;
-    this.#tell(fault.message);
+    this.#tell(trouble);
   }
 
   /** Each trouble is told once. */
