@@ -173,10 +173,11 @@ describe("health checks", () => {
       wells.one = false;
       await becomes("it to leave", "two", answers);
       expect(await waypoint.metric("weft_upstream_endpoints", { health: "unhealthy", destination_service_name: "api" })).toBe(1);
-      expect(waypoint.log).toContain(`the endpoint ${ONE}:${PORT} is unhealthy: failed 2 in a row: HTTP 503, wanted 200`);
+      // What a data thread says reaches the log in batches.
+      await until("the word about it", 3_000, () => waypoint.log.includes(`the endpoint ${ONE}:${PORT} is unhealthy: failed 2 in a row: HTTP 503, wanted 200`));
       wells.one = true;
       await becomes("it to come back", "one,two", answers);
-      expect(waypoint.log).toContain(`the endpoint ${ONE}:${PORT} is healthy: passed 1 in a row`);
+      await until("the word about it", 3_000, () => waypoint.log.includes(`the endpoint ${ONE}:${PORT} is healthy: passed 1 in a row`));
     });
   });
 });

@@ -85,7 +85,8 @@ describeUnless(unsealed)("a waypoint of a node and a collector", () => {
       destination_service: "web.shop.svc.cluster.local", "http.response.status_code": 200,
     });
     expect(attempt.attributes).toMatchObject({ "weft.attempt": 1 });
-    expect(await mesh.agent(node).metric("weft_otlp_exports_total", { collector: "otel", signal: "traces", outcome: "ok" })).toBeGreaterThan(0);
+    // The collector has a call before it answers it.
+    await until("the call to be counted", 5_000, async () => (await mesh.agent(node).metric("weft_otlp_exports_total", { collector: "otel", signal: "traces", outcome: "ok" })) > 0);
   });
 
   test("the node's /config_dump has the L7 configuration, and /clusters its waypoint's endpoints", async () => {
