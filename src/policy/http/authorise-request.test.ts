@@ -9,6 +9,7 @@ import { connectionFacts } from "../connection-facts.ts";
 import { type AccessDecision, type AuthorizerAnswer, authoriseRequest, explainAccess } from "./authorise-request.ts";
 import type { JsonObject } from "./claims.ts";
 import type { RequestFacts } from "./request-rules.ts";
+import { processorMs } from "../../../test/kit/fair-time.ts";
 
 const CALLER = identity("shop", "front");
 
@@ -188,9 +189,9 @@ test("5 000 policies told apart by principal cost little more than 50", () => {
     const subject = facts({ peer: identity(`n${count - 1}`, "a") });
     let best = Infinity;
     for (let round = 0; round < 10; round++) {
-      const started = performance.now();
-      for (let i = 0; i < 1000; i++) if (authoriseRequest(set, subject).kind !== "allow") throw new Error("not allowed");
-      best = Math.min(best, performance.now() - started);
+      best = Math.min(best, processorMs(() => {
+        for (let i = 0; i < 1000; i++) if (authoriseRequest(set, subject).kind !== "allow") throw new Error("not allowed");
+      }));
     }
     return best;
   };

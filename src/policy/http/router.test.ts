@@ -259,9 +259,9 @@ describe("many rules", () => {
       const asked = request({ url: `/api/v1/resource-${count - 1}/`.replace(/\/$/, _ === "text prefixes" ? "/" : ""), headers: { "x-tenant": `resource-${count - 1}` } });
       let best = Infinity;
       for (let round = 0; round < 10; round++) {
-        const started = performance.now();
-        for (let i = 0; i < 2000; i++) if (r.match(asked).kind !== "matched") throw new Error("not matched");
-        best = Math.min(best, performance.now() - started);
+        best = Math.min(best, processorMs(() => {
+          for (let i = 0; i < 2000; i++) if (r.match(asked).kind !== "matched") throw new Error("not matched");
+        }));
       }
       return best;
     };
