@@ -16,7 +16,7 @@ const REPLACEMENTS = FULL ? 20 : 4;
 
 describeUnless(unsealed)("an agent that is replaced", () => {
   let shop: Shop;
-  beforeAll(async () => void (shop = await Shop.open({ flags: ["--handover-drain", "60s"] })), 60_000);
+  beforeAll(async () => void (shop = await Shop.open({ flags: ["--handover-drain", "300s"] })), 60_000);
   afterAll(async () => await shop?.[Symbol.asyncDispose](), 30_000);
 
   const get = (from: Workload, to: Workload) => shop.get(from, to.ipv4);

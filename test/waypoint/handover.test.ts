@@ -58,7 +58,7 @@ spec: { clusterIP: 198.18.250.1, selector: { app: web }, ports: [{ name: http, p
       if (request.url === "/held") held.push(() => response.end("held"));
       else response.end("ok");
     }, SERVER);
-    waypoint = await WaypointProcess.start({ yaml: { "shop.yaml": yaml(server.port) }, flags: ["--handover-drain", "60s", "--access-log", "off", "--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80"] });
+    waypoint = await WaypointProcess.start({ yaml: { "shop.yaml": yaml(server.port) }, flags: ["--handover-drain", "300s", "--access-log", "off", "--serve", "127.0.0.1:8080=shop/web.shop.svc.cluster.local:80"] });
   });
 
   afterAll(async () => {
@@ -120,7 +120,7 @@ describeUnless(unsealed)("a waypoint of a node", () => {
     node = network.node("east");
     const web = node.workload("web");
     [client, waypoint] = [node.workload("client"), node.workload("waypoint")];
-    mesh = Mesh.create({ nodes: [node], flags: ["--handover-drain", "60s", "--access-log", "off"] });
+    mesh = Mesh.create({ nodes: [node], flags: ["--handover-drain", "300s", "--access-log", "off"] });
     await serve(web, "http", 8080, "web");
     mesh.write("shop.yaml", documents(
       namespaceYaml("shop", true), entryYaml(client), entryYaml(web), entryYaml(waypoint, { labels: { "networking.istio.io/tunnel": "http", "gateway.networking.k8s.io/gateway-name": "waypoint" } }),
