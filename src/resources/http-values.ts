@@ -22,6 +22,8 @@ const UNTOUCHABLE = new Set(["host", "connection", "content-length", "transfer-e
 export const changedHeaderName = headerName.refine((name) => !UNTOUCHABLE.has(name.toLowerCase()), {
   error: "expected a header that does not frame the message; change the host with a rewrite of the hostname, the others not at all",
 });
+/** Of requests, as Istio has it: the host may be set as if it were a header, by either of its names. */
+export const isHostHeader = (name: string): boolean => name.toLowerCase() === "host" || name.toLowerCase() === ":authority";
 export const headerValue = z.string().max(HEADER_VALUE_CHARS_MAX).refine((text) => HEADER_VALUE.test(text) && text === text.trim(), { error: "expected a header value: printable ASCII, no space at either end" })
   .meta({ pattern: "^([\\x21-\\x7e]([\\t\\x20-\\x7e]*[\\x21-\\x7e])?)?$" });
 
@@ -43,6 +45,13 @@ export const pathText = z.string().superRefine((text, context) => {
 });
 
 export const hostname = z.string().refine(isDnsSubdomain, { error: "expected a host name in lower case, without port and wildcard" }).meta({ maxLength: HOST_CHARS_MAX, pattern: DNS_SUBDOMAIN.source });
+const isPort = (text: string): boolean => /^[1-9][0-9]{0,4}$/.test(text) && Number(text) <= 65_535;
+/** `HOST` or `HOST:PORT`. */
+export const isAuthority = (text: string): boolean => {
+  const [host = "", ...port] = text.split(":");
+  return isDnsSubdomain(host) && port.length <= 1 && port.every(isPort);
+};
+export const authority = z.string().refine(isAuthority, { error: "expected a host name in lower case, with or without a port" });
 export const isWildcardHost = (text: string): boolean => isDnsSubdomain(text.startsWith("*.") ? text.slice(2) : text);
 export const wildcardHostname = z.string().refine(isWildcardHost, { error: "expected a host name in lower case, or *. and one" });
 

@@ -39,7 +39,7 @@ const PLAIN: Readonly<Record<string, Command>> = {
   UPSTREAM_CLUSTER: (r) => r.cluster,
   UPSTREAM_PROTOCOL: (r) => r.upstreamVersion,
   UPSTREAM_LOCAL_ADDRESS: () => null,
-  UPSTREAM_TRANSPORT_FAILURE_REASON: (r) => (r.code === "connect_failed" || r.code === "tls_broken" ? r.detail : null),
+  UPSTREAM_TRANSPORT_FAILURE_REASON: (r) => (r.code === "connect_failed" || r.code === "tls_failed" || r.code === "tls_broken" || r.code === "endpoint_denied" ? r.detail : null),
   UPSTREAM_REQUEST_ATTEMPT_COUNT: (r) => r.attempts,
   UPSTREAM_PEER_URI_SAN: (r) => r.endpointIdentity,
   DOWNSTREAM_LOCAL_ADDRESS: (r) => (r.destinationAddress === null ? null : formatSocketAddress(r.destinationAddress)),

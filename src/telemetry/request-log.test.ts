@@ -83,6 +83,11 @@ describe("a form of one's own", () => {
     expect(of("%WEFT(tried)%", troubled)).toContain("198.18.0.2:8080 503 after 9 ms");
   });
 
+  test.each(["connect_failed", "tls_failed", "tls_broken", "endpoint_denied"] as const)("%s is why there was no connection; what a server answered is not", (code) => {
+    expect(of("%UPSTREAM_TRANSPORT_FAILURE_REASON%", request({ code, detail: "why" }))).toBe("why");
+    expect(of("%UPSTREAM_TRANSPORT_FAILURE_REASON%", request({ code: "upstream_reset", detail: "why" }))).toBe("-");
+  });
+
   test("says which fields the record must keep", () => {
     const compiled = compileLogFormat({ kind: "text", line: "%REQ(X-A?X-B)% %REQ(:PATH)% %RESP(X-C)% %REQ(X-REQUEST-ID)%" }, redacted);
     expect(compiled.requestFields).toEqual(["x-a", "x-b"]);

@@ -6,7 +6,7 @@ import { ipBlock, isDnsSubdomain, labelMap, port } from "../object-meta.ts";
 import { duration, durationMs, positiveDuration } from "../durations.ts";
 import { type FieldPath, show } from "../diagnostic.ts";
 import { parseGrpcStatus } from "../grpc-status.ts";
-import { changedHeaderName, headerName, headerValue, hostname, isWildcardHost, pathText, percentOfHundred } from "../http-values.ts";
+import { authority, changedHeaderName, headerName, headerValue, isAuthority, isHostHeader, isWildcardHost, pathText, percentOfHundred } from "../http-values.ts";
 import { BACKENDS_MAX, HOSTS_PER_RESOURCE_MAX, LIST_MAX, MATCH_FIELDS_MAX, ROUTE_MATCHES_MAX } from "../limits.ts";
 import { regex, stringMatch, stringMatchOrPresent } from "../patterns.ts";
 import { defineKind, type Report, type ResourceOfKind } from "../resource.ts";
@@ -18,9 +18,13 @@ const BODY_CHARS_MAX = 64 * 1024;
 
 const schemas = collectable(() => {
   const fields = <T extends z.ZodType>(value: T) => z.record(headerName, value).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
-  const headerTexts = z.record(changedHeaderName, headerValue).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` });
-  const headerOperations = z.strictObject({ set: headerTexts.optional(), add: headerTexts.optional(), remove: z.array(changedHeaderName).max(MATCH_FIELDS_MAX).optional() });
-  const headers = z.strictObject({ request: headerOperations.optional(), response: headerOperations.optional() });
+  const headerTexts = (name: typeof headerName) => z.record(name, headerValue).refine((map) => Object.keys(map).length <= MATCH_FIELDS_MAX, { error: `expected at most ${MATCH_FIELDS_MAX} entries` }).optional();
+  const remove = z.array(changedHeaderName).max(MATCH_FIELDS_MAX).optional();
+  const requestName = z.string().refine((name) => isHostHeader(name) || changedHeaderName.safeParse(name).success, { error: "expected a header name, and none of a header that frames the message" });
+  const headers = z.strictObject({
+    request: z.strictObject({ set: headerTexts(requestName), add: headerTexts(requestName), remove }).optional(),
+    response: z.strictObject({ set: headerTexts(changedHeaderName), add: headerTexts(changedHeaderName), remove }).optional(),
+  });
   const destination = z.strictObject({ host: z.string().min(1).max(253), subset: z.string().min(1).max(253).optional(), port: z.strictObject({ number: port }).optional() });
   const gateways = z.array(z.string().min(1).max(507)).max(LIST_MAX).optional();
   const percentage = z.strictObject({ value: percentOfHundred.optional() });
@@ -49,7 +53,7 @@ const schemas = collectable(() => {
     }).optional(),
     directResponse: z.strictObject({ status: z.int().min(200).max(599), body: z.strictObject({ string: z.string().max(BODY_CHARS_MAX).optional(), bytes: z.string().max(BODY_CHARS_MAX).optional() }).optional() }).optional(),
     delegate: z.strictObject({ name: z.string().optional(), namespace: z.string().optional() }).optional(),
-    rewrite: z.strictObject({ uri: z.string().max(1024).optional(), authority: hostname.optional(), uriRegexRewrite: z.strictObject({ match: regex, rewrite: z.string().max(1024) }).optional() }).optional(),
+    rewrite: z.strictObject({ uri: z.string().max(1024).optional(), authority: authority.optional(), uriRegexRewrite: z.strictObject({ match: regex, rewrite: z.string().max(1024) }).optional() }).optional(),
     timeout: duration.optional(),
     retries: z.strictObject({
       attempts: z.int().min(0).max(100).optional(), perTryTimeout: duration.optional(), retryOn: z.string().max(1024).optional(), retryRemoteLocalities: z.boolean().optional(),
@@ -112,6 +116,24 @@ function checkRoute(route: VirtualServiceRoute, at: FieldPath, report: Report): 
     report("warning", "conflict", [...at, "retries", "perTryTimeout"], `found ${retries.perTryTimeout}, which is longer than the whole timeout ${route.timeout}`);
   }
   checkFault(fault, [...at, "fault"], report);
+  checkHeaders(route.headers, [...at, "headers"], report);
+  (route.route ?? []).forEach(({ headers }, index) => checkHeaders(headers, [...at, "route", index, "headers"], report));
+}
+
+/** Envoy's formatter would fill these in; `%%` is its way to write a percent sign. */
+const COMMAND = /%[A-Z][A-Z0-9_]*(?:\([^)]*\))?(?::[0-9]+)?%/;
+
+function checkHeaders(headers: HeadersSpec | undefined, at: FieldPath, report: Report): void {
+  for (const side of ["request", "response"] as const) {
+    for (const operation of ["set", "add"] as const) {
+      for (const [name, value] of Object.entries(headers?.[side]?.[operation] ?? {})) {
+        const path = [...at, side, operation, name];
+        const command = COMMAND.exec(value.replaceAll("%%", ""))?.[0];
+        if (side === "request" && isHostHeader(name) && !isAuthority(value)) report("error", "bad_value", path, `found ${show(value)}, expected a host name in lower case, with or without a port`);
+        else if (command !== undefined) report("warning", "not_supported", path, `found ${command}, which Envoy would replace; here it is sent as it stands`);
+      }
+    }
+  }
 }
 
 function checkFault(fault: VirtualServiceRoute["fault"], at: FieldPath, report: Report): void {

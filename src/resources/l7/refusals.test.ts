@@ -82,7 +82,10 @@ refused("networking.istio.io/v1", "VirtualService", [
   ["a delay without length", vs(`{${to}, fault: {delay: {percentage: {value: 1}}}}`), "fault.delay: found no fixedDelay"],
   ["a port of 0", vs("{route: [{destination: {host: web, port: {number: 0}}}]}"), "port.number: found 0, expected at least 1"],
   ["a duration that is none", vs(`{${to}, timeout: 5}`), "spec.http[0].timeout: found 5, expected a duration such as 500ms"],
-  ["a host header in changes", vs(`{${to}, headers: {request: {set: {Host: a}}}}`), "expected a header that does not frame the message"],
+  ["a host header of an answer", vs(`{${to}, headers: {response: {set: {Host: a}}}}`), "expected a header that does not frame the message"],
+  ["a header of a request that frames the message", vs(`{${to}, headers: {request: {set: {Content-Length: "1"}}}}`), "expected a header name, and none of a header that frames the message"],
+  ["a host that is none", vs(`{${to}, headers: {request: {set: {Host: "a b"}}}}`), 'spec.http[0].headers.request.set.Host: found "a b", expected a host name'],
+  ["the same for one destination", vs('{route: [{destination: {host: web}, headers: {request: {set: {":authority": "a:99999"}}}}]}'), 'route[0].headers.request.set[":authority"]: found "a:99999", expected a host name'],
   ["a redirect host with port", vs('{redirect: {authority: "a.example:8443"}}'), "expected a host name without port; give redirect.port"],
 ]);
 

@@ -106,7 +106,8 @@ function settings({ loadBalancer, connectionPool, outlierDetection, tls }: Desti
   if (connectionPool !== undefined) {
     set("limits", limits(connectionPool), "connectionPool");
     const { tcp, http } = connectionPool;
-    for (const [value, path] of [[tcp?.tcpKeepalive, ["tcp", "tcpKeepalive"]], [http?.useClientProtocol, ["http", "useClientProtocol"]], [http?.maxConcurrentStreams, ["http", "maxConcurrentStreams"]], [http?.http2KeepAlive, ["http", "http2KeepAlive"]]] as const) {
+    if (http?.useClientProtocol !== undefined) report("info", "not_supported", [...at, "connectionPool", "http", "useClientProtocol"], "not taken: a server is spoken to in what its port declares, else in what the client speaks; h2UpgradePolicy changes that");
+    for (const [value, path] of [[tcp?.tcpKeepalive, ["tcp", "tcpKeepalive"]], [http?.maxConcurrentStreams, ["http", "maxConcurrentStreams"]], [http?.http2KeepAlive, ["http", "http2KeepAlive"]]] as const) {
       if (value !== undefined) report("info", "not_supported", [...at, "connectionPool", ...path], "not taken: the tunnels between proxies have their own");
     }
   }

@@ -174,6 +174,24 @@ describe("conflicts", () => {
     store.apply(evaluation.l7Delta);
     expect(store.routes(web, 80, null).routes.map(({ name }) => name)).toEqual(["old", "young"]);
   });
+  test("a VirtualService sets the host like a header, and writes a percent sign as two", () => {
+    const vs = (headers: string): string => `apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\nspec: {hosts: [a], http: [{route: [{destination: {host: a}, headers: ${headers}}], headers: ${headers}, rewrite: {authority: "else.example:8443"}}]}\n`;
+    for (const name of ["Host", '":authority"']) {
+      const evaluation = evaluate(documents(base, vs(`{request: {set: {${name}: "b.example:8080", x-share: "100%%"}}}`)));
+      expect(evaluation.diagnostics).toEqual([]);
+      const { rules } = [...evaluation.l7.routes.values()][0]!;
+      if (rules.protocol !== "http") throw new Error("no HTTP");
+      const [{ filters, backends }] = rules.rules as [(typeof rules.rules)[number]];
+      const change = { kind: "requestHeaders", change: { set: [[name.replaceAll('"', "").toLowerCase(), "b.example:8080"], ["x-share", "100%"]], add: [], remove: [] } };
+      expect(filters).toMatchObject([change, { kind: "rewrite", hostname: "else.example:8443" }]);
+      expect(backends[0]!.filters).toMatchObject([change]);
+    }
+    // A command of Envoy's formatter is no text that anybody wants.
+    expect(codesOf(evaluate(documents(base, vs('{response: {add: {x-from: "%DOWNSTREAM_REMOTE_ADDRESS%"}}}'))))).toEqual([
+      "warning not_supported spec.http[0].route[0].headers.response.add.x-from", "warning not_supported spec.http[0].headers.response.add.x-from",
+    ]);
+    expect(codesOf(evaluate(documents(base, vs('{response: {add: {x-from: "%%A%%, 50% B%"}}}'))))).toEqual([]);
+  });
   test("a match of a VirtualService keeps its place, whatever is left out before it", () => {
     const vs = `apiVersion: networking.istio.io/v1
 kind: VirtualService

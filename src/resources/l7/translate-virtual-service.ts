@@ -206,7 +206,7 @@ function target(destination: DestinationSpec, at: FieldPath, { namespace, port: 
 
 function headerFilters(headers: HeadersSpec | undefined): RouteFilter[] {
   const change = (operations: NonNullable<HeadersSpec["request"]>) => ({
-    set: lowerNames(operations.set), add: lowerNames(operations.add), remove: (operations.remove ?? []).map((name) => name.toLowerCase()),
+    set: headerTexts(operations.set), add: headerTexts(operations.add), remove: (operations.remove ?? []).map((name) => name.toLowerCase()),
   });
   return [
     ...(headers?.request === undefined ? [] : [{ kind: "requestHeaders", change: change(headers.request) } as const]),
@@ -214,7 +214,8 @@ function headerFilters(headers: HeadersSpec | undefined): RouteFilter[] {
   ];
 }
 
-const lowerNames = (map: Readonly<Record<string, string>> | undefined): (readonly [string, string])[] => Object.entries(map ?? {}).map(([name, value]) => [name.toLowerCase(), value]);
+/** With `%%` for a percent sign, as Istio hands them to Envoy. */
+const headerTexts = (map: Readonly<Record<string, string>> | undefined): (readonly [string, string])[] => Object.entries(map ?? {}).map(([name, value]) => [name.toLowerCase(), value.replaceAll("%%", "%")]);
 
 /** In the order in which they take effect. */
 function filters(rule: VirtualServiceRoute, at: FieldPath, context: Context): RouteFilter[] {
