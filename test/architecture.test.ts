@@ -1,9 +1,12 @@
 // The house rules that a compiler does not see: which folder may import which, and what the pure core may not touch.
 // Reads the sources as text; imports of types count like any other.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
+
+/** Every source is read and searched: seconds, where others use the processors too. */
+setDefaultTimeout(60_000);
 
 const SRC = resolve(import.meta.dir, "../src");
 
