@@ -27,6 +27,8 @@ const AWAY_CPU_SHARE = 0.2;
 const AWAY_GROWTH_BYTES = 64 * 1024 * 1024;
 /** Of some thirty lists in that time, each asked again after 0.2 s, then after twice as long. */
 const AWAY_ATTEMPTS_MAX = 600;
+/** Nothing for 20 s, two questions of 8 s each, and a machine with much else to do. */
+const SILENCE_NOTICED_MS = 60_000;
 /** What an agent of ours waits for a certificate. */
 const AGENT_WAITS_MS = 10_000;
 
@@ -131,13 +133,14 @@ describeUnless(needsKubernetes)("a control plane whose API server is away", () =
     const unknown = await freshToken();
     relay.mode = "silent";
     expect(await askCa(unknown)).toContain("could not be checked, try again");
+    await until("the silence is noticed, long before a watch could tell of it", SILENCE_NOTICED_MS, async () => (await control.readiness()).includes("and the server does not answer"));
     const late = agent();
     await until("an agent that comes now has everything", SHOWS_MS, () => late.versions.size === agents[0]!.versions.size);
     await apply(server.client, web(PODS + 1));
     relay.mode = "passes";
     await until("what changed arrives", SHOWS_MS, () => agents[0]!.versions.has(uid(PODS + 1)));
     expect(agents[0]!.streams.length).toBe(1);
-  }, 120_000);
+  }, 180_000);
 
   test("a replica that begins meanwhile waits, says for what, and serves nobody half of the cluster", async () => {
     relay.mode = "cut";

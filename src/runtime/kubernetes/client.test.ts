@@ -114,11 +114,21 @@ describe("a watch", () => {
   });
 
   /** A server that answers a watch and sends nothing: its first bookmark is a minute away. */
-  async function quietServer(): Promise<{ readonly access: KubernetesAccess; readonly answered: () => boolean; readonly send: (event: object) => void; [Symbol.dispose](): void }> {
+  async function quietServer(): Promise<{ readonly access: KubernetesAccess; readonly answered: () => boolean; readonly send: (event: object) => void; readonly asked: (path: string) => number; readonly lastAskedMs: () => number; readonly mute: () => void; [Symbol.dispose](): void }> {
     let connection: net.Socket | null = null;
+    let muted = false;
+    let lastAskedMs = 0;
+    const asked: string[] = [];
+    const sockets: net.Socket[] = [];
     const server = net.createServer((socket) => {
       socket.on("error", () => {});
-      socket.once("data", () => {
+      sockets.push(socket);
+      socket.on("data", (data) => {
+        const path = data.toString("latin1").split(" ")[1]!;
+        asked.push(path);
+        lastAskedMs = performance.now();
+        if (muted) return;
+        if (path === "/version") return void socket.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}");
         socket.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
         connection = socket;
       });
@@ -133,8 +143,11 @@ describe("a watch", () => {
         const line = `${JSON.stringify(event)}\n`;
         connection?.write(`${line.length.toString(16)}\r\n${line}\r\n`);
       },
+      asked: (path) => asked.filter((one) => one === path).length,
+      lastAskedMs: () => lastAskedMs,
+      mute: () => void (muted = true),
       [Symbol.dispose]() {
-        connection?.destroy();
+        for (const socket of sockets) socket.destroy();
         server.close();
       },
     };
@@ -163,6 +176,24 @@ describe("a watch", () => {
     const client = new KubernetesClient(server.access, { answerMs: WAIT_MS, silenceMs: 50 });
     const ended = await client.watch({ ...request, signal: new AbortController().signal }, () => {});
     expect(ended).toMatchObject({ ok: false, error: { code: "api_unreachable", message: expect.stringContaining("nothing came for 0.05 s") } });
+  });
+
+  test("is asked after while nothing comes: one whose server answers lives, and all of a server that does not have ended", async () => {
+    using server = await quietServer();
+    const pulse = { quietMs: 50, pulseMs: 200 };
+    const client = new KubernetesClient(server.access, pulse);
+    const ended: unknown[] = [];
+    const stop = new AbortController();
+    const watches = [0, 1].map(() => client.watch({ ...request, signal: stop.signal }, () => {}).then((result) => ended.push(result)));
+    await until("the server was asked several times", WAIT_MS, () => server.asked("/version") >= 3);
+    expect(ended).toEqual([]);
+    server.mute();
+    await Promise.all(watches);
+    expect(ended).toMatchObject([0, 1].map(() => ({ ok: false, error: { code: "api_unreachable", message: expect.stringMatching(/broke: nothing came for \d+ s, and the server does not answer$/) } })));
+    // Nothing is asked for nobody.
+    const asked = server.asked("/version");
+    await until("longer than it would be quiet", WAIT_MS, () => performance.now() - server.lastAskedMs() > 4 * pulse.quietMs + 2 * pulse.pulseMs);
+    expect(server.asked("/version")).toBe(asked);
   });
 
   test("asks by its query, and tells every event in order", async () => {

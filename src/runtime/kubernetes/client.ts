@@ -5,14 +5,17 @@ import { RETRY_NEVER } from "../../core/fault.ts";
 import { err, ok, type Result } from "../../core/result.ts";
 import { type KubernetesAccess, words } from "./access.ts";
 import type { Api, ApiFault, ApiFaultCode, ApiRequest, WatchRequest } from "./api.ts";
+import { PULSE_TIMES, type PulseTimes, ServerPulse } from "./server-pulse.ts";
 
-export interface ClientTimes {
+export interface ClientTimes extends PulseTimes {
   /** An API server that has not answered by then will not. */
   readonly answerMs: number;
-  /** Bookmarks come every minute; a watch on which nothing came for this long is dead. */
+  /** Bookmarks come every minute, of a kind that nobody changes every other one; a watch on which nothing came for this long is dead. */
   readonly silenceMs: number;
 }
-const CLIENT_TIMES: ClientTimes = { answerMs: 30_000, silenceMs: 150_000 };
+const CLIENT_TIMES: ClientTimes = { answerMs: 30_000, silenceMs: 150_000, ...PULSE_TIMES };
+/** What anybody may ask, and every server answers from memory. */
+const PULSE_PATH = "/version";
 /** One line of a watch is one object; etcd takes none above 1.5 MiB, as JSON it is no more than a few times that. */
 const LINE_CHARS_MAX = 8 * 1024 * 1024;
 const RETRY_MS = 1_000;
@@ -22,10 +25,16 @@ const statusSchema = z.looseObject({ kind: z.literal("Status"), message: z.strin
 export class KubernetesClient implements Api {
   readonly #access: KubernetesAccess;
   readonly #times: ClientTimes;
+  readonly #pulse: ServerPulse;
 
-  constructor(access: KubernetesAccess, times: ClientTimes = CLIENT_TIMES) {
+  constructor(access: KubernetesAccess, times: Partial<ClientTimes> = {}) {
     this.#access = access;
-    this.#times = times;
+    this.#times = { ...CLIENT_TIMES, ...times };
+    this.#pulse = new ServerPulse(async (signal) => {
+      const answer = await this.#send({ method: "GET", path: PULSE_PATH }, signal);
+      if (answer.ok) await answer.value.body?.cancel();
+      else if (answer.error.status === 0) throw new Error(answer.error.message);
+    }, this.#times);
   }
 
   get origin(): string {
@@ -67,11 +76,14 @@ export class KubernetesClient implements Api {
     const silence = new AbortController();
     let limitMs = answerMs;
     let timer = setTimeout(() => silence.abort(), limitMs);
+    let ended = "";
+    let pulse: (() => void) | null = null;
     // The answer itself is a sign of life: of a kind that nobody changes nothing else comes before the first bookmark.
     const alive = (): void => {
       clearTimeout(timer);
       limitMs = silenceMs;
       timer = setTimeout(() => silence.abort(), limitMs);
+      this.#pulse.heard();
     };
     try {
       const sent = await this.#send({
@@ -79,6 +91,12 @@ export class KubernetesClient implements Api {
       }, AbortSignal.any([silence.signal, signal]));
       if (!sent.ok) return yield sent;
       alive();
+      pulse = this.#pulse.add({
+        gone: (why) => {
+          ended = why;
+          silence.abort();
+        },
+      });
       onBegun?.();
       const decoder = new TextDecoder();
       let rest = "";
@@ -93,10 +111,11 @@ export class KubernetesClient implements Api {
         if (rest.length > LINE_CHARS_MAX) return yield err(faultOf("api_malformed", 0, `watch ${path}: a line of more than ${LINE_CHARS_MAX} characters from ${this.origin}`));
       }
     } catch (cause) {
-      const why = silence.signal.aborted ? `nothing came for ${limitMs / 1000} s` : words(cause);
+      const why = ended !== "" ? ended : silence.signal.aborted ? `nothing came for ${limitMs / 1000} s` : words(cause);
       yield err(faultOf("api_unreachable", 0, `watch ${path}: the connection to ${this.origin} broke: ${why}`, cause));
     } finally {
       clearTimeout(timer);
+      pulse?.();
       silence.abort();
     }
   }
@@ -115,6 +134,7 @@ export class KubernetesClient implements Api {
     } catch (cause) {
       return err(faultOf("api_unreachable", 0, `${method} ${path}: no answer from ${this.origin}: ${words(cause)}`, cause));
     }
+    this.#pulse.heard();
     if (response.ok) return ok(response);
     let text = "";
     try {
