@@ -8,7 +8,6 @@ import { ZdsServer } from "../../src/cni/zds-server.ts";
 import { CONTROL_NAMESPACE, type ControlRole } from "../../test/kubernetes/control-role.ts";
 import { until } from "../../test/kit/until.ts";
 import { cpuSeconds, memoryOf } from "../lib/accounting.ts";
-import { weftCommand } from "../peers/weft.ts";
 
 /** How an agent shows who it is: a token of the pod `pod`, and the control plane's roots. */
 export interface AgentIdentity {
@@ -32,8 +31,8 @@ export interface NodeAgentProcess {
 /** After a load both give memory back, each in its own way: ours looks every five seconds. */
 export const QUIET_MS = 20_000;
 
-/** With a CNI agent that has no pod for it, as on a node that has just joined. */
-export function ourAgent(control: ControlRole, identity: AgentIdentity): NodeAgentProcess {
+/** With a CNI agent that has no pod for it, as on a node that has just joined. @param program the command that runs Weft */
+export function ourAgent(program: readonly string[], control: ControlRole, identity: AgentIdentity): NodeAgentProcess {
   const folder = folderOf(identity);
   const state = join(folder, "state");
   mkdirSync(state, { mode: 0o700 });
@@ -41,7 +40,7 @@ export function ourAgent(control: ControlRole, identity: AgentIdentity): NodeAge
   const listening = zds.listen();
   if (!listening.ok) throw new Error(listening.error);
   const ports = { "--admin-address": "127.0.0.1:22000", "--metrics-address": "127.0.0.1:22020", "--readiness-address": "127.0.0.1:22021" };
-  const started = start("weft", [...weftCommand(), "ztunnel", "--state", state, "--log-file", join(folder, "log"), ...Object.entries(ports).flat()], folder, control, identity, { INPOD_UDS: join(folder, "zds.sock") });
+  const started = start("weft", [...program, "ztunnel", "--state", state, "--log-file", join(folder, "log"), ...Object.entries(ports).flat()], folder, control, identity, { INPOD_UDS: join(folder, "zds.sock") });
   return {
     ...started,
     end: async () => {

@@ -2,8 +2,7 @@
 // namespaces, 2 000 routes and policies, and 100 changes a second. Objects are written as anybody would write them.
 //
 //   KUBE_BIN_DIR   kube-apiserver and etcd
-//   WEFT_BINARY    the compiled program; its sources without
-//   WEFT_BIN       the agent's program, unless it is the one that was built from this tree
+//   WEFT_BIN       Weft compiled, of which both the control plane and the agent are; else dist/weft when it is newer than the sources, else the sources
 //   ZTUNNEL_BIN    the reference ztunnel: an agent under the same control plane, beside ours
 
 import { type ApiServer, apply, installDefinitions, type KubeObject, pathOf, startApiServer } from "../../test/kubernetes/api-server.ts";
@@ -12,6 +11,7 @@ import { until } from "../../test/kit/until.ts";
 import { namespace, node, pod, service, serviceAccount, tokenFor } from "../../test/kubernetes/objects.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, followXds } from "../../test/kubernetes/xds-client.ts";
 import { MERGE_PATCH } from "../../src/runtime/kubernetes/api.ts";
+import { weftCommand } from "../peers/weft.ts";
 import { type AgentIdentity, type NodeAgentProcess, ourAgent, QUIET_MS, referenceAgent } from "./agents.ts";
 
 export interface ControlSize {
@@ -54,12 +54,14 @@ export async function benchControl(size: ControlSize, progress: (line: string) =
   await using stack = new AsyncDisposableStack();
   const server = stack.adopt(await startApiServer(), (one) => one.stop());
   const pods = size.namespaces * size.servicesPerNamespace * size.podsPerService;
+  const program = weftCommand();
+  progress(`control plane and agent are ${program.join(" ")}`);
   progress(`writing ${pods} pods, ${size.namespaces * size.servicesPerNamespace} services, as many routes and policies`);
   await writeCluster(server, size);
 
   progress("a control plane that starts with nothing, and an agent that waits for it");
   const startedMs = performance.now();
-  const control = stack.adopt(startControl(server, "bench", [], "info"), (one) => one.kill());
+  const control = stack.adopt(startControl(server, "bench", [], "info", program), (one) => one.kill());
   const roots = await until("the roots", SYNC_MS, () => rootsOf(server)).catch((cause: unknown) => {
     throw new Error(`${String(cause)}\n${control.log().slice(-3000)}`);
   });
@@ -82,7 +84,7 @@ export async function benchControl(size: ControlSize, progress: (line: string) =
   const { pushedMs, writtenMs } = await churn(server, size, agent, 1);
   const cpu = (control.cpuSeconds() - cpuBefore) / size.churnS;
   const controlMb = control.residentBytes() / 1e6;
-  const agents = await measureAgents(server, control, roots, size, agent, progress);
+  const agents = await measureAgents({ server, control, roots, program }, size, agent, progress);
   const rows: Row[] = [
     row("first_sync_s", "s", firstSyncS), row("resync_s", "s", resyncS), row("change_p50_ms", "ms", quantile(pushedMs, 0.5)), row("change_p99_ms", "ms", quantile(pushedMs, 0.99)),
     row("api_write_p50_ms", "ms", quantile(writtenMs, 0.5)), row("api_write_p99_ms", "ms", quantile(writtenMs, 0.99)),
@@ -228,11 +230,20 @@ async function churn(server: ApiServer, size: ControlSize, agent: Agent, generat
 
 const quantile = (sorted: readonly number[], q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN;
 
+interface Measured {
+  readonly server: ApiServer;
+  readonly control: ControlRole;
+  /** PEM. */
+  readonly roots: string;
+  /** The command that runs Weft. */
+  readonly program: readonly string[];
+}
+
 /**
  * A node agent of ours and, where there is one, the reference's: what each takes once it has been told everything, for the way there, and
  * for the same changes, which both hear at the same time.
  */
-async function measureAgents(server: ApiServer, control: ControlRole, roots: string, size: ControlSize, agent: Agent, progress: (line: string) => void): Promise<Row[]> {
+async function measureAgents({ server, control, roots, program }: Measured, size: ControlSize, agent: Agent, progress: (line: string) => void): Promise<Row[]> {
   await using stack = new AsyncDisposableStack();
   const identityOf = async (pod: string, node: string): Promise<AgentIdentity> => ({ roots, token: await tokenFor(server.client, "ztunnel", CONTROL_NAMESPACE, { audience: "istio-ca", pod }), pod, node });
   const begin = async (of: NodeAgentProcess): Promise<{ readonly agent: NodeAgentProcess; readonly syncCpuS: number }> => {
@@ -241,7 +252,7 @@ async function measureAgents(server: ApiServer, control: ControlRole, roots: str
     return { agent: of, syncCpuS: of.cpuSeconds() };
   };
   progress("a node agent of ours, and the reference's, told everything");
-  const ours = await begin(ourAgent(control, await identityOf("ztunnel-2", "node1")));
+  const ours = await begin(ourAgent(program, control, await identityOf("ztunnel-2", "node1")));
   const reference = referenceAgent(control, await identityOf("ztunnel-3", "node2"));
   if (reference === null) progress("the reference ztunnel is left out: ZTUNNEL_BIN names no program");
   const both = reference === null ? [ours] : [ours, await begin(reference)];
