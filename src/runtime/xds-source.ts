@@ -24,7 +24,7 @@ import type { ConfigSource, ConfigState } from "./config-source.ts";
 import type { Logger } from "./logger.ts";
 
 /** After a write, changed addresses are gathered for this long before the next. What else there is guards something, and is written at once. */
-export const GATHER_MS = 250;
+export const GATHER_MS = 1_000;
 /** Changes that wait for the disk, at most: then the oldest are waited for. A disk that stands still must not cost memory. */
 const WAITING_CHANGES_MAX = 1_000;
 
