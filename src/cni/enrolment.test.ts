@@ -99,6 +99,23 @@ describe("enrolment", () => {
     expect(world.take()).toEqual(["join web-1 fd 9 wait 25000", "announce true"]);
   });
 
+  test("a pod that cannot join yet is tried again; no longer wanted or ended meanwhile, the ztunnel lets go of it", async () => {
+    for (const end of [(enrolment: Enrolment) => enrolment.set(POD, OUT, false), (enrolment: Enrolment) => enrolment.delete(POD.uid)]) {
+      const { world, enrolment, stage } = make();
+      world.joinOutcome = () => err("no certificate yet");
+      enrolment.set(POD, IN, false);
+      await world.settle();
+      expect([world.take(), world.failures, stage()]).toEqual([["join web-1 fd 7 wait 0"], ["no certificate yet"], "outside"]);
+      expect(await world.pass()).toEqual([250]);
+      expect(world.take()).toEqual(["join web-1 fd 7 wait 0"]);
+      end(enrolment);
+      await world.settle();
+      expect(world.take().filter((done) => !done.startsWith("close"))).toEqual(["let go web-1 fd null"]);
+      await world.pass();
+      expect(world.take()).toEqual([]);
+    }
+  });
+
   test("a pod that cannot join does not start, and nothing of it is kept", async () => {
     const { world, enrolment, stage } = make();
     world.joinOutcome = () => err("no ztunnel");

@@ -15,13 +15,13 @@ import type { Pod } from "./pod.ts";
 export interface PodWorld {
   /** Copies: the descriptor given to `join` is the enrolment's. Null when the pod has no namespace that could be found. */
   findNamespace(pod: Pod): Result<number, string>;
-  /** Listeners, then rules. Idempotent. @param waitMs how long a ztunnel is waited for. */
+  /** Listeners and, for a pod that runs, its certificate; then rules. Idempotent. @param waitMs how long a ztunnel is waited for; 0 for a pod that runs. */
   join(pod: Pod, namespaceFd: () => number | null, waitMs: number): Promise<Result<void, string>>;
   /** Rules alone, for a pod that is inside: what its annotations and probes ask for now. */
   refresh(pod: Pod, namespaceFd: number): Result<void, string>;
   /** Nothing new is redirected. */
   stopRedirecting(pod: Pod, namespaceFd: number): void;
-  /** The ztunnel lets go of it. With a descriptor, which is then the world's, rules go when the last connection has; null: the pod has ended. */
+  /** The ztunnel lets go of it. With a descriptor, which is then the world's, rules go when the last connection has; null: the pod has ended, or has no rules. */
   letGo(pod: Pod, namespaceFd: number | null): Promise<void>;
   announce(pod: Pod, inMesh: boolean): Promise<Result<void, string>>;
   close(namespaceFd: number): void;
@@ -53,6 +53,8 @@ interface Member {
   /** The pod is gone, or its containers have ended. */
   ended: boolean;
   stage: Stage;
+  /** A ztunnel was told of it for a join that failed: it may serve it all the same, and go on trying. */
+  offered: boolean;
   namespaceFd: number | null;
   containerId: string | null;
   /** What the pod's annotation says, by the API or by our own writing, whichever was later heard of. */
@@ -205,7 +207,7 @@ export class Enrolment {
 
   #make(pod: Pod, membership: Membership, announced: boolean): Member {
     const member: Member = {
-      pod, membership, ended: false, stage: "outside", namespaceFd: null, containerId: null, announced, unconfirmed: null, failure: null, rulesOf: null,
+      pod, membership, ended: false, stage: "outside", offered: false, namespaceFd: null, containerId: null, announced, unconfirmed: null, failure: null, rulesOf: null,
       running: null, wake: Promise.withResolvers(), recall: Promise.withResolvers(), dirty: false, claims: 0,
     };
     this.#members.set(pod.uid, member);
@@ -276,12 +278,19 @@ export class Enrolment {
       member.unconfirmed = wanted;
     }
     if (!wanted && member.stage !== "outside") await this.#leave(member);
+    if (!wanted && member.offered) await this.#withdraw(member);
     return ok(undefined);
+  }
+
+  async #withdraw(member: Member): Promise<void> {
+    member.offered = false;
+    await this.#world.letGo(member.pod, null);
   }
 
   async #join(member: Member, waitMs: number): Promise<Result<void, string>> {
     const { pod } = member;
     const joined = await this.#world.join(pod, () => member.namespaceFd, waitMs);
+    member.offered = !joined.ok;
     if (!joined.ok) return joined;
     member.stage = "inside";
     member.rulesOf = pod;
@@ -306,8 +315,9 @@ export class Enrolment {
   }
 
   async #end(member: Member): Promise<void> {
-    const wasServed = member.stage !== "outside";
+    const wasServed = member.stage !== "outside" || member.offered;
     member.stage = "outside";
+    member.offered = false;
     member.rulesOf = null;
     member.containerId = null;
     this.#closeNamespace(member);

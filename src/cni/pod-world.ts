@@ -68,7 +68,8 @@ export function podWorld(options: PodWorldOptions): PodWorld & { readonly left: 
       return found.kind === "found" ? ok(found.fd) : err(`its network namespace was not found: ${found.why}`);
     },
     async join(pod, namespaceFd, waitMs) {
-      const added = await zds().add(meshed(pod, namespaceFd), waitMs);
+      // One that runs can wait outside until it has a certificate; one that starts cannot.
+      const added = await zds().add(meshed(pod, namespaceFd), waitMs, waitMs === 0);
       if (!added.ok) return err(`the ztunnel does not serve it: ${added.error}`);
       const fd = namespaceFd();
       if (fd === null) return err("its network namespace has gone");

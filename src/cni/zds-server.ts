@@ -80,12 +80,16 @@ export class ZdsServer {
     return this.#greeted.length;
   }
 
-  /** Resolves when a ztunnel serves the pod, or with the reason why none does. @param waitMs how long a first ztunnel is waited for. */
-  async add(pod: MeshedPod, waitMs: number): Promise<Result<void, string>> {
+  /**
+   * Resolves when a ztunnel serves the pod, or with the reason why none does.
+   * @param waitMs how long a first ztunnel is waited for.
+   * @param running true: the pod goes on outside the mesh until it is served with its certificate.
+   */
+  async add(pod: MeshedPod, waitMs: number, running = false): Promise<Result<void, string>> {
     const deadline = performance.now() + waitMs;
     for (;;) {
       const newest = this.#greeted.at(-1);
-      if (newest !== undefined) return await newest.send(added(pod), pod.namespaceFd);
+      if (newest !== undefined) return await newest.send(added(pod, running), pod.namespaceFd);
       const leftMs = deadline - performance.now();
       if (leftMs <= 0) return err(`no ztunnel of this node has come to ${this.#options.path}${waitMs > 0 ? ` in ${Math.round(waitMs / 1000)} s` : ""}: is the DaemonSet ztunnel running here?`);
       await Promise.race([this.#arrival.promise, Bun.sleep(leftMs)]);
@@ -130,7 +134,7 @@ export class ZdsServer {
   }
 }
 
-function added({ uid, name, namespace, serviceAccount }: MeshedPod): ZdsMessage {
-  return { payload: { case: "add", value: { uid, workloadInfo: { name, namespace, serviceAccount } } } };
+function added({ uid, name, namespace, serviceAccount }: MeshedPod, running = false): ZdsMessage {
+  return { payload: { case: "add", value: { uid, workloadInfo: { name, namespace, serviceAccount }, running } } };
 }
 

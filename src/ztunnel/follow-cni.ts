@@ -26,6 +26,7 @@ export function followCni({ settings, runtime, agent, setLocalWorkloads }: Follo
     clusterId: settings.clusterId,
     setLocalWorkloads,
     attachment: (uid) => agent.attachment(uid),
+    certificate: (uid) => agent.certificateMissing(uid),
     random,
     timers: systemTimers,
     onEvent: (event) => {

@@ -28,6 +28,12 @@ import { type InheritedSockets, type NamedSocket, socketName } from "../runtime/
 import type { Redirection } from "./redirection.ts";
 import { type AttachFailure, LEAVE_MS, WorkloadAttacher } from "./workload-attacher.ts";
 
+/**
+ * How long a workload that joins waits for its certificate before its CNI agent is told that there is none yet, and asks again. More than a CA
+ * of the cluster takes; others of the node wait behind it.
+ */
+export const CERTIFICATE_MS = 1_000;
+
 export interface NodeAgentOptions {
   readonly dataPlane: DataPlaneConfig;
   /** One of each data thread. */
@@ -96,6 +102,10 @@ export class NodeAgent {
   readonly #dns = new Map<WorkloadUid, WorkloadDns>();
   /** Who wants to know what becomes of an attachment. */
   readonly #attachmentWaiters = new Map<WorkloadUid, ((failure: AttachFailure | null) => void)[]>();
+  /** Resolves when an identity is told, or a certificate has come or failed. */
+  #certificateNews = Promise.withResolvers<void>();
+  /** What the CA was asked for last did not come, for this reason. */
+  #certificateFailure: string | null = null;
   #draining = false;
   #socketsShared = true;
 
@@ -114,6 +124,7 @@ export class NodeAgent {
       onPublish: (svid) => {
         threads.post({ kind: "svid", svid });
         options.events.debug("a certificate is in use", { identity: svid.spiffeId, serial: svid.serial, until: new Date(svid.notAfterMs).toISOString() });
+        this.#certificatesChanged(null);
         options.events.certificatePublished();
         options.events.certificatesAwaited(this.#svids.awaited);
       },
@@ -123,6 +134,7 @@ export class NodeAgent {
       },
       onUnavailable: (id, message) => threads.post({ kind: "svidFailed", spiffeId: id, message }),
       onFailed: (_id, message) => {
+        this.#certificatesChanged(message);
         options.events.warning("certificate_failed", message);
         options.events.certificatesAwaited(this.#svids.awaited);
       },
@@ -212,6 +224,7 @@ export class NodeAgent {
     if (this.#draining) return; // connections that are left are judged by the new rules; who joins or leaves is the successor's
     const captured = change.localWorkloads.filter((workload) => workload.captured);
     this.#wantIdentities(captured);
+    this.#certificatesChanged(this.#certificateFailure);
     this.#options.events.certificatesAwaited(this.#svids.awaited);
     this.#attacher.want(captured, (uid) => this.store.workload(uid) !== undefined);
     this.#dropIdentities();
@@ -243,6 +256,28 @@ export class NodeAgent {
     if (waiting === undefined) this.#attachmentWaiters.set(uid, [resolve]);
     else waiting.push(resolve);
     return promise;
+  }
+
+  /** Null when the workload's certificate is here; else why it is not, after CERTIFICATE_MS, and at once while the CA fails. */
+  async certificateMissing(uid: WorkloadUid): Promise<string | null> {
+    const { clock } = this.#options;
+    for (const deadlineMs = clock.monotonicMs() + CERTIFICATE_MS; ; ) {
+      const id = this.#identities.get(uid);
+      if (id !== undefined && this.#svids.get(id) !== null) return null;
+      const leftMs = deadlineMs - clock.monotonicMs();
+      if (id !== undefined && this.#certificateFailure !== null) return this.#certificateFailure;
+      if (leftMs <= 0) return id === undefined ? "the control plane has not told of it yet" : `the CA has not answered about ${id} yet`;
+      const late = Promise.withResolvers<void>();
+      const cancel = systemTimers.after(leftMs, late.resolve);
+      await Promise.race([this.#certificateNews.promise, late.promise]);
+      cancel();
+    }
+  }
+
+  #certificatesChanged(failure: string | null): void {
+    this.#certificateFailure = failure;
+    this.#certificateNews.resolve();
+    this.#certificateNews = Promise.withResolvers();
   }
 
   endpointsOf(service: Service): { readonly workload: Workload; readonly ports: readonly PortMapping[] }[] {

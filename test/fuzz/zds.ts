@@ -278,6 +278,7 @@ async function ztunnelsEnd(random: Random, packets: number): Promise<void> {
     path, clusterId: "Kubernetes", setLocalWorkloads: (workloads) => void (told = workloads), onEvent: () => {}, random,
     // Those named web-2 are never attached: their answer is the time limit's.
     attachment: (uid) => (uid.endsWith("/web-2") ? new Promise(() => {}) : Promise.resolve(null)),
+    certificate: () => Promise.resolve(null),
     timers: {
       after: (_, run) => {
         timers.add(run);

@@ -39,13 +39,31 @@ export class TestCni {
 
   /** Resolves when the ztunnel has answered; at once when there is none yet. */
   async add(pod: Workload): Promise<void> {
-    const captured = installRedirect(pod.namespaceFd, { ...REDIRECT_DEFAULTS, owner: RULES_OWNER });
-    if (!captured.ok) throw new Error(captured.error.message);
-    const meshed: MeshedPod = { uid: `uid-of-${pod.name}`, namespace: "shop", name: pod.name, serviceAccount: pod.name, namespaceFd: () => pod.namespaceFd };
+    this.#redirect(pod);
+    const meshed = this.#meshed(pod);
     this.#pods.push(meshed);
     if (this.#server.connected === 0) return;
     const added = await this.#server.add(meshed, 5_000);
     if (!added.ok) throw new Error(added.error);
+  }
+
+  /** A pod that runs outside the mesh: told first, then captured if the ztunnel says that it can be. @returns why it cannot yet, or null. */
+  async join(pod: Workload): Promise<string | null> {
+    const meshed = this.#meshed(pod);
+    const added = await this.#server.add(meshed, 5_000, true);
+    if (!added.ok) return added.error;
+    this.#redirect(pod);
+    this.#pods.push(meshed);
+    return null;
+  }
+
+  #meshed(pod: Workload): MeshedPod {
+    return { uid: `uid-of-${pod.name}`, namespace: "shop", name: pod.name, serviceAccount: pod.name, namespaceFd: () => pod.namespaceFd };
+  }
+
+  #redirect(pod: Workload): void {
+    const captured = installRedirect(pod.namespaceFd, { ...REDIRECT_DEFAULTS, owner: RULES_OWNER });
+    if (!captured.ok) throw new Error(captured.error.message);
   }
 
   async remove(pod: Workload): Promise<void> {

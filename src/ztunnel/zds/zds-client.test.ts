@@ -90,25 +90,29 @@ interface Ztunnel {
   readonly sets: (readonly LocalWorkload[])[];
   /** What becomes of attachments, by name of the pod. */
   readonly failures: Map<string, AttachFailure | "never">;
+  /** Why there is no certificate, by name of the pod. */
+  readonly missing: Map<string, string>;
 }
 
 function start(path: string): Ztunnel {
   const events: ZdsEvent[] = [];
   const sets: (readonly LocalWorkload[])[] = [];
   const failures = new Map<string, AttachFailure | "never">();
+  const missing = new Map<string, string>();
   const client = new ZdsClient({
     path, clusterId: "Kubernetes", setLocalWorkloads: (workloads) => void sets.push(workloads),
     attachment: (uid) => {
       const outcome = failures.get(uid.slice(uid.lastIndexOf("/") + 1)) ?? null;
       return outcome === "never" ? new Promise(() => {}) : Promise.resolve(outcome);
     },
+    certificate: (uid) => Promise.resolve(missing.get(uid.slice(uid.lastIndexOf("/") + 1)) ?? null),
     onEvent: (event) => void events.push(event), random: seededRandom(1),
     // What is let go of is closed at once here.
     timers: { after: (delayMs, run) => systemTimers.after(Math.min(delayMs, 300), run) },
   });
   closers.push(() => client.close());
   client.start();
-  return { client, events, sets, failures };
+  return { client, events, sets, failures, missing };
 }
 
 /** Descriptors of two namespaces: any kind will do here. */
@@ -135,6 +139,23 @@ describe("the workloads of a node", () => {
     const [local] = sets.at(-1)!;
     expect(local?.networkNamespace.kind === "path" && namespaceIdentityAt(local.networkNamespace.path)).toBe(namespaceIdentityAt("/proc/self/ns/net") as never);
     expect(local).toMatchObject({ captured: true, inboundCapture: true, provenance: { kind: "Pod", namespace: "shop", name: "web-1" } });
+  });
+
+  test("that run already join with their certificate, and are asked for again; those that start join without", async () => {
+    const agent = new Agent();
+    const { one } = namespaces();
+    const { sets, missing } = start(agent.path);
+    await agent.hello();
+    await agent.ask(SNAPSHOT);
+    missing.set("web-1", "the CA is away").set("web-2", "the CA is away");
+    const running = create(WorkloadRequestSchema, add("u1", "web-1"));
+    if (running.payload.case === "add") running.payload.value.running = true;
+    expect(await agent.ask(running, [one])).toBe("Kubernetes//Pod/shop/web-1 can join when it has a certificate: the CA is away");
+    expect(await agent.ask(add("u2", "web-2"), [one])).toBe("");
+    // It is served meanwhile, as its certificate is what it waits for.
+    expect(names(sets.at(-1))).toEqual(["Kubernetes//Pod/shop/web-1", "Kubernetes//Pod/shop/web-2"] as never);
+    missing.clear();
+    expect(await agent.ask(running, [one])).toBe("");
   });
 
   test("leave, and what is not there may leave too", async () => {

@@ -13,7 +13,7 @@ import { close, EAGAIN, EINTR, errnoName, SOCK_SEQPACKET } from "../../net/libc.
 import { namespaceIdentity } from "../../net/namespace.ts";
 import { onReadable } from "../../net/readable.ts";
 import { connectUnix } from "../../net/unix-socket.ts";
-import { type WorkloadRequest, WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../wire/protobuf/istio/workload/zds/zds_pb.ts";
+import { type AddWorkload, type WorkloadRequest, WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../wire/protobuf/istio/workload/zds/zds_pb.ts";
 import type { AttachFailure } from "../workload-attacher.ts";
 import { type PodName, ZdsWorkloads } from "./zds-workloads.ts";
 
@@ -40,6 +40,8 @@ export interface ZdsClientOptions {
   readonly setLocalWorkloads: (workloads: readonly LocalWorkload[]) => void;
   /** What becomes of a workload that was set: null when its listeners stand. */
   readonly attachment: (uid: WorkloadUid) => Promise<AttachFailure | null>;
+  /** Whether a workload that is attached has its certificate: null when it has, else why not, soon and without being asked again. */
+  readonly certificate: (uid: WorkloadUid) => Promise<string | null>;
   readonly onEvent: (event: ZdsEvent) => void;
   readonly random: Random;
   readonly timers: Timers;
@@ -150,7 +152,7 @@ export class ZdsClient {
     const { payload } = message;
     switch (payload.case) {
       case "add":
-        return this.#add(payload.value.uid, payload.value.workloadInfo, fds[0]!);
+        return this.#add(payload.value, fds[0]!);
       case "keep":
         this.#workloads.keep(payload.value.uid);
         return Promise.resolve(ok(null));
@@ -163,7 +165,7 @@ export class ZdsClient {
     }
   }
 
-  async #add(uid: string, pod: PodName | undefined, fd: number): Promise<Result<null, string>> {
+  async #add({ uid, workloadInfo: pod, running }: AddWorkload, fd: number): Promise<Result<null, string>> {
     const wrong = wrongNames(uid, pod);
     if (wrong !== null || pod === undefined) {
       close(fd);
@@ -173,18 +175,21 @@ export class ZdsClient {
     const added = this.#workloads.add(uid, { namespace: pod.namespace, name: pod.name }, { fd, identity: namespaceIdentity(fd) });
     this.#tell();
     if (added.close !== null) this.#closeLater(added.close);
-    const outcome = await this.#outcome(added.workload);
+    const outcome = await this.#outcome(added.workload, running);
     this.#options.onEvent({ kind: "added", uid, failure: outcome.ok ? null : outcome.error });
     return outcome;
   }
 
-  async #outcome(uid: WorkloadUid): Promise<Result<null, string>> {
+  /** @param running what goes on well outside joins when nothing is missing; what starts is served as it is, and its connections wait. */
+  async #outcome(uid: WorkloadUid, running: boolean): Promise<Result<null, string>> {
     const late = Promise.withResolvers<"late">();
     const cancel = this.#options.timers.after(ANSWER_MS, () => late.resolve("late"));
     const failure = await Promise.race([this.#options.attachment(uid), late.promise]);
+    const missing = failure === null && running ? await Promise.race([this.#options.certificate(uid), late.promise]) : null;
     cancel();
     if (failure === "late") return err(`${uid} is not attached after ${ANSWER_MS} ms; it is still being tried`);
-    return failure === null ? ok(null) : err(`${uid} cannot be attached (${failure.step}): ${failure.message}; it is tried again`);
+    if (failure !== null) return err(`${uid} cannot be attached (${failure.step}): ${failure.message}; it is tried again`);
+    return missing === null ? ok(null) : err(`${uid} can join when it has a certificate: ${missing === "late" ? `there is none after ${ANSWER_MS} ms` : missing}`);
   }
 
   #remove(uid: string): Result<null, string> {

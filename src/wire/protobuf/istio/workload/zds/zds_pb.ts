@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file istio/workload/zds/zds.proto.
  */
 export const file_istio_workload_zds_zds: GenFile = /*@__PURE__*/
-  fileDesc("Chxpc3Rpby93b3JrbG9hZC96ZHMvemRzLnByb3RvEhJpc3Rpby53b3JrbG9hZC56ZHMiGwoIWmRzSGVsbG8SDwoHdmVyc2lvbhgBIAEoDSJOCgxXb3JrbG9hZEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFwoPc2VydmljZV9hY2NvdW50GAMgASgJSgQIBBAFIlMKC0FkZFdvcmtsb2FkEgsKA3VpZBgBIAEoCRI3Cg13b3JrbG9hZF9pbmZvGAIgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLldvcmtsb2FkSW5mbyIbCgxLZWVwV29ya2xvYWQSCwoDdWlkGAEgASgJIhoKC0RlbFdvcmtsb2FkEgsKA3VpZBgCIAEoCSIOCgxTbmFwc2hvdFNlbnQi6QEKD1dvcmtsb2FkUmVxdWVzdBIuCgNhZGQYASABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuQWRkV29ya2xvYWRIABIuCgNkZWwYAiABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuRGVsV29ya2xvYWRIABI5Cg1zbmFwc2hvdF9zZW50GAMgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLlNuYXBzaG90U2VudEgAEjAKBGtlZXAYBSABKAsyIC5pc3Rpby53b3JrbG9hZC56ZHMuS2VlcFdvcmtsb2FkSABCCQoHcGF5bG9hZCIUCgNBY2sSDQoFZXJyb3IYASABKAkiRQoQV29ya2xvYWRSZXNwb25zZRImCgNhY2sYASABKAsyFy5pc3Rpby53b3JrbG9hZC56ZHMuQWNrSABCCQoHcGF5bG9hZGIGcHJvdG8z");
+  fileDesc("Chxpc3Rpby93b3JrbG9hZC96ZHMvemRzLnByb3RvEhJpc3Rpby53b3JrbG9hZC56ZHMiGwoIWmRzSGVsbG8SDwoHdmVyc2lvbhgBIAEoDSJOCgxXb3JrbG9hZEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFwoPc2VydmljZV9hY2NvdW50GAMgASgJSgQIBBAFImUKC0FkZFdvcmtsb2FkEgsKA3VpZBgBIAEoCRI3Cg13b3JrbG9hZF9pbmZvGAIgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLldvcmtsb2FkSW5mbxIQCgdydW5uaW5nGOkHIAEoCCIbCgxLZWVwV29ya2xvYWQSCwoDdWlkGAEgASgJIhoKC0RlbFdvcmtsb2FkEgsKA3VpZBgCIAEoCSIOCgxTbmFwc2hvdFNlbnQi6QEKD1dvcmtsb2FkUmVxdWVzdBIuCgNhZGQYASABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuQWRkV29ya2xvYWRIABIuCgNkZWwYAiABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuRGVsV29ya2xvYWRIABI5Cg1zbmFwc2hvdF9zZW50GAMgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLlNuYXBzaG90U2VudEgAEjAKBGtlZXAYBSABKAsyIC5pc3Rpby53b3JrbG9hZC56ZHMuS2VlcFdvcmtsb2FkSABCCQoHcGF5bG9hZCIUCgNBY2sSDQoFZXJyb3IYASABKAkiRQoQV29ya2xvYWRSZXNwb25zZRImCgNhY2sYASABKAsyFy5pc3Rpby53b3JrbG9hZC56ZHMuQWNrSABCCQoHcGF5bG9hZGIGcHJvdG8z");
 
 /**
  * First, from the ztunnel.
@@ -78,6 +78,14 @@ export type AddWorkload = Message<"istio.workload.zds.AddWorkload"> & {
    * @generated from field: istio.workload.zds.WorkloadInfo workload_info = 2;
    */
   workloadInfo?: WorkloadInfo | undefined;
+
+  /**
+   * Of Weft alone, and unknown to others, who may leave it out: the workload's containers run already, outside the mesh, and it can stay there.
+   * An answer without error says then that it has its certificate, too.
+   *
+   * @generated from field: bool running = 1001;
+   */
+  running: boolean;
 };
 
 /**
