@@ -115,7 +115,7 @@ describe("within one process", () => {
 
   test("a successor that abandons, is silent, or talks nonsense leaves no descriptor and the predecessor serving", async () => {
     const file = openSync("/dev/null", "r");
-    const target = server({ offer: () => [{ name: "w.outbound", fd: file }], exchangeMs: 300, readyMs: 300 });
+    const target = server({ offer: () => [{ name: "w.outbound", fd: file }], exchangeMs: 1_000, readyMs: 1_000 });
     const before = openDescriptors();
     const first = await takeOver({ path: target.path, role: "up" });
     if (!first.ok || first.value === null) throw new Error("not taken");

@@ -16,6 +16,9 @@ import { TokenVerifier } from "../identity/jwt/token-verifier.ts";
 import { INHERITED_TIMEOUTS } from "../mesh/l7/route.ts";
 import { RETRY_DEFAULT } from "../policy/upstream/settings.ts";
 
+/** A time limit that is meant to run out, and not before the request is at its server: this process is both ends, and may be held up. */
+const SHORT_MS = 300;
+
 describe("HTTP/1.1 to HTTP/1.1", () => {
   test("passes a request and its answer, and keeps both connections", async () => {
     await using server = await backend1((request, response) => response.end(`hello ${request.url}`));
@@ -418,10 +421,10 @@ describe("when servers fail", () => {
     let asked = 0;
     await using server = await backend1((_request, response) => void (++asked === 3 ? response.end("third") : null));
     const waiting = (timeouts: object, retry: object | null) => ({ routes: [route({ rules: [rule({ backends: [backend("web")], timeouts: { ...INHERITED_TIMEOUTS, ...timeouts }, retry: retry === null ? null : { ...RETRY_DEFAULT, ...retry } })] })] });
-    await using waypoint = new WaypointFixture({ endpoints: [server], l7: waiting({ requestMs: 50 }, null) });
+    await using waypoint = new WaypointFixture({ endpoints: [server], l7: waiting({ requestMs: SHORT_MS }, null) });
     const late = await waypoint.fetch("/");
     expect([late.status, late.headers.get("x-weft-reason")]).toEqual([504, "request_timeout"]);
-    waypoint.change(waiting({}, { onReset: true, perTryTimeoutMs: 50 }));
+    waypoint.change(waiting({}, { onReset: true, perTryTimeoutMs: SHORT_MS }));
     expect(await (await waypoint.fetch("/")).text()).toBe("third");
     expect(await waypoint.ended(2)).toMatchObject({ attempts: 2, status: 200 });
   });
@@ -431,15 +434,15 @@ describe("when servers fail", () => {
     const at = `127.0.0.1:${server.port}`;
     const ms = (fields: object) => ({ ...INHERITED_TIMEOUTS, ...fields });
     const routed = (fields: object, kind: "HTTPRoute" | "VirtualService" = "HTTPRoute") => ({ routes: [route({ kind, rules: [rule({ backends: [backend("web")], ...fields })] })] });
-    const retried = { ...RETRY_DEFAULT, attempts: 1, perTryTimeoutMs: 20, onReset: true };
+    const retried = { ...RETRY_DEFAULT, attempts: 1, perTryTimeoutMs: SHORT_MS, onReset: true };
     const policy = { ...trafficPolicy({}), service: WEB, provenance: { timeouts: provenance("TrafficPolicy", "shop", "web"), retry: provenance("TrafficPolicy", "shop", "web") } };
     const cases: readonly (readonly [what: string, config: object, code: string, rule: string, detail: string])[] = [
-      ["a route's request", routed({ timeouts: ms({ requestMs: 20 }) }), "request_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.request", `the request's 20 ms were over while awaiting the answer of ${at}`],
-      ["a VirtualService's", routed({ timeouts: ms({ requestMs: 20 }) }, "VirtualService"), "request_timeout", "VirtualService shop/route spec.http[0].timeout", `the request's 20 ms were over while awaiting the answer of ${at}`],
-      ["a route's backend request", routed({ timeouts: ms({ backendRequestMs: 20 }) }), "per_try_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.backendRequest", `attempt 1 at ${at}: no answer within the 20 ms of its backend request timeout (HTTPRoute shop/route spec.rules[0].timeouts.backendRequest)`],
-      ["a VirtualService's try", routed({ retry: retried }, "VirtualService"), "per_try_timeout", "VirtualService shop/route spec.http[0].retries.perTryTimeout", `attempt 2 at ${at}: no answer within the 20 ms of its per-try timeout (VirtualService shop/route spec.http[0].retries.perTryTimeout)`],
-      ["a policy's backend request", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, timeouts: ms({ backendRequestMs: 20 }) }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.timeouts.backendRequest", `attempt 1 at ${at}: no answer within the 20 ms of its backend request timeout (TrafficPolicy shop/web spec.timeouts.backendRequest)`],
-      ["a policy's try", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, retry: retried }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.retry.perTryTimeout", `attempt 2 at ${at}: no answer within the 20 ms of its per-try timeout (TrafficPolicy shop/web spec.retry.perTryTimeout)`],
+      ["a route's request", routed({ timeouts: ms({ requestMs: SHORT_MS }) }), "request_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.request", `the request's ${SHORT_MS} ms were over while awaiting the answer of ${at}`],
+      ["a VirtualService's", routed({ timeouts: ms({ requestMs: SHORT_MS }) }, "VirtualService"), "request_timeout", "VirtualService shop/route spec.http[0].timeout", `the request's ${SHORT_MS} ms were over while awaiting the answer of ${at}`],
+      ["a route's backend request", routed({ timeouts: ms({ backendRequestMs: SHORT_MS }) }), "per_try_timeout", "HTTPRoute shop/route spec.rules[0].timeouts.backendRequest", `attempt 1 at ${at}: no answer within the ${SHORT_MS} ms of its backend request timeout (HTTPRoute shop/route spec.rules[0].timeouts.backendRequest)`],
+      ["a VirtualService's try", routed({ retry: retried }, "VirtualService"), "per_try_timeout", "VirtualService shop/route spec.http[0].retries.perTryTimeout", `attempt 2 at ${at}: no answer within the ${SHORT_MS} ms of its per-try timeout (VirtualService shop/route spec.http[0].retries.perTryTimeout)`],
+      ["a policy's backend request", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, timeouts: ms({ backendRequestMs: SHORT_MS }) }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.timeouts.backendRequest", `attempt 1 at ${at}: no answer within the ${SHORT_MS} ms of its backend request timeout (TrafficPolicy shop/web spec.timeouts.backendRequest)`],
+      ["a policy's try", { trafficPolicies: [{ service: WEB, policies: [{ ...policy, retry: retried }] }] }, "per_try_timeout", "TrafficPolicy shop/web spec.retry.perTryTimeout", `attempt 2 at ${at}: no answer within the ${SHORT_MS} ms of its per-try timeout (TrafficPolicy shop/web spec.retry.perTryTimeout)`],
     ];
     for (const [what, l7, code, ruleName, detail] of cases) {
       await using waypoint = new WaypointFixture({ endpoints: [server], l7 });

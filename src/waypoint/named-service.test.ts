@@ -12,6 +12,8 @@ import type { Provenance } from "../core/fault.ts";
 import { INHERITED_TIMEOUTS } from "../mesh/l7/route.ts";
 import type { GlobalRateLimit, LocalRateLimit, TrafficPolicy } from "../mesh/l7/traffic-policy.ts";
 
+/** A time limit that is meant to run out, and not before the request is at its server: this process is both ends, and may be held up. */
+const SHORT_MS = 300;
 const nameOf = (name: string) => namespacedName("shop", `${name}.shop.svc.cluster.local`);
 const from = (name: string, fieldPath: string): Provenance => ({ kind: "TrafficPolicy", namespace: "shop", name, resourceVersion: "1", fieldPath });
 const limitTo = (requests: number): LocalRateLimit => ({ name: "few", requests, perMs: 3_600_000, burst: requests, keys: [], matches: [], fieldPath: "spec.rateLimits.local[0]" });
@@ -85,19 +87,19 @@ describe("a service whose requests go to others", () => {
 
   test("keeps its request timeout, which the answer names, and says what was awaited", async () => {
     await using server = await backend1(() => {});
-    await using waypoint = split({ server, policies: { web: { timeouts: { requestMs: 50, backendRequestMs: null, streamIdleMs: null }, provenance: { "timeouts.requestMs": from("web", "spec.timeouts.request") } } } });
+    await using waypoint = split({ server, policies: { web: { timeouts: { requestMs: SHORT_MS, backendRequestMs: null, streamIdleMs: null }, provenance: { "timeouts.requestMs": from("web", "spec.timeouts.request") } } } });
     expect(await statuses(waypoint, 1)).toEqual([504]);
     expect(await waypoint.ended()).toMatchObject({
-      code: "request_timeout", provenance: "TrafficPolicy shop/web spec.timeouts.request", detail: `the request's 50 ms were over while awaiting the answer of 127.0.0.1:${server.port}`,
+      code: "request_timeout", provenance: "TrafficPolicy shop/web spec.timeouts.request", detail: `the request's ${SHORT_MS} ms were over while awaiting the answer of 127.0.0.1:${server.port}`,
     });
   });
 
   test("leaves the timeout to the route that has its own", async () => {
     await using server = await backend1(() => {});
-    await using waypoint = split({ server, requestMs: 40, policies: { web: { timeouts: { requestMs: 60_000, backendRequestMs: null, streamIdleMs: null }, provenance: { timeouts: from("web", "spec.timeouts") } } } });
+    await using waypoint = split({ server, requestMs: SHORT_MS, policies: { web: { timeouts: { requestMs: 60_000, backendRequestMs: null, streamIdleMs: null }, provenance: { timeouts: from("web", "spec.timeouts") } } } });
     expect(await statuses(waypoint, 1)).toEqual([504]);
     const { detail, provenance } = await waypoint.ended();
-    expect(detail).toStartWith("the request's 40 ms were over");
+    expect(detail).toStartWith(`the request's ${SHORT_MS} ms were over`);
     expect(provenance).toStartWith("HTTPRoute ");
   });
 

@@ -156,7 +156,7 @@ describe("a watch", () => {
 
   test("on which nothing comes lives as long as it is told to, not as long as an answer may take", async () => {
     using server = await quietServer();
-    const answerMs = 100;
+    const answerMs = 500;
     const client = new KubernetesClient(server.access, { answerMs, silenceMs: WAIT_MS });
     const stop = new AbortController();
     const events: unknown[] = [];
@@ -180,7 +180,7 @@ describe("a watch", () => {
 
   test("is asked after while nothing comes: one whose server answers lives, and all of a server that does not have ended", async () => {
     using server = await quietServer();
-    const pulse = { quietMs: 50, pulseMs: 200 };
+    const pulse = { quietMs: 50, pulseMs: 1_000 };
     const client = new KubernetesClient(server.access, pulse);
     const ended: unknown[] = [];
     const stop = new AbortController();

@@ -9,6 +9,8 @@ import type { TrafficPolicy } from "../../mesh/l7/traffic-policy.ts";
 import { RETRY_DEFAULT } from "../../policy/upstream/settings.ts";
 
 const AFTER_MS = 60;
+/** Longer than any machine takes. */
+const IN_TIME_MS = 30_000;
 
 const hedged = (fields: Partial<TrafficPolicy> = {}) =>
   ({ trafficPolicies: [{ service: trafficPolicy({}).service, policies: [trafficPolicy({ balancing: { kind: "roundRobin" }, hedging: { afterMs: AFTER_MS, attemptsMax: 2 }, ...fields })] }] });
@@ -40,7 +42,7 @@ test("hedging: another endpoint is asked when the first is late, and the first i
 
 test("hedging: an answer in time asks nobody else", async () => {
   await using two = await pair(says("in time"), says("never asked"));
-  await using waypoint = new WaypointFixture({ endpoints: two.endpoints, l7: hedged() });
+  await using waypoint = new WaypointFixture({ endpoints: two.endpoints, l7: hedged({ hedging: { afterMs: IN_TIME_MS, attemptsMax: 2 } }) });
   expect(await (await waypoint.fetch("/")).text()).toBe("in time");
   expect(await waypoint.ended()).toMatchObject({ attempts: 1 });
   expect(two.seen()).toEqual([0, 1]);

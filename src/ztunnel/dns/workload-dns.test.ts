@@ -456,7 +456,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
   });
 
   test("the first resolver may still answer while the second is asked", async () => {
-    await started({ attemptMs: 30 });
+    await started({ attemptMs: 300 });
     first.behave = () => [];
     second.behave = () => {
       first.answerLate(0, (query) => answer(query, ["198.18.200.1"]));
@@ -467,7 +467,7 @@ describeUnless(firstReason(unsealed, needsProgram("dig")))("DNS proxy", () => {
   });
 
   test("nobody answers: SERVFAIL in time, counted, and no socket is left", async () => {
-    const dns = await started({ attemptMs: 40, answerMs: 200 });
+    const dns = await started({ attemptMs: 100, answerMs: 2_000 });
     const before = openFds();
     first.behave = second.behave = () => [];
     expect(await dig("@127.0.0.1", "nobody.test")).toContain("status: SERVFAIL");
