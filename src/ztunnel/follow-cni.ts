@@ -17,7 +17,7 @@ export interface FollowCniOptions {
 /** Name of the task that keeps the node from being ready. */
 const TASK = "workloads of this node";
 
-export function followCni({ settings, runtime, agent, setLocalWorkloads }: FollowCniOptions): { close(): void } {
+export function followCni({ settings, runtime, agent, setLocalWorkloads }: FollowCniOptions): Pick<ZdsClient, "disconnect" | "close"> {
   const { lifecycle, random } = runtime;
   const log = runtime.log.scope("ztunnel.cni");
   lifecycle.readiness.set(TASK, `waiting for the CNI agent at ${settings.zdsSocket}`);
@@ -50,5 +50,5 @@ export function followCni({ settings, runtime, agent, setLocalWorkloads }: Follo
     },
   });
   client.start();
-  return { close: () => client.close() };
+  return client;
 }

@@ -262,7 +262,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     },
   );
   const reason = await lifecycle.stopped();
-  cni?.close();
+  cni?.disconnect();
   const replaced = reason.successorPid !== null;
   const releases = !replaced && settings.onStop === "release";
   // Their rules stay, and lead to ports that nobody listens on.
@@ -279,6 +279,7 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     judged: () => crl?.close(),
     close: () => {
       if (cutOff > 0) log.warn(`${cutOff} ${cutOff === 1 ? "workload stays" : "workloads stay"} cut off until the next start (--on-stop hold)`);
+      cni?.close();
       return parts.close();
     },
   });

@@ -11,7 +11,7 @@ import { seededRandom } from "../../core/ports.ts";
 import { systemTimers } from "../../net/timers.ts";
 import type { LocalWorkload } from "../../mesh/local-workload.ts";
 import { closeAll, receiveWithDescriptors, sendWithDescriptors } from "../../net/fd-passing.ts";
-import { accept, close, SOCK_SEQPACKET } from "../../net/libc.ts";
+import { accept, close, F_DUPFD_CLOEXEC, fcntl, SOCK_SEQPACKET } from "../../net/libc.ts";
 import { namespaceIdentityAt, openNamespace } from "../../net/namespace.ts";
 import { listenUnix } from "../../net/unix-socket.ts";
 import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../wire/protobuf/istio/workload/zds/zds_pb.ts";
@@ -180,6 +180,25 @@ describe("the workloads of a node", () => {
     await agent.ask(add("u1", "web-1"), [other]);
     const path = (set: readonly LocalWorkload[]): string => (set[0]!.networkNamespace.kind === "path" ? set[0]!.networkNamespace.path : "");
     expect(path(sets.at(-1)!)).not.toBe(path(sets.at(-2)!));
+  });
+
+  test("are where they were told to be until the client is closed, though it hears nothing more", async () => {
+    const agent = new Agent();
+    const { one, other } = namespaces();
+    const { client, sets } = start(agent.path);
+    await agent.hello();
+    await agent.ask(add("u1", "web-1"), [one]);
+    await agent.ask(SNAPSHOT);
+    const [local] = sets.at(-1)!;
+    const path = local?.networkNamespace.kind === "path" ? local.networkNamespace.path : "";
+    const identity = namespaceIdentityAt(path);
+    client.disconnect();
+    // A number that is free is the next one's: what looks at the path would see another namespace there, and take the workload for gone.
+    const next = fcntl(other, F_DUPFD_CLOEXEC, 0);
+    expect(namespaceIdentityAt(path)).toBe(identity);
+    client.close();
+    expect(namespaceIdentityAt(path)).not.toBe(identity);
+    close(next);
   });
 
   test("of one name are the younger one, whichever leaves first", async () => {

@@ -87,11 +87,16 @@ export class ZdsClient {
     this.#unwatch = onReadable(this.#fd, () => this.#receive());
   }
 
-  close(): void {
+  /** Hears nothing more. The namespaces that were told stay open, as their workloads are known by these paths for as long as they are served. */
+  disconnect(): void {
     this.#closed = true;
     this.#disconnect();
     this.#cancelRetry?.();
-    // What is attached has its own descriptors.
+  }
+
+  /** After the last connection of a workload that was told: a descriptor's number is soon another's. */
+  close(): void {
+    this.disconnect();
     closeAll(this.#workloads.descriptors);
   }
 
