@@ -88,8 +88,7 @@ async function measure(name: string, telemetryOf: Partial<RoleTelemetry>): Promi
   let lineChars = 0;
   const telemetry = new RequestTelemetry({
     role: { ...QUIET, ...telemetryOf }, clock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
-    // A copy, as for another thread.
-    postLines: (lines) => void (lineChars += Buffer.from(lines.slice(0, -1), "latin1").length), postNews: () => {}, postOtlp: () => {}, logCredit: null, otlpCredit: null,
+    postLines: (lines) => void (lineChars += lines.length), postNews: () => {}, postOtlp: () => {}, logCredit: null, otlpCredit: null,
   });
   const self = workload({ name: "waypoint", locality: { region: "", zone: "", subzone: "" } });
   let toServer = 0;

@@ -30,9 +30,9 @@ class ManualSink implements LogSink {
   }
 }
 
-const make = (queueCharsMax = 100) => {
+const make = (queueBytesMax = 100) => {
   const sink = new ManualSink();
-  return { sink, writer: new LogWriter({ sink, queueCharsMax, droppedLine: (count) => `[${count} lines dropped]\n` }) };
+  return { sink, writer: new LogWriter({ sink, queueBytesMax, droppedLine: (count) => `[${count} lines dropped]\n` }) };
 };
 
 describe("writing", () => {
@@ -75,6 +75,21 @@ describe("writing", () => {
     let given = 0;
     for (let i = 0; i < 5; i++) writer.write("123456789\n", 1, () => given++);
     expect(given).toBe(4); // one is under way, one waits, three were dropped
+  });
+
+  test("bytes of another thread are written as they are, and freed when they are written or dropped", () => {
+    const { sink, writer } = make(70_000);
+    const bytes = (): Uint8Array => new Uint8Array(new ArrayBuffer(50_000), 0, 40_000).fill(0x61);
+    const [first, second, dropped] = [bytes(), bytes(), bytes()];
+    writer.write(first, 1);
+    writer.write(second, 1);
+    writer.write(dropped, 1);
+    expect([first.length, second.length, dropped.length]).toEqual([40_000, 40_000, 0]);
+    sink.take(10);
+    expect(first.length).toBe(40_000);
+    sink.take();
+    sink.take();
+    expect([sink.written.length, first.length, second.length, writer.droppedCount]).toEqual([80_000, 0, 0, 1]);
   });
 
   test("a failed write counts its lines and the next one is tried", () => {

@@ -2,11 +2,12 @@
 // queue; what does not fit is dropped, and the log says so when it moves again. A reader that stopped reading stops nobody.
 
 import { closeSync, openSync, write, writeSync } from "node:fs";
+import { giveBackWhole } from "../core/spent-bytes.ts";
 
-/** Characters that may wait behind a stuck reader. */
-export const QUEUE_CHARS_MAX = 8 * 1024 * 1024;
-/** One write takes at most this many characters, so that a slow disk does not hold the whole queue twice. */
-const WRITE_CHARS_MAX = 256 * 1024;
+/** Bytes that may wait behind a stuck reader. */
+export const QUEUE_BYTES_MAX = 8 * 1024 * 1024;
+/** Small batches are copied together up to this many bytes, for one write; a slow disk does not hold the whole queue twice. */
+const WRITE_BYTES_MAX = 256 * 1024;
 
 export interface LogSink {
   /** Writes what it can of `bytes`; calls back with the number taken. Never blocks the caller. */
@@ -17,21 +18,22 @@ export interface LogWriterOptions {
   readonly sink: LogSink;
   /** Makes the line that reports `count` dropped ones. */
   readonly droppedLine: (count: number) => string;
-  readonly queueCharsMax?: number;
+  readonly queueBytesMax?: number;
   /** Counts what is dropped, as it is dropped. */
   readonly onDropped?: (lineCount: number) => void;
 }
 
 interface Batch {
-  readonly lines: string;
+  readonly lines: Uint8Array;
+  readonly lineCount: number;
   readonly taken: (() => void) | null;
 }
 
 export class LogWriter {
   readonly #options: LogWriterOptions;
-  readonly #queueCharsMax: number;
+  readonly #queueBytesMax: number;
   #queue: Batch[] = [];
-  #queuedChars = 0;
+  #queuedBytes = 0;
   #writing = false;
   #unreported = 0;
   #idle: (() => void)[] = [];
@@ -43,21 +45,23 @@ export class LogWriter {
 
   constructor(options: LogWriterOptions) {
     this.#options = options;
-    this.#queueCharsMax = options.queueCharsMax ?? QUEUE_CHARS_MAX;
+    this.#queueBytesMax = options.queueBytesMax ?? QUEUE_BYTES_MAX;
   }
 
   /**
-   * @param lines whole lines, each with its newline.
+   * @param given whole lines, each with its newline. Bytes are the writer's from here on, with the buffer that they lie in.
    * @param taken called when they left the queue, written or not.
    */
-  write(lines: string, lineCount: number, taken: (() => void) | null = null): void {
-    if (this.#queuedChars + lines.length > this.#queueCharsMax) {
+  write(given: string | Uint8Array, lineCount: number, taken: (() => void) | null = null): void {
+    const lines = typeof given === "string" ? this.#encoder.encode(given) : given;
+    if (this.#queuedBytes + lines.length > this.#queueBytesMax) {
       this.#drop(lineCount);
       taken?.();
+      giveBackWhole(lines);
       return;
     }
-    if (this.#unreported > 0 && this.#queuedChars + lines.length <= this.#queueCharsMax / 2) this.#reportDropped();
-    this.#push({ lines, taken });
+    if (this.#unreported > 0 && this.#queuedBytes + lines.length <= this.#queueBytesMax / 2) this.#reportDropped();
+    this.#push({ lines, lineCount, taken });
     this.#pump();
   }
 
@@ -76,14 +80,14 @@ export class LogWriter {
   }
 
   #reportDropped(): void {
-    const line = this.#options.droppedLine(this.#unreported);
+    const lines = this.#encoder.encode(this.#options.droppedLine(this.#unreported));
     this.#unreported = 0;
-    this.#push({ lines: line, taken: null });
+    this.#push({ lines, lineCount: 1, taken: null });
   }
 
   #push(batch: Batch): void {
     this.#queue.push(batch);
-    this.#queuedChars += batch.lines.length;
+    this.#queuedBytes += batch.lines.length;
   }
 
   #drop(lineCount: number): void {
@@ -94,37 +98,60 @@ export class LogWriter {
 
   #pump(): void {
     if (this.#writing) return;
-    let text = "";
-    let count = 0;
-    for (const { lines, taken } of this.#queue) {
-      if (count > 0 && text.length + lines.length > WRITE_CHARS_MAX) break;
-      text += lines;
-      count++;
-      taken?.();
-    }
-    if (count === 0) {
+    const batches = this.#takeBatches();
+    if (batches.length === 0) {
       for (const resolve of this.#idle.splice(0)) resolve();
       return;
     }
-    this.#queue.splice(0, count);
-    this.#queuedChars -= text.length;
+    let lineCount = 0;
+    for (const batch of batches) {
+      this.#queuedBytes -= batch.lines.length;
+      lineCount += batch.lineCount;
+      batch.taken?.();
+    }
     this.#writing = true;
-    this.#writeAll(this.#encoder.encode(text), text);
+    const bytes = batches.length === 1 ? batches[0]!.lines : together(batches);
+    this.#writeAll(bytes, bytes, lineCount);
   }
 
-  #writeAll(bytes: Uint8Array, text: string): void {
+  /** What goes out in one write: the first that waits, and those behind it while they are small. */
+  #takeBatches(): readonly Batch[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { lines } of this.#queue) {
+      if (count > 0 && bytes + lines.length > WRITE_BYTES_MAX) break;
+      bytes += lines.length;
+      count++;
+    }
+    return this.#queue.splice(0, count);
+  }
+
+  /** @param whole what `bytes` are the end of. */
+  #writeAll(bytes: Uint8Array, whole: Uint8Array, lineCount: number): void {
     this.#options.sink.write(bytes, (error, taken) => {
       if (error !== null) {
         this.failureCount++;
-        this.#drop(text.split("\n").length - 1);
+        this.#drop(lineCount);
       } else if (taken < bytes.length) {
-        this.#writeAll(bytes.subarray(taken), text);
+        this.#writeAll(bytes.subarray(taken), whole, lineCount);
         return;
       }
+      giveBackWhole(whole);
       this.#writing = false;
       this.#pump();
     });
   }
+}
+
+/** In a buffer of its own. */
+function together(batches: readonly Batch[]): Uint8Array {
+  const bytes = new Uint8Array(batches.reduce((sum, { lines }) => sum + lines.length, 0));
+  let at = 0;
+  for (const { lines } of batches) {
+    bytes.set(lines, at);
+    at += lines.length;
+  }
+  return bytes;
 }
 
 /** Waits this long after a descriptor said that it takes nothing now. */

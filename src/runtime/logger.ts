@@ -40,8 +40,8 @@ export class Log {
     return { error: at("error"), warn: at("warn"), info: at("info"), debug: at("debug"), enabled: (level) => this.#filter.enabled(scope, level) };
   }
 
-  /** Lines a data thread has made. @param taken see LogWriter.write. */
-  accessLines(lines: string, lineCount: number, taken: (() => void) | null = null): void {
+  /** Lines a data thread has made. See LogWriter.write. */
+  accessLines(lines: string | Uint8Array, lineCount: number, taken: (() => void) | null = null): void {
     if (this.#filter.enabled("access", "error")) this.#options.writer.write(lines, lineCount, taken);
     else taken?.();
   }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { seededRandom } from "../core/ports.ts";
 import { AccessLog, formatJson, formatText } from "./access-log.ts";
-import { BATCH_LINES_MAX, IN_FLIGHT_CHARS_MAX, LogCredit } from "./log-batch.ts";
+import { BATCH_LINES_MAX, IN_FLIGHT_BYTES_MAX, type LineBytes, LogBatch, LogCredit } from "./log-batch.ts";
 import { VALUE_CHARS_MAX } from "./log-text.ts";
 import { record, service, workload } from "./telemetry-fixtures.ts";
 
@@ -74,7 +74,7 @@ describe("sampling and batches", () => {
   const make = (sample: number, credit?: LogCredit) => {
     const posted: { lines: string; count: number }[] = [];
     const log = new AccessLog({
-      format: "text", sample, random: seededRandom(7), post: (lines, count) => posted.push({ lines, count }), ...(credit === undefined ? {} : { credit }),
+      format: "text", sample, random: seededRandom(7), post: (bytes, count) => posted.push({ lines: new TextDecoder().decode(bytes), count }), ...(credit === undefined ? {} : { credit }),
     });
     return { log, posted };
   };
@@ -98,6 +98,19 @@ describe("sampling and batches", () => {
     expect(posted[0]!.lines.split("\n")).toHaveLength(3);
   });
 
+  test("lines stand as UTF-8, however long and in whatever script, in a buffer of their own that can change threads", () => {
+    const posted: LineBytes[] = [];
+    const batch = new LogBatch((bytes) => posted.push(bytes), null);
+    const lines = Array.from({ length: 300 }, (_, i) => `${i} ${"\u00e9\u6f22\ud83d\ude80".repeat(i)}\n`);
+    for (const line of lines) batch.add(line);
+    batch.flush();
+    batch.add("next\n");
+    batch.flush();
+    const received = posted.map((bytes) => structuredClone(bytes, { transfer: [bytes.buffer] }));
+    expect(posted.map(({ length }) => length)).toEqual([0, 0]);
+    expect(received.map((bytes) => new TextDecoder().decode(bytes))).toEqual([lines.join(""), "next\n"]);
+  });
+
   test("a batch that is full does not wait for its flush", () => {
     const { log, posted } = make(1);
     for (let i = 0; i < 2 * BATCH_LINES_MAX + 5; i++) log.write(record());
@@ -110,12 +123,12 @@ describe("sampling and batches", () => {
   test("a writer that takes nothing bounds what is under way", () => {
     const credit = new LogCredit();
     const { log, posted } = make(1, new LogCredit(credit.buffer));
-    expect(credit.take(IN_FLIGHT_CHARS_MAX - 10)).toBe(true);
+    expect(credit.take(IN_FLIGHT_BYTES_MAX - 10)).toBe(true);
     log.write(record());
     log.flush();
     expect(posted).toEqual([]);
     expect(log.droppedCount).toBe(1);
-    credit.giveBack(IN_FLIGHT_CHARS_MAX - 10);
+    credit.giveBack(IN_FLIGHT_BYTES_MAX - 10);
     log.write(record());
     log.flush();
     expect(posted).toHaveLength(1);

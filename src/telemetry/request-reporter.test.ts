@@ -21,7 +21,7 @@ function make(over: { role?: Partial<RoleTelemetry>; logCredit?: LogCredit; otlp
   const batches: OtlpBatch[] = [];
   const reporter = new RequestReporter({
     role: { ...role, ...over.role }, clock: { monotonicMs: () => 0, wallMs: () => WALL }, random, fillRandom: (bytes) => bytes.forEach((_, i) => (bytes[i] = Math.floor(random.next() * 256))), newRequestId: () => crypto.randomUUID(),
-    postLines: (text) => lines.push(...text.split("\n").slice(0, -1)), postOtlp: (posted) => batches.push(...structuredClone([...posted])), logCredit: over.logCredit ?? null, otlpCredit: over.otlpCredit ?? null,
+    postLines: (bytes) => lines.push(...new TextDecoder().decode(bytes).split("\n").slice(0, -1)), postOtlp: (posted) => batches.push(...structuredClone([...posted])), logCredit: over.logCredit ?? null, otlpCredit: over.otlpCredit ?? null,
   });
   const cells = (name: string): Record<string, number> => {
     const family = reporter.snapshot().cells.find((each) => each.name === name);

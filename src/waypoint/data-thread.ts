@@ -6,10 +6,10 @@ import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import { WaypointDataPlane } from "./data-plane.ts";
 import type { FromWaypoint, ToWaypoint } from "./messages.ts";
 
-declare const self: { onmessage: ((event: { data: ToWaypoint }) => void) | null; postMessage(message: FromWaypoint | ThreadAnswer): void };
+declare const self: { onmessage: ((event: { data: ToWaypoint }) => void) | null; postMessage(message: FromWaypoint | ThreadAnswer, transfer?: readonly ArrayBuffer[]): void };
 
 let plane: WaypointDataPlane | null = null;
-const post = (message: FromWaypoint | ThreadAnswer): void => self.postMessage(message);
+const post = (message: FromWaypoint | ThreadAnswer): void => (message.kind === "log" ? self.postMessage(message, [message.lines.buffer]) : self.postMessage(message));
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {

@@ -7,6 +7,7 @@ import type { MeshDelta } from "../mesh/records.ts";
 import type { RuleTelling } from "../policy/http/rule-header.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
+import type { LineBytes } from "../telemetry/log-batch.ts";
 import type { MetricsSnapshot } from "../telemetry/metrics-snapshot.ts";
 import type { OtlpBatch } from "../telemetry/otlp-records.ts";
 import type { RoleTelemetry } from "../telemetry/service-telemetry.ts";
@@ -63,7 +64,7 @@ export type ToWaypoint =
 /** Beside answers: to `configure` ("ready"), `listen`, `snapshot`, and `drain` ("drained": connections closed by force). */
 export type FromWaypoint =
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId }
-  | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
+  | { readonly kind: "log"; readonly lines: LineBytes; readonly lineCount: number }
   | { readonly kind: "otlp"; readonly batches: readonly OtlpBatch[] }
   | { readonly kind: "endpoint"; readonly news: EndpointNews }
   | { readonly kind: "warning"; readonly code: string; readonly message: string }

@@ -80,7 +80,10 @@ export class WaypointAgent {
       count: workerThreads(settings),
       path: workerPath("waypoint", new URL("./data-thread.ts", import.meta.url)),
       received: (message) => {
-        if (message.kind === "log") runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(message.lines.length));
+        if (message.kind === "log") {
+          const { length } = message.lines;
+          runtime.log.accessLines(message.lines, message.lineCount, () => credit.giveBack(length));
+        }
         else if (message.kind === "otlp") collectors.take(message.batches);
         else if (message.kind === "warning") log.warn(message.message, { code: message.code });
         else if (message.kind === "endpoint") (isBad(message.news) ? log.warn : log.info).call(log, message.news.message, { code: message.news.code });

@@ -5,10 +5,10 @@ import { DataPlane } from "./data-plane.ts";
 import type { ThreadAnswer } from "../runtime/worker-threads.ts";
 import type { FromData, ToData } from "./messages.ts";
 
-declare const self: { onmessage: ((event: { data: ToData }) => void) | null; postMessage(message: FromData | ThreadAnswer): void };
+declare const self: { onmessage: ((event: { data: ToData }) => void) | null; postMessage(message: FromData | ThreadAnswer, transfer?: readonly ArrayBuffer[]): void };
 
 let plane: DataPlane | null = null;
-const post = (message: FromData | ThreadAnswer): void => self.postMessage(message);
+const post = (message: FromData | ThreadAnswer): void => (message.kind === "log" ? self.postMessage(message, [message.lines.buffer]) : self.postMessage(message));
 
 self.onmessage = ({ data: message }) => {
   if (message.kind === "configure") {

@@ -6,6 +6,7 @@ import type { SpiffeId } from "../core/spiffe.ts";
 import type { SvidPriority } from "../identity/svid.ts";
 import type { MeshNews } from "../mesh/store.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
+import type { LineBytes } from "../telemetry/log-batch.ts";
 import type { IdentityNews } from "../tunnel/thread-tunnels.ts";
 
 /**
@@ -35,5 +36,5 @@ export type FromData =
   | { readonly kind: "needSvid"; readonly spiffeId: SpiffeId; readonly priority: SvidPriority }
   /** The last connection of a detached workload has ended here. */
   | { readonly kind: "released"; readonly uid: WorkloadUid; readonly namespaceFd: number }
-  | { readonly kind: "log"; readonly lines: string; readonly lineCount: number }
+  | { readonly kind: "log"; readonly lines: LineBytes; readonly lineCount: number }
   | { readonly kind: "warning"; readonly code: string; readonly message: string; readonly peer: string };

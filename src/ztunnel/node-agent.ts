@@ -15,6 +15,7 @@ import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { MeshDelta, PortMapping, Service, Workload } from "../mesh/records.ts";
 import type { MeshStore } from "../mesh/store.ts";
 import type { ConnectionMetrics } from "../telemetry/connection-metrics.ts";
+import type { LineBytes } from "../telemetry/log-batch.ts";
 import { dnsCounters } from "./dns/dns-counters.ts";
 import { ownResolvConfPaths, ResolverFiles } from "./dns/resolver-files.ts";
 import { secureRandom } from "./dns/secure-random.ts";
@@ -74,7 +75,7 @@ export interface PendingWorkloads {
 
 export interface NodeAgentEvents {
   /** Access log lines, ready to be written. */
-  accessLog(lines: string, lineCount: number): void;
+  accessLog(lines: LineBytes, lineCount: number): void;
   warning(code: string, message: string): void;
   info(code: string, message: string): void;
   debug(message: string, fields: Readonly<Record<string, string | number>>): void;

@@ -135,7 +135,10 @@ export async function runNode(settings: Settings, runtime: Runtime, makeSource: 
     clock,
     random,
     events: {
-      accessLog: (lines, lineCount) => runtime.log.accessLines(lines, lineCount, () => credit.giveBack(lines.length)),
+      accessLog: (lines, lineCount) => {
+        const { length } = lines;
+        runtime.log.accessLines(lines, lineCount, () => credit.giveBack(length));
+      },
       warning: (code, message) => log.warn(message, { code }),
       info: (code, message) => log.info(message, { code }),
       debug: (message, fields) => log.debug(message, fields),

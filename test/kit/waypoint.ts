@@ -116,7 +116,7 @@ export class WaypointFixture implements AsyncDisposable {
     const self = workload({ name: "waypoint", addresses: options.addresses ?? [], locality: { region: "", zone: "", subzone: "" } });
     this.telemetry = new RequestTelemetry({
       role: { ...QUIET, ...options.telemetry }, clock: this.#clock, random: seededRandom(8), fillRandom: (bytes) => void crypto.getRandomValues(bytes), newRequestId: () => crypto.randomUUID(),
-      postLines: (lines) => void (this.lines += lines), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
+      postLines: (lines) => void (this.lines += new TextDecoder().decode(lines)), postNews: () => {}, postOtlp: (batches) => void this.batches.push(...batches), logCredit: null, otlpCredit: null,
     });
     const { telemetry } = this;
     this.plane = new HttpPlane({
