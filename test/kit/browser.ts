@@ -99,11 +99,13 @@ export class Browser {
     return this.#visit(url, { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ...init.headers }, init, REDIRECTS_MAX);
   }
 
-  /** Sends the form of a page, its hidden fields with it. */
+  /** Sends the first form of a page, its hidden fields with it; one without an action goes to the page's own address. */
   submit({ body, url }: Visit, fields: Readonly<Record<string, string>>): Promise<Visit> {
-    const action = /<form[^>]*\saction="([^"]+)"/.exec(body)?.[1];
-    if (action === undefined) throw new Error(`${url.href} has no form: ${body}`);
-    const hidden = [...body.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]): [string, string] => [name!, value!]);
+    const form = /<form\b([^>]*)>([\s\S]*?)<\/form>/.exec(body);
+    if (form === null) throw new Error(`${url.href} has no form: ${body}`);
+    const [, attributes = "", content = ""] = form;
+    const action = /\saction="([^"]+)"/.exec(attributes)?.[1]?.replaceAll("&amp;", "&") ?? url.href;
+    const hidden = [...content.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]): [string, string] => [name!, value!]);
     return this.open(new URL(action, url).href, { method: "POST", form: { ...Object.fromEntries(hidden), ...fields } });
   }
 
