@@ -6,12 +6,12 @@
 
 import type { Clock, Random } from "../core/ports.ts";
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
-import type { AccessLogCondition } from "../mesh/l7/telemetry.ts";
 import type { Service } from "../mesh/records.ts";
 import type { ReasonCode } from "../policy/http/reason-codes.ts";
 import type { HttpFields } from "../wire/http/fields.ts";
 import { type FillRandom, IdSource } from "../wire/trace/ids.ts";
 import type { Histogram } from "./histogram.ts";
+import { holds } from "./log-condition.ts";
 import { LogBatch, type LogCredit, type PostLines } from "./log-batch.ts";
 import { type Cell, MetricSeries } from "./metric-series.ts";
 import type { MetricsSnapshot } from "./metrics-snapshot.ts";
@@ -204,25 +204,4 @@ export class RequestReporter {
 
 function serviceLabels(service: Service | null): { readonly destination_service_namespace: string; readonly destination_service_name: string } {
   return { destination_service_namespace: service?.namespace ?? "unknown", destination_service_name: service?.name ?? "unknown" };
-}
-
-function holds(condition: AccessLogCondition, r: RequestRecord, random: Random): boolean {
-  switch (condition.kind) {
-    case "sample": return condition.fraction >= 1 || random.next() < condition.fraction;
-    case "slowerThanMs": return r.endedMs - r.startedMs > condition.value;
-    case "status": return compare(r.status, condition.compare, condition.value);
-    default: return condition satisfies never;
-  }
-}
-
-function compare(status: number, how: Extract<AccessLogCondition, { kind: "status" }>["compare"], value: number): boolean {
-  switch (how) {
-    case ">=": return status >= value;
-    case "<=": return status <= value;
-    case "==": return status === value;
-    case "!=": return status !== value;
-    case ">": return status > value;
-    case "<": return status < value;
-    default: return how satisfies never;
-  }
 }

@@ -3,6 +3,7 @@
 
 import type { EffectiveTelemetry } from "../mesh/l7/merge-telemetry.ts";
 import type { AccessLogCondition, LogSink, OtlpCollector, TracingSettings } from "../mesh/l7/telemetry.ts";
+import { fieldsOf } from "./log-condition.ts";
 import { compileLogFormat, defaultLogFormat, type LogFormatter, type LogOptions } from "./log-format.ts";
 import { compileMetricsShape, type MetricsShape } from "./metrics-shape.ts";
 import type { TraceSettings } from "./request-trace.ts";
@@ -68,6 +69,8 @@ export function compileTelemetry(effective: EffectiveTelemetry, role: RoleTeleme
     return compiled;
   };
   const log = logPlan(effective, role, formatter);
+  for (const name of fieldsOf(log?.conditions ?? [], "request")) requestFields.add(name);
+  for (const name of fieldsOf(log?.conditions ?? [], "response")) responseFields.add(name);
   const tracing = tracingPlan(effective.tracing, role);
   for (const { field } of tracing?.headerTags ?? []) requestFields.add(field);
   if (tracing !== null || log?.sinks.some(({ kind }) => kind === "otlp") === true) requestFields.add("user-agent");

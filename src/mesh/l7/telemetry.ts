@@ -47,7 +47,31 @@ export interface AccessLogSettings {
 export type AccessLogCondition =
   | { readonly kind: "status"; readonly compare: ">=" | "<=" | "==" | "!=" | ">" | "<"; readonly value: number }
   | { readonly kind: "sample"; readonly fraction: number }
-  | { readonly kind: "slowerThanMs"; readonly value: number };
+  | { readonly kind: "slowerThanMs"; readonly value: number }
+  /** Any other expression: its steps in postfix order, over a stack. The last one leaves whether a line is written. */
+  | { readonly kind: "expression"; readonly steps: readonly LogStep[] };
+
+/** What expressions may ask of a request, by Envoy's names; times in milliseconds. `weft.reason` is our reason code. */
+export const LOG_ATTRIBUTES = {
+  "request.method": "text", "request.path": "text", "request.url_path": "text", "request.query": "text", "request.host": "text", "request.scheme": "text", "request.protocol": "text", "request.id": "text",
+  "request.useragent": "text", "request.referer": "text", "request.size": "number", "request.duration": "time",
+  "response.code": "number", "response.code_details": "text", "response.grpc_status": "number", "response.size": "number", "response.duration": "time", "response.total_duration": "time",
+  "connection.mtls": "truth", "source.address": "text", "source.port": "number", "destination.address": "text", "destination.port": "number", "upstream.address": "text",
+  "xds.route_name": "text", "xds.cluster_name": "text", "weft.reason": "text",
+} as const;
+export type LogAttribute = keyof typeof LOG_ATTRIBUTES;
+export const isLogAttribute = (name: string): name is LogAttribute => Object.hasOwn(LOG_ATTRIBUTES, name);
+
+export type LogStep =
+  | { readonly kind: "literal"; readonly value: string | number | boolean }
+  | { readonly kind: "attribute"; readonly name: LogAttribute }
+  /** @property name in lower case. */
+  | { readonly kind: "field"; readonly side: "request" | "response"; readonly name: string }
+  /** A number from 0 to 1, another one each time. */
+  | { readonly kind: "random" }
+  | { readonly kind: "present" | "not" | "and" | "or" }
+  | { readonly kind: "compare"; readonly compare: ">=" | "<=" | "==" | "!=" | ">" | "<" }
+  | { readonly kind: "text"; readonly test: "startsWith" | "endsWith" | "contains" };
 
 export interface MetricsOverride {
   /** Metric name, or null for all. */

@@ -1,7 +1,7 @@
 // Schemas of src/mesh/l7/traffic-policy.ts and telemetry.ts.
 
 import { z } from "zod";
-import type { AccessLogCondition, AccessLogSettings, LogFormat, LogSink, MetricsOverride, OtlpCollector, TelemetryPolicy, TracingSettings } from "../../mesh/l7/telemetry.ts";
+import { type AccessLogCondition, type AccessLogSettings, isLogAttribute, LOG_ATTRIBUTES, type LogAttribute, type LogFormat, type LogSink, type LogStep, type MetricsOverride, type OtlpCollector, type TelemetryPolicy, type TracingSettings } from "../../mesh/l7/telemetry.ts";
 import type {
   AdaptiveConcurrency, BackendTls, Balancing, ConnectionLimits, GlobalRateLimit, HashKey, HealthCheck, Hedging, LocalityFailover, LocalRateLimit, OutlierDetection, RateLimitKey, RetryBudget, Subset,
   TrafficPolicy,
@@ -111,10 +111,22 @@ const tracing = exactly<TracingSettings>()(z.strictObject({
   tags: list(z.strictObject({ name: text, value: z.strictObject({ kind: z.enum(["literal", "header", "environment"]), text, fallback: nullable(text) }) })),
 }));
 
+const compare = z.enum([">=", "<=", "==", "!=", ">", "<"]);
+const logAttributes: readonly LogAttribute[] = Object.keys(LOG_ATTRIBUTES).filter(isLogAttribute);
+const logStep = exactly<LogStep>()(z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("literal"), value: z.union([text, number, z.boolean()]) }),
+  z.strictObject({ kind: z.literal("attribute"), name: z.enum(logAttributes) }),
+  z.strictObject({ kind: z.literal("field"), side: z.enum(["request", "response"]), name: text }),
+  z.strictObject({ kind: z.literal("random") }),
+  z.strictObject({ kind: z.enum(["present", "not", "and", "or"]) }),
+  z.strictObject({ kind: z.literal("compare"), compare }),
+  z.strictObject({ kind: z.literal("text"), test: z.enum(["startsWith", "endsWith", "contains"]) }),
+]));
 const logCondition = exactly<AccessLogCondition>()(z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("status"), compare: z.enum([">=", "<=", "==", "!=", ">", "<"]), value: number }),
+  z.strictObject({ kind: z.literal("status"), compare, value: number }),
   z.strictObject({ kind: z.literal("sample"), fraction: share }),
   z.strictObject({ kind: z.literal("slowerThanMs"), value: number }),
+  z.strictObject({ kind: z.literal("expression"), steps: list(logStep) }),
 ]));
 
 const accessLog = exactly<AccessLogSettings>()(z.strictObject({ disabled: z.boolean(), sinks: nullable(list(sink)), conditions: list(logCondition) }));
