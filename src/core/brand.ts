@@ -9,11 +9,11 @@ export type WorkloadUid = Brand<string, "WorkloadUid">;
 /** `namespace/name` of a policy, `namespace/hostname` of a service: the xDS resource names. */
 export type NamespacedName = Brand<string, "NamespacedName">;
 
-const UID_MAX_CHARS = 1024;
+export const UID_CHARS_MAX = 1024;
 
 /** Mints a WorkloadUid. Returns null for an empty, oversized or non-printable value. */
 export function parseWorkloadUid(text: string): WorkloadUid | null {
-  if (text.length === 0 || text.length > UID_MAX_CHARS || !/^[\x21-\x7e]+$/.test(text)) return null;
+  if (text.length === 0 || text.length > UID_CHARS_MAX || !/^[\x21-\x7e]+$/.test(text)) return null;
   return text as WorkloadUid;
 }
 

@@ -7,6 +7,9 @@ import { join } from "node:path";
 import type { Random } from "../../src/core/ports.ts";
 import { spiffeId } from "../../src/core/spiffe.ts";
 import type { L7Snapshot } from "../../src/mesh/l7/delta.ts";
+import { PackWriter } from "../../src/mesh/packed/bytes.ts";
+import { workloadShape } from "../../src/mesh/packed/record-codecs.ts";
+import type { Workload } from "../../src/mesh/records.ts";
 import { MeshStore } from "../../src/mesh/store.ts";
 import { deepEqual } from "../../src/resources/mesh-delta.ts";
 import { evaluate } from "../../src/resources/test-kit.ts";
@@ -19,7 +22,8 @@ import { LogFrames, type StoredContent } from "../../src/xds/client/log-frames.t
 import { readFrames } from "../../src/xds/client/resource-log.ts";
 import { ResponsePieces } from "../../src/xds/client/response-pieces.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../../src/xds/l7/kinds.ts";
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readAddress, readAuthorization, readResource } from "../../src/xds/resource.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, encodePolicy, encodeService, encodeWorkload, type EncodedResource, readAddress, readAuthorization, readResource, type ReceivedResource } from "../../src/xds/resource.ts";
+import { packPlainWorkload } from "../../src/xds/mesh/plain-workload.ts";
 import { Session } from "../../src/xds/server/session.ts";
 import { World } from "../../src/xds/server/world.ts";
 import { RandomMesh } from "../kit/mesh-records.ts";
@@ -90,11 +94,21 @@ function sameAgain(value: Uint8Array, typeUrl: string, resourceName: string, ver
     return;
   }
   const read = readAddress({ name: resourceName, version, typeUrl, value });
+  samePacked({ name: resourceName, version, typeUrl, value }, read.ok && read.value.kind === "workload" ? read.value.workload : null);
   if (!read.ok) return;
   const again = readResource((read.value.kind === "workload" ? encodeWorkload(read.value.workload) : encodeService(read.value.service)).bytes);
   const address = again.ok ? readAddress({ ...again.value, version }) : again;
   if (!address.ok) throw new Error(`${resourceName} is refused when it is written again: ${address.error}`);
   if (!deepEqual(sorted(address.value), sorted(read.value))) throw new Error(`${resourceName} is another when it is written again`);
+}
+
+/** What goes the short way to the store is there as what went the long one. */
+function samePacked(resource: ReceivedResource, read: Workload | null): void {
+  const [short, long] = [new PackWriter(), new PackWriter()];
+  if (!packPlainWorkload(resource, short)) return;
+  if (read === null) throw new Error(`${resource.name} goes into the store, and is refused when it is looked at`);
+  workloadShape.whole.write(long, read);
+  if (Buffer.compare(short.own(), long.own()) !== 0) throw new Error(`${resource.name} is packed as another`);
 }
 
 /** Memberships have no order. */

@@ -44,6 +44,16 @@ export class PackWriter {
     this.#at = at;
   }
 
+  /** As `text` of the ASCII that these bytes are. */
+  ascii(from: Uint8Array, start: number, end: number): void {
+    this.#room(end - start + 8);
+    this.uint((end - start) * 2);
+    const bytes = this.#bytes;
+    let at = this.#at;
+    for (let i = start; i < end; i++) bytes[at++] = from[i]!;
+    this.#at = at;
+  }
+
   #wideText(value: string): void {
     const bytes = utf8.encode(value);
     this.uint(bytes.length * 2 + 1);

@@ -71,13 +71,16 @@ const readNamespacedName = (from: PackReader): NamespacedName => namespacedName(
 
 const foundWorkload: Fields<FoundWorkload> = { uid: text<WorkloadUid>(), network: text(), addresses: list(text<IpAddress>()), hostNetwork: flag, services: list(struct<ServiceMembership>({ service: name, ports })) };
 
+/** In the order in which they are numbered. */
+export const WORKLOAD_TYPES = ["pod", "deployment", "job", "cronjob"] as const;
+
 export const workloadShape: RecordShape<WorkloadUid, Workload, FoundWorkload> = {
   found: struct(foundWorkload),
   whole: struct<Workload>({
     ...foundWorkload,
     name: text(), namespace: text(), clusterId: text(), trustDomain: text<TrustDomain>(), serviceAccount: text(), node: text(),
     hostname: text(), tunnelProtocol: oneOf("TCP", "HBONE"), nativeTunnel: flag, canonicalName: text(), canonicalRevision: text(),
-    workloadType: oneOf("pod", "deployment", "job", "cronjob"), workloadName: text(), app: text(), version: text(), locality, status: oneOf("healthy", "unhealthy"), capacity: uint,
+    workloadType: oneOf(...WORKLOAD_TYPES), workloadName: text(), app: text(), version: text(), locality, status: oneOf("healthy", "unhealthy"), capacity: uint,
     authorizationPolicies: list(name), waypoints, networkGateway: nullable(gateway),
     applicationTunnel: nullable(struct<ApplicationTunnel>({ protocol: oneOf("NONE", "PROXY"), port: uint })), provenance,
   }),

@@ -216,7 +216,18 @@ export class PackedPiecesWriter<K extends string, T extends I, I> {
 
   add(record: T): void {
     this.#shape.whole.write(writer, record);
-    this.#piece.bytes(writer.take());
+    this.#addPacked(writer.take());
+  }
+
+  /** @param pack writes one record, or nothing and returns false: then there is none to be added. */
+  addBy<V>(value: V, pack: (value: V, to: PackWriter) => boolean): boolean {
+    if (!pack(value, writer)) return false;
+    this.#addPacked(writer.take());
+    return true;
+  }
+
+  #addPacked(record: Uint8Array): void {
+    this.#piece.bytes(record);
     if (this.#piece.length >= PIECE_BYTES) this.#pieces.push(this.#piece.own());
   }
 

@@ -14,6 +14,7 @@ import { type AuthorizationPolicy, emptyDelta, type MeshDelta, type Service, typ
 import type { MeshStore, PackedPieces } from "../../mesh/store.ts";
 import type { MeshSnapshot } from "../../resources/mesh-delta.ts";
 import type { L7Codec, L7Kind, L7Records } from "../l7/kinds.ts";
+import { packPlainWorkload } from "../mesh/plain-workload.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, readAddress, readAuthorization, type ReceivedResource } from "../resource.ts";
 import type { L7Reader } from "./l7-reader.ts";
 import { LogFrames } from "./log-frames.ts";
@@ -294,6 +295,7 @@ export class ResponseIntake {
   }
 
   #addAddress(resource: ReceivedResource): void {
+    if (this.#workloads.addBy(resource, packPlainWorkload)) return this.#frames.keep(resource);
     const read = readAddress(resource);
     if (!read.ok) {
       this.#refused.push({ name: resource.name, reason: read.error });

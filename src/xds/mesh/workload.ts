@@ -14,8 +14,9 @@ import { isPlainWaypoint, mainWaypoint, readGateway, readWaypoints, writeGateway
 import { Reading } from "./reading.ts";
 
 /** What an empty field means: istiod leaves these values out. */
-const DEFAULTS = { trustDomain: "cluster.local" as TrustDomain, serviceAccount: "default", clusterId: "Kubernetes" } as const;
-const TYPES = ["deployment", "cronjob", "pod", "job"] as const;
+export const DEFAULTS = { trustDomain: "cluster.local" as TrustDomain, serviceAccount: "default", clusterId: "Kubernetes" } as const;
+/** By number on the wire. */
+export const WORKLOAD_TYPES = ["deployment", "cronjob", "pod", "job"] as const;
 
 export function writeWorkload(w: Workload): WorkloadMessage {
   const main = mainWaypoint(w.waypoints);
@@ -28,7 +29,7 @@ export function writeWorkload(w: Workload): WorkloadMessage {
     clusterId: w.clusterId === DEFAULTS.clusterId ? "" : w.clusterId,
     ...(main === null ? {} : { waypoint: writeGateway(main) }),
     ...(w.networkGateway === null ? {} : { networkGateway: writeGateway(w.networkGateway) }),
-    node: w.node, canonicalName: w.canonicalName, canonicalRevision: w.canonicalRevision, workloadType: TYPES.indexOf(w.workloadType), workloadName: w.workloadName,
+    node: w.node, canonicalName: w.canonicalName, canonicalRevision: w.canonicalRevision, workloadType: WORKLOAD_TYPES.indexOf(w.workloadType), workloadName: w.workloadName,
     nativeTunnel: w.nativeTunnel,
     ...(w.applicationTunnel === null ? {} : { applicationTunnel: { protocol: w.applicationTunnel.protocol === "PROXY" ? 1 : 0, port: w.applicationTunnel.port } }),
     services: writeMemberships(w.services),
@@ -86,7 +87,7 @@ export function readWorkload(message: WorkloadMessage, version: string): Result<
     hostNetwork: reading.enumeration("network_mode", message.networkMode, ["standard", "host"]) === "host",
     canonicalName: message.canonicalName,
     canonicalRevision: message.canonicalRevision,
-    workloadType: reading.enumeration("workload_type", message.workloadType, TYPES),
+    workloadType: reading.enumeration("workload_type", message.workloadType, WORKLOAD_TYPES),
     workloadName: message.workloadName,
     app: extension?.app ?? message.canonicalName,
     version: extension?.version ?? message.canonicalRevision,
