@@ -11,7 +11,9 @@ import { KubernetesClient } from "../../src/runtime/kubernetes/client.ts";
 import { unsealed } from "../kit/box.ts";
 import { freePorts } from "../kit/ports.ts";
 import { firstReason, type SkipReason } from "../kit/skip.ts";
+import { until } from "../kit/until.ts";
 import { testDefinitions } from "./definitions.ts";
+import { SHOWS_MS } from "./eventually.ts";
 
 const BINARIES = process.env["KUBE_BIN_DIR"] ?? "";
 const START_MS = 90_000;
@@ -114,7 +116,11 @@ export function pathOf(object: Pick<KubeObject, "apiVersion" | "kind"> & { reado
 /** As `kubectl apply --server-side`, with the status where there is one. */
 export async function apply(client: Api, ...objects: readonly KubeObject[]): Promise<void> {
   for (const object of objects) {
-    const answer = await client.request({ method: "PATCH", path: pathOf(object), query: { fieldManager: "test", force: "true" }, contentType: APPLY_PATCH, body: object });
+    // A server that has just begun, or has just been told of a kind, does not know its path for a moment, and says so as for any file.
+    const answer = await until(`the API server to know ${pathOf(object)}`, SHOWS_MS, async () => {
+      const answered = await client.request({ method: "PATCH", path: pathOf(object), query: { fieldManager: "test", force: "true" }, contentType: APPLY_PATCH, body: object });
+      return !answered.ok && answered.error.message.includes("404 page not found") ? null : answered;
+    });
     if (!answer.ok) throw new Error(answer.error.message);
     if (object["status"] === undefined) continue;
     const status = await client.request({ method: "PATCH", path: `${pathOf(object)}/status`, query: { fieldManager: "test-status", force: "true" }, contentType: APPLY_PATCH, body: { apiVersion: object.apiVersion, kind: object.kind, metadata: { name: object.metadata.name, ...(object.metadata.namespace === undefined ? {} : { namespace: object.metadata.namespace }) }, status: object["status"] } });
