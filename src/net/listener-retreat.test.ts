@@ -61,7 +61,7 @@ test("listeners that retreat are given nothing any more, and those that stay sha
   expect(sum(queued(ours.fds))).toBeGreaterThan(0);
   queued(theirs.fds);
 
-  const retreat = ListenerRetreat.begin([ours.fds]);
+  const retreat = ListenerRetreat.begin([{ fds: ours.fds, others: "last" }]);
   await connectMany(ours.port);
   expect(sum(queued(ours.fds))).toBe(0);
   expect(sum(queued(theirs.fds))).toBe(CONNECTIONS);
@@ -75,9 +75,31 @@ test("listeners that retreat are given nothing any more, and those that stay sha
   expect(queued(theirs.fds).filter((count) => count === 0)).toEqual([]);
 });
 
+test("whoever came second and goes first leaves everything to the first", async () => {
+  const theirs = group(2);
+  const ours = group(3, theirs.port);
+  const retreat = ListenerRetreat.begin([{ fds: ours.fds, others: "first" }]);
+  await connectMany(ours.port);
+  expect([sum(queued(ours.fds)), sum(queued(theirs.fds))]).toEqual([0, CONNECTIONS]);
+  retreat.end();
+});
+
+/** Why no more than two may listen at once. */
+test("of three the second is not where it was once the first has gone: the kernel puts the last one's sockets there", async () => {
+  const first = group(2);
+  const second = group(2, first.port);
+  const third = group(2, first.port);
+  ListenerRetreat.begin([{ fds: first.fds, others: "last" }]).end();
+  closeAll(first.fds);
+  const retreat = ListenerRetreat.begin([{ fds: second.fds, others: "last" }]);
+  await connectMany(first.port);
+  expect([sum(queued(second.fds)), sum(queued(third.fds))]).toEqual([CONNECTIONS, 0]);
+  retreat.end();
+});
+
 test("with nobody beside them they go on until they are sealed", async () => {
   const { fds, port } = group(2);
-  const retreat = ListenerRetreat.begin([fds]);
+  const retreat = ListenerRetreat.begin([{ fds, others: "last" }]);
   await connectMany(port);
   expect(sum(queued(fds))).toBe(CONNECTIONS);
   retreat.end();
@@ -85,7 +107,7 @@ test("with nobody beside them they go on until they are sealed", async () => {
 
 test("a connection that meets a sealed listener is not reset: it comes to whoever listens when it tries again", async () => {
   const ours = group(1);
-  const retreat = ListenerRetreat.begin([ours.fds]);
+  const retreat = ListenerRetreat.begin([{ fds: ours.fds, others: "last" }]);
   retreat.seal();
   const connecting = connect(ours.port);
   closeAll(ours.fds);

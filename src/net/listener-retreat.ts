@@ -33,6 +33,16 @@ const NO_FIRST_PACKETS: readonly Instruction[] = [
   [RETURN, 0, 0, WHOLE_PACKET],
 ];
 
+/** Our listening descriptors of one address and port; borrowed. */
+export interface RetreatingGroup {
+  readonly fds: readonly number[];
+  /**
+   * Where the sockets of others stand in the group: all before ours, or all after. A socket that is closed has the group's last one put in
+   * its place: with more than two processes in a group nobody can say (listener-place.ts).
+   */
+  readonly others: "first" | "last";
+}
+
 export class ListenerRetreat {
   /** Of our own: the sockets stay in their groups until the last of them is closed, whoever else closes its descriptor meanwhile. */
   readonly #groups: readonly (readonly number[])[];
@@ -41,15 +51,14 @@ export class ListenerRetreat {
     this.#groups = groups;
   }
 
-  /**
-   * From here on the kernel gives every new connection to the first socket that came after ours, where there is one; else to ours as before.
-   * @param groups our listening descriptors, those of one address and port together; borrowed. They are the eldest of their group.
-   */
-  static begin(groups: Iterable<readonly number[]>): ListenerRetreat {
-    const held = [...groups].map((fds) => fds.map((fd) => fcntl(fd, F_DUPFD_CLOEXEC, 0)).filter((fd) => fd >= 0));
-    for (const fds of held) {
+  /** From here on the kernel gives every new connection to a socket of the others, where there is one; else to ours as before. */
+  static begin(groups: Iterable<RetreatingGroup>): ListenerRetreat {
+    const held: number[][] = [];
+    for (const { fds, others } of groups) {
+      const own = fds.map((fd) => fcntl(fd, F_DUPFD_CLOEXEC, 0)).filter((fd) => fd >= 0);
+      held.push(own);
       // An index outside the group means: by hash, as without a program.
-      if (fds.length > 0) attach(fds[0]!, SO_ATTACH_REUSEPORT_CBPF, [[RETURN, 0, 0, fds.length]]);
+      if (own.length > 0) attach(own[0]!, SO_ATTACH_REUSEPORT_CBPF, [[RETURN, 0, 0, others === "first" ? 0 : own.length]]);
     }
     return new ListenerRetreat(held);
   }

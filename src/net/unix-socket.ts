@@ -29,6 +29,11 @@ export function listenUnix(path: string, type: number, backlog: number): { reado
   });
 }
 
+/** A bound, non-blocking socket of `type` that listens to nobody. */
+export function bindUnix(path: string, type: number): { readonly fd: number } | { readonly error: string; readonly errno: number } {
+  return make(path, type, (fd, address) => bind(fd, address));
+}
+
 function make(path: string, type: number, use: (fd: number, address: Uint8Array) => number) {
   const address = unixAddress(path);
   if (address === null) return { error: `the path is empty or longer than ${PATH_BYTES_MAX - 1} bytes: ${path}`, errno: 0 };

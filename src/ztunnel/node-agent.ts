@@ -357,6 +357,8 @@ export class NodeAgent {
     this.#draining = true;
     this.#socketsShared = socketsShared;
     this.#attacher.stop(leaveMesh);
+    // Whoever comes beside us then is not beside sockets that go.
+    if (socketsShared || leaveMesh) this.#attacher.releasePlaces();
     // Connections redirected before the rules went may still be in their handshake.
     if (leaveMesh && this.#attacher.attachedCount > 0) await Bun.sleep(Math.min(LEAVE_MS, deadlineMs / 2));
     const forced = socketsShared || leaveMesh ? await this.#threads.drain(deadlineMs) : await this.#drainBesideSuccessor(deadlineMs);
@@ -373,7 +375,10 @@ export class NodeAgent {
     await Bun.sleep(retreatMs);
     retreat.seal();
     for (const dns of this.#dns.values()) dns.stopListening();
-    return this.#threads.drain(deadlineMs - retreatMs, () => retreat.end());
+    return this.#threads.drain(deadlineMs - retreatMs, () => {
+      retreat.end();
+      this.#attacher.releasePlaces();
+    });
   }
 
   #wantIdentities(captured: readonly LocalWorkload[]): void {

@@ -9,7 +9,8 @@ import type { LocalWorkload } from "../mesh/local-workload.ts";
 import type { Keepalive } from "../net/dial.ts";
 import { close, EADDRINUSE, errnoName, F_DUPFD_CLOEXEC, fcntl, getIntOption, SO_ACCEPTCONN, SO_MARK, setIntOption, SOL_SOCKET } from "../net/libc.ts";
 import { listenTcpAnyAddress } from "../net/listen.ts";
-import { ListenerRetreat } from "../net/listener-retreat.ts";
+import { ListenerPlace } from "../net/listener-place.ts";
+import { ListenerRetreat, RETREAT_MS } from "../net/listener-retreat.ts";
 import { inNamespace, namespaceIdentity, namespaceIdentityAt, openNamespace } from "../net/namespace.ts";
 import { type RedirectOptions, REDIRECT_DEFAULTS } from "../net/redirect/options.ts";
 import { type InheritedSockets, type NamedSocket, socketName, workloadOwner } from "../runtime/inherited-sockets.ts";
@@ -30,6 +31,13 @@ export const RETRY_MS_MAX = 5_000;
  * their handshake, and other nodes may not have heard of it yet. Longer than the kernel's first retransmission of a SYN.
  */
 export const LEAVE_MS = 1_500;
+
+/**
+ * How long a workload's listeners wait for those of an agent that is on its way out, where two are there already: as long as its retreat
+ * takes. Then they are made all the same: three at once are better than a workload that nobody serves.
+ */
+const PLACE_WAIT_MS = RETREAT_MS + 1_000;
+const PLACE_LOOK_MS = 20;
 
 /** How often it is looked whether another namespace has come in the place of one that is attached. */
 export const NAMESPACE_LOOK_MS = 1_000;
@@ -52,6 +60,8 @@ interface Attachment {
   readonly sockets: readonly NamedSocket[];
   /** False while a predecessor still holds the rules that lead to these listeners. */
   readonly rulesOurs: boolean;
+  /** Among the processes that listen there; null where too many did. */
+  readonly place: ListenerPlace | null;
 }
 
 type State =
@@ -250,16 +260,20 @@ export class WorkloadAttacher {
 
   /** The node is ending beside a successor with listeners of its own, or may be: those of ours that are in the mesh are given nothing new. */
   retreat(): ListenerRetreat {
-    const groups = Map.groupBy(
-      [...this.#entries.values()].flatMap(({ wanted, state }) => {
-        if (state.kind !== "attached") return [];
-        const owner = workloadOwner(wanted.uid, state.namespaceIdentity);
-        const listening = [...PORTS.map(([role]) => role), ...DNS_LISTENING_ROLES].map((role) => socketName(owner, role));
-        return state.sockets.filter(({ name }) => listening.includes(name));
-      }),
-      ({ name }) => name,
-    );
-    return ListenerRetreat.begin([...groups.values()].map((sockets) => sockets.map(({ fd }) => fd)));
+    return ListenerRetreat.begin([...this.#entries.values()].flatMap(({ wanted, state }) => {
+      if (state.kind !== "attached") return [];
+      const others = state.place?.isSecond === true ? "first" : "last";
+      const owner = workloadOwner(wanted.uid, state.namespaceIdentity);
+      return [...PORTS.map(([role]) => role), ...DNS_LISTENING_ROLES].flatMap((role) => {
+        const fds = state.sockets.filter(({ name }) => name === socketName(owner, role)).map(({ fd }) => fd);
+        return fds.length === 0 ? [] : [{ fds, others } as const];
+      });
+    }));
+  }
+
+  /** Our listeners are closed, or a successor's: whoever comes need not wait for us. */
+  releasePlaces(): void {
+    for (const { state } of this.#entries.values()) if (state.kind === "attached" || state.kind === "leaving") state.place?.release();
   }
 
   /** After the last connection: leaves the namespaces as they were found, or to the successor. */
@@ -267,6 +281,7 @@ export class WorkloadAttacher {
     for (const { wanted, state } of this.#entries.values()) {
       if (state.kind !== "attached" && state.kind !== "leaving") continue;
       this.#options.hooks.stopped(wanted.uid);
+      state.place?.release();
       if (leaveMesh || state.kind === "leaving") this.#options.redirection.remove(state.namespaceFd, this.#redirectOptions(wanted));
       close(state.namespaceFd);
     }
@@ -314,8 +329,10 @@ export class WorkloadAttacher {
     }
     const identity = namespaceIdentity(namespaceFd);
     const owner = workloadOwner(workload.uid, identity);
+    const place = await this.#takePlace(namespaceFd);
     const made = this.#makeListeners({ path, namespaceFd, owner }, inherited);
     if (!made.ok) {
+      place?.release();
       close(namespaceFd);
       return made;
     }
@@ -324,13 +341,13 @@ export class WorkloadAttacher {
     step(`${sockets.length} listeners in ${path} (${identity})${inherited.any ? ", some of them from before" : ""}`);
     const refused = await this.#options.threads.attach(workload.uid, attachments);
     if (refused !== null) {
-      this.#undo(workload, namespaceFd, "released");
+      this.#undo(workload, namespaceFd, place);
       return failed("data thread", refused);
     }
     step("the data threads have the listeners");
     const started = await this.#options.hooks.started(workload, namespaceFd, owner);
     if (!started.ok) {
-      this.#undo(workload, namespaceFd, "released");
+      this.#undo(workload, namespaceFd, place);
       return failed("dns", started.error);
     }
     if (started.value.length > 0) step(`${started.value.length} sockets for DNS`);
@@ -338,7 +355,7 @@ export class WorkloadAttacher {
     if (rulesOurs) {
       const redirected = this.#options.redirection.install(namespaceFd, this.#redirectOptions(workload));
       if (!redirected.ok) {
-        this.#undo(workload, namespaceFd, "released");
+        this.#undo(workload, namespaceFd, place);
         return failed("redirect", redirected.error.message);
       }
       step("the redirection rules are in force");
@@ -346,7 +363,15 @@ export class WorkloadAttacher {
     }
     const open = [...sockets, ...started.value];
     this.#options.hooks.opened(open);
-    return ok({ namespaceFd, namespaceIdentity: identity, threadFds: new Set(attachments.map((attachment) => attachment.namespaceFd)), sockets: open, rulesOurs });
+    return ok({ namespaceFd, namespaceIdentity: identity, threadFds: new Set(attachments.map((attachment) => attachment.namespaceFd)), sockets: open, rulesOurs, place });
+  }
+
+  async #takePlace(namespaceFd: number): Promise<ListenerPlace | null> {
+    for (const untilMs = this.#options.nowMs() + PLACE_WAIT_MS; ; ) {
+      const place = ListenerPlace.take(namespaceFd);
+      if (place !== null || this.#stopped || this.#options.nowMs() >= untilMs) return place;
+      await new Promise<void>((resolve) => setTimeout(resolve, PLACE_LOOK_MS));
+    }
   }
 
   /**
@@ -444,7 +469,8 @@ export class WorkloadAttacher {
   }
 
   /** Out of the mesh: nothing new is redirected; what is open ends now (`gone`) or by itself (`released`). */
-  #leave(workload: LocalWorkload, { namespaceFd, threadFds, sockets }: Attachment, mode: "gone" | "released"): void {
+  #leave(workload: LocalWorkload, { namespaceFd, threadFds, sockets, place }: Attachment, mode: "gone" | "released"): void {
+    place?.release();
     this.#drainRules(workload, namespaceFd);
     this.#draining.add({ workload, namespaceFd, threadFds: new Set(threadFds) });
     this.#options.hooks.closing(sockets.map(({ name }) => name));
@@ -471,10 +497,11 @@ export class WorkloadAttacher {
   }
 
   /** An attachment that failed half-way. Rules first, listeners last: nothing is redirected to a closed port. */
-  #undo(workload: LocalWorkload, namespaceFd: number, mode: "gone" | "released"): void {
+  #undo(workload: LocalWorkload, namespaceFd: number, place: ListenerPlace | null): void {
     this.#options.redirection.remove(namespaceFd, this.#redirectOptions(workload));
     this.#options.hooks.stopped(workload.uid);
-    this.#options.threads.post({ kind: "detach", uid: workload.uid, mode });
+    this.#options.threads.post({ kind: "detach", uid: workload.uid, mode: "released" });
+    place?.release();
     close(namespaceFd);
   }
 

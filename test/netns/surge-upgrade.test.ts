@@ -14,6 +14,14 @@ import { describeUnless } from "../kit/skip.ts";
 setDefaultTimeout(60_000);
 
 const CONCURRENCY = 16;
+/** First packets of connections that were sent again, after a second: what met a listener on its way out. */
+async function synsSentAgain(pod: Workload): Promise<number> {
+  const lines = (await pod.run(["cat", "/proc/net/netstat"])).stdout.split("\n").filter((line) => line.startsWith("TcpExt:")).map((line) => line.split(" "));
+  const at = lines[0]!.indexOf("TCPSynRetrans");
+  if (at < 0) throw new Error("the kernel does not count TCPSynRetrans");
+  return Number(lines[1]![at]);
+}
+
 /** Connections of one storm: some seconds of them, so that the change falls into it. */
 const STORM = 3_000;
 
@@ -85,6 +93,44 @@ describeUnless(unsealed)("a surge upgrade", () => {
       expect(await ended).toBe(0);
       present = next;
     }
+    agentOfClients = present;
+  });
+
+  test("and the next one at once, while the one before is still on its way out: no connection is refused or lost", async () => {
+    const second = await start(ztunnel(east, 6));
+    const sentAgain = await synsSentAgain(front);
+    let storming = true;
+    const storms = (async (): Promise<string[]> => {
+      const wrong: string[] = [];
+      while (storming) {
+        const { stdout, stderr } = await front.run(program("storm", web.ipv4, ECHO_PORT, STORM, CONCURRENCY));
+        const said = `${stdout.trim().split("\n").at(-1)}${stderr}`;
+        if (said !== `ok ${STORM}`) wrong.push(said);
+      }
+      return wrong;
+    })();
+    await until("the storm to have begun", 10_000, async () => (await second.metric("istio_tcp_connections_opened_total")) > CONCURRENCY);
+    // The third comes before the first has closed its listeners, and the second goes as soon as the third is ready.
+    const firstEnded = agentOfClients.stop();
+    const third = await start(ztunnel(east, 7));
+    const secondEnded = second.stop();
+    expect([await firstEnded, await secondEnded]).toEqual([0, 0]);
+    storming = false;
+    expect(await storms).toEqual([]);
+    expect(await synsSentAgain(front) - sentAgain).toBe(0);
+    agentOfClients = third;
+  });
+
+  test("a next one that is taken back leaves everything to the one before", async () => {
+    const next = await start(ztunnel(east, 8));
+    const [before, sentAgain] = [await next.metric("istio_tcp_connections_opened_total"), await synsSentAgain(front)];
+    const storm = front.run(program("storm", web.ipv4, ECHO_PORT, STORM, CONCURRENCY));
+    await until("the storm to have begun", 10_000, async () => (await next.metric("istio_tcp_connections_opened_total")) > before + CONCURRENCY);
+    const ended = next.stop();
+    const { stdout, stderr } = await storm;
+    expect(`${stdout.trim().split("\n").at(-1)}${stderr}`).toBe(`ok ${STORM}`);
+    expect(await ended).toBe(0);
+    expect(await synsSentAgain(front) - sentAgain).toBe(0);
   });
 
   test("the next one is not ready while it has no certificate for the pods of its node: the present one is not told to end", async () => {
