@@ -106,10 +106,9 @@ export class WaypointDataPlane {
       case "configure":
         return; // the first message builds this object
       case "mesh":
-        this.#store.apply(message.delta);
+        if (message.news !== null) for (const uid of this.#store.follow(message.news).workloadsRemoved) this.#tunnels.context.pool.retireDestination(uid);
         loadIfNeeded(message.l7Delta);
         this.#applyL7(message.l7Delta);
-        for (const uid of message.delta.removedWorkloads) this.#tunnels.context.pool.retireDestination(uid);
         this.#recognise(recordedWaypoint(this.#store, this.#l7, this.#config.gateway));
         this.#plane.changed();
         // Tunnels that waited for our own record go on.

@@ -179,7 +179,7 @@ export class LocalWaypoints {
     const { settings, runtime, source } = this.#options;
     const config = waypointConfig(settings, gateway, namespaceFd);
     if (!config.ok) return config;
-    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, svidDirectory: null, instance: gateway, recorded: () => {} });
+    const started = await WaypointAgent.start({ config: config.value, settings, runtime, source, store: null, svidDirectory: null, instance: gateway, recorded: () => {} });
     if (!started.ok) return started;
     const agent = started.value;
     agent.apply(wholeOf(this.#latest!));

@@ -3,7 +3,7 @@
 import type { NamespacedName } from "../core/brand.ts";
 import type { SpiffeId } from "../core/spiffe.ts";
 import type { L7Delta } from "../mesh/l7/delta.ts";
-import type { MeshDelta } from "../mesh/records.ts";
+import type { MeshNews } from "../mesh/store.ts";
 import type { RuleTelling } from "../policy/http/rule-header.ts";
 import type { DataPlaneConfig } from "../runtime/data-plane-config.ts";
 import type { ClusterView } from "../runtime/clusters-view.ts";
@@ -51,7 +51,7 @@ export interface PlainListener {
 
 export type ToWaypoint =
   | { readonly kind: "configure"; readonly config: WaypointConfig; readonly credits: TelemetryCredits | null; readonly pulse: SharedArrayBuffer | null }
-  | { readonly kind: "mesh"; readonly delta: MeshDelta; readonly l7Delta: L7Delta }
+  | { readonly kind: "mesh"; readonly news: MeshNews | null; readonly l7Delta: L7Delta }
   | IdentityNews
   /** `hboneFds`: for tunnels; none without certificates. */
   | { readonly kind: "listen"; readonly listeners: readonly PlainListener[]; readonly hboneFds: readonly number[] }

@@ -62,8 +62,9 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
   const config = waypointConfig(settings, gateway, OWN_NAMESPACE);
   if (!config.ok) return fail(runtime, config.error);
   const unrecorded = new UnrecordedNotice(runtime, gateway, settings);
+  const store = settings.xdsAddress === null ? null : new MeshStore({ followed: true });
   const started = await WaypointAgent.start({
-    config: config.value, settings, runtime, source, svidDirectory: `${settings.state}/svids`, instance: null, recorded: (isRecorded) => unrecorded.tell(isRecorded),
+    config: config.value, settings, runtime, source, store, svidDirectory: `${settings.state}/svids`, instance: null, recorded: (isRecorded) => unrecorded.tell(isRecorded),
   });
   if (!started.ok) return fail(runtime, started.error);
   const agent = started.value;
@@ -76,7 +77,7 @@ export async function runWaypoint(settings: Settings, runtime: Runtime): Promise
     metrics.cell("weft_configuration_changes_total", {}).value++;
     metrics.cell("weft_configuration_errors", {}).value = state.diagnostics.filter(({ severity }) => severity === "error").length;
   };
-  const opened = await openConfigSource({ settings, runtime, client: "waypoint", store: new MeshStore(), onChange: apply, environment: process.env });
+  const opened = await openConfigSource({ settings, runtime, client: "waypoint", store: store ?? new MeshStore(), onChange: apply, environment: process.env });
   if (opened === null) {
     const { message, exitStatus } = await lifecycle.stopped();
     log.info("stopped before there was a configuration", { reason: message });

@@ -3,6 +3,7 @@
 
 import type { CertificateSource } from "../identity/certificate-source.ts";
 import { err, ok, type Result } from "../core/result.ts";
+import { MeshStore } from "../mesh/store.ts";
 import { type CertificateState, dumpCertificate } from "../runtime/config-dump.ts";
 import type { ConfigState } from "../runtime/config-source.ts";
 import type { NamedSocket } from "../runtime/inherited-sockets.ts";
@@ -31,6 +32,8 @@ export interface WaypointAgentOptions {
   readonly config: WaypointConfig;
   readonly settings: Settings;
   readonly runtime: Runtime;
+  /** Holds what is told of the mesh already, for its threads to follow; null where that has to be put into one. */
+  readonly store: MeshStore | null;
   /** Null: no certificates, hence no tunnels. */
   readonly source: CertificateSource | null;
   /** Where certificates are kept over restarts; null keeps none. */
@@ -46,6 +49,7 @@ const NO_SOURCE = "there is nothing to open a tunnel with: give --ca-address";
 
 export class WaypointAgent {
   readonly #options: WaypointAgentOptions;
+  readonly #store: MeshStore;
   readonly #threads: WorkerThreads<ToWaypoint, FromWaypoint>;
   readonly #certificates: Certificates | null;
   readonly #collectors: Collectors;
@@ -58,6 +62,7 @@ export class WaypointAgent {
   private constructor(options: WaypointAgentOptions, threads: WorkerThreads<ToWaypoint, FromWaypoint>, certificates: Certificates | null, collectors: Collectors, watch: ThreadWatch) {
     this.#watch = watch;
     this.#options = options;
+    this.#store = options.store ?? new MeshStore({ followed: true });
     this.#collectors = collectors;
     this.#telemetryProblems = new TelemetryProblems(options.config.telemetry.logOptions);
     this.#threads = threads;
@@ -119,7 +124,8 @@ export class WaypointAgent {
     this.#collectors.apply(mesh);
     const log = this.#options.runtime.log.scope("waypoint");
     for (const problem of this.#telemetryProblems.of(l7Delta.telemetry)) log.warn(problem, { code: "log_format" });
-    this.#threads.post({ kind: "mesh", delta, l7Delta });
+    if (this.#options.store === null) this.#store.apply(delta);
+    this.#threads.post({ kind: "mesh", news: this.#store.news(), l7Delta });
   }
 
   get namespaceFd(): number {
