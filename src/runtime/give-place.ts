@@ -58,8 +58,10 @@ function offerReplacement(lifecycle: Lifecycle, log: Logger): void {
   let starting = false;
   lifecycle.onReplace(() => {
     if (starting || lifecycle.reason !== null) return;
+    const started = startSuccessor();
+    if (!started.ok) return void log.error("no process can be started in our place; this one goes on", { error: started.error });
     starting = true;
-    const { pid, exited } = startSuccessor();
+    const { pid, exited } = started.value;
     log.info("starting a process in our place", { pid });
     void exited.then((status) => {
       starting = false;
