@@ -46,6 +46,9 @@ const OUTPUT_LINES_SHOWN = 60;
 /** Folder with JUnit reports of test files that ran elsewhere (on a cluster), each below its path with `.xml`, its output with `.log`: they are not run again. */
 const REPORTS_ELSEWHERE = process.env["WEFT_TEST_REPORTS"];
 
+/** Of the output before a test that was ended by its own limit. */
+const LINES_BEFORE_TIMEOUT = 8;
+
 /** Lines of the summary for all failures together: where only the end of a run's output is kept, it is all there is to go by. */
 const SUMMARY_LINES = 50;
 /** Of each failure, however many there are. */
@@ -192,13 +195,22 @@ function record(file: string, { result, tests, limitSeconds, logs }: FileRun): v
   const passes = tests.filter((t) => t.outcome.kind === "passed").length;
   for (const t of tests) {
     if (t.outcome.kind === "skipped") totals.skipped.push(`${file}: ${t.name}`);
-    if (t.outcome.kind === "failed") totals.failed.push(`${file}: ${t.name}\n${indent(`${t.outcome.message.trimEnd()}\n${t === failures[0] ? logs : ""}`.trimEnd())}`);
+    if (t.outcome.kind === "failed") totals.failed.push(`${file}: ${t.name}\n${indent(`${t.outcome.message.trimEnd()}\n${saidBefore(t, result.output)}${t === failures[0] ? logs : ""}`.trimEnd())}`);
   }
   totals.passed += passes;
   const verdict = failures.length > 0 || result.exitCode !== 0 ? "FAIL" : "ok  ";
   print(`${verdict} ${file}  ${passes}/${tests.length}  ${result.seconds.toFixed(1)} s`);
   if (failures.length > 0) print(indent(`${lastLines(result.output)}\n${logs}`.trimEnd()));
   else if (result.exitCode !== 0) failed(file, `exit status ${result.exitCode} though no test failed\n${lastLines(result.output)}`);
+}
+
+/** Of a test that its own limit ended, which says nothing of where it was: the last lines before, where waits that take long are named. */
+function saidBefore({ name, outcome }: TestResult, output: string): string {
+  if (outcome.kind !== "failed" || !outcome.message.includes("timed out")) return "";
+  const lines = output.split("\n");
+  const end = lines.findIndex((line) => line.startsWith(`(fail) ${name} [`));
+  const before = lines.slice(0, Math.max(0, end)).slice(-LINES_BEFORE_TIMEOUT);
+  return before.length === 0 ? "" : `the output before that:\n${before.map((line) => `  ${line}\n`).join("")}`;
 }
 
 function troubleOf(result: ChildResult, limitSeconds: number): string | null {
