@@ -5,6 +5,7 @@
 
 import { type NamespacedName, namespacedName, type WorkloadUid } from "../core/brand.ts";
 import { CidrMap } from "../core/cidr-map.ts";
+import { compareText } from "../core/compare-text.ts";
 import { type Cidr, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { HashIndex, hashText } from "./packed/hash-index.ts";
 import { PackWriter } from "./packed/bytes.ts";
@@ -651,10 +652,6 @@ export function preferredService(candidates: readonly Service[], clientNamespace
 
 function compareServices(a: Service, b: Service): number {
   return Number(b.canonical) - Number(a.canonical) || compareText(a.namespace, b.namespace) || compareText(a.hostname, b.hostname);
-}
-
-function compareText(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 /** Without the one of the same name. */

@@ -1,6 +1,7 @@
 // The state of a configuration directory: what its files say, what of that is in force, and what was in force before
 // wherever a file no longer says it well. Pure: texts in, records and diagnostics out.
 
+import { compareText } from "../core/compare-text.ts";
 import type { LocalWorkload } from "../mesh/local-workload.ts";
 import { type Diagnostic, type DiagnosticCode, type FieldPath, formatFieldPath, type Severity } from "./diagnostic.ts";
 import type { EvaluatedState } from "./evaluated-state.ts";
@@ -133,7 +134,7 @@ export class ResourceSet {
   }
 
   #readFiles(readings: readonly FileReading[]): FileContent[] {
-    const sorted = [...readings].sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+    const sorted = [...readings].sort((a, b) => compareText(a.path, b.path));
     const next = new Map<string, KnownFile>();
     const held = new Set([...this.#inForce.values()].map(({ placed }) => placed.file));
     let totalChars = 0;

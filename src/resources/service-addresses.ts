@@ -2,6 +2,7 @@
 // the same. A service keeps its address while others come and go, unless one that comes before it, by name, wants the same place; a
 // host of a ServiceEntry unless an older one does.
 
+import { compareText } from "../core/compare-text.ts";
 import { type Cidr, cidrContains, type IpAddress, ipFromBytes } from "../core/ip.ts";
 import { USE_WAYPOINT } from "./annotations.ts";
 import { hash64 } from "./content-hash.ts";
@@ -37,7 +38,7 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
   const taken = new Map<IpAddress, Placed<ResourceOf<string, unknown>>>();
   const result = new Map<ServiceResource | string, readonly IpAddress[]>();
   const ranges = cidrs.map(toRange);
-  const inOrder = services.map((placed) => ({ placed, name: nameOf(placed) })).sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  const inOrder = services.map((placed) => ({ placed, name: nameOf(placed) })).sort((a, b) => compareText(a.name, b.name));
   const choosing: Placed<ServiceResource>[] = [];
   for (const { placed } of inOrder) {
     const { spec } = placed.resource;
@@ -57,7 +58,7 @@ export function assignServiceAddresses(services: readonly Placed<ServiceResource
   for (const placed of choosing) result.set(placed.resource, choose({ placed, name: nameOf(placed), wanted: wantedFamilies(placed.resource.spec), without: withoutAddress(placed.resource, waypoints.isMade(placed)) }, waypoints.givesAddresses ? ranges : [], taken, reportFor));
   // Whoever writes an entry must not move the address of another's host, which clients know: the older one keeps it.
   const hosts = entries.flatMap((placed) => entryHosts(placed.resource).filter(({ choosesAddress }) => choosesAddress).map(({ hostname }) => ({ placed, name: `${placed.resource.namespace}/${hostname}`, wanted: BOTH_FAMILIES, without: OF_ENTRY, ms: createdMs(placed.resource) })));
-  for (const claim of hosts.sort((a, b) => a.ms - b.ms || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))) {
+  for (const claim of hosts.sort((a, b) => a.ms - b.ms || compareText(a.name, b.name))) {
     // One name in two entries of a namespace is one host.
     if (!result.has(claim.name)) result.set(claim.name, choose(claim, ranges, taken, reportFor));
   }

@@ -3,6 +3,7 @@
 // changes, so that it can key a cache of compiled forms.
 
 import { namespacedName, type NamespacedName, type WorkloadUid } from "../../core/brand.ts";
+import { compareText } from "../../core/compare-text.ts";
 import type { AccessTarget, LoginPolicy, RequestAuthentication, RequestPolicy } from "./access.ts";
 import type { L7Delta } from "./delta.ts";
 import { type EffectiveTelemetry, mergeTelemetry } from "./merge-telemetry.ts";
@@ -275,5 +276,3 @@ function rank(target: AccessTarget): number {
     case "service": return 3;
   }
 }
-
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

@@ -3,6 +3,7 @@
 // place of regular expressions open, they stand before "/": behind it none would ever be reached.
 // A VirtualService says itself: the first rule that matches wins. Its rules come after every one of the Gateway API.
 
+import { compareText } from "../../core/compare-text.ts";
 import type { RequestMatch } from "../../mesh/l7/match.ts";
 import type { Route } from "../../mesh/l7/route.ts";
 import { countedConditions, segmentPrefix } from "./request-match.ts";
@@ -54,9 +55,4 @@ function pathRank({ path }: RequestMatch): number {
 function pathLength({ path }: RequestMatch): number {
   if (path === null) return 0;
   return path.kind === "prefix" ? segmentPrefix(path.value).length : path.kind === "textPrefix" && segmentPrefix(path.value) === "" ? 0 : path.value.length;
-}
-
-/** By code unit, the same everywhere: no locale. */
-function compareText(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

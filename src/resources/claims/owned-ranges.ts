@@ -1,5 +1,6 @@
 // Addresses that are somebody's, in order, to find whether a range holds one of another namespace.
 
+import { compareText } from "../../core/compare-text.ts";
 import { type Cidr, type IpAddress, ipToBytes } from "../../core/ip.ts";
 import type { Steps } from "../../core/steps.ts";
 
@@ -44,7 +45,7 @@ export function* ownedAddresses(owned: Iterable<readonly [ip: IpAddress, namespa
 function* sorted(all: readonly Owned[]): Steps<readonly Owned[]> {
   let runs: (readonly Owned[])[] = [];
   for (let i = 0; i < all.length; i += SORTED_AT_ONCE) {
-    runs.push(all.slice(i, i + SORTED_AT_ONCE).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)));
+    runs.push(all.slice(i, i + SORTED_AT_ONCE).sort((a, b) => compareText(a.key, b.key)));
     yield;
   }
   while (runs.length > 1) {

@@ -1,5 +1,6 @@
 // Which of two resources is the older: it wins every conflict. Without dates, the first by name.
 
+import { compareText } from "../../core/compare-text.ts";
 import { type Placed, type ResourceOf, sourceOf } from "../resource.ts";
 
 type AnyPlaced = Placed<ResourceOf<string, unknown>>;
@@ -34,4 +35,3 @@ const compareAges = (a: Age, b: Age): number => a.ms - b.ms || compareText(a.nam
 export const nameOf = ({ resource }: AnyPlaced): string => `${resource.namespace}/${resource.name}`;
 /** `DestinationRule shop/web (web.yaml:3)`: for messages that name another resource. */
 export const describePlaced = (placed: AnyPlaced): string => `${placed.resource.kind} ${nameOf(placed)} (${sourceOf(placed)})`;
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

@@ -3,6 +3,7 @@
 // of its parts a question has to do with, and which parts a change has moved: who asked about none of these need not ask again.
 
 import { nameHalf, namespacedName, type NamespacedName, namespaceHalf } from "../../core/brand.ts";
+import { compareText } from "../../core/compare-text.ts";
 import { addTo, removeFrom } from "../../core/set-index.ts";
 import { ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { USE_WAYPOINT } from "../annotations.ts";
@@ -428,7 +429,7 @@ export class World {
 }
 
 /** Whatever came first, every replica answers the same. */
-const inOrder = (hosts: Host[]): readonly Host[] => hosts.sort((a, b) => (a.service < b.service ? -1 : a.service > b.service ? 1 : 0));
+const inOrder = (hosts: Host[]): readonly Host[] => hosts.sort((a, b) => compareText(a.service, b.service));
 
 /** Who asked for it, in full or by a wildcard, may have another answer. */
 function noteName(hostname: string, moved: Set<string>): void {
