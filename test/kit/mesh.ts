@@ -30,6 +30,9 @@ import { until } from "./until.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const READY_MS = 20_000;
+/** Of the access log, where the line that was waited for did not come. */
+const OTHER_LINES_SHOWN = 5;
+const LOG_CHARS_SHOWN = 2_000;
 
 /** An argv that runs one of programs.ts. */
 export function program(name: string, ...args: readonly (string | number)[]): string[] {
@@ -179,7 +182,7 @@ export class Agent {
 
   /** The first line that matches, once there is one. @param from length of the log from which on it counts. */
   async logged(pattern: RegExp, from = 0, timeoutMs = 5_000): Promise<string> {
-    return await until(`${pattern} in the log of ${this.node.name}`, timeoutMs, () => this.log.slice(from).split("\n").find((line) => pattern.test(line)));
+    return await until(() => `${pattern} in the log of ${this.node.name}, which ends with\n${this.log.slice(from).slice(-LOG_CHARS_SHOWN)}`, timeoutMs, () => this.log.slice(from).split("\n").find((line) => pattern.test(line)));
   }
 
   /** Asks the admin port, which is on the node's own loopback. */
@@ -206,7 +209,8 @@ export class Agent {
 
   /** Lines of the access log that have these fields, once there is one. @param from a mark. */
   async connections(fields: AccessFields, from: number, timeoutMs = 5_000): Promise<AccessFields[]> {
-    return await until(`an access log line with ${JSON.stringify(fields)} on ${this.node.name}`, timeoutMs, () => {
+    const others = (): string => this.log.slice(from).split("\n").filter((line) => line.includes("\taccess\t")).slice(-OTHER_LINES_SHOWN).join("\n");
+    return await until(() => `an access log line with ${JSON.stringify(fields)} on ${this.node.name}; the last ones are:\n${others()}`, timeoutMs, () => {
       const found = this.connectionsSoFar(fields, from);
       return found.length === 0 ? null : found;
     });
