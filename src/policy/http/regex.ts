@@ -1,7 +1,7 @@
 // Regular expressions of routes and rewrites: RE2 syntax, linear time, always over the whole text. A pattern comes from an operator and
 // the text from anyone, so an engine that backtracks is never given a pattern on which it could.
 
-import { RE2JS } from "re2js";
+import type { RE2JS } from "re2js";
 import { err, ok, type Result } from "../../core/result.ts";
 import { REGEX_CHARS_MAX, REGEX_PROGRAM_MAX } from "../../mesh/l7/match.ts";
 import { simpleRegex, type WholeMatch } from "./simple-regex.ts";
@@ -30,8 +30,10 @@ export function compileRewrite(pattern: string, substitution: string): Result<(t
 
 function parseRegex(pattern: string): Result<RE2JS, string> {
   if (pattern.length > REGEX_CHARS_MAX) return err(`the regular expression has ${pattern.length} characters, at most ${REGEX_CHARS_MAX} are allowed`);
+  // Loaded with the first pattern: its tables take a megabyte in each thread, and most configurations have none.
+  const { RE2JS: engines }: typeof import("re2js") = require("re2js");
   try {
-    const engine = RE2JS.compile(pattern);
+    const engine = engines.compile(pattern);
     const size = engine.programSize();
     if (size <= REGEX_PROGRAM_MAX) return ok(engine);
     return err(`the regular expression compiles to ${size} steps, at most ${REGEX_PROGRAM_MAX} are allowed: shorten its counted repetitions`);
