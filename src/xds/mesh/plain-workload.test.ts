@@ -2,12 +2,13 @@
 
 import { describe, expect, test } from "bun:test";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { ip, RandomMesh, uid, workload } from "../../../test/kit/mesh-records.ts";
 import { type Random, seededRandom } from "../../core/ports.ts";
 import { PackWriter } from "../../mesh/packed/bytes.ts";
 import { workloadShape } from "../../mesh/packed/record-codecs.ts";
 import type { Workload } from "../../mesh/records.ts";
-import { AddressSchema, type WorkloadSchema } from "../../wire/protobuf/istio/workload/workload_pb.ts";
+import { AddressSchema, WorkloadSchema } from "../../wire/protobuf/istio/workload/workload_pb.ts";
 import { ADDRESS_TYPE, encodeWorkload, readAddress, readResource, type ReceivedResource } from "../resource.ts";
 import { packPlainWorkload } from "./plain-workload.ts";
 import { writeWorkload } from "./workload.ts";
@@ -106,6 +107,15 @@ describe("a workload of the usual kind", () => {
     const of = resource(pod, fields);
     const packed = short(of);
     if (packed !== null) expect(packed).toBe(long(of)!);
+  });
+
+  test("whose message names a service twice, the second time otherwise, is left to the long way, which knows what that means", () => {
+    const withPort = (servicePort: number): Uint8Array => toBinary(WorkloadSchema, create(WorkloadSchema, { services: { "shop/web": { ports: [{ servicePort, targetPort: 80 }] } } }));
+    const { $typeName: _, ...written } = writeWorkload(pod);
+    const value = new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(Buffer.concat([toBinary(WorkloadSchema, create(WorkloadSchema, written)), withPort(80), withPort(81)])).finish();
+    const of = { name: pod.uid, version: "v1", typeUrl: ADDRESS_TYPE, value };
+    expect(short(of)).toBeNull();
+    expect(long(of)).not.toBeNull();
   });
 
   test("under another's name is left to the long way, which refuses it", () => {
