@@ -189,8 +189,11 @@ describeUnless(unsealed)("hostile kernel", () => {
     void before.tls.closed.then(() => (left = true));
     expect(await before.status(before.connect(echo()))).toBe("200");
     const heir = entryYaml(siege.far, { serviceAccount: "heir" }).replace('"name":"far"', '"name":"heir"');
+    const written = siege.agent.mark();
     config(heir, entryYaml(siege.client));
     try {
+      // Its certificate is shown as soon as it is there, and what came to its predecessor's listeners until these were closed is the predecessor's.
+      await siege.agent.logged(/\/shop\/heir is in the mesh/, written);
       await until("the heir to answer under its own name", 3_000, async () => (await nameAt()) === "URI:spiffe://cluster.local/ns/shop/sa/heir");
       const mark = siege.agent.mark();
       using peer = await siege.tunnel();

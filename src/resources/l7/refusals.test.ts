@@ -128,7 +128,7 @@ refused("security.istio.io/v1", "AuthorizationPolicy", [
 ]);
 
 refused("telemetry.istio.io/v1", "Telemetry", [
-  ["a filter beyond what is known", '{accessLogging: [{filter: {expression: "request.path == \'/\'"}}]}', "expected comparisons joined by &&"],
+  ["a filter beyond what is known", '{accessLogging: [{filter: {expression: "request.path.matches(\'/a+\')"}}]}', "and not matches of a text"],
   ["a tag of two kinds", "{tracing: [{customTags: {a: {literal: {value: b}, header: {name: c}}}}]}", "expected exactly one of literal"],
   ["a sampling above 100", "{tracing: [{randomSamplingPercentage: 101}]}", "found 101, expected at most 100"],
   ["a label without value", "{metrics: [{overrides: [{tagOverrides: {a: {operation: UPSERT}}}]}]}", "found no value, which UPSERT needs"],
