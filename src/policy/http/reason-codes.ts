@@ -25,7 +25,7 @@ export interface ReasonCodeEntry {
 export const REASON_CODES = {
   // ---- the request itself
   bad_request: { status: 400, grpc: "INTERNAL", flag: "DPE", meaning: "The request breaks HTTP: its framing, a header, its path or its host can be read in more than one way.", action: "Look at the detail in the access log and mend the client; such requests are how smuggling works." },
-  headers_too_large: { status: 431, grpc: "RESOURCE_EXHAUSTED", flag: "DPE", meaning: "The head of the request is larger than the limit.", action: "Send fewer or shorter headers; often a cookie has grown." },
+  headers_too_large: { status: 431, grpc: "RESOURCE_EXHAUSTED", flag: "DPE", meaning: "The head of the request is larger than the limit; of an HTTP/1 request line, 414 is answered.", action: "Send fewer or shorter headers; often a cookie has grown." },
   body_too_large: { status: 413, grpc: "RESOURCE_EXHAUSTED", flag: "", meaning: "The body is larger than a rule allows it to be held.", action: "Send less, or raise the limit of the rule that is named." },
   request_timeout_reading: { status: 408, grpc: "CANCELLED", flag: "DT", meaning: "The client did not send its request in time.", action: "Look at the client or at the network before it." },
   // ---- routes
