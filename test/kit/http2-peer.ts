@@ -213,7 +213,8 @@ export class Http2Peer implements Disposable {
   #note({ type, flags, streamId, payload }: ReceivedFrame): void {
     if (type === FrameType.headers) {
       const list = this.#decoder.decode(payload, 0, payload.length);
-      if (list === null) return;
+      // 1xx announces an answer, and is none.
+      if (list === null || headerValue(list, ":status")?.startsWith("1") === true) return;
       this.#answers.set(streamId, list);
       if (!this.#firstAnswers.has(streamId)) this.#firstAnswers.set(streamId, list);
     } else if (type === FrameType.windowUpdate) {

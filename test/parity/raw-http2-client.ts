@@ -18,7 +18,8 @@ export async function converse2Raw(port: number, { fields, body, trailers }: Raw
   peer.write(head(fields, body === undefined && trailers === undefined));
   if (body !== undefined) peer.write(data(STREAM, Buffer.from(body, "latin1"), trailers === undefined));
   if (trailers !== undefined) peer.write(head(trailers, true));
-  const list = await peer.answer(STREAM);
+  await peer.answer(STREAM);
+  const list = peer.firstAnswer(STREAM);
   if (list === null) return NO_ANSWER;
   await until("the end of the answer", ANSWER_MS, () => peer.hasEnded(STREAM) || peer.resetCode(STREAM) !== null);
   const pairs = headerPairs(list);
