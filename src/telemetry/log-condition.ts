@@ -49,8 +49,16 @@ function run(steps: readonly LogStep[], r: RequestRecord, random: Random): boole
       case "random": stack.push(random.next()); break;
       case "present": stack.push(pop() !== null); break;
       case "not": stack.push(pop() !== true); break;
-      case "and": stack.push([pop(), pop()].every((value) => value === true)); break;
-      case "or": stack.push([pop(), pop()].some((value) => value === true)); break;
+      case "and": {
+        const right = pop();
+        stack.push(pop() === true && right === true);
+        break;
+      }
+      case "or": {
+        const right = pop();
+        stack.push(pop() === true || right === true);
+        break;
+      }
       case "compare": {
         const right = pop();
         stack.push(compare(pop(), step.compare, right));

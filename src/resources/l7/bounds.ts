@@ -2,6 +2,7 @@
 // and memory for everybody who has to do with the service. The oldest hold; the others are told that they do not. Pure.
 
 import type { NamespacedName } from "../../core/brand.ts";
+import { addTo } from "../../core/set-index.ts";
 import type { Resource } from "../kinds.ts";
 import type { Placed, ReportFor, ResourceOf } from "../resource.ts";
 import { sortedByAge } from "./age.ts";
@@ -79,11 +80,7 @@ export function boundRoutes(all: readonly AttachedRoute[]): BoundedRoutes {
 /** By scope, the resources beyond its bound, oldest first. */
 function beyondEach(all: readonly { readonly placed: AnyPlaced; readonly scope: string }[], maxOf: (scope: string) => number): Map<string, ReadonlySet<AnyPlaced>> {
   const scopes = new Map<string, Set<AnyPlaced>>();
-  for (const { placed, scope } of all) {
-    const members = scopes.get(scope);
-    if (members === undefined) scopes.set(scope, new Set([placed]));
-    else members.add(placed);
-  }
+  for (const { placed, scope } of all) addTo(scopes, scope, placed);
   const beyond = new Map<string, ReadonlySet<AnyPlaced>>();
   for (const [scope, members] of scopes) if (members.size > maxOf(scope)) beyond.set(scope, new Set(sortedByAge([...members]).slice(maxOf(scope))));
   return beyond;

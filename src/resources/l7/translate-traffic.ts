@@ -141,7 +141,7 @@ const DEFAULTS = {
 export function translateTrafficPolicy(placed: Placed<TrafficPolicyResource>, view: View, report: Report): TranslatedTraffic {
   const { resource } = placed;
   const { namespace, spec } = resource;
-  const { fields, paths } = ownFields(resource, hostsOf(resource, view), view, report);
+  const { fields, paths } = ownFields(resource, view, report);
   const contributions: Contribution[] = [];
   spec.targetRefs.forEach((ref, index) => {
     const path = ["spec", "targetRefs", index];
@@ -180,7 +180,7 @@ function hostsOf({ namespace, spec }: TrafficPolicyResource, view: View): Namesp
   return [...new Set(own.flatMap((ref) => hostsBehind(ref, namespace, view).map(({ service }) => service)))];
 }
 
-function ownFields(resource: TrafficPolicyResource, carried: readonly NamespacedName[], view: View, report: Report): { fields: Partial<TrafficFields>; paths: Partial<Record<TrafficField, FieldPath>> } {
+function ownFields(resource: TrafficPolicyResource, view: View, report: Report): { fields: Partial<TrafficFields>; paths: Partial<Record<TrafficField, FieldPath>> } {
   const { spec } = resource;
   const fields: { -readonly [K in TrafficField]?: TrafficFields[K] } = {};
   const paths: { [K in TrafficField]?: FieldPath } = {};
@@ -214,8 +214,11 @@ function ownFields(resource: TrafficPolicyResource, carried: readonly Namespaced
     name: limit.name, requests: limit.requests, perMs: durationMs(limit.per), burst: limit.burst ?? limit.requests, keys: (limit.keys ?? []).map(rateLimitKey), matches: (limit.matches ?? []).map(requestMatch), fieldPath: `spec.rateLimits.local[${index}]`,
   }));
   if (local.length > 0) set("localRateLimits", local, "rateLimits", "local");
-  const global = (spec.rateLimits?.global ?? []).flatMap((limit, index) => globalLimit(limit, index, resource, carried, view, report));
-  if (global.length > 0) set("globalRateLimits", global, "rateLimits", "global");
+  const global = spec.rateLimits?.global ?? [];
+  if (global.length > 0) {
+    const carried = hostsOf(resource, view);
+    set("globalRateLimits", global.map((limit, index) => globalLimit(limit, index, resource, carried, view, report)), "rateLimits", "global");
+  }
   if (concurrency !== undefined) {
     set("adaptiveConcurrency", {
       limitMin: concurrency.minimum ?? Math.min(DEFAULTS.concurrencyMin, concurrency.maximum ?? Infinity), limitMax: concurrency.maximum ?? Math.max(DEFAULTS.concurrencyMax, concurrency.minimum ?? 0), priorityHeader: concurrency.priorityHeader?.toLowerCase() ?? null, priorities: concurrency.priorities ?? [],
@@ -271,7 +274,7 @@ function rateLimitKey({ header, claim, path, sourceIp }: Omit<LimitKeySpec, "ide
 type GlobalLimitSpec = NonNullable<NonNullable<TrafficPolicyResource["spec"]["rateLimits"]>["global"]>[number];
 
 /** A limit whose counting service is not there, or may not be asked, is one that cannot be asked: its onFailure decides, as for one that does not answer. */
-function globalLimit(limit: GlobalLimitSpec, index: number, { kind, namespace }: TrafficPolicyResource, carried: readonly NamespacedName[], view: View, report: Report): GlobalRateLimit[] {
+function globalLimit(limit: GlobalLimitSpec, index: number, { kind, namespace }: TrafficPolicyResource, carried: readonly NamespacedName[], view: View, report: Report): GlobalRateLimit {
   const at = ["spec", "rateLimits", "global", index, "service"];
   const host = findService(limit.service, namespace, view);
   const found = host !== null && host.ports.some(({ number }) => number === limit.service.port);
@@ -281,13 +284,13 @@ function globalLimit(limit: GlobalLimitSpec, index: number, { kind, namespace }:
   if (host === null) {
     // Named all the same, so that what onFailure says holds.
     const named = namespacedName(limit.service.namespace ?? namespace, limit.service.host ?? `${limit.service.name}.${limit.service.namespace ?? namespace}.svc.${view.options.clusterDomain}`);
-    return [globalRecord(limit, index, named, onFailure)];
+    return globalRecord(limit, index, named, onFailure);
   }
   const refusal = foreignRefusal({ group: WEFT_GROUP, kind, namespace }, carried, host.service, view);
-  if (refusal === null) return [globalRecord(limit, index, host.service, onFailure)];
+  if (refusal === null) return globalRecord(limit, index, host.service, onFailure);
   report("error", "fail_closed", at, `${refusal}; it is not asked, and requests are ${onFailure === "deny" ? "denied" : "not limited"}`);
   // One of its own namespace with that name is nobody.
-  return [globalRecord(limit, index, namespacedName(namespace, host.hostname), onFailure)];
+  return globalRecord(limit, index, namespacedName(namespace, host.hostname), onFailure);
 }
 
 function globalRecord(limit: GlobalLimitSpec, index: number, service: GlobalRateLimit["service"], onFailure: "allow" | "deny"): GlobalRateLimit {

@@ -91,11 +91,9 @@ export class KubernetesClient implements Api {
       }, AbortSignal.any([silence.signal, signal]));
       if (!sent.ok) return yield sent;
       alive();
-      pulse = this.#pulse.add({
-        gone: (why) => {
-          ended = why;
-          silence.abort();
-        },
+      pulse = this.#pulse.add((why) => {
+        ended = why;
+        silence.abort();
       });
       onBegun?.();
       const decoder = new TextDecoder();

@@ -12,15 +12,13 @@ export const PULSE_TIMES: PulseTimes = { quietMs: 20_000, pulseMs: 8_000 };
 /** Questions in a row without an answer. */
 const UNANSWERED_MAX = 2;
 
-export interface PulsedWatch {
-  /** @param why in words, after "the connection broke:". */
-  gone(why: string): void;
-}
+/** Ends a watch. @param why in words, after "the connection broke:". */
+export type EndWatch = (why: string) => void;
 
 export class ServerPulse {
   readonly #times: PulseTimes;
   readonly #ask: (signal: AbortSignal) => Promise<void>;
-  readonly #watches = new Set<PulsedWatch>();
+  readonly #watches = new Set<EndWatch>();
   #heardMs = 0;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #asking = false;
@@ -36,13 +34,13 @@ export class ServerPulse {
     this.#heardMs = performance.now();
   }
 
-  /** @returns ends it. */
-  add(watch: PulsedWatch): () => void {
-    this.#watches.add(watch);
+  /** @param gone called once the server is away; another one of each watch. @returns lets go of it. */
+  add(gone: EndWatch): () => void {
+    this.#watches.add(gone);
     this.heard();
     this.#schedule();
     return () => {
-      this.#watches.delete(watch);
+      this.#watches.delete(gone);
       if (this.#watches.size > 0 || this.#timer === null) return;
       clearTimeout(this.#timer);
       this.#timer = null;
@@ -71,7 +69,7 @@ export class ServerPulse {
         const why = `nothing came for ${Math.round((performance.now() - sinceMs) / 1000)} s, and the server does not answer`;
         // From now on they are others, which begin with an answer.
         this.heard();
-        for (const watch of asked) if (this.#watches.has(watch)) watch.gone(why);
+        for (const gone of asked) if (this.#watches.has(gone)) gone(why);
       }
     }
     this.#schedule();

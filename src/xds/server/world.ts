@@ -2,10 +2,11 @@
 
 import type { NamespacedName, WorkloadUid } from "../../core/brand.ts";
 import { parseIp } from "../../core/ip.ts";
+import { addTo, removeFrom } from "../../core/set-index.ts";
 import { EMPTY_L7_SNAPSHOT, type L7Snapshot } from "../../mesh/l7/delta.ts";
 import { emptyDelta, type MeshDelta } from "../../mesh/records.ts";
 import { MeshStore } from "../../mesh/store.ts";
-import { atOnce, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
+import { atOnce, eachInSteps, ITEMS_PER_STEP, type Steps } from "../../core/steps.ts";
 import { emptySnapshot, type MeshSnapshot } from "../../resources/mesh-delta.ts";
 import { L7_CODECS, type L7Codec, type L7Kind } from "../l7/kinds.ts";
 import { encodePolicy, encodeService, encodeWorkload, type EncodedResource, renamed } from "../resource.ts";
@@ -80,11 +81,11 @@ export class World {
     const policies = yield* this.#encodeRecords(delta.policies, encodePolicy);
     const state = this.#state + 1;
     this.#isWhole = false;
-    yield* inSteps([...services, ...workloads], (resource) => this.addresses.set(resource, state));
-    yield* inSteps(policies, (resource) => this.policies.set(resource, state));
-    yield* inSteps(delta.removedWorkloads, (name) => this.addresses.remove(name, state));
-    yield* inSteps(delta.removedServices, (name) => this.addresses.remove(name, state));
-    yield* inSteps(delta.removedPolicies, (name) => this.policies.remove(name, state));
+    yield* eachInSteps([...services, ...workloads], (resource) => this.addresses.set(resource, state));
+    yield* eachInSteps(policies, (resource) => this.policies.set(resource, state));
+    yield* eachInSteps(delta.removedWorkloads, (name) => this.addresses.remove(name, state));
+    yield* eachInSteps(delta.removedServices, (name) => this.addresses.remove(name, state));
+    yield* eachInSteps(delta.removedPolicies, (name) => this.policies.remove(name, state));
     yield* this.#waypoints.update(published);
     if (this.#names !== null) yield* index(this.#names, delta);
     this.#mesh = published.mesh;
@@ -214,13 +215,6 @@ export class World {
   }
 }
 
-function* inSteps<T>(items: readonly T[], take: (item: T) => void): Steps<void> {
-  for (const [index, item] of items.entries()) {
-    if (index % ITEMS_PER_STEP === ITEMS_PER_STEP - 1) yield;
-    take(item);
-  }
-}
-
 /** One after the other they make the same as the whole, each soon done. */
 function* partsOf(delta: MeshDelta): Iterable<MeshDelta> {
   const longest = Math.max(...Object.values(delta).map((part: readonly unknown[]) => part.length));
@@ -241,17 +235,13 @@ function* index({ store, nodeOf, byNode }: NameIndex, delta: MeshDelta): Steps<v
   const leave = (uid: WorkloadUid): void => {
     const node = nodeOf.get(uid);
     if (node === undefined) return;
-    const there = byNode.get(node);
-    there?.delete(uid);
-    if (there?.size === 0) byNode.delete(node);
+    removeFrom(byNode, node, uid);
     nodeOf.delete(uid);
   };
-  yield* inSteps(delta.workloads, ({ uid, node }) => {
+  yield* eachInSteps(delta.workloads, ({ uid, node }) => {
     leave(uid);
     nodeOf.set(uid, node);
-    const there = byNode.get(node);
-    if (there === undefined) byNode.set(node, new Set([uid]));
-    else there.add(uid);
+    addTo(byNode, node, uid);
   });
-  yield* inSteps(delta.removedWorkloads, leave);
+  yield* eachInSteps(delta.removedWorkloads, leave);
 }
